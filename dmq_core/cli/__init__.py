@@ -1,0 +1,1 @@
+"""The `dmq` command; the only place in the core that prints."""

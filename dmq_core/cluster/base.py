@@ -1,0 +1,178 @@
+"""What every cluster offers, whoever runs it: the `Cluster` protocol and the values it speaks in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Backend(StrEnum):
+    """Who runs the nodes: a Docker engine, this machine's processes, or somebody else."""
+
+    DOCKER = "docker"
+    LOCAL = "local"
+    ATTACHED = "attached"
+
+
+class NodeState(StrEnum):
+    """What a node is doing; the words are fixed for scripts."""
+
+    RUNNING = "running"
+    STARTING = "starting"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    ISOLATED = "isolated"
+    DRAINING = "draining"
+    UNREACHABLE = "unreachable"
+
+
+class NodeAction(StrEnum):
+    """What can be done to one node of a cluster that dmq made."""
+
+    KILL = "kill"
+    STOP = "stop"
+    START = "start"
+    RESTART = "restart"
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A broker user; the password never shows in a repr."""
+
+    username: str = "guest"
+    password: str = field(default="guest", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """How to verify a TLS endpoint: a CA file (None: the system's), an optional client certificate, or no check."""
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEndpoint:
+    """Where clients reach one node. A port of None: not known or not offered. `tls` of None: plain text."""
+
+    host: str
+    amqp_port: int | None
+    management_port: int | None
+    tls: TlsSettings | None = None
+    virtual_host: str = "/"
+
+    @property
+    def amqp_url(self) -> str | None:
+        """`amqp://host:port` without credentials."""
+        return None if self.amqp_port is None else f"{'amqps' if self.tls else 'amqp'}://{self.host}:{self.amqp_port}"
+
+    @property
+    def management_url(self) -> str | None:
+        """`http://host:port` without credentials."""
+        scheme = "https" if self.tls else "http"
+        return None if self.management_port is None else f"{scheme}://{self.host}:{self.management_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What the backend itself knows of a node, without asking RabbitMQ.
+
+    `name` is ours (`rmq1`), `erlang_name` is RabbitMQ's (`rabbit@rmq1`). `state` comes from the process or container.
+    """
+
+    name: str
+    erlang_name: str
+    state: NodeState
+    endpoint: NodeEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChange:
+    """A node's process or container changed its state, as told by the backend at the moment `at` (epoch seconds)."""
+
+    at: float
+    node: str
+    state: NodeState
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One line of progress: what is under way, for which node (None: the cluster), how far (0..1, None: unknown)."""
+
+    text: str
+    node: str | None = None
+    fraction: float | None = None
+
+
+ProgressListener = Callable[[Progress], None]
+
+
+def silent(_progress: Progress) -> None:
+    """A progress listener that ignores what it hears."""
+
+
+class Cluster(Protocol):
+    """A RabbitMQ cluster that can be seen, and, if dmq made it, started, stopped and broken on purpose.
+
+    Methods may be called from any thread; each returns or raises a `DmqError` within a bound of its own
+    (`start` at most 180 s after the image is there, node actions 60 s, queries 5 s). Node names are ours (`rmq2`);
+    an unknown one raises `BadInput`. An attached cluster raises `Refused` for everything that changes a node.
+    """
+
+    @property
+    def name(self) -> str:
+        """The cluster's name, `dmq` by default; for an attached one its host."""
+        ...
+
+    @property
+    def backend(self) -> Backend:
+        """Who runs the nodes."""
+        ...
+
+    @property
+    def credentials(self) -> Credentials:
+        """The user that front ends connect as."""
+        ...
+
+    def exists(self) -> bool:
+        """Whether anything of this cluster is here; for an attached one whether any endpoint answers."""
+        ...
+
+    def nodes(self) -> tuple[NodeInfo, ...]:
+        """Every node in name order, without asking RabbitMQ; empty if the cluster does not exist."""
+        ...
+
+    def start(self, progress: ProgressListener = silent) -> None:
+        """Makes the cluster if need be and starts it; returns when every node serves and the cluster is whole.
+
+        A second call changes nothing. Interrupted half way, it removes what it half made, or leaves what the next
+        call can finish.
+        """
+        ...
+
+    def stop(self, progress: ProgressListener = silent) -> None:
+        """Stops every node and keeps all data."""
+        ...
+
+    def destroy(self, progress: ProgressListener = silent) -> None:
+        """Removes nodes, networks, volumes, directories and processes of this cluster, and nothing else."""
+        ...
+
+    def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
+        """Does `action` to `node` and returns once it holds (for start, restart, unpause: once the node serves)."""
+        ...
+
+    def logs(self, node: str, lines: int = 200) -> str:
+        """The last `lines` lines of the node's log as raw text from outside, also while it is stopped."""
+        ...
+
+    def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
+        """Yields changes of node states as the backend pushes them, within 0.5 s, until `stop` is set."""
+        ...

@@ -1,0 +1,1 @@
+"""Producers, consumers and taps; `transport` is the only module that knows pika."""

@@ -1,0 +1,83 @@
+"""Messages and their fates as frozen values; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+Headers = Mapping[str, object]
+NO_HEADERS: Headers = MappingProxyType({})
+
+
+class Outcome(StrEnum):
+    """The one fate of a publish.
+
+    CONFIRMED the broker took responsibility; NACKED it refused; RETURNED no queue wanted it; UNKNOWN bytes may have
+    left and no answer came; NOT_SENT provably nothing left.
+    """
+
+    CONFIRMED = "confirmed"
+    NACKED = "nacked"
+    RETURNED = "returned"
+    UNKNOWN = "unknown"
+    NOT_SENT = "not_sent"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageProperties:
+    """AMQP 0-9-1 basic properties. `delivery_mode` 2 is persistent; `expiration` in ms, `timestamp` epoch s."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    delivery_mode: int = 2
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: int | None = None
+    message_id: str | None = None
+    timestamp: int | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    headers: Headers = NO_HEADERS
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message to publish; an empty `exchange` is the default one, which routes by queue name."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: MessageProperties = field(default_factory=MessageProperties)
+    mandatory: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a publish ended: its outcome, the endpoint (`host:port`) that was asked, seconds it took, and why."""
+
+    outcome: Outcome
+    endpoint: str | None = None
+    seconds: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenMessage:
+    """A message that somebody looked at or received.
+
+    `at` is the epoch second at which we saw it, `queue` where it was seen (None: on its way through an exchange),
+    `redelivered` None where the way of looking cannot tell. `body` may be cut; `size` is the whole in bytes.
+    """
+
+    at: float
+    exchange: str
+    routing_key: str
+    body: bytes
+    size: int
+    properties: MessageProperties = field(default_factory=MessageProperties)
+    queue: str | None = None
+    redelivered: bool | None = None

@@ -1,0 +1,145 @@
+"""Acts on nodes as data: what will be done, to whom, what it will cause, and the one gate that may refuse it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeState, ProgressListener, silent
+from dmq_core.errors import Refused
+from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+
+_TAKES_DOWN = frozenset({NodeAction.KILL, NodeAction.STOP, NodeAction.RESTART, NodeAction.PAUSE})
+_VERB = {
+    NodeAction.KILL: "Kill",
+    NodeAction.STOP: "Stop",
+    NodeAction.START: "Start",
+    NodeAction.RESTART: "Restart",
+    NodeAction.PAUSE: "Pause",
+    NodeAction.UNPAUSE: "Unpause",
+}
+_EXPECTED = {
+    NodeAction.KILL: "Expected: new leaders within a second; unacknowledged messages come again.",
+    NodeAction.STOP: "Expected: leaders move in half a second; clients reconnect.",
+    NodeAction.RESTART: "Expected: leaders move, the node is back in about ten seconds.",
+    NodeAction.PAUSE: "Expected: nobody is told; the others notice after one to six seconds.",
+}
+_UNDO = {
+    NodeAction.KILL: NodeAction.START,
+    NodeAction.STOP: NodeAction.START,
+    NodeAction.PAUSE: NodeAction.UNPAUSE,
+}
+
+
+class Margin(StrEnum):
+    """What an act leaves of the cluster's majority."""
+
+    SAFE = "safe"
+    NO_MARGIN = "no further margin"
+    NO_MAJORITY = "no majority"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOperation:
+    """An act on the node called `node`, captured by name so that a moving cursor cannot change its target."""
+
+    action: NodeAction
+    node: str
+
+    @property
+    def title(self) -> str:
+        """`Kill rmq2`."""
+        return f"{_VERB[self.action]} {self.node}"
+
+    @property
+    def command(self) -> str:
+        """The `dmq` command that does the same."""
+        return f"dmq node {self.action} {self.node}"
+
+    @property
+    def destructive(self) -> bool:
+        """Whether it takes the node away from its clients."""
+        return self.action in _TAKES_DOWN
+
+    @property
+    def undo(self) -> NodeOperation | None:
+        """The act that brings the node back, if there is one."""
+        action = _UNDO.get(self.action)
+        return None if action is None else NodeOperation(action, self.node)
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """What an operation will cause: sentences for people and the majority that it leaves."""
+
+    margin: Margin
+    sentences: tuple[str, ...]
+
+
+def impact_of(operation: NodeOperation, snapshot: ClusterSnapshot) -> Impact:
+    """What `operation` will cause, judged from `snapshot`."""
+    target = snapshot.node(operation.node)
+    remaining = len(snapshot.running) - (1 if operation.destructive and target in snapshot.running else 0)
+    if not operation.destructive:
+        remaining += 1 if target is not None and target not in snapshot.running else 0
+    margin = _margin(remaining, len(snapshot.nodes))
+    sentences = [
+        _role_sentence(operation, target),
+        f"{remaining} of {len(snapshot.nodes)} nodes {'remain' if operation.destructive else 'will run'}: "
+        + _margin_words(margin),
+    ]
+    if operation.action in _EXPECTED and margin is not Margin.NO_MAJORITY:
+        sentences.append(_EXPECTED[operation.action])
+    return Impact(margin, tuple(s for s in sentences if s))
+
+
+def perform(
+    cluster: Cluster,
+    operation: NodeOperation,
+    *,
+    read_only: bool,
+    progress: ProgressListener = silent,
+) -> None:
+    """Does `operation`, unless the session is read-only or the cluster is somebody else's (`Refused`)."""
+    guard(cluster, operation.title, read_only=read_only)
+    cluster.act(operation.action, operation.node, progress)
+
+
+def guard(cluster: Cluster, title: str, *, read_only: bool) -> None:
+    """The one gate of every act that changes a cluster: raises `Refused` when `title` may not be done."""
+    if read_only:
+        raise Refused(f"{title}: refused, this session is read-only", "Leave out --read-only and DMQ_READ_ONLY.")
+    if cluster.backend is Backend.ATTACHED:
+        raise Refused(
+            f"{title}: refused, dmq did not make {cluster.name}",
+            "Faults are for clusters that 'dmq start' made; an attached one is only watched.",
+        )
+
+
+def _margin(remaining: int, total: int) -> Margin:
+    majority = total // 2 + 1
+    if remaining < majority:
+        return Margin.NO_MAJORITY
+    return Margin.NO_MARGIN if remaining == majority else Margin.SAFE
+
+
+def _margin_words(margin: Margin) -> str:
+    if margin is Margin.SAFE:
+        return "a majority, with margin."
+    if margin is Margin.NO_MARGIN:
+        return "a majority, no further margin."
+    return "no majority; quorum queues stop taking messages until nodes return."
+
+
+def _role_sentence(operation: NodeOperation, target: NodeView | None) -> str:
+    if target is None or not operation.destructive:
+        return ""
+    if target.state is not NodeState.RUNNING:
+        return f"{target.name} is {target.state} now."
+    leads = "an unknown number of queues" if target.leads is None else _count(target.leads, "queue")
+    clients = "" if target.connections is None else f" and serves {_count(target.connections, 'connection')}"
+    return f"{target.name} leads {leads}{clients}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

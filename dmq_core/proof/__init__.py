@@ -1,0 +1,1 @@
+"""Loads and the account of what became of every message."""

@@ -1,0 +1,43 @@
+"""The running account of a load: what was offered, what became of it, and the gaps that its clients felt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAccount:
+    """The state of a load at `taken_at` (epoch seconds); counts of messages, gaps in seconds.
+
+    `attempted = confirmed + nacked + returned + unknown + not_sent + outstanding`. `delivered` counts distinct
+    messages, `redelivered` deliveries that carried the flag, `duplicates` second deliveries of the same message.
+    `in_flight` was confirmed and is not yet delivered; `lost` are confirmed messages that later ones overtook for
+    longer than a delivery can take, or that a drained queue did not hold. `confirm_history` and `delivery_history`
+    are messages a second in slices of `slice_s`, oldest first.
+    """
+
+    running: bool
+    queue: str
+    rate: float
+    taken_at: float
+    attempted: int = 0
+    outstanding: int = 0
+    confirmed: int = 0
+    nacked: int = 0
+    returned: int = 0
+    unknown: int = 0
+    not_sent: int = 0
+    delivered: int = 0
+    redelivered: int = 0
+    duplicates: int = 0
+    in_flight: int = 0
+    lost: int = 0
+    longest_confirm_gap_s: float = 0.0
+    longest_delivery_gap_s: float = 0.0
+    current_confirm_gap_s: float = 0.0
+    current_delivery_gap_s: float = 0.0
+    publisher_at: str | None = None
+    consumer_at: str | None = None
+    slice_s: float = 0.5
+    confirm_history: tuple[float, ...] = ()
+    delivery_history: tuple[float, ...] = ()

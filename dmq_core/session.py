@@ -1,0 +1,129 @@
+"""One cluster as a front end sees it: observe, publish, tail, load, act. `dmq_core.live` has the real one,
+`dmq_core.testing` a fake; both pass the same contract tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from dmq_core.cluster.base import Cluster, ProgressListener, silent
+from dmq_core.messaging.messages import OutgoingMessage, SeenMessage, Settlement
+from dmq_core.observe.events import Event
+from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.operations import NodeOperation
+from dmq_core.proof.account import LoadAccount
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """A snapshot and the events since the one before, in time order."""
+
+    snapshot: ClusterSnapshot
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TailSource:
+    """What a tail looks at: an exchange with a binding pattern, or (exchange None) every delivery by the firehose.
+
+    `queue` copies what is routed to that queue, by binding the tap like the queue is bound.
+    """
+
+    exchange: str | None = None
+    pattern: str = "#"
+    queue: str | None = None
+    virtual_host: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class TailStatus:
+    """How a tail looks (`method`), what it cannot see (`blind_spots`), what it dropped, and why it is silent."""
+
+    method: str
+    blind_spots: tuple[str, ...]
+    seen: int = 0
+    dropped: int = 0
+    problem: str = ""
+
+
+class Tail(Protocol):
+    """A running tail; it never takes a message from a consumer."""
+
+    def status(self) -> TailStatus:
+        """How it is doing, without I/O."""
+        ...
+
+    def close(self) -> None:
+        """Ends it within 2 s and removes its queue; may be called twice."""
+        ...
+
+
+class Load(Protocol):
+    """A steady confirmed publisher and an acknowledging consumer on one quorum queue."""
+
+    def account(self) -> LoadAccount:
+        """The account so far, without I/O."""
+        ...
+
+    def stop(self) -> LoadAccount:
+        """Stops publishing, drains what was confirmed (at most 10 s), closes, and gives the final account."""
+        ...
+
+
+class Observer(Protocol):
+    """A running observation; its listener is called from one background thread, never two at once."""
+
+    def poke(self) -> None:
+        """Looks again now rather than at the next tick; does not wait."""
+        ...
+
+    def close(self) -> None:
+        """Ends it within 2 s; may be called twice."""
+        ...
+
+
+class Session(Protocol):
+    """One cluster as a front end sees it.
+
+    Every method but `observe`, `tail` and `load` blocks its caller, for a bounded time, and belongs on a worker thread.
+    Those three return at once and call their listeners from background threads.
+    """
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster itself."""
+        ...
+
+    @property
+    def read_only(self) -> bool:
+        """Whether everything that changes the cluster or its messages is refused."""
+        ...
+
+    def start_cluster(self, progress: ProgressListener = silent) -> None:
+        """Starts the cluster, made if need be; `Refused` if read-only."""
+        ...
+
+    def observe(self, listener: Callable[[Observation], None]) -> Observer:
+        """Begins to observe; every change and every tick gives the listener an `Observation`."""
+        ...
+
+    def publish(self, message: OutgoingMessage, timeout_s: float = 5.0) -> Settlement:
+        """Publishes one message, confirmed, and tells its outcome, which is never an error; `Refused` if read-only."""
+        ...
+
+    def tail(self, source: TailSource, listener: Callable[[tuple[SeenMessage, ...]], None]) -> Tail:
+        """Begins to copy messages to the listener in batches, oldest first."""
+        ...
+
+    def load(self, rate: float, listener: Callable[[Event], None]) -> Load:
+        """Begins a load of `rate` messages/s; the listener hears what its clients felt. `Refused` if read-only."""
+        ...
+
+    def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
+        """Does an act on a node, through the gate in `dmq_core.operations`."""
+        ...
+
+    def close(self) -> None:
+        """Closes every observer, tail, load and connection within 5 s; may be called twice."""
+        ...

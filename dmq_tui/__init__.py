@@ -1,0 +1,1 @@
+"""The console: `dmq-tui`."""
