@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
@@ -52,7 +52,7 @@ class ExchangeFigures:
     durable: bool = True
     auto_delete: bool = False
     internal: bool = False
-    arguments: Arguments = NO_ARGUMENTS
+    arguments: Arguments = field(default_factory=lambda: NO_ARGUMENTS)
     policy: str | None = None
     publish_in_rate: float | None = None
     publish_out_rate: float | None = None
@@ -83,7 +83,7 @@ class QueueFigures:
     durable: bool = True
     exclusive: bool = False
     auto_delete: bool = False
-    arguments: Arguments = NO_ARGUMENTS
+    arguments: Arguments = field(default_factory=lambda: NO_ARGUMENTS)
     policy: str | None = None
     memory_bytes: int | None = None
     publish_rate: float | None = None
@@ -106,7 +106,7 @@ class BindingFigures:
     destination: str
     destination_type: str
     routing_key: str
-    arguments: Arguments = NO_ARGUMENTS
+    arguments: Arguments = field(default_factory=lambda: NO_ARGUMENTS)
     properties_key: str = ""
 
 

@@ -41,7 +41,7 @@ class MessageProperties:
     type: str | None = None
     user_id: str | None = None
     app_id: str | None = None
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
 
 
 @dataclass(frozen=True, slots=True)
