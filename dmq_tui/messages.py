@@ -1,0 +1,109 @@
+"""What background threads tell the console; nothing else crosses from them to the UI thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.message import Message
+
+from dmq_core.cluster.base import Progress
+from dmq_core.errors import DmqError
+from dmq_core.observe.events import Event
+from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.operations import NodeOperation
+from dmq_core.proof.account import LoadAccount
+from dmq_core.session import Load, Observer, Session, Tail
+
+
+@dataclass
+class SessionReady(Message):
+    """The session is there; `whole` tells whether its cluster has a node to look at."""
+
+    session: Session
+    nodes_up: bool
+
+
+@dataclass
+class SessionFailed(Message):
+    """There is no session, and why."""
+
+    error: DmqError
+
+
+@dataclass
+class ObserverStarted(Message):
+    """The session is being observed from now on."""
+
+    observer: Observer
+
+
+@dataclass
+class SnapshotArrived(Message):
+    """The cluster as it is now; the newest replaces those that still wait."""
+
+    snapshot: ClusterSnapshot
+
+    def can_replace(self, message: Message) -> bool:
+        """Whether `message`, which waits behind this one, makes it void."""
+        return isinstance(message, SnapshotArrived)
+
+
+@dataclass
+class EventsArrived(Message):
+    """Entries for the story, in time order."""
+
+    events: tuple[Event, ...]
+
+
+@dataclass
+class TailStarted(Message):
+    """The tail of this epoch runs."""
+
+    epoch: int
+    tail: Tail
+
+
+@dataclass
+class MessagesSeen(Message):
+    """Messages wait in the mailbox of the tail."""
+
+    epoch: int
+
+
+@dataclass
+class LoadStarted(Message):
+    """The load runs."""
+
+    load: Load
+
+
+@dataclass
+class LoadEnded(Message):
+    """The load is over; its final account."""
+
+    account: LoadAccount
+
+
+@dataclass
+class OperationProgressed(Message):
+    """An act on a node goes on."""
+
+    operation: NodeOperation
+    progress: Progress
+
+
+@dataclass
+class OperationFinished(Message):
+    """An act on a node ended after `seconds`; `error` of None: it holds."""
+
+    operation: NodeOperation
+    seconds: float
+    error: DmqError | None = None
+
+
+@dataclass
+class WorkFailed(Message):
+    """Something in the background was not possible; `title` says what was wanted."""
+
+    title: str
+    error: DmqError
