@@ -1,0 +1,166 @@
+"""`FakeCluster`: the `Cluster` protocol over the simulation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+from dmq_core.cluster.base import (
+    Backend,
+    Credentials,
+    NodeAction,
+    NodeChange,
+    NodeInfo,
+    NodeState,
+    Progress,
+    ProgressListener,
+    silent,
+)
+from dmq_core.errors import BadInput, Refused
+from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
+from dmq_core.testing.script import Script
+
+BOOT_S = 3.0
+STOP_S = 1.0
+_WATCH_S = 0.05
+
+
+class FakeCluster:
+    """A cluster in memory that passes the same contract tests as the real ones."""
+
+    def __init__(self, broker: SimBroker, script: Script | None = None) -> None:
+        self._broker = broker
+        self.script = script or Script()
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self._broker.name
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that it claims to be."""
+        return self._broker.backend
+
+    @property
+    def credentials(self) -> Credentials:
+        """guest."""
+        return Credentials()
+
+    def exists(self) -> bool:
+        """Whether it was started before."""
+        self.script.enter("exists")
+        return self._broker.exists
+
+    def nodes(self) -> tuple[NodeInfo, ...]:
+        """Every node in name order; empty if the cluster does not exist."""
+        self.script.enter("nodes")
+        with self._broker.lock:
+            if not self._broker.exists:
+                return ()
+            return tuple(NodeInfo(n.name, n.erlang_name, n.state, n.endpoint) for n in self._broker.nodes.values())
+
+    def start(self, progress: ProgressListener = silent) -> None:
+        """Starts what does not run, node by node, in 3 simulated seconds each."""
+        self._own("start")
+        self.script.enter("start")
+        idle = [n.name for n in self._broker.nodes.values() if n.state is not NodeState.RUNNING]
+        if not idle:
+            return
+        progress(Progress("image dmq-rabbitmq:4.3 is here", fraction=0.0))
+        self._broker.exists = True
+        for index, name in enumerate(idle):
+            progress(Progress(f"{name} boots", name, index / len(idle)))
+            self.script.enter(f"boot {name}")
+            self._boot(name)
+            progress(Progress(f"{name} serves", name, (index + 1) / len(idle)))
+        progress(Progress("the cluster is whole", fraction=1.0))
+
+    def stop(self, progress: ProgressListener = silent) -> None:
+        """Stops every node and keeps all messages."""
+        self._own("stop")
+        self.script.enter("stop")
+        for name in self._broker.nodes:
+            progress(Progress(f"{name} stops", name))
+            self._set(name, NodeState.STOPPED)
+        self._broker.wait(STOP_S)
+
+    def destroy(self, progress: ProgressListener = silent) -> None:
+        """Stops every node and forgets all queues."""
+        self.stop(progress)
+        self.script.enter("destroy")
+        with self._broker.lock:
+            self._broker.exists = False
+            self._broker.queues.clear()
+            self._broker.bindings.clear()
+            self._broker.changed()
+
+    def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
+        """Does `action` to `node`; returns once it holds."""
+        self._own(f"{action} {node}")
+        if node not in self._broker.nodes:
+            known = ", ".join(self._broker.nodes)
+            raise BadInput(f"there is no node {node!r}", f"The nodes are {known}.")
+        self.script.enter("act")
+        progress(Progress(f"{action} {node}", node))
+        acts: dict[NodeAction, Callable[[str], None]] = {
+            NodeAction.KILL: self._kill,
+            NodeAction.STOP: self._stop,
+            NodeAction.START: self._boot,
+            NodeAction.RESTART: self._restart,
+            NodeAction.PAUSE: self._pause,
+            NodeAction.UNPAUSE: self._unpause,
+        }
+        acts[action](node)
+
+    def logs(self, node: str, lines: int = 200) -> str:
+        """A made-up log, with an escape sequence in it as real ones may have."""
+        self.script.enter("logs")
+        if node not in self._broker.nodes:
+            raise BadInput(f"there is no node {node!r}", f"The nodes are {', '.join(self._broker.nodes)}.")
+        text = [f"2026-11-24 10:42:{i % 60:02}.000 [info] <0.{i}.0> line {i} of {node}" for i in range(1, 241)]
+        text.append("2026-11-24 10:46:00.000 [error] <0.9.0> \x1b[31mred?\x1b[0m [bold]markup?[/bold]")
+        return "\n".join(text[-lines:])
+
+    def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
+        """Yields changes of node states within 0.05 s until `stop` is set."""
+        before = {n.name: n.state for n in self.nodes()}
+        while not stop.wait(_WATCH_S):
+            for node in self.nodes():
+                if before.get(node.name) is not node.state:
+                    before[node.name] = node.state
+                    yield NodeChange(self._broker.now, node.name, node.state)
+
+    def _own(self, what: str) -> None:
+        if self._broker.backend is Backend.ATTACHED:
+            raise Refused(f"{what}: refused, dmq did not make {self.name}", "An attached cluster is only watched.")
+
+    def _set(self, node: str, state: NodeState, election_s: float | None = None) -> None:
+        with self._broker.lock:
+            self._broker.set_state(node, state, election_s)
+
+    def _kill(self, node: str) -> None:
+        self._set(node, NodeState.STOPPED)
+
+    def _stop(self, node: str) -> None:
+        self._set(node, NodeState.STOPPED, HANDED_OVER_S)
+        self._broker.wait(STOP_S)
+
+    def _boot(self, node: str) -> None:
+        if self._broker.nodes[node].serves:
+            return
+        self._set(node, NodeState.STARTING)
+        self._broker.wait(BOOT_S)
+        self._set(node, NodeState.RUNNING)
+
+    def _restart(self, node: str) -> None:
+        self._stop(node)
+        self._boot(node)
+
+    def _pause(self, node: str) -> None:
+        if self._broker.nodes[node].serves:
+            self._set(node, NodeState.PAUSED, SILENT_ELECTION_S)
+
+    def _unpause(self, node: str) -> None:
+        if self._broker.nodes[node].state is NodeState.PAUSED:
+            self._set(node, NodeState.RUNNING)

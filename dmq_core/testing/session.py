@@ -1,0 +1,235 @@
+"""`FakeSession`: the `Session` protocol over the simulation, for tests of front ends and for looking at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from dmq_core.cluster.base import Backend, Cluster, NodeAction, ProgressListener, silent
+from dmq_core.errors import BadInput
+from dmq_core.management.models import EntityKey
+from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
+from dmq_core.messaging.routing import topic_matches
+from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.operations import NodeOperation, guard, perform
+from dmq_core.session import Observation, TailSource, TailStatus
+from dmq_core.testing.broker import STEP_S, SimBroker, SimNode
+from dmq_core.testing.cluster import FakeCluster
+from dmq_core.testing.load import SimLoad
+from dmq_core.testing.picture import Photographer
+from dmq_core.testing.pump import Pump
+from dmq_core.testing.samples import shop
+from dmq_core.testing.script import Script
+
+CONFIRM_S = 0.004
+_PAST = {
+    NodeAction.KILL: "killed",
+    NodeAction.STOP: "stopped",
+    NodeAction.START: "started",
+    NodeAction.RESTART: "restarted",
+    NodeAction.PAUSE: "paused",
+    NodeAction.UNPAUSE: "unpaused",
+}
+
+
+class _Speaker(Protocol):
+    def settle(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FakeSession:
+    """A session on a simulated three-node cluster.
+
+    Without `realtime` nothing moves but by `advance` or by a call that takes its time (a boot, a confirm), so tests are
+    deterministic. `sample` fills it with exchanges and queues; `script` makes calls fail or wait.
+    """
+
+    def __init__(
+        self,
+        sample: Callable[[SimBroker], None] = shop,
+        *,
+        name: str = "dmq",
+        node_count: int = 3,
+        backend: Backend = Backend.DOCKER,
+        started: bool = True,
+        read_only: bool = False,
+        realtime: bool = False,
+    ) -> None:
+        self.script = Script()
+        self.broker = SimBroker(name, node_count, backend=backend, started=started, realtime=realtime)
+        sample(self.broker)
+        self._cluster = FakeCluster(self.broker, self.script)
+        self._read_only = read_only
+        self._photographer = Photographer(self.broker)
+        self._observers: list[_Observer] = []
+        self._tails: list[_Tail] = []
+        self._loads: list[SimLoad] = []
+
+    @property
+    def cluster(self) -> Cluster:
+        """The simulated cluster."""
+        return self._cluster
+
+    @property
+    def read_only(self) -> bool:
+        """Whether every change is refused."""
+        return self._read_only
+
+    def advance(self, seconds: float) -> None:
+        """Moves the clock by `seconds` and returns once every listener has heard what happened."""
+        self.broker.advance(seconds)
+        self.settle()
+
+    def settle(self) -> None:
+        """Returns once every listener has heard what happened so far; raises what a listener raised."""
+        for speaker in self._speakers():
+            speaker.settle()
+
+    def snapshot(self) -> ClusterSnapshot:
+        """The cluster as an observer would see it now."""
+        first = self._first()
+        own = () if first is None else (("observer", first.name),)
+        return self._photographer.take((*own, *(place for load in self._loads for place in load.places)))
+
+    def start_cluster(self, progress: ProgressListener = silent) -> None:
+        """Starts the cluster in about 9 simulated seconds."""
+        guard(self._cluster, f"start {self.broker.name}", read_only=self._read_only)
+        self.script.enter("start_cluster")
+        self._cluster.start(progress)
+
+    def observe(self, listener: Callable[[Observation], None]) -> _Observer:
+        """Begins to observe: a snapshot at once, then one a simulated second and one for each change."""
+        self.script.enter("observe")
+        observer = _Observer(self, listener)
+        self._observers.append(observer)
+        return observer
+
+    def publish(self, message: OutgoingMessage, timeout_s: float = 5.0) -> Settlement:
+        """Publishes one message; a queue without a leader is waited for until `timeout_s` has passed."""
+        self._refuse_if_read_only("Publish")
+        self.script.enter("publish")
+        first = self._first()
+        if first is None:
+            return Settlement(Outcome.NOT_SENT, None, 0.0, "no node can be reached")
+        endpoint = f"{first.endpoint.host}:{first.endpoint.amqp_port}"
+        started = self.broker.now
+        while not self.broker.can_settle(message) and self.broker.now - started < timeout_s:
+            self.broker.wait(STEP_S)
+        self.broker.wait(CONFIRM_S)
+        with self.broker.lock:
+            outcome, reason = self.broker.publish(message)
+            return Settlement(outcome, endpoint, self.broker.now - started, reason)
+
+    def tail(self, source: TailSource, listener: Callable[[tuple[SeenMessage, ...]], None]) -> _Tail:
+        """Begins to copy what is published from now on."""
+        self.script.enter("tail")
+        tail = _Tail(self.broker, source, listener)
+        self._tails.append(tail)
+        return tail
+
+    def load(self, rate: float, listener: Callable[[Event], None]) -> SimLoad:
+        """Begins a load on the quorum queue `dmq.load`."""
+        self._refuse_if_read_only("Load")
+        if not 0 < rate <= 5000:
+            raise BadInput(f"a load of {rate:g} messages/s makes no sense", "Ask for 1 to 5000.")
+        self.script.enter("load")
+        load = SimLoad(self.broker, rate, listener)
+        self._loads.append(load)
+        return load
+
+    def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
+        """Does an act on a node, and adds it to the story as ours."""
+        guard(self._cluster, operation.title, read_only=self._read_only)
+        self.script.enter("perform")
+        gravity = Gravity.FAULT if operation.destructive else Gravity.PLAIN
+        with self.broker.lock:
+            text = f"{operation.node} {_PAST[operation.action]} (you)"
+            self.broker.say(Origin.YOU, gravity, f"node_{_PAST[operation.action]}", operation.node, text)
+        perform(self._cluster, operation, read_only=self._read_only, progress=progress)
+
+    def close(self) -> None:
+        """Closes every observer, tail and load."""
+        for speaker in self._speakers():
+            speaker.close()
+        self._observers, self._tails, self._loads = [], [], []
+        self.broker.close()
+
+    def _speakers(self) -> tuple[_Speaker, ...]:
+        return (*self._observers, *self._tails, *self._loads)
+
+    def _refuse_if_read_only(self, title: str) -> None:
+        if self._read_only:
+            guard(self._cluster, title, read_only=True)
+
+    def _first(self) -> SimNode | None:
+        return next(iter(self.broker.serving()), None)
+
+
+class _Observer:
+    def __init__(self, session: FakeSession, listener: Callable[[Observation], None]) -> None:
+        self._session = session
+        self._listener = listener
+        self._pump: Pump[Event | None] = Pump("fake-observer", self._tell)
+        self._hear = self._pump.put
+        session.broker.listeners.append(self._hear)
+        self.poke()
+
+    def poke(self) -> None:
+        """Looks again now."""
+        self._pump.put(None)
+
+    def settle(self) -> None:
+        """Returns once the listener knows everything."""
+        self._pump.settle()
+
+    def close(self) -> None:
+        """Ends it; may be called twice."""
+        if self._hear in self._session.broker.listeners:
+            self._session.broker.listeners.remove(self._hear)
+        self._pump.close()
+
+    def _tell(self, news: tuple[Event | None, ...]) -> None:
+        events = tuple(event for event in news if event is not None)
+        self._listener(Observation(self._session.snapshot(), events))
+
+
+class _Tail:
+    def __init__(
+        self, broker: SimBroker, source: TailSource, listener: Callable[[tuple[SeenMessage, ...]], None]
+    ) -> None:
+        self._broker = broker
+        self._source = source
+        self._seen = 0
+        self._pump: Pump[SeenMessage] = Pump("fake-tail", listener)
+        self._tap = self._take
+        broker.taps.append(self._tap)
+
+    def status(self) -> TailStatus:
+        """How it looks and what it has seen."""
+        if self._source.exchange is None and self._source.queue is None:
+            return TailStatus("firehose", (), self._seen)
+        return TailStatus("tap", ("default exchange",), self._seen)
+
+    def settle(self) -> None:
+        """Returns once the listener knows everything."""
+        self._pump.settle()
+
+    def close(self) -> None:
+        """Ends it; may be called twice."""
+        if self._tap in self._broker.taps:
+            self._broker.taps.remove(self._tap)
+        self._pump.close()
+
+    def _take(self, message: SeenMessage, targets: tuple[EntityKey, ...]) -> None:
+        source = self._source
+        if source.queue is not None:
+            wanted = message.exchange != "" and EntityKey(source.virtual_host, source.queue) in targets
+        elif source.exchange is not None:
+            wanted = message.exchange == source.exchange and topic_matches(source.pattern, message.routing_key)
+        else:
+            wanted = True
+        if wanted:
+            self._seen += 1
+            self._pump.put(message)
