@@ -93,9 +93,9 @@ def _split(line: str, what: str, hint: str) -> tuple[str, str]:
 def _json_value(text: str) -> object:
     try:
         value: object = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(
-            f"{visible(text)} is not JSON: {error}", 'Close the quotes or brackets, or write "…".'
+            f"{visible(text[:60])} is not JSON: {error}", 'Close the quotes or brackets, or write "…".'
         ) from error
     return value
 

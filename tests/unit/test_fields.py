@@ -46,7 +46,9 @@ def test_any_text_is_a_value_or_one_clear_error(text: str) -> None:
         typed_value(text)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, "9" * 10_000 + "."])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 50_000, "9" * 10_000 + "."], ids=["deep list", "deep table", "huge"]
+)
 def test_a_value_made_to_break_the_parser_is_text_or_one_clear_error(text: str) -> None:
     with contextlib.suppress(BadInput):
         assert typed_value(text) == text
