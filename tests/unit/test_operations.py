@@ -1,0 +1,104 @@
+"""What an act on a node will cause, and who may do it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmq_core.cluster.base import Backend, NodeAction, NodeEndpoint, NodeState
+from dmq_core.errors import Refused
+from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+from dmq_core.operations import Margin, NodeOperation, guard, impact_of, perform
+from dmq_core.testing import FakeSession
+
+
+def snapshot(*states: NodeState, leads: int | None = 4, connections: int | None = 6) -> ClusterSnapshot:
+    nodes = tuple(
+        NodeView(
+            f"rmq{i}",
+            f"rabbit@rmq{i}",
+            state,
+            NodeEndpoint("127.0.0.1", 5671 + i, 15671 + i),
+            leads=leads,
+            connections=connections,
+        )
+        for i, state in enumerate(states, 1)
+    )
+    return ClusterSnapshot("dmq", Backend.DOCKER, 0.0, nodes=nodes)
+
+
+UP, DOWN, FROZEN = NodeState.RUNNING, NodeState.STOPPED, NodeState.PAUSED
+
+
+def test_killing_one_of_three_leaves_a_majority_without_margin() -> None:
+    impact = impact_of(NodeOperation(NodeAction.KILL, "rmq2"), snapshot(UP, UP, UP))
+    assert impact.margin is Margin.NO_MARGIN
+    assert impact.sentences[0] == "rmq2 leads 4 queues and serves 6 connections."
+    assert impact.sentences[1] == "2 of 3 nodes remain: a majority, no further margin."
+
+
+def test_killing_the_second_of_three_names_the_loss_of_the_majority() -> None:
+    impact = impact_of(NodeOperation(NodeAction.PAUSE, "rmq2"), snapshot(UP, UP, DOWN))
+    assert impact.margin is Margin.NO_MAJORITY
+    assert "no majority" in impact.sentences[1]
+
+
+def test_killing_a_node_that_is_already_frozen_takes_nothing_more_away() -> None:
+    impact = impact_of(NodeOperation(NodeAction.KILL, "rmq2"), snapshot(UP, FROZEN, UP))
+    assert impact.margin is Margin.NO_MARGIN
+    assert impact.sentences[0] == "rmq2 is paused now."
+
+
+def test_starting_the_third_node_gives_the_margin_back() -> None:
+    impact = impact_of(NodeOperation(NodeAction.START, "rmq2"), snapshot(UP, DOWN, UP))
+    assert impact.margin is Margin.SAFE
+    assert impact.sentences == ("3 of 3 nodes will run: a majority, with margin.",)
+
+
+def test_a_figure_that_is_not_known_is_not_shown_as_zero() -> None:
+    impact = impact_of(NodeOperation(NodeAction.STOP, "rmq1"), snapshot(UP, UP, UP, leads=None, connections=None))
+    assert impact.sentences[0] == "rmq1 leads an unknown number of queues."
+
+
+@given(
+    st.lists(st.sampled_from([UP, DOWN, FROZEN]), min_size=1, max_size=9),
+    st.sampled_from(NodeAction),
+    st.integers(1, 9),
+)
+def test_the_margin_is_the_one_that_counting_gives(states: list[NodeState], action: NodeAction, number: int) -> None:
+    operation = NodeOperation(action, f"rmq{number}")
+    known = number <= len(states)
+    up = [s is UP for s in states]
+    if known:
+        up[number - 1] = not operation.destructive
+    majority = len(states) // 2 + 1
+    expected = Margin.NO_MAJORITY if sum(up) < majority else Margin.NO_MARGIN if sum(up) == majority else Margin.SAFE
+    assert impact_of(operation, snapshot(*states)).margin is expected
+
+
+def test_every_destructive_act_but_restart_can_be_undone() -> None:
+    assert NodeOperation(NodeAction.KILL, "rmq2").undo == NodeOperation(NodeAction.START, "rmq2")
+    assert NodeOperation(NodeAction.STOP, "rmq2").undo == NodeOperation(NodeAction.START, "rmq2")
+    assert NodeOperation(NodeAction.PAUSE, "rmq2").undo == NodeOperation(NodeAction.UNPAUSE, "rmq2")
+    assert NodeOperation(NodeAction.RESTART, "rmq2").undo is None
+
+
+def test_an_operation_names_the_command_that_does_the_same() -> None:
+    assert NodeOperation(NodeAction.UNPAUSE, "rmq3").command == "dmq node unpause rmq3"
+
+
+@pytest.mark.parametrize("action", NodeAction)
+def test_read_only_refuses_every_act_and_touches_nothing(action: NodeAction) -> None:
+    cluster = FakeSession().cluster
+    before = cluster.nodes()
+    with pytest.raises(Refused) as refusal:
+        perform(cluster, NodeOperation(action, "rmq1"), read_only=True)
+    assert "read-only" in refusal.value.what
+    assert cluster.nodes() == before
+
+
+def test_a_cluster_that_somebody_else_made_is_never_faulted() -> None:
+    cluster = FakeSession(backend=Backend.ATTACHED).cluster
+    with pytest.raises(Refused, match="did not make"):
+        guard(cluster, "Kill rmq1", read_only=False)
