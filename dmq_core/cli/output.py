@@ -1,0 +1,183 @@
+"""What `dmq` writes: results on stdout as text or JSON, messages and progress on stderr."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import shutil
+import sys
+import threading
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+from dmq_core.cluster.base import NodeState, Progress, ProgressListener
+from dmq_core.errors import Refused
+from dmq_core.text import visible
+
+UNKNOWN = "–"
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "grey": 90}
+_STATE_LOOK = {
+    NodeState.RUNNING: ("●", "green"),
+    NodeState.STARTING: ("◌", "yellow"),
+    NodeState.STOPPED: ("✗", "red"),
+    NodeState.PAUSED: ("‖", "yellow"),
+    NodeState.ISOLATED: ("⊘", "red"),
+    NodeState.DRAINING: ("◐", "yellow"),
+    NodeState.UNREACHABLE: ("?", "red"),
+}
+
+
+class Output:
+    """Writes one command's results; with `json` stdout carries JSON and nothing else."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+
+    def document(self, value: object) -> None:
+        """Writes the command's one JSON document."""
+        print(json_module.dumps(value, indent=2, allow_nan=False))
+
+    def json_line(self, value: object) -> None:
+        """Writes one JSON line of a stream, at once."""
+        print(json_module.dumps(value, allow_nan=False), flush=True)
+
+    def text(self, line: str) -> None:
+        """Writes one line of text, at once; whatever comes from outside must be visible() already."""
+        print(line, flush=True)
+
+    def say(self, line: str) -> None:
+        """Tells people something on stderr."""
+        print(line, file=sys.stderr, flush=True)
+
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Writes aligned columns; a header that begins with `>` names a column of figures, aligned right."""
+        for line in table_lines(headers, list(rows)):
+            print(line)
+
+    def state(self, state: NodeState) -> str:
+        """A node's state as glyph, word and, on a terminal, colour."""
+        glyph, colour = _STATE_LOOK[state]
+        return painted(f"{glyph} {state}", colour, sys.stdout)
+
+    @contextmanager
+    def progress(self) -> Iterator[ProgressListener]:
+        """A listener that shows progress: one live line on a terminal, else a line for each change of words."""
+        shower = _LiveLine(sys.stderr) if sys.stderr.isatty() else _Lines(sys.stderr)
+        try:
+            yield shower.show
+        finally:
+            shower.close()
+
+
+def painted(text: str, colour: str, stream: TextIO) -> str:
+    """`text` in a colour if `stream` is a terminal that wants colours."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Returns if `yes` or if the person at the terminal agrees; raises `Refused` otherwise."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Refused(f"{question} Not confirmed: there is no terminal to ask on", "Add --yes to do it.")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Refused("not confirmed, nothing was done")
+
+
+def known(value: float | None, pattern: str = "{}") -> str:
+    """A figure by a format pattern, `–` when it is not known."""
+    return UNKNOWN if value is None else pattern.format(value)
+
+
+def bytes_text(value: int | None) -> str:
+    """A size in bytes for people: `182 MB`."""
+    if value is None:
+        return UNKNOWN
+    size = float(value)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def clock(at: float) -> str:
+    """Epoch seconds as local time of day with milliseconds."""
+    return time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at % 1 * 1000):03d}"
+
+
+def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, two spaces between columns."""
+    right = [header.startswith(">") for header in headers]
+    grid = [[header.removeprefix(">") for header in headers], *rows]
+    widths = [max(_width(row[i]) for row in grid) for i in range(len(headers))]
+    return ["  ".join(_aligned(c, w, r) for c, w, r in zip(row, widths, right, strict=True)).rstrip() for row in grid]
+
+
+def _aligned(cell: str, width: int, right: bool) -> str:
+    space = " " * (width - _width(cell))
+    return space + cell if right else cell + space
+
+
+def _width(text: str) -> int:
+    """Columns that `text` takes on a terminal; colour codes of ours take none."""
+    width, in_colour = 0, False
+    for char in text:
+        if in_colour:
+            in_colour = char != "m"
+        elif char == "\x1b":
+            in_colour = True
+        elif not unicodedata.combining(char):
+            width += 2 if unicodedata.east_asian_width(char) in "WF" else 1
+    return width
+
+
+def _words(progress: Progress) -> str:
+    text = visible(progress.text)
+    return text if progress.node is None else f"{visible(progress.node)}: {text}"
+
+
+class _Lines:
+    """Progress as plain lines, each said once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last = ""
+        self._lock = threading.Lock()
+
+    def show(self, progress: Progress) -> None:
+        words = _words(progress)
+        with self._lock:
+            if words != self._last:
+                self._last = words
+                print(words, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing to tidy up."""
+
+
+class _LiveLine:
+    """Progress as one line of a terminal that rewrites itself and is gone at the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+
+    def show(self, progress: Progress) -> None:
+        share = "" if progress.fraction is None else f" {progress.fraction:4.0%}"
+        line = f"{time.monotonic() - self._began:4.0f} s{share}  {_words(progress)}"
+        with self._lock:
+            self._stream.write("\r\x1b[2K" + line[: shutil.get_terminal_size().columns - 1])
+            self._stream.flush()
+
+    def close(self) -> None:
+        with self._lock:
+            self._stream.write("\r\x1b[2K")
+            self._stream.flush()

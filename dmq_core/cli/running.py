@@ -1,0 +1,110 @@
+"""Runs a click command so that every way it can end becomes the contract's exit status and at most two lines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+import click
+from click.exceptions import NoArgsIsHelpError
+
+from dmq_core.errors import DmqError
+from dmq_core.text import visible
+
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; raised in the main thread so that clean-up runs as for Ctrl-C."""
+
+
+def run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
+    """Runs `command` and gives the exit status; errors become one line of what and one of what to do on stderr."""
+    _make_encodable()
+    try:
+        with _sigterm_raises():
+            status = command.main(list(arguments), prog_name=name, standalone_mode=False)
+            sys.stdout.flush()
+    except (click.Abort, KeyboardInterrupt):
+        return _tell(name, "interrupted", "", INTERRUPTED)
+    except Terminated:
+        return _tell(name, "terminated", "", TERMINATED)
+    except BrokenPipeError:
+        return _reader_left()
+    except DmqError as error:
+        return _tell(name, error.what, error.hint, error.exit_status)
+    except click.ClickException as error:
+        return _usage(name, error)
+    except Exception as error:
+        return _bug(name, error)
+    return status if isinstance(status, int) else 0
+
+
+def _usage(name: str, error: click.ClickException) -> int:
+    if isinstance(error, NoArgsIsHelpError):
+        error.show()
+        return USAGE
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f"See '{context.command_path if context else name} --help'."
+    return _tell(name, error.format_message(), hint, USAGE if isinstance(error, click.UsageError) else FAILED)
+
+
+def _bug(name: str, error: Exception) -> int:
+    if os.environ.get("DMQ_DEBUG"):
+        traceback.print_exc()
+    what = f"unexpected {type(error).__name__}: {error}"
+    return _tell(name, what, "This is a fault of dmq; DMQ_DEBUG=1 shows where it happened.", FAILED)
+
+
+def _tell(name: str, what: str, hint: str, status: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"{name}: {_one_line(what)}", file=sys.stderr)
+        if hint:
+            print(_one_line(hint), file=sys.stderr)
+        sys.stderr.flush()
+    return status
+
+
+def _one_line(text: str) -> str:
+    return visible(" ".join(text.split()))
+
+
+def _reader_left() -> int:
+    """The reader of a pipe has seen enough: no error of ours, and nothing more to flush when Python exits."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, io.UnsupportedOperation):
+        os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+    return 0
+
+
+def _make_encodable() -> None:
+    """A terminal of a poor encoding shows escapes instead of stopping us."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not in the main thread: whoever embeds us has its own way with signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

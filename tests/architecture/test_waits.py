@@ -1,0 +1,74 @@
+"""Every wait has a bound."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+from house import Source, called_name, calls, functions_around, keywords, sources
+
+# A call of this name without arguments waits for ever: Thread.join, Event.wait, Queue.get, Future.result, ...
+WAITS_WITHOUT_ARGUMENTS = frozenset({"wait", "join", "get", "result", "acquire", "communicate"})
+# A call of this name needs a `timeout`, or this many positional arguments.
+NEEDS_TIMEOUT = {"wait_for": 2, "create_connection": 2, "check_output": 99, "check_call": 99}
+
+# Where a wait needs no bound of its own, and why.
+ALLOWED = {
+    ("dmq_core.prerequisites", "_run_lines"): "a timer ends the process that is waited for",
+    ("dmq_core.testing.pump", "Pump._run"): "the idle wait of a daemon thread, ended by close()",
+}
+
+
+@pytest.mark.parametrize("package", ["dmq_core", "dmq_tui", "demos"])
+def test_every_wait_has_a_bound(package: str) -> None:
+    endless = [f"{source.at(call)}: {ast.unparse(call)}" for source in sources(package) for call in _endless(source)]
+    assert endless == []
+
+
+def test_every_exception_to_the_rule_is_still_needed() -> None:
+    used = {
+        (source.module, _function(source, call))
+        for source in sources("dmq_core")
+        for call in calls(source.tree)
+        if _waits_for_ever(call)
+    }
+    assert set(ALLOWED) <= used
+
+
+def test_requests_always_carry_a_timeout() -> None:
+    """`Session.request` and its like wait for ever unless told otherwise."""
+    verbs = ("request", "get", "put", "post", "delete")
+    silent = [
+        source.at(call)
+        for source in sources("dmq_core")
+        if source.module == "dmq_core.management.client"
+        for call in calls(source.tree)
+        if called_name(call) in verbs
+        and isinstance(call.func, ast.Attribute)
+        and ast.unparse(call.func.value) in ("requests", "session", "self._session", "self.session")
+        and "timeout" not in keywords(call)
+    ]
+    assert silent == []
+
+
+def _endless(source: Source) -> list[ast.Call]:
+    return [
+        call
+        for call in calls(source.tree)
+        if _waits_for_ever(call) and (source.module, _function(source, call)) not in ALLOWED
+    ]
+
+
+def _function(source: Source, call: ast.Call) -> str:
+    return ".".join(functions_around(source.tree)[call])
+
+
+def _waits_for_ever(call: ast.Call) -> bool:
+    name = called_name(call)
+    if "timeout" in keywords(call) or any(keyword.arg is None for keyword in call.keywords):
+        return False
+    if name in WAITS_WITHOUT_ARGUMENTS:
+        return isinstance(call.func, ast.Attribute) and not call.args and not call.keywords
+    if name == "run" and isinstance(call.func, ast.Attribute):
+        return ast.unparse(call.func) == "subprocess.run"
+    return name in NEEDS_TIMEOUT and len(call.args) < NEEDS_TIMEOUT[name]
