@@ -1,0 +1,402 @@
+"""A consumer that survives its node: manual acks, deliveries bound to their channel, handlers off the I/O thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from dmq_core.errors import DmqError, MessagingFailed, TimedOut
+from dmq_core.messaging.acks import AckBook
+from dmq_core.messaging.frames import Content, safe_properties
+from dmq_core.messaging.messages import MessageProperties
+from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, PrivateQueue
+
+if TYPE_CHECKING:
+    from dmq_core.cluster.base import NodeEndpoint
+    from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.transport import Channel, CloseReason
+
+FLUSH_AT = 50
+FLUSH_S = 0.005
+_LOG = logging.getLogger("dmq.messaging")
+
+
+class _Answer(StrEnum):
+    ACK = "ack"
+    REJECT = "reject"
+    REJECT_REQUEUE = "reject and requeue"
+    GIVE_BACK = "give back"
+
+
+class Delivery:
+    """One message from a queue, to be answered once; answers may come from any thread and at any time.
+
+    An answer gives False, and sends nothing, if the channel that brought the message is gone (the broker delivers it
+    again) or it was answered before.
+    """
+
+    __slots__ = ("_content", "_epoch", "_properties", "at", "queue")
+
+    def __init__(self, content: Content, epoch: _Epoch, queue: str) -> None:
+        self._content = content
+        self._epoch = epoch
+        self._properties: MessageProperties | None = None
+        self.queue = queue
+        self.at = time.time()
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return self._content.body
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that it was published to; empty for the default one."""
+        return self._content.exchange
+
+    @property
+    def routing_key(self) -> str:
+        """The key that it was published with."""
+        return self._content.routing_key
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it may have been delivered before."""
+        return self._content.redelivered
+
+    @property
+    def properties(self) -> MessageProperties:
+        """Its properties; malformed ones stand raw in a header."""
+        if self._properties is None:
+            self._properties = safe_properties(self._content.raw_properties)
+        return self._properties
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the channel that brought it still lives."""
+        return self._epoch.alive
+
+    def ack(self) -> bool:
+        """It is done."""
+        return self._epoch.answer(self._content.tag, _Answer.ACK)
+
+    def reject(self, requeue: bool = False) -> bool:
+        """It failed: dead-lettered or dropped, or with `requeue` tried again, which counts toward a delivery limit."""
+        return self._epoch.answer(self._content.tag, _Answer.REJECT_REQUEUE if requeue else _Answer.REJECT)
+
+    def give_back(self) -> bool:
+        """It was not tried; another consumer may have it."""
+        return self._epoch.answer(self._content.tag, _Answer.GIVE_BACK)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStatus:
+    """Whether it receives from `queue` at `endpoint` (None: nowhere), and why not (empty: all is well)."""
+
+    consuming: bool
+    queue: str
+    endpoint: NodeEndpoint | None = None
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """One channel's life. Answers are noted under a lock and sent by the I/O thread."""
+
+    channel: Channel
+    endpoint: NodeEndpoint
+    wake: Callable[[_Epoch, bool], None]
+    queue: str = ""
+    consumer_tag: str = ""
+    alive: bool = True
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    book: AckBook = field(default_factory=AckBook)
+    others: list[tuple[int, _Answer]] = field(default_factory=list)
+    timer_set: bool = False
+    woken: bool = False
+
+    def answer(self, tag: int, answer: _Answer) -> bool:
+        with self.lock:
+            if not self.alive:
+                return False
+            if answer is _Answer.ACK:
+                taken = self.book.ack(tag)
+            else:
+                taken = self.book.settle(tag)
+                if taken:
+                    self.others.append((tag, answer))
+            urgent = self.book.waiting >= FLUSH_AT or bool(self.others)
+            wake = taken and not self.woken and (urgent or not self.timer_set)
+            if wake:
+                self.woken = True
+        if wake:
+            self.wake(self, urgent)
+        return taken
+
+    def send(self) -> None:
+        with self.lock:
+            self.timer_set = self.woken = False
+            acks = self.book.due()
+            others, self.others = self.others, []
+        if not self.alive or not self.channel.is_open:
+            return
+        with self.channel.gathered():
+            for tag, multiple in acks:
+                self.channel.ack(tag, multiple)
+            for tag, answer in others:
+                if answer is _Answer.GIVE_BACK:
+                    self.channel.give_back(tag)
+                else:
+                    self.channel.reject(tag, answer is _Answer.REJECT_REQUEUE)
+
+    def end(self) -> None:
+        with self.lock:
+            self.alive = False
+
+
+class Consumer:
+    """Receives from a queue over a `Connection`, across reconnects, broker cancels and redeclarations.
+
+    `queue` is a name, or a `PrivateQueue` that is declared anew on each node that the connection comes to. `handler`
+    gets what has come since it last returned, oldest first, on a thread of the consumer's own; it answers each
+    delivery, now or later. If it raises, what it left unanswered of that batch is rejected and requeued. `declare` is
+    declared before each consume. `prefetch` bounds what is unanswered.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        queue: str | PrivateQueue,
+        handler: Callable[[tuple[Delivery, ...]], None],
+        *,
+        prefetch: int = 200,
+        declare: tuple[Entity, ...] = (),
+        exclusive: bool = False,
+        arguments: Arguments = NO_ARGUMENTS,
+        on_change: Callable[[ConsumerStatus], None] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._handler = handler
+        self._prefetch = prefetch
+        self._declare = declare
+        self._exclusive = exclusive
+        self._arguments = arguments
+        self._on_change = on_change
+        self._changed = threading.Condition()
+        name = queue if isinstance(queue, str) else queue.prefix
+        self._status = ConsumerStatus(False, name)
+        self._arrived: deque[Delivery] = deque()
+        self._busy = False
+        self._stopping = False
+        self._over: DmqError | None = None
+        self._epoch: _Epoch | None = None
+        self._worker = threading.Thread(target=self._work, name=f"consume {name}", daemon=True)
+        connection.attach(self)
+        self._worker.start()
+
+    @property
+    def status(self) -> ConsumerStatus:
+        """Whether it receives, without waiting."""
+        return self._status
+
+    def wait_consuming(self, timeout_s: float = 10.0) -> ConsumerStatus:
+        """Waits until it receives; `MessagingFailed` or another typed error says why it does not."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._status.consuming or self._over is not None, timeout_s)
+            if self._status.consuming:
+                return self._status
+            if self._over is not None:
+                raise self._over
+        problem = self._status.problem or self._connection.status.problem
+        if problem:
+            raise MessagingFailed(f"nothing is consumed from {self._status.queue!r}: {problem}")
+        raise TimedOut(f"nothing is consumed from {self._status.queue!r} after {timeout_s:g} s", "Is the cluster up?")
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Asks for no more, lets the handler finish what has come within `timeout_s`, sends the acks, and ends.
+
+        What is unanswered by then goes back to the queue. May be called twice.
+        """
+        with self._changed:
+            first = not self._stopping
+            self._stopping = True
+        if first and threading.current_thread() is not self._worker:
+            self._connection.call(self._cancel)
+            with self._changed:
+                self._changed.wait_for(self._is_done, timeout_s)
+        if self._epoch is not None:
+            self._connection.call(self._epoch.send)
+        self._connection.detach(self)
+        self._finish(MessagingFailed(f"the consumer of {self._status.queue!r} is stopped"))
+        if threading.current_thread() is not self._worker:
+            self._worker.join(timeout_s)
+
+    # What the connection calls, on the I/O thread.
+
+    def channel_opened(self, channel: Channel, endpoint: NodeEndpoint) -> None:
+        """The connection gave us a channel: subscribe on it."""
+        if self._stopping:
+            return
+        epoch = _Epoch(channel, endpoint, self._wake)
+        self._epoch = epoch
+        channel.listen(_Deliveries(self, epoch))
+        channel.prefetch(self._prefetch, lambda: self._subscribe(epoch))
+
+    def channel_lost(self, reason: CloseReason) -> None:
+        """The connection took the channel away: what it brought is stale."""
+        epoch, self._epoch = self._epoch, None
+        if epoch is not None:
+            epoch.end()
+        with self._changed:
+            # The broker delivers these again; handling them twice would help nobody.
+            self._arrived.clear()
+            self._changed.notify_all()
+        self._set(ConsumerStatus(False, self._status.queue, None, reason.text))
+
+    def flow_changed(self, blocked: bool) -> None:
+        """Consumers are never blocked."""
+
+    def overdue(self, now: float) -> str:
+        """A consumer that receives nothing may have nothing to receive."""
+        return ""
+
+    def awaits_reply(self) -> bool:
+        """Whether an answer to a declaration or subscription is owed."""
+        return self._epoch is not None and not self._status.consuming
+
+    def ended(self, error: DmqError | None) -> None:
+        """The connection is over."""
+        self._finish(error or MessagingFailed(f"the connection {self._connection.name!r} is closed"))
+
+    # Subscribing.
+
+    def _subscribe(self, epoch: _Epoch) -> None:
+        if isinstance(self._queue, str):
+            entities = self._declare
+            epoch.queue = self._queue
+        else:
+            queue, bindings = self._queue.entities()
+            entities = (*self._declare, queue, *bindings)
+            epoch.queue = queue.name
+        self._declare_next(epoch, list(entities))
+
+    def _declare_next(self, epoch: _Epoch, entities: list[Entity]) -> None:
+        if epoch is not self._epoch:
+            return
+        if entities:
+            epoch.channel.declare(entities[0], lambda _depth: self._declare_next(epoch, entities[1:]))
+            return
+        epoch.consumer_tag = epoch.channel.consume(
+            epoch.queue,
+            self._exclusive,
+            self._arguments,
+            lambda: self._set(ConsumerStatus(True, epoch.queue, epoch.endpoint)),
+            lambda: self._cancelled(epoch),
+        )
+
+    def _cancelled(self, epoch: _Epoch) -> None:
+        if epoch is not self._epoch or self._stopping:
+            return
+        self._set(ConsumerStatus(False, epoch.queue, None, "the broker cancelled the consumer"))
+        self._subscribe(epoch)
+
+    def _cancel(self) -> None:
+        epoch = self._epoch
+        if epoch is not None and epoch.consumer_tag and epoch.channel.is_open:
+            epoch.channel.cancel(epoch.consumer_tag, self._notify)
+
+    # Receiving and answering.
+
+    def _received(self, epoch: _Epoch, content: Content) -> None:
+        if epoch is self._epoch:
+            with epoch.lock:
+                epoch.book.delivered(content.tag)
+            self._arrived.append(Delivery(content, epoch, epoch.queue))
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _wake(self, epoch: _Epoch, urgent: bool) -> None:
+        self._connection.call(epoch.send if urgent else lambda: self._send_later(epoch))
+
+    def _send_later(self, epoch: _Epoch) -> None:
+        with epoch.lock:
+            epoch.timer_set, epoch.woken = True, False
+        epoch.channel.later(FLUSH_S, epoch.send)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._arrived or self._over is not None)
+                batch = tuple(self._arrived)
+                self._arrived.clear()
+                if not batch:
+                    return
+                self._busy = True
+            self._handle(batch)
+
+    def _handle(self, batch: tuple[Delivery, ...]) -> None:
+        try:
+            self._handler(batch)
+        except Exception:  # the handler is the user's; its failure must not end the consumer
+            _LOG.exception("the handler of %r failed", self._status.queue)
+            for delivery in batch:
+                delivery.reject(requeue=True)
+
+    def _is_done(self) -> bool:
+        epoch = self._epoch
+        return (
+            self._over is not None or epoch is None or (not self._arrived and not self._busy and not epoch.book.running)
+        )
+
+    def _set(self, status: ConsumerStatus) -> None:
+        with self._changed:
+            self._status = status
+            self._changed.notify_all()
+        if self._on_change is not None:
+            self._on_change(status)
+
+    def _finish(self, error: DmqError) -> None:
+        epoch, self._epoch = self._epoch, None
+        with self._changed:
+            self._over = self._over or error
+            self._arrived.clear()
+            self._changed.notify_all()
+        if epoch is not None:
+            epoch.end()
+        if self._status.consuming:
+            self._set(ConsumerStatus(False, self._status.queue, None, error.what))
+
+
+class _Deliveries:
+    """Hears one epoch's deliveries."""
+
+    def __init__(self, consumer: Consumer, epoch: _Epoch) -> None:
+        self._consumer = consumer
+        self._epoch = epoch
+
+    def delivered(self, content: Content) -> None:
+        self._consumer._received(self._epoch, content)
+
+    def read_ended(self) -> None:
+        if self._consumer._arrived:
+            self._consumer._notify()
+
+    def acked(self, tag: int, multiple: bool) -> None:
+        """Nothing is published on a consuming channel."""
+
+    def nacked(self, tag: int, multiple: bool) -> None:
+        """Nothing is published on a consuming channel."""
+
+    def returned(self, content: Content) -> None:
+        """Nothing is published on a consuming channel."""
