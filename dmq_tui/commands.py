@@ -39,13 +39,14 @@ _UP = frozenset({NodeState.RUNNING, NodeState.DRAINING, NodeState.STARTING, Node
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What decides whether a command is allowed now. `node` is the state of the node under the cursor of pane 1."""
+    """What decides whether a command is allowed now; `node` and `node_name` are of the node under pane 1's cursor."""
 
     pane: PaneId
     connected: bool
     read_only: bool
     attached: bool
     node: NodeState | None
+    node_name: str
     row: bool
     load_running: bool
     tailing: bool
@@ -71,6 +72,7 @@ class Command:
     action: NodeAction | None = None
     changes: bool = False
     needs_row: bool = False
+    palette: bool = True
 
     @property
     def key(self) -> str:
@@ -78,7 +80,21 @@ class Command:
         return key_name(self.keys[0]) if self.keys else ""
 
 
-_KEY_NAMES = {"enter": "↵", "escape": "Esc", "tab": "Tab", "shift+tab": "Shift+Tab", "ctrl+p": "Ctrl+P", "end": "End"}
+_KEY_NAMES = {
+    "enter": "↵",
+    "escape": "Esc",
+    "tab": "Tab",
+    "up": "↑",
+    "down": "↓",
+    "left": "←",
+    "right": "→",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
+    "home": "Home",
+    "shift+tab": "Shift+Tab",
+    "ctrl+p": "Ctrl+P",
+    "end": "End",
+}
 
 
 def key_name(key: str) -> str:
@@ -95,6 +111,14 @@ COMMANDS: tuple[Command, ...] = (
     Command("messages", ("4",), "Tail", "Go to pane 4: copies of messages as they pass", _M),
     Command("story", ("5",), "Story", "Go to pane 5: what we did, what the broker did, what clients felt", _M),
     Command("account", ("6",), "Load", "Go to pane 6: the account of the load", _M),
+    Command("up", ("up", "k"), "Up", "The row above", _M, palette=False),
+    Command("down", ("down", "j"), "Down", "The row below", _M, palette=False),
+    Command("page-up", ("pageup",), "Page up", "A screen of rows up", _M, palette=False),
+    Command("page-down", ("pagedown",), "Page down", "A screen of rows down", _M, palette=False),
+    Command("first", ("home", "g"), "First", "The first row", _M, palette=False),
+    Command(
+        "last", ("end", "G"), "Last", "The last row; in the tail and the story: follow what comes", _M, palette=False
+    ),
     Command("next", ("tab",), "Next pane", "Go to the next pane", _M),
     Command("previous", ("shift+tab",), "Previous pane", "Go to the pane before", _M),
     Command("left", ("left",), "Pane to the left", "Go one pane back", _M),
@@ -125,14 +149,6 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("sort", ("s",), "Sort", "Sort by the next column", _L, "sort", panes=TABLES, worth=4),
     Command("order", ("o",), "Sort order", "Turn the sort order round", _L, panes=TABLES),
-    Command(
-        "follow",
-        ("end",),
-        "Follow",
-        "Go to the newest line and follow it",
-        _L,
-        panes=frozenset({PaneId.TAIL, PaneId.STORY}),
-    ),
     Command("copy", ("c",), "Copy", "Copy the story, or in pane 4 the tail, to the clipboard", _L, "copy", worth=2),
     Command("refresh", ("f5", "ctrl+r"), "Look again", "Ask the cluster now rather than at the next tick", _L),
     Command(
@@ -283,6 +299,8 @@ def label_of(command: Command, now: Situation) -> str:
         return "all panes"
     if command.id == "pause" and now.node is NodeState.PAUSED:
         return "unfreeze"
+    if command.id in ("kill", "start"):
+        return f"{command.label} {now.node_name}"
     return command.label
 
 

@@ -90,6 +90,16 @@ def count(number: int | None) -> str:
     return UNKNOWN if number is None else f"{number:,}"
 
 
+def short_count(number: int | None) -> str:
+    """A count in at most seven cells: `999,999`, then `1.23M`, `12.3M`, `1.23G`."""
+    if number is None:
+        return UNKNOWN
+    if number < 1_000_000:
+        return f"{number:,}"
+    value, unit = (number / 1e6, "M") if number < 999_500_000 else (number / 1e9, "G")
+    return f"{value:.2f}{unit}" if value < 9.995 else f"{value:.1f}{unit}" if value < 99.95 else f"{value:,.0f}{unit}"
+
+
 def rate(per_second: float | None) -> str:
     """Messages a second: whole from 10 on, one decimal below, `0` for none."""
     if per_second is None:

@@ -1,0 +1,102 @@
+"""The console: opens the session off the UI thread, decides what to show first, and ends everything it began."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from dmq_core.cluster.base import Backend, NodeState
+from dmq_core.session import Session
+from dmq_tui.messages import SessionFailed, SessionReady
+from dmq_tui.screens.main import MainScreen
+from dmq_tui.themes import DARK, THEMES
+from dmq_tui.work import as_dmq_error, in_background
+
+CLOSE_WITHIN_S = 6.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class DmqApp(App[None], inherit_bindings=False):
+    """The console on the session that `open_session` gives; opening may block, so it happens in the background."""
+
+    TITLE = "dmq"
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["app.tcss", "screens/main.tcss"]
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "leave(130)", show=False, priority=True)]
+
+    def __init__(
+        self,
+        open_session: Callable[[], Session],
+        *,
+        theme: str = DARK.name,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self._open_session = open_session
+        self._main = MainScreen(clock)
+        self.session: Session | None = None
+        for known in THEMES:
+            self.register_theme(known)
+        self.theme = theme
+
+    def get_default_screen(self) -> MainScreen:
+        """The main screen is always at the bottom."""
+        return self._main
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Colours that our style sheets use beyond Textual's own."""
+        return dict(DARK.variables)
+
+    def on_mount(self) -> None:
+        """Opens the session and minds the signals that end programs."""
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            for number in _SIGNALS:
+                loop.add_signal_handler(number, self.action_leave, 128 + number)
+        self._main.wait_for("looking for the cluster")
+        in_background(self.post_message, "Open", self._open)
+
+    def on_session_ready(self, message: SessionReady) -> None:
+        """Shows the cluster."""
+        self.session = message.session
+        self._main.attach(message.session)
+
+    def on_session_failed(self, message: SessionFailed) -> None:
+        """Says why there is nothing to show."""
+        self._main.wait_for(message.error.what)
+        self._main.complain(message.error)
+
+    def action_leave(self, status: int = 0) -> None:
+        """Ends the console with that exit status."""
+        self.exit(return_code=status)
+
+    def _open(self) -> Message:
+        try:
+            session = self._open_session()
+            cluster = session.cluster
+            up = cluster.backend is Backend.ATTACHED or any(n.state is not NodeState.STOPPED for n in cluster.nodes())
+        except Exception as error:
+            return SessionFailed(as_dmq_error(error))
+        return SessionReady(session, up)
+
+
+def run_console(app: DmqApp) -> int:
+    """Runs `app` until it ends and closes its session, within bounds; the exit status."""
+    try:
+        app.run()
+    finally:
+        session = app.session
+        if session is not None:
+            closing = threading.Thread(target=session.close, name="dmq-tui close", daemon=True)
+            closing.start()
+            closing.join(CLOSE_WITHIN_S)
+    return app.return_code or 0

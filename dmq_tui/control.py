@@ -1,0 +1,182 @@
+"""What each command of the table does to the main screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dmq_core.operations import NodeOperation
+from dmq_core.session import TailSource
+from dmq_tui.commands import Command, PaneId, action_now
+from dmq_tui.format import count
+from dmq_tui.lines import story_text, tail_text
+from dmq_tui.panes.pane import FilteredPane, Pane
+from dmq_tui.panes.tables import ExchangesPane, QueuesPane, TablePane
+from dmq_tui.screens.confirm import ConfirmScreen
+from dmq_tui.themes import other_theme
+
+if TYPE_CHECKING:
+    from dmq_tui.screens.main import MainScreen
+
+_ALL_ROWS = 1 << 31
+
+
+class Control:
+    """Does commands on one main screen; whether they are allowed was asked before. For the UI thread only."""
+
+    def __init__(self, screen: MainScreen) -> None:
+        self._screen = screen
+        self._deeds: dict[str, Callable[[], None]] = {
+            "nodes": lambda: screen.go(PaneId.NODES),
+            "exchanges": lambda: screen.go(PaneId.EXCHANGES),
+            "queues": lambda: screen.go(PaneId.QUEUES),
+            "messages": lambda: screen.go(PaneId.TAIL),
+            "story": lambda: screen.go(PaneId.STORY),
+            "account": lambda: screen.go(PaneId.LOAD),
+            "next": lambda: self._step(1),
+            "right": lambda: self._step(1),
+            "previous": lambda: self._step(-1),
+            "left": lambda: self._step(-1),
+            "up": lambda: self._move(-1),
+            "down": lambda: self._move(1),
+            "page-up": lambda: self._page(-1),
+            "page-down": lambda: self._page(1),
+            "first": lambda: self._move(-_ALL_ROWS),
+            "last": lambda: self._move(_ALL_ROWS),
+            "maximise": self._maximise,
+            "filter": self._filter,
+            "sort": self._sort,
+            "order": self._order,
+            "copy": self._copy,
+            "refresh": screen.look_again,
+            "tail": self._tail,
+            "firehose": lambda: self._start_tail(TailSource()),
+            "load": self._load,
+            "undo": self._undo,
+            "theme": self._theme,
+            "back": self._back,
+            "quit": lambda: screen.app.exit(),
+        }
+
+    def do(self, command: Command) -> None:
+        """Does `command`."""
+        if command.action is not None:
+            self._ask(command)
+        else:
+            self._deeds[command.id]()
+
+    def _step(self, by: int) -> None:
+        self._screen.go(PaneId((self._screen.pane - 1 + by) % len(PaneId) + 1))
+
+    def _move(self, rows: int) -> None:
+        mover = self._screen.current.mover
+        if mover is not None:
+            mover.move(rows)
+
+    def _page(self, pages: int) -> None:
+        mover = self._screen.current.mover
+        if mover is not None:
+            mover.move_page(pages)
+
+    def _maximise(self) -> None:
+        self._screen.maximised = not self._screen.maximised
+        self._screen.go(self._screen.pane)
+
+    def _back(self) -> None:
+        pane = self._screen.current
+        if isinstance(pane, FilteredPane) and pane.filtering:
+            pane.end_filter()
+        elif self._screen.maximised:
+            self._maximise()
+
+    def _filter(self) -> None:
+        pane = self._screen.current
+        if isinstance(pane, FilteredPane):
+            pane.open_filter()
+
+    def _sort(self) -> None:
+        pane = self._screen.current
+        if isinstance(pane, TablePane):
+            pane.next_sort()
+
+    def _order(self) -> None:
+        pane = self._screen.current
+        if isinstance(pane, TablePane):
+            pane.turn_sort()
+
+    def _copy(self) -> None:
+        tail = self._screen.pane is PaneId.TAIL
+        text = tail_text(self._screen.tail.messages) if tail else story_text(self._screen.story.entries)
+        lines = len(text.splitlines())
+        what = "tail" if tail else "story"
+        if not lines:
+            self._screen.notify(f"The {what} is empty; there is nothing to copy.", markup=False, timeout=4)
+            return
+        self._screen.app.copy_to_clipboard(text)
+        self._screen.notify(f"Copied the {what}: {count(lines)} lines.", markup=False, timeout=4)
+
+    def _tail(self) -> None:
+        if self._screen.pane is PaneId.TAIL:
+            self._screen.tailing.end()
+            self._screen.tail.end()
+            return
+        source = source_of(self._screen.current)
+        if source is not None:
+            self._start_tail(source)
+
+    def _start_tail(self, source: TailSource) -> None:
+        session = self._screen.session
+        if session is not None:
+            self._screen.tail.begin(source)
+            self._screen.tailing.start(session, source)
+
+    def _load(self) -> None:
+        session = self._screen.session
+        if session is not None:
+            self._screen.loads.toggle(session)
+
+    def _ask(self, command: Command) -> None:
+        node = self._screen.chosen_node
+        action = action_now(command, node.state if node is not None else None)
+        if node is None or action is None:
+            return
+        if self._screen.acts.busy(node.name):
+            self._screen.notify(f"An act on {node.name} is under way; wait for its end.", markup=False, timeout=4)
+            return
+        operation = NodeOperation(action, node.name)
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._perform(operation)
+
+        self._screen.app.push_screen(ConfirmScreen(operation, lambda: self._screen.newest), answered)
+
+    def _undo(self) -> None:
+        operation, self._screen.acts.undo = self._screen.acts.undo, None
+        if operation is not None:
+            self._perform(operation)
+
+    def _perform(self, operation: NodeOperation) -> None:
+        session = self._screen.session
+        if session is not None:
+            self._screen.acts.start(session, operation)
+            self._screen.update_keys()
+
+    def _theme(self) -> None:
+        self._screen.app.theme = other_theme(self._screen.app.theme)
+
+
+def source_of(pane: Pane) -> TailSource | None:
+    """What a tail of the row under the pane's cursor would look at; the default exchange only by the firehose."""
+    if isinstance(pane, ExchangesPane):
+        exchange = pane.table.cursor_item
+        if exchange is None:
+            return None
+        name = exchange.figures.name or None
+        return TailSource(exchange=name, virtual_host=exchange.figures.vhost)
+    if isinstance(pane, QueuesPane):
+        queue = pane.table.cursor_item
+        return (
+            None if queue is None else TailSource(queue=queue.view.figures.name, virtual_host=queue.view.figures.vhost)
+        )
+    return None

@@ -1,0 +1,329 @@
+"""From values to lines of cells: header, brief nodes, tabs, tail, story, load and footer, as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+from dmq_core.cluster.base import NodeState
+from dmq_core.messaging.messages import SeenMessage
+from dmq_core.observe.events import Event, Gravity
+from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+from dmq_core.proof.account import LoadAccount
+from dmq_core.text import visible, visible_body
+from dmq_tui.commands import Command, PaneId, Situation, footer_commands, label_of
+from dmq_tui.format import (
+    UNKNOWN,
+    Cell,
+    Tone,
+    age,
+    clock,
+    count,
+    distance,
+    event_mark,
+    event_tone,
+    fit,
+    name,
+    node_mark,
+    rate,
+    seconds,
+    size,
+    spark,
+)
+
+Line = tuple[Cell, ...]
+MANAGEMENT = "management"
+STALE_AFTER_S = 4.0
+PANE_NAMES = {
+    PaneId.NODES: "Nodes",
+    PaneId.EXCHANGES: "Exchanges",
+    PaneId.QUEUES: "Queues",
+    PaneId.TAIL: "Tail",
+    PaneId.STORY: "Story",
+    PaneId.LOAD: "Load",
+}
+_FAULT_MARK = "▲"
+
+
+@dataclass(frozen=True, slots=True)
+class StoryEntry:
+    """An event and the seconds since the last fault before it (None: no fault yet)."""
+
+    event: Event
+    since_fault: float | None
+
+
+def width_of(line: Sequence[Cell]) -> int:
+    """How many cells of the terminal a line takes."""
+    return sum(cell_len(c.text) for c in line)
+
+
+def lateness(snapshot: ClusterSnapshot, now: float, source: str = MANAGEMENT) -> str:
+    """Why the figures of `source` are old, as a few words; empty: they are fresh."""
+    status = next((s for s in snapshot.sources if s.name == source), None)
+    if status is None:
+        return ""
+    old = snapshot.age_s(source, now)
+    if old is not None and old <= STALE_AFTER_S and not status.problem:
+        return ""
+    said = "no figures yet" if old is None else f"figures {age(old)} old"
+    return f"{said}: {visible(status.problem)}" if status.problem else said
+
+
+def header(snapshot: ClusterSnapshot | None, now: float, width: int, *, read_only: bool, waiting: str) -> Line:
+    """The first line: cluster, nodes up, majority, alarms, whom it asks, and where help is."""
+    if snapshot is None:
+        return (Cell(" dmq ", Tone.ACCENT), Cell(" " + waiting, Tone.QUIET))
+    left = [Cell(" dmq ", Tone.ACCENT), Cell(f" {visible(snapshot.cluster)}", Tone.STRONG)]
+    if width >= 100:
+        version = visible(snapshot.rabbitmq) if snapshot.rabbitmq else UNKNOWN
+        left.append(Cell(f" · {snapshot.backend} · RabbitMQ {version}", Tone.QUIET))
+    elif snapshot.rabbitmq:
+        left.append(Cell(f" {visible(snapshot.rabbitmq)}", Tone.QUIET))
+    gap = Cell("   " if width >= 100 else "  ")
+    left += [gap, *_nodes_up(snapshot), gap, majority(snapshot)]
+    for warning in warnings(snapshot):
+        left += [gap, warning]
+    if read_only:
+        left += [gap, Cell("read-only", Tone.WARN)]
+    for right in _header_ends(snapshot, now):
+        room = width - width_of(left) - width_of(right) - 1
+        if room >= 1:
+            return (*left, Cell(" " * room), *right)
+    return tuple(left)
+
+
+def majority(snapshot: ClusterSnapshot) -> Cell:
+    """Whether enough nodes run, in words."""
+    total, up = len(snapshot.nodes), len(snapshot.running)
+    if not total:
+        return Cell("no nodes", Tone.BAD)
+    if not snapshot.has_majority:
+        return Cell("✗ no majority", Tone.BAD)
+    if total == 1:
+        return Cell("single node", Tone.QUIET)
+    if up == total // 2 + 1:
+        return Cell("▲ majority, no margin", Tone.WARN)
+    return Cell("majority, with margin", Tone.QUIET)
+
+
+def warnings(snapshot: ClusterSnapshot) -> tuple[Cell, ...]:
+    """Alarms and partitions, which nobody may overlook."""
+    found = []
+    resources = sorted({visible(a.resource) for a in snapshot.alarms})
+    if resources:
+        found.append(Cell(f"! {' and '.join(resources)} alarm: publishers blocked", Tone.BAD))
+    if snapshot.partitions:
+        found.append(Cell("! partition", Tone.BAD))
+    return tuple(found)
+
+
+def node_brief(node: NodeView, *, chosen: bool) -> Line:
+    """One node on one line, for narrow screens."""
+    leads = UNKNOWN if node.leads is None else count(node.leads)
+    connections = UNKNOWN if node.connections is None else count(node.connections)
+    figures = node.figures if node.state in (NodeState.RUNNING, NodeState.DRAINING) else None
+    line = [
+        Cell("›" if chosen else " ", Tone.ACCENT),
+        Cell(fit(visible(node.name), 12), Tone.STRONG),
+        Cell(fit(f"{node_mark(node.state).glyph} {node_mark(node.state).word}", 14), node_mark(node.state).tone),
+        Cell(f"leads {leads:>5}  "),
+        Cell(f"conns {connections:>4}  "),
+        Cell(f"mem {size(figures.memory_bytes if figures else None):>7}", Tone.QUIET),
+    ]
+    if node.alarms:
+        line.append(Cell("  ! " + " ".join(visible(a.resource) for a in node.alarms), Tone.BAD))
+    return tuple(line)
+
+
+def tabs(current: PaneId) -> tuple[tuple[PaneId, Cell], ...]:
+    """The names of the panes with their keys; the current one stands out."""
+    return tuple(
+        (pane, Cell(f" {int(pane)} {title} ", Tone.ACCENT if pane is current else Tone.QUIET))
+        for pane, title in PANE_NAMES.items()
+    )
+
+
+def tail_line(message: SeenMessage, width: int) -> Line:
+    """A message that passed: when, whether again, from where with which key, and its body on one line."""
+    path = f"{name(message.exchange)} → {visible(message.routing_key) or '(no key)'}"
+    if message.queue:
+        path += f" ⇒ {visible(message.queue)}"
+    room = max(12, min(cell_len(path), (width - 16) // 2))
+    again = Cell("↻ ", Tone.WARN) if message.redelivered else Cell("  ")
+    line = [Cell(f"{clock(message.at)} ", Tone.QUIET), again, Cell(fit(path, room)), Cell("  ")]
+    if message.size > len(message.body):
+        line.append(Cell(f"[{size(message.size)}] ", Tone.QUIET))
+    line.append(Cell(visible_body(message.body) or "(empty)", Tone.STRONG if message.body else Tone.QUIET))
+    return tuple(line)
+
+
+def story_line(entry: StoryEntry, width: int) -> Line:
+    """An entry of the story: when, glyph, sentence, and the distance from the last fault at the right."""
+    event = entry.event
+    far = distance(entry.since_fault)
+    room = max(8, width - 11 - 3 - 9)
+    tone = Tone.STRONG if event.gravity is Gravity.FAULT else event_tone(event)
+    return (
+        Cell(f"{clock(event.at, 2)} ", Tone.QUIET),
+        event_mark(event),
+        Cell(" "),
+        Cell(fit(event.text, room), tone),
+        Cell(f" {far:>8}", Tone.ACCENT if event.gravity is Gravity.FAULT else Tone.QUIET),
+    )
+
+
+def story_text(entries: Sequence[StoryEntry]) -> str:
+    """The story as plain text, for an incident report."""
+    return "\n".join(
+        f"{clock(e.event.at)}  {event_mark(e.event).text}  {e.event.text}  {distance(e.since_fault)}".rstrip()
+        for e in entries
+    )
+
+
+def tail_text(messages: Sequence[SeenMessage]) -> str:
+    """The tail as plain text."""
+    return "\n".join("".join(c.text for c in tail_line(m, 200)) for m in messages)
+
+
+def load_figures(account: LoadAccount) -> tuple[tuple[str, Cell], ...]:
+    """What became of the messages, in the order of worth: word and figure; trouble is coloured."""
+    gap = max(account.longest_confirm_gap_s, account.longest_delivery_gap_s)
+    return (
+        ("lost", _trouble(account.lost, Tone.BAD)),
+        ("confirmed", Cell(count(account.confirmed), Tone.STRONG)),
+        ("delivered", Cell(count(account.delivered), Tone.STRONG)),
+        ("redelivered", _trouble(account.redelivered, Tone.WARN)),
+        ("unknown", _trouble(account.unknown, Tone.WARN)),
+        ("longest gap", Cell(seconds(gap), Tone.WARN if gap >= 1 else Tone.STRONG)),
+        ("in flight", Cell(count(account.in_flight))),
+        ("nacked", _trouble(account.nacked, Tone.WARN)),
+        ("returned", _trouble(account.returned, Tone.WARN)),
+        ("duplicates", _trouble(account.duplicates, Tone.WARN)),
+    )
+
+
+_READING_ORDER = (
+    "confirmed",
+    "delivered",
+    "in flight",
+    "redelivered",
+    "duplicates",
+    "unknown",
+    "nacked",
+    "returned",
+    "lost",
+    "longest gap",
+)
+
+
+def load_summary(account: LoadAccount, width: int) -> Line:
+    """The account on one line; where room is short whole figures go, the least worth first."""
+    kept: dict[str, Cell] = {}
+    used = 1
+    for word, figure in load_figures(account):
+        length = len(word) + 1 + len(figure.text) + 2
+        if used + length <= width:
+            kept[word] = figure
+            used += length
+    line: list[Cell] = [Cell(" ")]
+    for word in _READING_ORDER:
+        if word in kept:
+            line += [Cell(f"{word} ", Tone.QUIET), kept[word], Cell("  ")]
+    return tuple(line)
+
+
+def load_lines(account: LoadAccount, width: int, faults: Sequence[float]) -> tuple[Line, ...]:
+    """Pane 6: confirms and deliveries a second as two charts on one scale, the marks of faults below, the account."""
+    facts = _load_facts(account)
+    fact_width = max(width_of(f) for f in facts)
+    chart = max(0, min(120, width - fact_width - 22))
+    both = (*account.confirm_history[-chart:], *account.delivery_history[-chart:]) if chart else ()
+    top = max(account.rate, max(both, default=0.0))
+    lines = (
+        (Cell(" confirms/s  ", Tone.QUIET), *_chart(account.confirm_history, chart, top)),
+        (Cell(" deliveries/s", Tone.QUIET), *_chart(account.delivery_history, chart, top)),
+        (Cell("             ", Tone.QUIET), *_marks(account, chart, faults)),
+    )
+    return tuple((*line, Cell("  "), *fact) for line, fact in zip(lines, facts, strict=True))
+
+
+def keys(now: Situation, width: int) -> tuple[tuple[Command, Line], ...]:
+    """The footer: keys that work here, in table order; where room is short the least worth go."""
+    wanted = footer_commands(now)
+    kept: set[str] = set()
+    used = 1
+    for command in sorted(wanted, key=lambda c: -c.worth):
+        length = cell_len(command.key) + 1 + len(label_of(command, now)) + 2
+        if used + length > width:
+            break
+        kept.add(command.id)
+        used += length
+    return tuple(
+        (c, (Cell(c.key, Tone.ACCENT), Cell(f" {label_of(c, now)}  ", Tone.QUIET))) for c in wanted if c.id in kept
+    )
+
+
+def _nodes_up(snapshot: ClusterSnapshot) -> Line:
+    total, up = len(snapshot.nodes), len(snapshot.running)
+    tone = Tone.GOOD if up == total else Tone.WARN if snapshot.has_majority else Tone.BAD
+    return (Cell("●" if up == total else "◐" if up else "✗", tone), Cell(f" {up}/{total} nodes", Tone.STRONG))
+
+
+def _header_ends(snapshot: ClusterSnapshot, now: float) -> tuple[Line, ...]:
+    help_key = (Cell("?", Tone.ACCENT), Cell(" help", Tone.QUIET))
+    old = snapshot.age_s(MANAGEMENT, now)
+    late = bool(lateness(snapshot, now))
+    asks = f"asks {visible(snapshot.asks)}" if snapshot.asks else "asks nobody"
+    said = Cell(f"{asks} · {age(old)}{'' if old is None else ' ago'}", Tone.WARN if late else Tone.QUIET)
+    short = Cell(f"{age(old)}", Tone.WARN if late else Tone.QUIET)
+    return ((said, Cell("   "), *help_key), (said,), (short,))
+
+
+def _trouble(number: int, tone: Tone) -> Cell:
+    return Cell(count(number), tone if number else Tone.PLAIN)
+
+
+def _load_facts(account: LoadAccount) -> tuple[Line, ...]:
+    figures = dict(load_figures(account))
+
+    def fact(*words: str) -> Line:
+        return tuple(c for w in words for c in (Cell(f"{w} ", Tone.QUIET), _padded(figures[w]), Cell("  ")))
+
+    gaps = (
+        Cell("longest gap ", Tone.QUIET),
+        Cell("confirm ", Tone.QUIET),
+        _gap(account.longest_confirm_gap_s),
+        Cell("  delivery ", Tone.QUIET),
+        _gap(account.longest_delivery_gap_s),
+    )
+    return (
+        fact("confirmed", "unknown", "nacked", "returned"),
+        fact("delivered", "in flight", "redelivered", "lost"),
+        gaps,
+    )
+
+
+def _padded(cell: Cell) -> Cell:
+    return Cell(f"{cell.text:>3}", cell.tone)
+
+
+def _gap(number: float) -> Cell:
+    return Cell(seconds(number), Tone.WARN if number >= 1 else Tone.STRONG)
+
+
+def _chart(history: tuple[float, ...], width: int, top: float) -> Line:
+    last = history[-1] if history else None
+    return (Cell(spark(history, width, top), Tone.ACCENT), Cell(f" {rate(last):>6}", Tone.STRONG))
+
+
+def _marks(account: LoadAccount, width: int, faults: Sequence[float]) -> Line:
+    places = [" "] * width
+    for at in faults:
+        slot = width - 1 - int((account.taken_at - at) / account.slice_s)
+        if 0 <= slot < width and at <= account.taken_at:
+            places[slot] = _FAULT_MARK
+    said = "fault" if _FAULT_MARK in places else ""
+    return (Cell("".join(places), Tone.BAD), Cell(f" {said:>6}", Tone.QUIET))

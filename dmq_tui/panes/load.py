@@ -1,0 +1,75 @@
+"""Pane 6: the load and the running account of its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+
+from dmq_core.proof.account import LoadAccount
+from dmq_core.text import visible
+from dmq_tui.commands import PaneId
+from dmq_tui.format import Cell, Tone, rate, seconds
+from dmq_tui.lines import Line, load_lines
+from dmq_tui.panes.pane import Pane
+from dmq_tui.widgets.paint import Painted
+
+_LESSON = (
+    " No load. l starts a steady publisher with confirms and a consumer with acknowledgements on one quorum queue;",
+    " then kill a node and watch what becomes of every message.",
+)
+_GAP_WORTH_SAYING_S = 1.0
+
+
+class LoadView(Painted, can_focus=True):
+    """Two charts and the account."""
+
+    account: LoadAccount | None = None
+    faults: Sequence[float] = ()
+
+    def lines(self, width: int) -> Sequence[Line]:
+        """The charts and the account, or what a load is."""
+        if self.account is None:
+            return tuple((Cell(text, Tone.QUIET),) for text in _LESSON)
+        return load_lines(self.account, width, self.faults)
+
+
+class LoadPane(Pane):
+    """The load: its border says the rate, the queue, where its clients are, and what it waits for."""
+
+    pane: ClassVar[PaneId] = PaneId.LOAD
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.view = LoadView()
+
+    def compose(self) -> ComposeResult:
+        """The charts and the account."""
+        yield self.view
+
+    def on_mount(self) -> None:
+        """Names the pane."""
+        self.say()
+
+    @property
+    def body(self) -> LoadView:
+        """The charts."""
+        return self.view
+
+    def report(self, account: LoadAccount | None, faults: Sequence[float], doing: str) -> None:
+        """Shows the account as it is now; `doing` says what is under way (`starting`, `draining`)."""
+        self.view.account = account
+        self.view.faults = faults
+        self.view.refresh()
+        if account is None:
+            self.say(doing)
+            return
+        waits = max(account.current_confirm_gap_s, account.current_delivery_gap_s)
+        self.say(
+            f"{rate(account.rate)}/s on {visible(account.queue)}" if account.running else "ended",
+            doing,
+            f"publisher on {visible(account.publisher_at)}" if account.publisher_at else "",
+            f"consumer on {visible(account.consumer_at)}" if account.consumer_at else "",
+            f"silent for {seconds(waits)}" if account.running and waits >= _GAP_WORTH_SAYING_S else "",
+        )
