@@ -43,6 +43,7 @@ class ListenAddresses:
     amqp: str | None = None
     management_ip: str | None = None
     management_port: int = 15672
+    prometheus_port: int | None = None
 
 
 def parse_version(text: str) -> Version:
@@ -87,12 +88,12 @@ def node_files(
     lines = [(folder / "rabbitmq.conf").read_text().rstrip(), ""]
     lines += _version_settings(version)
     lines += _peers(erlang_names)
-    lines += _user(credentials)
+    lines.append("loopback_users = none")
     lines += _listeners(listen)
     lines.append(f"cluster_name = {cluster_name}")
     return NodeFiles(
         rabbitmq_conf="\n".join(lines) + "\n",
-        advanced_config=_advanced(version),
+        advanced_config=_advanced(version, credentials),
         enabled_plugins=(folder / "enabled_plugins").read_text(),
     )
 
@@ -115,22 +116,16 @@ def _peers(erlang_names: tuple[str, ...]) -> list[str]:
     return ["cluster_formation.peer_discovery_backend = classic_config", *nodes]
 
 
-def _user(credentials: Credentials) -> list[str]:
-    return [
-        f"default_user = {_quoted(credentials.username)}",
-        f"default_pass = {_quoted(credentials.password)}",
-        "default_user_tags.administrator = true",
-        "loopback_users = none",
-    ]
+def _user(credentials: Credentials) -> str:
+    """The first user, for advanced.config: rabbitmq.conf cannot hold every password, and on 3.10 not even quotes."""
+    name, password = (_binary(text) for text in (credentials.username, credentials.password))
+    return f"{{default_user, {name}}}, {{default_pass, {password}}}, {{default_user_tags, [administrator]}}"
 
 
-def _quoted(value: str) -> str:
-    if not value or "'" in value or not value.isprintable() or value != value.strip():
-        raise BadInput(
-            "a user name or password has characters that rabbitmq.conf cannot hold",
-            "Use printable characters without ' and without spaces at the ends.",
-        )
-    return f"'{value}'"
+def _binary(text: str) -> str:
+    if not text:
+        raise BadInput("a user name or password is empty", "Give both.")
+    return f"<<{','.join(str(byte) for byte in text.encode())}>>"
 
 
 def _listeners(listen: ListenAddresses | None) -> list[str]:
@@ -141,11 +136,14 @@ def _listeners(listen: ListenAddresses | None) -> list[str]:
         lines.append(f"listeners.tcp.1 = {listen.amqp}")
     if listen.management_ip is not None:
         lines.append(f"management.tcp.ip = {listen.management_ip}")
+    if listen.prometheus_port is not None:
+        lines.append(f"prometheus.tcp.port = {listen.prometheus_port}")
+        lines += [f"prometheus.tcp.ip = {listen.management_ip}"] if listen.management_ip else []
     return lines
 
 
-def _advanced(version: Version) -> str:
-    applications = ["{rabbit, [{quorum_tick_interval, 1000}]}"]
+def _advanced(version: Version, credentials: Credentials) -> str:
+    applications = [f"{{rabbit, [{{quorum_tick_interval, 1000}}, {_user(credentials)}]}}"]
     if version < Version(4, 0):
         applications.append("{aten, [{poll_interval, 500}]}")
     return f"[{', '.join(applications)}].\n"

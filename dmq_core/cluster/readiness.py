@@ -63,6 +63,15 @@ def running_nodes(endpoint: NodeEndpoint, credentials: Credentials, timeout_s: f
         return None
 
 
+def partitioned(endpoint: NodeEndpoint, credentials: Credentials, timeout_s: float = 1.5) -> bool:
+    """Whether the node tells of any partition between nodes; False if it does not answer."""
+    try:
+        status, body = _get(endpoint, "/api/nodes?columns=partitions", credentials, timeout_s)
+        return status == http.client.OK and any(node.get("partitions") for node in json.loads(body))
+    except (OSError, http.client.HTTPException, ValueError, TypeError, AttributeError):
+        return False
+
+
 def whole(endpoints: Sequence[NodeEndpoint], expected: frozenset[str], credentials: Credentials) -> bool:
     """Whether every endpoint serves AMQP and management and sees exactly the `expected` nodes running."""
     return all(side_by_side(lambda e: running_nodes(e, credentials) == expected and amqp_answers(e), endpoints))

@@ -1,0 +1,328 @@
+"""What a local cluster keeps on disk: one folder each, a state file in it, and the ports that it was given."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+from dmq_core.cluster.base import Credentials
+from dmq_core.errors import ClusterFailed, TimedOut
+
+STATE_FILE = "state.json"
+FAVOURED_CLUSTER = "dmq"
+FAVOURED_AMQP_PORT = 5672
+FAVOURED_MANAGEMENT_PORT = 15672
+_FREE_PORTS = range(21000, 31000)
+_FORMAT = 1
+_LOCK_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNode:
+    """A node's name and its ports, all on 127.0.0.1."""
+
+    name: str
+    amqp_port: int
+    management_port: int
+    prometheus_port: int
+    distribution_port: int
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.amqp_port, self.management_port, self.prometheus_port, self.distribution_port)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalState:
+    """What defines a local cluster; `rabbitmq` is the version that it last started with."""
+
+    rabbitmq: str
+    epmd_port: int
+    nodes: tuple[LocalNode, ...]
+    credentials: Credentials = field(default_factory=Credentials)
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """Every port that belongs to the cluster, whether it runs or not."""
+        return frozenset({self.epmd_port, *(port for node in self.nodes for port in node.ports)})
+
+    def nodes_named(self) -> tuple[str, ...]:
+        """The names of the nodes."""
+        return tuple(node.name for node in self.nodes)
+
+
+def state_folder() -> Path:
+    """Where dmq keeps state: `DMQ_STATE_DIR`, else `$XDG_STATE_HOME/dmq`, else `~/.local/state/dmq`."""
+    own = os.environ.get("DMQ_STATE_DIR")
+    if own:
+        return Path(own).absolute()
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state").absolute() / "dmq"
+
+
+def clusters_folder() -> Path:
+    """The folder that holds a folder for each local cluster."""
+    return state_folder().resolve() / "local"
+
+
+def local_cluster_names() -> tuple[str, ...]:
+    """The names of the local clusters that are here, also of one that was only half made."""
+    try:
+        return tuple(sorted(p.name for p in clusters_folder().iterdir() if p.is_dir() and not p.is_symlink()))
+    except OSError:
+        return ()
+
+
+def read_state(folder: Path) -> LocalState | None:
+    """The state of the cluster in `folder`; None if there is none, `ClusterFailed` if it makes no sense."""
+    try:
+        text = (folder / STATE_FILE).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(folder, error) from error
+    try:
+        return parse_state(text)
+    except (ValueError, TypeError, KeyError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def parse_state(text: str) -> LocalState:
+    """The state that `text` holds; `ValueError`, `TypeError` or `KeyError` if it holds none."""
+    raw = cast("dict[str, object]", json.loads(text))
+    if not isinstance(raw, dict) or raw.get("format") != _FORMAT:
+        raise ValueError("not a state file of this version of dmq")
+    nodes = tuple(
+        LocalNode(_text(node, "name"), *(_port(node, key) for key in _PORT_KEYS)) for node in _rows(raw, "nodes")
+    )
+    if not nodes:
+        raise ValueError("a cluster without nodes")
+    user = cast("dict[str, object]", raw["credentials"])
+    return LocalState(
+        rabbitmq=_text(raw, "rabbitmq"),
+        epmd_port=_port(raw, "epmd_port"),
+        nodes=nodes,
+        credentials=Credentials(_text(user, "username"), _text(user, "password")),
+    )
+
+
+def render_state(state: LocalState) -> str:
+    """`state` as the text of a state file; it holds the password."""
+    return json.dumps({"format": _FORMAT, **asdict(state)}, indent=1) + "\n"
+
+
+def write_state(folder: Path, state: LocalState) -> None:
+    """Replaces the state file as a whole, so that a reader sees the old one or the new one."""
+    write_private(folder / STATE_FILE, render_state(state))
+
+
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replaces a file as a whole; nobody but its owner can read it at any moment."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{random.getrandbits(32):08x}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise ClusterFailed(f"{path} cannot be written: {error.strerror}", _where_hint()) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, limit_s: float, *, make: bool = False) -> Iterator[bool]:
+    """Holds `folder` against every other dmq, within `limit_s`; yields False if there is no such folder.
+
+    The lock is the folder's own, so it ends with its holder, however that ends, and leaves nothing behind.
+    """
+    descriptor = _lock(folder, time.monotonic() + limit_s, make=make)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a cluster's folder, its state file first, and the folders above it that have become empty."""
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    deadline = time.monotonic() + 5.0
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            # A process that was killed a moment ago may still have been writing.
+            if time.monotonic() > deadline:
+                raise ClusterFailed(f"{folder} cannot be removed: {error.strerror}", "Remove it by hand.") from error
+            time.sleep(0.05)
+    for empty in (folder.parent, folder.parent.parent):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
+
+
+def reserved_ports(but: Path) -> frozenset[int]:
+    """The ports of every local cluster but the one in folder `but`."""
+    ports: set[int] = set()
+    for name in local_cluster_names():
+        folder = clusters_folder() / name
+        with contextlib.suppress(ClusterFailed):
+            state = read_state(folder) if folder != but else None
+            ports |= state.ports if state else set()
+    return frozenset(ports)
+
+
+def choose_state(
+    name: str, nodes: tuple[str, ...], rabbitmq: str, credentials: Credentials, folder: Path
+) -> LocalState:
+    """A state for a new cluster, with ports that are free now and belong to no other local cluster."""
+    ports = PortChooser(reserved_ports(folder))
+    favoured = name == FAVOURED_CLUSTER
+    return LocalState(
+        rabbitmq=rabbitmq,
+        epmd_port=ports.take(),
+        nodes=tuple(
+            LocalNode(
+                node,
+                ports.take(FAVOURED_AMQP_PORT + i if favoured else None),
+                ports.take(FAVOURED_MANAGEMENT_PORT + i if favoured else None),
+                ports.take(),
+                ports.take(),
+            )
+            for i, node in enumerate(nodes)
+        ),
+        credentials=credentials,
+    )
+
+
+class PortChooser:
+    """Hands out ports of 127.0.0.1 that nobody listens on and that are not `taken`, each once."""
+
+    def __init__(self, taken: frozenset[int] = frozenset()) -> None:
+        self._taken = set(taken)
+
+    def take(self, wanted: int | None = None) -> int:
+        """`wanted` if it can be had, else another; `ClusterFailed` if this machine has none left."""
+        first = random.choice(_FREE_PORTS)
+        others = (p for part in (range(first, _FREE_PORTS.stop), range(_FREE_PORTS.start, first)) for p in part)
+        candidates = others if wanted is None else (port for part in ((wanted,), others) for port in part)
+        for port in candidates:
+            if port not in self._taken and port_is_free(port):
+                self._taken.add(port)
+                return port
+        raise ClusterFailed("no free port is left on 127.0.0.1", "Stop what listens on so many of them.")
+
+
+def with_free_ports(state: LocalState, nodes: tuple[str, ...], folder: Path, *, keep_epmd: bool) -> LocalState:
+    """`state` in which each port of `nodes` that something else listens on is replaced by a free one."""
+    chooser = PortChooser(reserved_ports(folder) | state.ports)
+
+    def usable(port: int) -> int:
+        return port if port_is_free(port) else chooser.take()
+
+    return replace(
+        state,
+        epmd_port=state.epmd_port if keep_epmd else usable(state.epmd_port),
+        nodes=tuple(LocalNode(n.name, *map(usable, n.ports)) if n.name in nodes else n for n in state.nodes),
+    )
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a program could listen on `port` of 127.0.0.1 now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+_PORT_KEYS = ("amqp_port", "management_port", "prometheus_port", "distribution_port")
+
+
+def _lock(folder: Path, deadline: float, *, make: bool) -> int | None:
+    while True:
+        try:
+            if make:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            if make:
+                continue
+            return None
+        except OSError as error:
+            raise ClusterFailed(f"{folder} cannot be used: {error.strerror}", _where_hint()) from error
+        if _take(descriptor, deadline) and _is_same(descriptor, folder):
+            return descriptor
+        os.close(descriptor)
+        if time.monotonic() > deadline:
+            raise TimedOut(f"another dmq is busy with {folder.name}", "Wait for it, or end it, and try again.")
+
+
+def _take(descriptor: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return True
+
+
+def _is_same(descriptor: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _unreadable(folder: Path, error: Exception) -> ClusterFailed:
+    return ClusterFailed(
+        f"the state file of the cluster {folder.name} cannot be understood: {type(error).__name__}",
+        f"'dmq destroy --cluster {folder.name}' removes the cluster; or mend {folder / STATE_FILE}.",
+    )
+
+
+def _where_hint() -> str:
+    return "Let DMQ_STATE_DIR name a folder that you may write to, on a disk with room."
+
+
+def _rows(raw: dict[str, object], key: str) -> list[dict[str, object]]:
+    rows = raw[key]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise TypeError(f"{key} is no list of objects")
+    return cast("list[dict[str, object]]", rows)
+
+
+def _text(raw: dict[str, object], key: str) -> str:
+    value = raw[key]
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{key} is no text")
+    return value
+
+
+def _port(raw: dict[str, object], key: str) -> int:
+    value = raw[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 65536:
+        raise ValueError(f"{key} is no port")
+    return value
