@@ -24,7 +24,7 @@ DEFAULT_CLUSTER = "dmq"
 PASSWORD_COMMAND_TIMEOUT_S = 30.0
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
-_USER_INFO = re.compile(r"(?<=://)[^/?#]*@")
+_USER_INFO = re.compile(r"^([a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
 
 
 class Source(StrEnum):
@@ -138,8 +138,8 @@ def load_settings(flags: Flags | None = None, environment: Mapping[str, str] | N
 
 
 def without_credentials(url: str) -> str:
-    """`url` with its user and password taken out, safe to show."""
-    return visible(_USER_INFO.sub("", url))
+    """`url` with all before its last `@` taken out, so that no badly quoted password shows either; safe to show."""
+    return visible(_USER_INFO.sub(r"\1", url))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def _profile(chosen: Setting[str | None] | None, file: ConfigFile) -> Table | No
     if chosen.value not in file.profiles:
         known = ", ".join(sorted(visible(name) for name in file.profiles)) or "none"
         raise BadInput(
-            f"there is no profile {visible(chosen.value)!r} ({chosen.where})",
+            f"there is no profile '{visible(chosen.value)}' ({chosen.where})",
             f"Profiles in {file.path}: {known}.",
         )
     return file.profiles[chosen.value]
@@ -237,7 +237,7 @@ def _read_only(flags: Flags, environment: Mapping[str, str], file: ConfigFile, p
     if variable is not None:
         word = variable.value.lower()
         if word not in _TRUE | _FALSE:
-            raise BadInput(f"DMQ_READ_ONLY is {visible(variable.value)!r}", "Set it to 1 or 0.")
+            raise BadInput(f"DMQ_READ_ONLY is '{visible(variable.value)}'", "Set it to 1 or 0.")
         return Setting(word in _TRUE, variable.source, variable.where)
     top: Setting[bool] = _from_table(file, file.top, "read_only", Setting(False))
     return _from_table(file, profile, "read_only", top)

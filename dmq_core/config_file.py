@@ -98,7 +98,7 @@ def _table(
     lines = {key: _line_of(text, section, key) for key in values}
     for key, value in values.items():
         if key not in known:
-            raise _broken(path, lines[key], f"{visible(key)!r} is no setting here; known are {', '.join(known)}")
+            raise _broken(path, lines[key], f"'{visible(key)}' is no setting here; known are {', '.join(known)}")
         if not _fits(value, known[key]):
             raise _broken(path, lines[key], f"{key} must be {known[key]}")
     return Table(dict(values), lines)

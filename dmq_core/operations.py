@@ -107,13 +107,18 @@ def perform(
 
 def guard(cluster: Cluster, title: str, *, read_only: bool) -> None:
     """The one gate of every act that changes a cluster: raises `Refused` when `title` may not be done."""
-    if read_only:
-        raise Refused(f"{title}: refused, this session is read-only", "Leave out --read-only and DMQ_READ_ONLY.")
+    guard_messages(title, read_only=read_only)
     if cluster.backend is Backend.ATTACHED:
         raise Refused(
             f"{title}: refused, dmq did not make {cluster.name}",
             "Faults are for clusters that 'dmq start' made; an attached one is only watched.",
         )
+
+
+def guard_messages(title: str, *, read_only: bool) -> None:
+    """The gate of what changes only messages, which an attached cluster allows: `Refused` when read-only."""
+    if read_only:
+        raise Refused(f"{title}: refused, this session is read-only", "Leave out --read-only and DMQ_READ_ONLY.")
 
 
 def _margin(remaining: int, total: int) -> Margin:

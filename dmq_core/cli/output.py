@@ -36,6 +36,11 @@ class Output:
     def __init__(self, *, json: bool) -> None:
         self.json = json
 
+    @property
+    def live(self) -> bool:
+        """Whether progress may move: stderr is a terminal."""
+        return sys.stderr.isatty()
+
     def document(self, value: object) -> None:
         """Writes the command's one JSON document."""
         print(json_module.dumps(value, indent=2, allow_nan=False))
@@ -65,7 +70,7 @@ class Output:
     @contextmanager
     def progress(self) -> Iterator[ProgressListener]:
         """A listener that shows progress: one live line on a terminal, else a line for each change of words."""
-        shower = _LiveLine(sys.stderr) if sys.stderr.isatty() else _Lines(sys.stderr)
+        shower = _LiveLine(sys.stderr) if self.live else _Lines(sys.stderr)
         try:
             yield shower.show
         finally:

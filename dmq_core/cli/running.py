@@ -32,7 +32,7 @@ def run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     _make_encodable()
     try:
         with _sigterm_raises():
-            status = command.main(list(arguments), prog_name=name, standalone_mode=False)
+            status = _invoke(command, name, list(arguments))
             sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):
         return _tell(name, "interrupted", "", INTERRUPTED)
@@ -47,6 +47,17 @@ def run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     except Exception as error:
         return _bug(name, error)
     return status if isinstance(status, int) else 0
+
+
+def _invoke(command: click.Command, name: str, arguments: list[str]) -> object:
+    """What `click.Command.main` does, without its own ideas of what a broken pipe or Ctrl-C ends with."""
+    if f"_{name.replace('-', '_').upper()}_COMPLETE" in os.environ:
+        command.main(arguments, prog_name=name)  # a shell asks for completions; this answers and exits
+    try:
+        with command.make_context(name, arguments) as context:
+            return command.invoke(context)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
 
 
 def _usage(name: str, error: click.ClickException) -> int:

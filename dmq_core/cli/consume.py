@@ -1,0 +1,86 @@
+"""`dmq consume`: take messages from a queue, each acknowledged once it is written out."""
+
+from __future__ import annotations
+
+import queue as queue_module
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from dmq_core.cli import reach
+from dmq_core.cli.messages import write_message
+from dmq_core.cli.options import Invocation, common_options
+from dmq_core.messaging.messages import SeenMessage
+from dmq_core.operations import guard_messages
+
+if TYPE_CHECKING:
+    from dmq_core.messaging.consumer import Delivery
+
+_LOOK_S = 0.2
+
+
+@click.command()
+@click.argument("queue")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="End after N messages.")
+@click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="End after so many seconds.")
+@click.option(
+    "--prefetch",
+    type=click.IntRange(1, 65535),
+    default=100,
+    metavar="N",
+    help="Unacknowledged at most; by default 100.",
+)
+@click.option(
+    "--reject", is_flag=True, help="Reject each instead: dead-lettered, or dropped without a dead-letter exchange."
+)
+@common_options
+def consume(
+    invocation: Invocation, queue: str, limit: int | None, seconds: float | None, prefetch: int, reject: bool
+) -> None:
+    """Take messages from a queue.
+
+    Each is acknowledged once it is written out; what is not goes back to QUEUE. Without
+    --limit and --for it goes on until Ctrl-C.
+    """
+    guard_messages(f"Consume from {queue}", read_only=invocation.settings.read_only.value)
+    arrived: queue_module.Queue[Delivery] = queue_module.Queue()
+
+    def arrive(deliveries: tuple[Delivery, ...]) -> None:
+        for delivery in deliveries:
+            arrived.put(delivery)
+
+    taken = 0
+    deadline = None if seconds is None else time.monotonic() + seconds
+    with reach.open_consumer(invocation.settings, queue, arrive, prefetch=min(prefetch, limit or prefetch)):
+        while (limit is None or taken < limit) and (deadline is None or time.monotonic() < deadline):
+            try:
+                delivery = arrived.get(timeout=_LOOK_S)
+            except queue_module.Empty:
+                continue
+            if not delivery.is_current:
+                continue
+            write_message(invocation.out, _seen(delivery))
+            _answer(delivery, reject)
+            taken += 1
+    invocation.out.say(f"{taken} message{'' if taken == 1 else 's'} {'rejected' if reject else 'taken'}")
+
+
+def _answer(delivery: Delivery, reject: bool) -> None:
+    if reject:
+        delivery.reject()
+    else:
+        delivery.ack()
+
+
+def _seen(delivery: Delivery) -> SeenMessage:
+    return SeenMessage(
+        at=delivery.at,
+        exchange=delivery.exchange,
+        routing_key=delivery.routing_key,
+        body=delivery.body,
+        size=len(delivery.body),
+        properties=delivery.properties,
+        queue=delivery.queue,
+        redelivered=delivery.redelivered,
+    )

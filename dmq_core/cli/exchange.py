@@ -1,0 +1,61 @@
+"""`dmq exchange`: list exchanges."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import click
+
+from dmq_core.cli import reach
+from dmq_core.cli.groups import LazyGroup
+from dmq_core.cli.options import Invocation, common_options
+from dmq_core.cli.output import known
+from dmq_core.cli.status import age_of
+from dmq_core.management.models import EntityKey, ExchangeFigures
+from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.text import visible
+
+
+@click.command(name="list")
+@common_options
+def list_exchanges(invocation: Invocation) -> None:
+    """List exchanges with their type, bindings and rates."""
+    snapshot = reach.take_figures(invocation.settings)
+    bound = Counter(EntityKey(b.vhost, b.source) for b in snapshot.bindings)
+    if invocation.out.json:
+        invocation.out.document([_document(e, bound[e.key], snapshot) for e in snapshot.exchanges])
+        return
+    invocation.out.table(
+        ("VHOST", "EXCHANGE", "TYPE", ">BOUND", ">IN/s", ">OUT/s"),
+        [
+            (
+                visible(e.vhost),
+                visible(e.name) or "(default)",
+                visible(e.type),
+                str(bound[e.key]),
+                known(e.publish_in_rate, "{:.0f}"),
+                known(e.publish_out_rate, "{:.0f}"),
+            )
+            for e in snapshot.exchanges
+        ],
+    )
+
+
+def _document(exchange: ExchangeFigures, bound: int, snapshot: ClusterSnapshot) -> dict[str, Any]:
+    return {
+        "vhost": exchange.vhost,
+        "name": exchange.name,
+        "type": exchange.type,
+        "durable": exchange.durable,
+        "auto_delete": exchange.auto_delete,
+        "internal": exchange.internal,
+        "bindings": bound,
+        "publish_in_rate": exchange.publish_in_rate,
+        "publish_out_rate": exchange.publish_out_rate,
+        "age_s": age_of(snapshot, time.time()),
+    }
+
+
+exchange = LazyGroup(name="exchange", help="List exchanges.", entries={}, commands=[list_exchanges])

@@ -1,0 +1,70 @@
+"""`dmq start`, `dmq stop` and `dmq destroy`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from dmq_core.cli import reach
+from dmq_core.cli.options import Invocation, common_options, yes_option
+from dmq_core.cli.output import confirm
+from dmq_core.cli.status import show_status
+from dmq_core.operations import guard
+
+
+@click.command()
+@click.option("--nodes", type=click.IntRange(1, 9), metavar="N", default=None, help="How many nodes; by default 3.")
+@click.option(
+    "--backend", type=click.Choice(["auto", "docker", "local"]), default="auto", help="Who runs them; by default auto."
+)
+@click.option("--rabbitmq", metavar="VERSION", default=None, help="The RabbitMQ version, such as 4.3 or 4.0.")
+@click.option("--install", is_flag=True, help="Get missing prerequisites with apt, where that may be done.")
+@common_options
+def start(invocation: Invocation, nodes: int | None, backend: str, rabbitmq: str | None, install: bool) -> None:
+    """Make the cluster if need be, and start it.
+
+    Returns when every node serves and the cluster is whole. A second call changes nothing.
+    """
+    began = time.monotonic()
+    out = invocation.out
+    with out.progress() as progress:
+        cluster = reach.open_for_start(
+            invocation.settings, backend=backend, nodes=nodes, rabbitmq=rabbitmq, install=install, progress=progress
+        )
+        guard(cluster, f"Start {cluster.name}", read_only=invocation.settings.read_only.value)
+        cluster.start(progress)
+    out.say(f"{cluster.name} serves on {cluster.backend}, after {time.monotonic() - began:.1f} s")
+    show_status(out, cluster)
+
+
+@click.command()
+@common_options
+def stop(invocation: Invocation) -> None:
+    """Stop every node and keep the data."""
+    cluster = reach.open_existing(invocation.settings)
+    guard(cluster, f"Stop {cluster.name}", read_only=invocation.settings.read_only.value)
+    with invocation.out.progress() as progress:
+        cluster.stop(progress)
+    _done(invocation, cluster.name, "stopped")
+
+
+@click.command()
+@yes_option
+@common_options
+def destroy(invocation: Invocation, yes: bool) -> None:
+    """Remove the cluster's nodes and all their data."""
+    cluster = reach.open_existing(invocation.settings)
+    guard(cluster, f"Destroy {cluster.name}", read_only=invocation.settings.read_only.value)
+    count = len(cluster.nodes())
+    confirm(f"Destroy {cluster.name}: {count} nodes and all their messages are lost for good.", yes=yes)
+    with invocation.out.progress() as progress:
+        cluster.destroy(progress)
+    _done(invocation, cluster.name, "destroyed")
+
+
+def _done(invocation: Invocation, name: str, state: str) -> None:
+    if invocation.out.json:
+        invocation.out.document({"cluster": name, "state": state})
+    else:
+        invocation.out.text(f"{name} {state}")

@@ -1,0 +1,116 @@
+"""`dmq node`: list, break and mend single nodes, and read their logs."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from dmq_core.cli import reach
+from dmq_core.cli.groups import LazyGroup
+from dmq_core.cli.options import Invocation, common_options, yes_option
+from dmq_core.cli.output import confirm
+from dmq_core.cli.status import node_document, nodes_table
+from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo, NodeState
+from dmq_core.errors import BadInput
+from dmq_core.operations import NodeOperation, guard, perform
+from dmq_core.text import visible
+
+_HELP = {
+    NodeAction.KILL: "Kill the node at once, as kill -9 does.",
+    NodeAction.STOP: "Stop the node in good order.",
+    NodeAction.START: "Start the node; returns once it serves.",
+    NodeAction.RESTART: "Stop the node, start it; returns once it serves.",
+    NodeAction.PAUSE: "Freeze the node: it keeps its connections and answers nobody.",
+    NodeAction.UNPAUSE: "Let a frozen node go on; returns once it serves.",
+}
+_LOST_STATES = frozenset({NodeState.STOPPED, NodeState.PAUSED, NodeState.UNREACHABLE})
+
+
+@click.command(name="list")
+@common_options
+def list_nodes(invocation: Invocation) -> None:
+    """List the nodes."""
+    snapshot = reach.take_snapshot(reach.open_existing(invocation.settings))
+    if invocation.out.json:
+        invocation.out.document([node_document(node) for node in snapshot.nodes])
+    else:
+        nodes_table(invocation.out, snapshot)
+
+
+@click.command()
+@click.argument("node")
+@click.option("--lines", type=click.IntRange(1, 100_000), default=200, metavar="N", help="How many; by default 200.")
+@common_options
+def logs(invocation: Invocation, node: str, lines: int) -> None:
+    """Show the last lines of NODE's log, also while it is stopped."""
+    cluster = reach.open_existing(invocation.settings)
+    written = cluster.logs(_known_node(cluster, node).name, lines).splitlines()
+    if invocation.out.json:
+        invocation.out.document({"node": node, "lines": written})
+        return
+    for line in written:
+        invocation.out.text(visible(line))
+
+
+def _act_command(action: NodeAction) -> click.Command:
+    @click.command(name=str(action), help=_HELP[action])
+    @click.argument("node")
+    @yes_option
+    @common_options
+    def act(invocation: Invocation, node: str, yes: bool) -> None:
+        _act(invocation, NodeOperation(action, node), yes)
+
+    return act
+
+
+def _act(invocation: Invocation, operation: NodeOperation, yes: bool) -> None:
+    cluster = reach.open_existing(invocation.settings)
+    read_only = invocation.settings.read_only.value
+    guard(cluster, operation.title, read_only=read_only)
+    _known_node(cluster, operation.node)
+    if operation.destructive and not _majority_without(cluster.nodes(), operation.node):
+        confirm(
+            f"{operation.title}: no majority of the nodes would be left; quorum queues stop taking messages.", yes=yes
+        )
+    began = time.monotonic()
+    with invocation.out.progress() as progress:
+        perform(cluster, operation, read_only=read_only, progress=progress)
+    seconds = time.monotonic() - began
+    state = _known_node(cluster, operation.node).state
+    if invocation.out.json:
+        invocation.out.document(
+            {
+                "cluster": cluster.name,
+                "node": operation.node,
+                "action": str(operation.action),
+                "state": str(state),
+                "seconds": round(seconds, 3),
+            }
+        )
+        return
+    invocation.out.text(f"{operation.node} is {state}, after {seconds:.1f} s")
+    if operation.undo is not None:
+        invocation.out.say(f"Bring it back with '{operation.undo.command}'.")
+
+
+def _known_node(cluster: Cluster, name: str) -> NodeInfo:
+    nodes = cluster.nodes()
+    found = next((node for node in nodes if node.name == name), None)
+    if found is None:
+        names = ", ".join(node.name for node in nodes)
+        raise BadInput(f"{cluster.name} has no node '{visible(name)}'", f"Its nodes are {names}.")
+    return found
+
+
+def _majority_without(nodes: tuple[NodeInfo, ...], target: str) -> bool:
+    remaining = [node for node in nodes if node.name != target and node.state not in _LOST_STATES]
+    return 2 * len(remaining) > len(nodes)
+
+
+node = LazyGroup(
+    name="node",
+    help="List, break and mend single nodes, read their logs.",
+    entries={},
+    commands=[list_nodes, *(_act_command(action) for action in NodeAction), logs],
+)

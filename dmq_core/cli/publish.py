@@ -1,0 +1,161 @@
+"""`dmq publish`: one confirmed producer, and what became of each message."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dmq_core.cli import reach
+from dmq_core.cli.options import Invocation, common_options
+from dmq_core.cli.output import Output
+from dmq_core.cluster.base import Progress
+from dmq_core.errors import BadInput
+from dmq_core.messaging.fields import parse_headers, parse_properties
+from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
+from dmq_core.operations import guard_messages
+from dmq_core.text import visible
+
+if TYPE_CHECKING:
+    from dmq_core.messaging.producer import Handle, Producer
+
+_MOST_REASONS = 5
+_PROGRESS_EVERY_S = 0.5
+
+
+@click.command()
+@click.argument("body", required=False)
+@click.option("--exchange", default="", metavar="X", help="The exchange; by default the default one.")
+@click.option("--key", default="", metavar="K", help="The routing key; for the default exchange a queue's name.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header; repeats.")
+@click.option("--property", "properties", multiple=True, metavar="NAME=VALUE", help="A property; repeats.")
+@click.option("--file", "file", type=click.Path(path_type=Path), metavar="F", help="Take the body from a file.")
+@click.option("--count", type=click.IntRange(1), default=1, metavar="N", help="How many copies; by default 1.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="R", help="At most R messages a second.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=10.0,
+    metavar="S",
+    help="How long to wait for the last confirms; by default 10.",
+)
+@common_options
+def publish(
+    invocation: Invocation,
+    body: str | None,
+    exchange: str,
+    key: str,
+    headers: tuple[str, ...],
+    properties: tuple[str, ...],
+    file: Path | None,
+    count: int,
+    rate: float | None,
+    timeout: float,
+) -> int:
+    """Publish messages and tell what became of each.
+
+    BODY is sent mandatory, persistent and confirmed; '-' reads it from standard input. Values of headers that look like
+    numbers, true, false or JSON are sent as such.
+
+    Ends with 0 if every message was confirmed, and with 1 otherwise.
+    """
+    guard_messages("Publish", read_only=invocation.settings.read_only.value)
+    message = OutgoingMessage(exchange, key, _body(body, file), parse_properties(properties, parse_headers(headers)))
+    tally = _Tally()
+    try:
+        with reach.open_producer(invocation.settings, tally.settled) as producer:
+            _publish_all(invocation.out, producer, message, count, rate, tally)
+            producer.close(timeout)
+    finally:
+        tally.report(invocation.out)
+    return 0 if tally.count(Outcome.CONFIRMED) == count else 1
+
+
+def _publish_all(
+    out: Output, producer: Producer, message: OutgoingMessage, count: int, rate: float | None, tally: _Tally
+) -> None:
+    began = time.monotonic()
+    pause = threading.Event()
+    told = began
+    with out.progress() as progress:
+        for number in range(count):
+            if rate is not None:
+                pause.wait(max(0.0, began + number / rate - time.monotonic()))
+            producer.publish(message)
+            tally.published += 1
+            now = time.monotonic()
+            if now - told >= _PROGRESS_EVERY_S:
+                told = now
+                progress(Progress(f"{tally.count(Outcome.CONFIRMED)} of {count} confirmed", fraction=number / count))
+
+
+class _Tally:
+    """Counts outcomes; hears them on the producer's I/O thread."""
+
+    def __init__(self) -> None:
+        self.published = 0
+        self._began = time.monotonic()
+        self._outcomes: Counter[Outcome] = Counter()
+        self._reasons: Counter[tuple[Outcome, str]] = Counter()
+        self._last: Settlement | None = None
+        self._lock = threading.Lock()
+
+    def settled(self, handle: Handle) -> None:
+        settlement = handle.settlement
+        if settlement is None:
+            return
+        with self._lock:
+            self._last = settlement
+            self._outcomes[settlement.outcome] += 1
+            if settlement.outcome is not Outcome.CONFIRMED:
+                self._reasons[settlement.outcome, settlement.reason] += 1
+
+    def count(self, outcome: Outcome) -> int:
+        with self._lock:
+            return self._outcomes[outcome]
+
+    def report(self, out: Output) -> None:
+        """Writes the contract's document, or a sentence for people with the reasons of what was not confirmed."""
+        if not self.published:
+            return
+        seconds = time.monotonic() - self._began
+        counts = {str(outcome): self.count(outcome) for outcome in Outcome}
+        if out.json:
+            out.document({"published": self.published, **counts, "seconds": round(seconds, 6)})
+            return
+        if self.published == 1 and self._last is not None:
+            out.text(_one(self._last))
+            return
+        parts = ", ".join(f"{number} {word.replace('_', ' ')}" for word, number in counts.items() if number)
+        out.text(f"{self.published} published in {seconds:.2f} s: {parts}")
+        for (outcome, reason), number in self._reasons.most_common(_MOST_REASONS):
+            out.say(f"{number} {_word(outcome)}: {visible(reason)}")
+
+
+def _one(settlement: Settlement) -> str:
+    place = f" by {visible(settlement.endpoint)}" if settlement.endpoint else ""
+    took = "" if settlement.seconds is None else f" in {settlement.seconds * 1000:.1f} ms"
+    why = f": {visible(settlement.reason)}" if settlement.reason else ""
+    return f"{_word(settlement.outcome)}{place}{took}{why}"
+
+
+def _word(outcome: Outcome) -> str:
+    return str(outcome).replace("_", " ")
+
+
+def _body(body: str | None, file: Path | None) -> bytes:
+    if file is not None:
+        if body is not None:
+            raise BadInput("both a body and --file were given", "Give one of the two.")
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise BadInput(f"{file} cannot be read: {error.strerror}", "Give a file that you may read.") from None
+    if body == "-":
+        return sys.stdin.buffer.read()
+    return (body or "").encode(errors="surrogateescape")

@@ -1,0 +1,120 @@
+"""How the commands get at a cluster, a snapshot of it, or a session with it; imports what is heavy only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dmq_core.errors import NoSuchCluster, NotReachable
+
+if TYPE_CHECKING:
+    from dmq_core.cluster.base import Cluster, ProgressListener
+    from dmq_core.config import Settings
+    from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.consumer import Consumer, Delivery
+    from dmq_core.messaging.producer import Handle, Producer
+    from dmq_core.observe.snapshot import ClusterSnapshot
+    from dmq_core.prerequisites import Prerequisites
+    from dmq_core.session import Session
+
+OPEN_LIMIT_S = 10.0
+
+
+def open_cluster(settings: Settings) -> Cluster:
+    """The cluster that the settings name, whether it exists yet or not."""
+    raise NotImplementedError
+
+
+def open_for_start(
+    settings: Settings,
+    *,
+    backend: str,
+    nodes: int | None,
+    rabbitmq: str | None,
+    install: bool,
+    progress: ProgressListener,
+) -> Cluster:
+    """The cluster to start; with `install` what it needs is got first, where that may be done."""
+    raise NotImplementedError
+
+
+def open_existing(settings: Settings) -> Cluster:
+    """The cluster that the settings name; `NoSuchCluster` if it is not there."""
+    cluster = open_cluster(settings)
+    if not cluster.exists():
+        raise NoSuchCluster(f"there is no cluster called {cluster.name} here", "Make it with 'dmq start'.")
+    return cluster
+
+
+def take_snapshot(cluster: Cluster) -> ClusterSnapshot:
+    """What is known of the cluster now, within a few seconds, whatever is down."""
+    raise NotImplementedError
+
+
+def take_figures(settings: Settings) -> ClusterSnapshot:
+    """A snapshot whose figures are of now; `NotReachable` if no management API answers."""
+    cluster = open_existing(settings)
+    snapshot = take_snapshot(cluster)
+    source = next((s for s in snapshot.sources if s.name == "management"), None)
+    if source is None or source.problem or source.heard_at is None:
+        why = f": {source.problem}" if source is not None and source.problem else ""
+        raise NotReachable(
+            f"no management API of {cluster.name} answers{why}",
+            "'dmq status' shows its nodes, 'dmq start' starts them.",
+        )
+    return snapshot
+
+
+def inspect_machine() -> Prerequisites:
+    """What this machine has to run clusters with."""
+    raise NotImplementedError
+
+
+@contextmanager
+def open_session(settings: Settings) -> Iterator[Session]:
+    """A session with the existing cluster that the settings name."""
+    raise NotImplementedError
+    yield
+
+
+@contextmanager
+def open_producer(settings: Settings, on_settled: Callable[[Handle], None]) -> Iterator[Producer]:
+    """A producer connected to the cluster; `NotReachable` or `AccessDenied` if that takes over 10 s."""
+    from dmq_core.messaging.producer import Producer
+
+    with _open_connection(settings, "dmq publish") as connection:
+        producer = Producer(connection, on_settled=on_settled)
+        try:
+            yield producer
+        finally:
+            producer.close(0.0)
+
+
+@contextmanager
+def open_consumer(
+    settings: Settings, queue: str, handler: Callable[[tuple[Delivery, ...]], None], *, prefetch: int
+) -> Iterator[Consumer]:
+    """A consumer that receives from `queue`; a typed error says why it does not."""
+    from dmq_core.messaging.consumer import Consumer
+
+    with _open_connection(settings, "dmq consume") as connection:
+        consumer = Consumer(connection, queue, handler, prefetch=prefetch)
+        try:
+            consumer.wait_consuming(OPEN_LIMIT_S)
+            yield consumer
+        finally:
+            consumer.stop()
+
+
+@contextmanager
+def _open_connection(settings: Settings, name: str) -> Iterator[Connection]:
+    from dmq_core.messaging.connection import Connection
+
+    cluster = open_existing(settings)
+    connection = Connection([node.endpoint for node in cluster.nodes()], cluster.credentials, name)
+    try:
+        connection.wait_open(OPEN_LIMIT_S)
+        yield connection
+    finally:
+        connection.close()

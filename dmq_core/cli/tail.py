@@ -1,0 +1,127 @@
+"""`dmq tail`: messages as they pass, copied, never taken."""
+
+from __future__ import annotations
+
+import queue as queue_module
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from dmq_core.cli import reach
+from dmq_core.cli.messages import MessageFilter, write_message
+from dmq_core.cli.options import Invocation, common_options
+from dmq_core.cli.output import Output
+from dmq_core.errors import BadInput
+from dmq_core.messaging.messages import SeenMessage
+from dmq_core.session import TailSource
+from dmq_core.text import visible
+
+if TYPE_CHECKING:
+    from dmq_core.session import Tail
+
+_LOOK_S = 0.2
+_MOST_WAITING = 10_000
+
+
+@click.command()
+@click.option("--exchange", metavar="X", help="What is published to this exchange.")
+@click.option(
+    "--key", default="#", metavar="PATTERN", help="Only keys that match, as a topic binding does; by default #."
+)
+@click.option("--queue", metavar="Q", help="What is routed to this queue.")
+@click.option("--vhost", default="/", metavar="NAME", help="The virtual host; by default '/'.")
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="EXPR",
+    help="Only messages with this text, or FIELD=GLOB; ! turns it round.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="End after N messages.")
+@click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="End after so many seconds.")
+@common_options
+def tail(
+    invocation: Invocation,
+    exchange: str | None,
+    key: str,
+    queue: str | None,
+    vhost: str,
+    filters: tuple[str, ...],
+    limit: int | None,
+    seconds: float | None,
+) -> None:
+    """Watch messages pass without taking any.
+
+    How it looks and what it cannot see is told on stderr. FIELD in a filter is exchange, key, queue, body
+    or header.NAME. Without --limit and --for it goes on until Ctrl-C.
+    """
+    source = _source(exchange, key, queue, vhost)
+    wanted = MessageFilter(filters)
+    arrived: queue_module.Queue[SeenMessage] = queue_module.Queue(_MOST_WAITING)
+    overflow: list[int] = []
+
+    def arrive(batch: tuple[SeenMessage, ...]) -> None:
+        for message in batch:
+            if wanted.matches(message):
+                try:
+                    arrived.put_nowait(message)
+                except queue_module.Full:
+                    overflow.append(1)
+
+    with reach.open_session(invocation.settings) as session:
+        running = session.tail(source, arrive)
+        try:
+            _write_all(invocation.out, running, arrived, limit, seconds)
+        finally:
+            dropped = running.status().dropped + len(overflow)
+            running.close()
+            if dropped:
+                invocation.out.say(f"{dropped} messages came too fast and are not shown")
+
+
+def _source(exchange: str | None, key: str, queue: str | None, vhost: str) -> TailSource:
+    if (exchange is None) == (queue is None):
+        raise BadInput("say what to look at", "Give either --exchange X or --queue Q.")
+    if exchange == "":
+        raise BadInput("nothing can be bound to the default exchange", "Give --queue Q instead.")
+    return TailSource(exchange=exchange, pattern=key, queue=queue, virtual_host=vhost)
+
+
+def _write_all(
+    out: Output,
+    running: Tail,
+    arrived: queue_module.Queue[SeenMessage],
+    limit: int | None,
+    seconds: float | None,
+) -> None:
+    deadline = None if seconds is None else time.monotonic() + seconds
+    written, told = 0, _Told(out, running)
+    while (limit is None or written < limit) and (deadline is None or time.monotonic() < deadline):
+        told.look()
+        try:
+            message = arrived.get(timeout=_LOOK_S)
+        except queue_module.Empty:
+            continue
+        write_message(out, message)
+        written += 1
+
+
+class _Told:
+    """Says on stderr how the tail looks, and what keeps it from looking, each once."""
+
+    def __init__(self, out: Output, running: Tail) -> None:
+        self._out = out
+        self._running = running
+        self._last: str | None = None
+
+    def look(self) -> None:
+        status = self._running.status()
+        if status.problem == self._last:
+            return
+        self._last = status.problem
+        if status.problem:
+            self._out.say(f"tail: {visible(status.problem)}")
+            return
+        blind = f"; blind to: {', '.join(map(visible, status.blind_spots))}" if status.blind_spots else ""
+        self._out.say(f"tail by {visible(status.method)}{blind}")
