@@ -18,6 +18,7 @@ from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.session import Session
 from dmq_tui.messages import SessionFailed, SessionReady
 from dmq_tui.screens.main import MainScreen
+from dmq_tui.screens.start import StartScreen
 from dmq_tui.themes import DARK, THEMES
 from dmq_tui.work import as_dmq_error, in_background
 
@@ -68,12 +69,19 @@ class DmqApp(App[None], inherit_bindings=False):
     def on_session_ready(self, message: SessionReady) -> None:
         """Shows the cluster."""
         self.session = message.session
-        self._main.attach(message.session)
+        if message.nodes_up:
+            self._main.attach(message.session)
+        else:
+            self.push_screen(StartScreen(self._open_session, message.session), self._started)
 
     def on_session_failed(self, message: SessionFailed) -> None:
-        """Says why there is nothing to show."""
-        self._main.wait_for(message.error.what)
-        self._main.complain(message.error)
+        """Shows why there is no session, and the ways on."""
+        self.push_screen(StartScreen(self._open_session, None, message.error), self._started)
+
+    def _started(self, session: Session | None) -> None:
+        if session is not None:
+            self.session = session
+            self._main.attach(session)
 
     def action_leave(self, status: int = 0) -> None:
         """Ends the console with that exit status."""

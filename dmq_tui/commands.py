@@ -119,10 +119,10 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "last", ("end", "G"), "Last", "The last row; in the tail and the story: follow what comes", _M, palette=False
     ),
-    Command("next", ("tab",), "Next pane", "Go to the next pane", _M),
-    Command("previous", ("shift+tab",), "Previous pane", "Go to the pane before", _M),
-    Command("left", ("left",), "Pane to the left", "Go one pane back", _M),
-    Command("right", ("right",), "Pane to the right", "Go one pane on", _M),
+    Command("next", ("tab",), "Next pane", "Go to the next pane", _M, palette=False),
+    Command("previous", ("shift+tab",), "Previous pane", "Go to the pane before", _M, palette=False),
+    Command("left", ("left",), "Pane to the left", "Go one pane back", _M, palette=False),
+    Command("right", ("right",), "Pane to the right", "Go one pane on", _M, palette=False),
     Command(
         "maximise", ("m",), "Maximise", "Give this pane the whole screen, or give it back", _L, "maximise", worth=3
     ),
@@ -248,7 +248,7 @@ COMMANDS: tuple[Command, ...] = (
         "undo", ("u",), "Undo", "Take the last act back: start the node again, or let it go on", _N, "undo", worth=9
     ),
     Command("palette", (":", "ctrl+p"), "Command", "Find a command by its name", _A, "command", worth=6),
-    Command("help", ("?",), "Help", "The keys that work here", _A),
+    Command("help", ("?",), "Help", "The keys that work here", _A, "help", worth=10),
     Command("theme", ("T",), "Theme", "Dark or light", _A),
     Command("back", ("escape",), "Back", "End the filter, then the maximising", _A),
     Command(

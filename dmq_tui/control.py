@@ -10,9 +10,11 @@ from dmq_core.session import TailSource
 from dmq_tui.commands import Command, PaneId, action_now
 from dmq_tui.format import count
 from dmq_tui.lines import story_text, tail_text
+from dmq_tui.palette import palette
 from dmq_tui.panes.pane import FilteredPane, Pane
 from dmq_tui.panes.tables import ExchangesPane, QueuesPane, TablePane
 from dmq_tui.screens.confirm import ConfirmScreen
+from dmq_tui.screens.publish import PublishScreen
 from dmq_tui.themes import other_theme
 
 if TYPE_CHECKING:
@@ -49,10 +51,12 @@ class Control:
             "order": self._order,
             "copy": self._copy,
             "refresh": screen.look_again,
+            "publish": self._publish,
             "tail": self._tail,
             "firehose": lambda: self._start_tail(TailSource()),
             "load": self._load,
             "undo": self._undo,
+            "palette": self._palette,
             "theme": self._theme,
             "back": self._back,
             "quit": lambda: screen.app.exit(),
@@ -64,6 +68,9 @@ class Control:
             self._ask(command)
         else:
             self._deeds[command.id]()
+
+    def _palette(self) -> None:
+        self._screen.app.push_screen(palette())
 
     def _step(self, by: int) -> None:
         self._screen.go(PaneId((self._screen.pane - 1 + by) % len(PaneId) + 1))
@@ -114,6 +121,17 @@ class Control:
             return
         self._screen.app.copy_to_clipboard(text)
         self._screen.notify(f"Copied the {what}: {count(lines)} lines.", markup=False, timeout=4)
+
+    def _publish(self) -> None:
+        screen, pane = self._screen, self._screen.current
+        if screen.session is None:
+            return
+        target: tuple[str, str, str] = ("", "", "/")
+        if isinstance(pane, ExchangesPane) and (exchange := pane.table.cursor_item) is not None:
+            target = (exchange.figures.name, "", exchange.figures.vhost)
+        elif isinstance(pane, QueuesPane) and (queue := pane.table.cursor_item) is not None:
+            target = ("", queue.view.figures.name, queue.view.figures.vhost)
+        screen.app.push_screen(PublishScreen(screen.session, lambda: screen.newest, *target))
 
     def _tail(self) -> None:
         if self._screen.pane is PaneId.TAIL:

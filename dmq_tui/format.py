@@ -184,6 +184,18 @@ def spark(values: tuple[float, ...], width: int, top: float | None = None) -> st
     return "".join(_bar(v, highest) for v in shown).rjust(width)
 
 
+def bars(values: tuple[float, ...], width: int, height: int, top: float) -> tuple[str, ...]:
+    """The last `width` values as bars of `height` lines from 0 to `top`, top line first, padded on the left."""
+    shown = values[-width:] if width > 0 else ()
+    steps = len(_BARS)
+    levels = [round(min(v, top) / top * height * steps) if top > 0 and v > 0 else 0 for v in shown]
+    lines = []
+    for line in range(height - 1, -1, -1):
+        filled = [min(steps, max(0, level - line * steps)) for level in levels]
+        lines.append("".join(_BARS[f - 1] if f else _BARS[0] if line == 0 else " " for f in filled).rjust(width))
+    return tuple(lines)
+
+
 def name(text: str, empty: str = "(default)") -> str:
     """A name from outside, safe to show; the nameless default exchange gets a word."""
     return visible(text) or empty

@@ -19,6 +19,7 @@ from dmq_tui.format import (
     Cell,
     Tone,
     age,
+    bars,
     clock,
     count,
     distance,
@@ -30,7 +31,6 @@ from dmq_tui.format import (
     rate,
     seconds,
     size,
-    spark,
 )
 
 Line = tuple[Cell, ...]
@@ -45,6 +45,10 @@ PANE_NAMES = {
     PaneId.LOAD: "Load",
 }
 _FAULT_MARK = "▲"
+_LABEL = 14
+_RATE = 8
+_LEAST_CHART = 20
+_MOST_SLICES = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +168,14 @@ def story_line(entry: StoryEntry, width: int) -> Line:
     """An entry of the story: when, glyph, sentence, and the distance from the last fault at the right."""
     event = entry.event
     far = distance(entry.since_fault)
-    room = max(8, width - 11 - 3 - 9)
+    room = max(8, width - 14 - (9 if far else 0))
     tone = Tone.STRONG if event.gravity is Gravity.FAULT else event_tone(event)
     return (
         Cell(f"{clock(event.at, 2)} ", Tone.QUIET),
         event_mark(event),
         Cell(" "),
         Cell(fit(event.text, room), tone),
-        Cell(f" {far:>8}", Tone.ACCENT if event.gravity is Gravity.FAULT else Tone.QUIET),
+        Cell(f" {far:>8}" if far else "", Tone.ACCENT if event.gravity is Gravity.FAULT else Tone.QUIET),
     )
 
 
@@ -205,49 +209,35 @@ def load_figures(account: LoadAccount) -> tuple[tuple[str, Cell], ...]:
     )
 
 
-_READING_ORDER = (
-    "confirmed",
-    "delivered",
-    "in flight",
-    "redelivered",
-    "duplicates",
-    "unknown",
-    "nacked",
-    "returned",
-    "lost",
-    "longest gap",
-)
+def load_summary(account: LoadAccount, width: int) -> tuple[Line, Line]:
+    """The account on two lines, first what matters most; where room is short whole figures go from the end."""
+    figures = dict(load_figures(account))
+    return (
+        _facts(figures, ("confirmed", "delivered", "lost", "in flight", "duplicates"), width),
+        _facts(figures, ("redelivered", "unknown", "longest gap", "nacked", "returned"), width),
+    )
 
 
-def load_summary(account: LoadAccount, width: int) -> Line:
-    """The account on one line; where room is short whole figures go, the least worth first."""
-    kept: dict[str, Cell] = {}
-    used = 1
-    for word, figure in load_figures(account):
-        length = len(word) + 1 + len(figure.text) + 2
-        if used + length <= width:
-            kept[word] = figure
-            used += length
-    line: list[Cell] = [Cell(" ")]
-    for word in _READING_ORDER:
-        if word in kept:
-            line += [Cell(f"{word} ", Tone.QUIET), kept[word], Cell("  ")]
-    return tuple(line)
+def load_lines(account: LoadAccount, width: int, height: int, faults: Sequence[float]) -> tuple[Line, ...]:
+    """Pane 6: confirms and deliveries a second as two charts on one scale, the marks of faults below, the account.
 
-
-def load_lines(account: LoadAccount, width: int, faults: Sequence[float]) -> tuple[Line, ...]:
-    """Pane 6: confirms and deliveries a second as two charts on one scale, the marks of faults below, the account."""
+    Where it is wide the account stands beside the charts, else below them; then the charts use the height.
+    """
     facts = _load_facts(account)
-    fact_width = max(width_of(f) for f in facts)
-    chart = max(0, min(120, width - fact_width - 22))
+    beside = width >= _LABEL + _LEAST_CHART + _RATE + 2 + max(width_of(f) for f in facts)
+    room = width - _LABEL - _RATE - (2 + max(width_of(f) for f in facts) if beside else 1)
+    chart = max(0, min(_MOST_SLICES, room))
     both = (*account.confirm_history[-chart:], *account.delivery_history[-chart:]) if chart else ()
     top = max(account.rate, max(both, default=0.0))
-    lines = (
-        (Cell(" confirms/s  ", Tone.QUIET), *_chart(account.confirm_history, chart, top)),
-        (Cell(" deliveries/s", Tone.QUIET), *_chart(account.delivery_history, chart, top)),
-        (Cell("             ", Tone.QUIET), *_marks(account, chart, faults)),
+    tall = 1 if beside else max(1, min(6, (height - 6) // 2))
+    charts = (
+        *_chart("confirms/s", account.confirm_history, chart, tall, top),
+        *_chart("deliveries/s", account.delivery_history, chart, tall, top),
+        (Cell(" " * _LABEL), *_marks(account, chart, faults)),
     )
-    return tuple((*line, Cell("  "), *fact) for line, fact in zip(lines, facts, strict=True))
+    if beside:
+        return tuple((*line, Cell("  "), *fact) for line, fact in zip(charts, facts, strict=True))
+    return (*charts, (), *_load_columns(account))
 
 
 def keys(now: Situation, width: int) -> tuple[tuple[Command, Line], ...]:
@@ -273,17 +263,25 @@ def _nodes_up(snapshot: ClusterSnapshot) -> Line:
 
 
 def _header_ends(snapshot: ClusterSnapshot, now: float) -> tuple[Line, ...]:
-    help_key = (Cell("?", Tone.ACCENT), Cell(" help", Tone.QUIET))
     old = snapshot.age_s(MANAGEMENT, now)
     late = bool(lateness(snapshot, now))
     asks = f"asks {visible(snapshot.asks)}" if snapshot.asks else "asks nobody"
     said = Cell(f"{asks} · {age(old)}{'' if old is None else ' ago'}", Tone.WARN if late else Tone.QUIET)
     short = Cell(f"{age(old)}", Tone.WARN if late else Tone.QUIET)
-    return ((said, Cell("   "), *help_key), (said,), (short,))
+    return ((said, Cell(" ")), (short, Cell(" ")))
 
 
 def _trouble(number: int, tone: Tone) -> Cell:
     return Cell(count(number), tone if number else Tone.PLAIN)
+
+
+def _facts(figures: dict[str, Cell], words: Sequence[str], width: int) -> Line:
+    line: list[Cell] = [Cell(" ")]
+    for word in words:
+        fact = (Cell(f"{word} ", Tone.QUIET), figures[word])
+        if width_of(line) + width_of(fact) <= width:
+            line += [*fact, Cell("  ")]
+    return tuple(line)
 
 
 def _load_facts(account: LoadAccount) -> tuple[Line, ...]:
@@ -292,17 +290,34 @@ def _load_facts(account: LoadAccount) -> tuple[Line, ...]:
     def fact(*words: str) -> Line:
         return tuple(c for w in words for c in (Cell(f"{w} ", Tone.QUIET), _padded(figures[w]), Cell("  ")))
 
-    gaps = (
-        Cell("longest gap ", Tone.QUIET),
-        Cell("confirm ", Tone.QUIET),
-        _gap(account.longest_confirm_gap_s),
-        Cell("  delivery ", Tone.QUIET),
-        _gap(account.longest_delivery_gap_s),
-    )
     return (
         fact("confirmed", "unknown", "nacked", "returned"),
         fact("delivered", "in flight", "redelivered", "lost"),
-        gaps,
+        _gaps(account),
+    )
+
+
+def _load_columns(account: LoadAccount) -> tuple[Line, ...]:
+    figures = dict(load_figures(account))
+
+    def fact(*words: str) -> Line:
+        cells = [(Cell(f" {w:<12}", Tone.QUIET), Cell(f"{figures[w].text:>10}", figures[w].tone)) for w in words]
+        return tuple(c for pair in cells for c in pair)
+
+    return (
+        fact("confirmed", "delivered", "in flight"),
+        fact("unknown", "redelivered", "lost"),
+        fact("nacked", "returned", "duplicates"),
+        (Cell(" "), *_gaps(account)),
+    )
+
+
+def _gaps(account: LoadAccount) -> Line:
+    return (
+        Cell("longest gap  confirm ", Tone.QUIET),
+        _gap(account.longest_confirm_gap_s),
+        Cell("  delivery ", Tone.QUIET),
+        _gap(account.longest_delivery_gap_s),
     )
 
 
@@ -314,9 +329,17 @@ def _gap(number: float) -> Cell:
     return Cell(seconds(number), Tone.WARN if number >= 1 else Tone.STRONG)
 
 
-def _chart(history: tuple[float, ...], width: int, top: float) -> Line:
-    last = history[-1] if history else None
-    return (Cell(spark(history, width, top), Tone.ACCENT), Cell(f" {rate(last):>6}", Tone.STRONG))
+def _chart(title: str, history: tuple[float, ...], width: int, height: int, top: float) -> tuple[Line, ...]:
+    last = rate(history[-1]) if history else UNKNOWN
+    rows = bars(history, width, height, top)
+    return tuple(
+        (
+            Cell(fit(f" {title}" if i == height - 1 else "", _LABEL), Tone.QUIET),
+            Cell(row, Tone.ACCENT),
+            Cell(f" {last:>{_RATE - 1}}" if i == height - 1 else " " * _RATE, Tone.STRONG),
+        )
+        for i, row in enumerate(rows)
+    )
 
 
 def _marks(account: LoadAccount, width: int, faults: Sequence[float]) -> Line:
@@ -326,4 +349,4 @@ def _marks(account: LoadAccount, width: int, faults: Sequence[float]) -> Line:
         if 0 <= slot < width and at <= account.taken_at:
             places[slot] = _FAULT_MARK
     said = "fault" if _FAULT_MARK in places else ""
-    return (Cell("".join(places), Tone.BAD), Cell(f" {said:>6}", Tone.QUIET))
+    return (Cell("".join(places), Tone.BAD), Cell(f" {said:>{_RATE - 1}}", Tone.QUIET))

@@ -32,7 +32,7 @@ class LoadView(Painted, can_focus=True):
         """The charts and the account, or what a load is."""
         if self.account is None:
             return tuple((Cell(text, Tone.QUIET),) for text in _LESSON)
-        return load_lines(self.account, width, self.faults)
+        return load_lines(self.account, width, self.size.height, self.faults)
 
 
 class LoadPane(Pane):

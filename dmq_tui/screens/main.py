@@ -300,8 +300,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def _show_load(self) -> None:
         account = self.loads.account()
         self.load.report(account, self.story.faults, self.loads.doing)
-        self.load_line.account = account
-        self.load_line.refresh()
+        self.load_line.show(account)
 
     def _update_bars(self) -> None:
         self.header.snapshot, self.header.now = self.newest, self.clock()

@@ -88,15 +88,22 @@ PANE_COMMANDS = {
 
 
 class LoadLine(Painted):
-    """The account of the load on one line, for narrow screens."""
+    """The account of the load on two lines, for narrow screens."""
 
     account: LoadAccount | None = None
+
+    def show(self, account: LoadAccount | None) -> None:
+        """Shows the account as it is now."""
+        if (account is None) is not (self.account is None):
+            self.styles.height = 1 if account is None else 2
+        self.account = account
+        self.refresh()
 
     def lines(self, width: int) -> Sequence[Line]:
         """The account, or that there is none."""
         if self.account is None:
             return ((Cell(" no load; l starts one", Tone.QUIET),),)
-        return (load_summary(self.account, width),)
+        return load_summary(self.account, width)
 
 
 class KeyLine(Painted):
