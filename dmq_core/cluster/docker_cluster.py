@@ -1,0 +1,353 @@
+"""A cluster whose nodes are containers of a Docker engine."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dmq_core.cluster.base import (
+    Backend,
+    Credentials,
+    NodeAction,
+    NodeChange,
+    NodeInfo,
+    NodeState,
+    Progress,
+    ProgressListener,
+    silent,
+)
+from dmq_core.cluster.blueprint import checked_cluster_name, node_names
+from dmq_core.cluster.docker_engine import Engine, connect
+from dmq_core.cluster.docker_errors import Conflict, PortTaken
+from dmq_core.cluster.docker_layout import CLUSTER_LABEL, Made, erlang_name, ports_of_others
+from dmq_core.cluster.docker_making import ALIVE, Found, complete, find, remembered_credentials, remove_all
+from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
+from dmq_core.cluster.docker_values import Container
+from dmq_core.cluster.docker_watch import watch
+from dmq_core.cluster.image import ensure_image, series_of
+from dmq_core.cluster.local_state import (
+    FAVOURED_AMQP_PORT,
+    FAVOURED_CLUSTER,
+    FAVOURED_MANAGEMENT_PORT,
+    PortChooser,
+    locked,
+    remove_folder,
+    reserved_ports,
+    state_folder,
+)
+from dmq_core.cluster.readiness import management_answers, side_by_side
+from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
+
+START_LIMIT_S = 180.0
+ACTION_LIMIT_S = 60.0
+_GRACE_S = 30
+_LOCK_PATIENCE_S = 1.0
+_PORT_ATTEMPTS = 3
+_DEFAULT_NODES = 3
+
+
+class DockerCluster:
+    """The cluster called `name` on the Docker engine that `DOCKER_HOST` or the current context names.
+
+    `nodes`, `rabbitmq` (a version such as `4.0`) and `credentials` say what to make; None leaves an existing cluster
+    as it was made, and a new one gets 3 nodes, the default version and `guest`. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        nodes: int | None = None,
+        rabbitmq: str | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self._name = checked_cluster_name(name)
+        if nodes is not None:
+            node_names(nodes)
+        self._nodes = nodes
+        self._rabbitmq = rabbitmq
+        self._series = None if rabbitmq is None else series_of(rabbitmq)
+        self._asked = credentials
+        self._remembered: Credentials | None = None
+        self._served: dict[str, str] = {}
+        self._engine_lock = threading.Lock()
+        self._connected: Engine | None = None
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self._name
+
+    @property
+    def backend(self) -> Backend:
+        """Docker."""
+        return Backend.DOCKER
+
+    @property
+    def credentials(self) -> Credentials:
+        """The user that the cluster was made with; read from a node's configuration unless it was given."""
+        if self._asked is not None:
+            return self._asked
+        if self._remembered is None:
+            self._remembered = remembered_credentials(self._engine, self._find())
+        return self._remembered or Credentials()
+
+    @property
+    def rabbitmq(self) -> str | None:
+        """The RabbitMQ version that the cluster was made with; None if it does not exist."""
+        made = self._find().made
+        return None if made is None else made.rabbitmq
+
+    def exists(self) -> bool:
+        """Whether there is any container, network or volume of it."""
+        return self._find().anything
+
+    def nodes(self) -> tuple[NodeInfo, ...]:
+        """Every node in name order; a node whose container runs is RUNNING once its management port answers."""
+        found = self._find()
+        made = found.made
+        if made is None:
+            return ()
+
+        def info(node: str) -> NodeInfo:
+            endpoint = made.endpoint(node)
+            state = self._state(found.containers.get(node), lambda: management_answers(endpoint))
+            return NodeInfo(node, erlang_name(node), state, endpoint)
+
+        return tuple(side_by_side(info, made.nodes))
+
+    def start(self, progress: ProgressListener = silent) -> None:
+        """Makes what is missing, starts what does not run, and returns when the cluster is whole, within 180 s.
+
+        `NodeBootFailed` if a node ends while it boots, `PortTaken` if a stopped node's port now belongs to somebody
+        else. Interrupted, it removes the cluster if it made it.
+        """
+        with self._locked(progress):
+            found = self._find()
+            self._check_asked(found)
+            try:
+                self._start(found, progress)
+            except (NodeBootFailed, TimedOut):
+                # The nodes stay, so that their logs can be read.
+                raise
+            except BaseException:
+                if not found.anything:
+                    progress(Progress("removing what was half made"))
+                    remove_all(self._engine, self._name)
+                raise
+
+    def stop(self, progress: ProgressListener = silent) -> None:
+        """Stops every node and keeps all data."""
+        with self._locked(progress):
+            found = self._existing()
+            side_by_side(lambda c: self._halt(c, progress), list(found.containers.values()))
+
+    def destroy(self, progress: ProgressListener = silent) -> None:
+        """Removes every container, network and volume that carries the cluster's label, and nothing else."""
+        with self._locked(progress):
+            progress(Progress("removing containers, networks and volumes"))
+            remove_all(self._engine, self._name)
+            self._remembered = None
+            remove_folder(self._folder)
+
+    def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
+        """Does `action` to `node` and returns once it holds, within 60 s."""
+        found = self._existing()
+        made, container = self._target(found, node)
+        progress(Progress(f"{action} {node}", node))
+        match action:
+            case NodeAction.KILL:
+                self._kill(container)
+            case NodeAction.STOP:
+                self._halt(container, progress)
+            case NodeAction.START:
+                self._bring_up(made, container, node, progress)
+            case NodeAction.RESTART:
+                self._halt(container, progress)
+                self._bring_up(made, container, node, progress)
+            case NodeAction.PAUSE:
+                self._pause(container, node)
+            case NodeAction.UNPAUSE:
+                if container.status != "paused":
+                    raise ClusterFailed(f"{node} is not paused", f"'dmq node start {node}' starts a stopped node.")
+                self._bring_up(made, container, node, progress)
+
+    def logs(self, node: str, lines: int = 200) -> str:
+        """The last `lines` lines that the node's container wrote, also while it is stopped."""
+        _, container = self._target(self._existing(), node)
+        return self._engine.logs(container.id, max(lines, 0))
+
+    def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
+        """Yields changes of node states as the engine pushes them, until `stop` is set."""
+        return watch(self._engine, self._name, self.nodes, stop)
+
+    @property
+    def _engine(self) -> Engine:
+        with self._engine_lock:
+            if self._connected is None:
+                self._connected = connect()
+            return self._connected
+
+    @property
+    def _folder(self) -> Path:
+        return state_folder() / "docker" / self._name
+
+    def _find(self) -> Found:
+        return find(self._engine, self._name)
+
+    def _existing(self) -> Found:
+        found = self._find()
+        if not found.anything:
+            raise NoSuchCluster(
+                f"there is no cluster called {self._name} on this Docker engine",
+                f"'dmq start --cluster {self._name}' makes it.",
+            )
+        return found
+
+    def _target(self, found: Found, node: str) -> tuple[Made, Container]:
+        made = found.made
+        if made is None or node not in made.nodes:
+            known = ", ".join(made.nodes) if made else "none"
+            raise BadInput(f"{self._name} has no node {node!r}", f"Its nodes: {known}.")
+        container = found.containers.get(node)
+        if container is None:
+            raise ClusterFailed(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
+        return made, container
+
+    def _state(self, container: Container | None, answers: Callable[[], bool]) -> NodeState:
+        if container is None or container.status not in ALIVE:
+            return NodeState.STOPPED
+        if container.status == "paused":
+            return NodeState.PAUSED
+        if answers():
+            self._served[container.id] = container.started_at
+            return NodeState.RUNNING
+        # A busy machine may be slow to answer; a node that has served since it started is not starting again.
+        return NodeState.RUNNING if self._served.get(container.id) == container.started_at else NodeState.STARTING
+
+    @contextlib.contextmanager
+    def _locked(self, progress: ProgressListener) -> Iterator[None]:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self._folder, _LOCK_PATIENCE_S, make=True))
+            except TimedOut:
+                progress(Progress(f"another dmq is busy with {self._name}; waiting for it"))
+                held.enter_context(locked(self._folder, START_LIMIT_S, make=True))
+            yield
+
+    def _check_asked(self, found: Found) -> None:
+        made = found.made
+        if made is None:
+            return
+        if self._nodes not in (None, len(made.nodes)):
+            self._differs(f"{len(made.nodes)} nodes")
+        if self._series not in (None, series_of(made.rabbitmq)):
+            self._differs(f"RabbitMQ {made.rabbitmq}")
+
+    def _differs(self, what: str) -> None:
+        raise BadInput(
+            f"the cluster {self._name} was made with {what}",
+            "Start it without that option, destroy it first, or choose another --cluster.",
+        )
+
+    def _start(self, found: Found, progress: ProgressListener) -> None:
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            made = found.made or self._choose(progress)
+            credentials = self.credentials
+            complete(self._engine, made, found, credentials, progress)
+            try:
+                self._start_containers(made, progress)
+                break
+            except PortTaken:
+                # A new cluster may have other ports; a made one keeps those that its users know.
+                if found.booted_before or attempt == _PORT_ATTEMPTS:
+                    raise
+                remove_all(self._engine, self._name)
+                found = self._find()
+        self._remembered = credentials
+        waiter = NodeWaiter(self._engine, made, credentials, progress)
+        waiter.await_whole(Boot(restarts=2 if found.booted_before else 0), time.monotonic() + START_LIMIT_S)
+
+    def _choose(self, progress: ProgressListener) -> Made:
+        image = ensure_image(self._engine, self._rabbitmq, progress)
+        count = self._nodes or _DEFAULT_NODES
+        labels = [c.labels for c in self._engine.containers(CLUSTER_LABEL)]
+        labels += [n.labels for n in self._engine.networks(CLUSTER_LABEL)]
+        chooser = PortChooser(ports_of_others(labels, self._name) | reserved_ports(self._folder))
+        favoured = self._name == FAVOURED_CLUSTER
+        ports = tuple(
+            (
+                chooser.take(FAVOURED_AMQP_PORT + i if favoured else None),
+                chooser.take(FAVOURED_MANAGEMENT_PORT + i if favoured else None),
+            )
+            for i in range(count)
+        )
+        return Made(self._name, image.rabbitmq, image.reference, ports)
+
+    def _start_containers(self, made: Made, progress: ProgressListener) -> None:
+        def start(item: tuple[str, Container]) -> None:
+            node, container = item
+            if container.status == "paused":
+                progress(Progress("unpausing the node", node))
+                self._engine.unpause_container(container.id)
+            elif container.status != "running":
+                progress(Progress("starting the node", node))
+                self._engine.start_container(container.id)
+
+        containers = self._find().containers
+        side_by_side(start, [(node, containers[node]) for node in made.nodes])
+
+    def _kill(self, container: Container) -> None:
+        if container.status in ALIVE:
+            # It may have ended by itself a moment ago, which is what was asked for.
+            with contextlib.suppress(Conflict):
+                self._engine.kill_container(container.id)
+        self._await_stopped(container)
+
+    def _halt(self, container: Container, progress: ProgressListener) -> None:
+        if container.status in ALIVE:
+            progress(Progress("stopping the node", container.labels.get("dmq.node")))
+            if container.status == "paused":
+                with contextlib.suppress(Conflict):
+                    self._engine.unpause_container(container.id)
+            self._engine.stop_container(container.id, _GRACE_S)
+        self._await_stopped(container)
+
+    def _await_stopped(self, container: Container) -> None:
+        deadline = time.monotonic() + ACTION_LIMIT_S
+        while (now := self._engine.container(container.id)) is not None and now.status in ALIVE:
+            if time.monotonic() > deadline:
+                raise TimedOut(f"{container.name} did not stop within {ACTION_LIMIT_S:.0f} s", "Look at 'docker ps'.")
+            time.sleep(0.05)
+
+    def _pause(self, container: Container, node: str) -> None:
+        if container.status == "paused":
+            return
+        if container.status != "running":
+            raise ClusterFailed(f"{node} does not run", f"'dmq node start {node}' starts it.")
+        self._engine.pause_container(container.id)
+
+    def _bring_up(self, made: Made, container: Container, node: str, progress: ProgressListener) -> None:
+        deadline = time.monotonic() + ACTION_LIMIT_S
+        current = self._engine.container(container.id) or container
+        if current.status == "paused":
+            self._engine.unpause_container(container.id)
+        elif current.status != "running":
+            self._engine.start_container(container.id)
+        waiter = NodeWaiter(self._engine, made, self.credentials, progress)
+        waiter.await_node(node, Boot(restarts=1), deadline)
+
+
+def docker_cluster_names() -> tuple[str, ...]:
+    """The names of the clusters of which anything is on the Docker engine; `BackendUnavailable` if none answers."""
+    engine = connect()
+    try:
+        labels = [container.labels for container in engine.containers(CLUSTER_LABEL)]
+        labels += [network.labels for network in engine.networks(CLUSTER_LABEL)]
+        labels += [engine.volume_labels(name) or {} for name in engine.volumes(CLUSTER_LABEL)]
+    finally:
+        engine.close()
+    return tuple(sorted({found[CLUSTER_LABEL] for found in labels if found.get(CLUSTER_LABEL)}))

@@ -1,0 +1,171 @@
+"""How a cluster of ours looks in Docker: names, labels, environment and files. Pure functions and values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.cluster.blueprint import node_files, node_names, parse_version
+from dmq_core.cluster.docker_values import ContainerPlan, File
+from dmq_core.errors import ClusterFailed
+
+CLUSTER_LABEL = "dmq.cluster"
+NODE_LABEL = "dmq.node"
+_NODES_LABEL = "dmq.nodes"
+_RABBITMQ_LABEL = "dmq.rabbitmq"
+_IMAGE_LABEL = "dmq.image"
+_PORTS_LABEL = "dmq.ports"
+
+HOST = "127.0.0.1"
+USER = "rabbitmq"
+HOME = "/var/lib/rabbitmq"
+ADVANCED_FILE = "/etc/rabbitmq/advanced.config"
+COOKIE_FILE = f"{HOME}/.erlang.cookie"
+_AMQP_PORT = 5672
+_MANAGEMENT_PORT = 15672
+_SETTING = re.compile(r"\{default_(user|pass), <<([\d,]*)>>\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a cluster was made as; every thing of it carries this in its labels.
+
+    `ports` has a node's AMQP and management port on 127.0.0.1, in node order.
+    """
+
+    cluster: str
+    rabbitmq: str
+    image: str
+    ports: tuple[tuple[int, int], ...]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes' names, in order."""
+        return node_names(len(self.ports))
+
+    @property
+    def erlang_names(self) -> tuple[str, ...]:
+        """RabbitMQ's names of the nodes, in order."""
+        return tuple(erlang_name(node) for node in self.nodes)
+
+    @property
+    def cluster_network(self) -> str:
+        """The internal network on which nodes meet: a cut in it leaves clients alone."""
+        return f"{thing_name(self.cluster)}-cl"
+
+    @property
+    def client_network(self) -> str:
+        """The network that publishes the ports."""
+        return f"{thing_name(self.cluster)}-ct"
+
+    def labels(self, node: str | None = None) -> dict[str, str]:
+        """The labels of a thing of the cluster, or of `node`."""
+        labels = {
+            CLUSTER_LABEL: self.cluster,
+            _NODES_LABEL: str(len(self.ports)),
+            _RABBITMQ_LABEL: self.rabbitmq,
+            _IMAGE_LABEL: self.image,
+            _PORTS_LABEL: " ".join(f"{amqp}/{management}" for amqp, management in self.ports),
+        }
+        return labels if node is None else {**labels, NODE_LABEL: node}
+
+    def endpoint(self, node: str) -> NodeEndpoint:
+        """Where clients reach `node`."""
+        amqp, management = self.ports[self.nodes.index(node)]
+        return NodeEndpoint(HOST, amqp, management)
+
+    def container(self, node: str) -> str:
+        """The name of the container, and of the volume, of `node`."""
+        return f"{thing_name(self.cluster)}-{node}"
+
+    def plan(self, node: str) -> ContainerPlan:
+        """The container of `node`."""
+        amqp, management = self.ports[self.nodes.index(node)]
+        return ContainerPlan(
+            name=self.container(node),
+            image=self.image,
+            labels=self.labels(node),
+            environment={
+                "RABBITMQ_NODENAME": erlang_name(node),
+                "ERL_INETRC": "/etc/rabbitmq/inetrc",
+                "ERL_CRASH_DUMP_SECONDS": "0",
+            },
+            network=self.client_network,
+            volumes={self.container(node): HOME},
+            ports={_AMQP_PORT: amqp, _MANAGEMENT_PORT: management},
+        )
+
+    def files(self, node: str, credentials: Credentials, cookie: str, owner: tuple[int, int]) -> list[File]:
+        """The files of `node`, owned by the numeric user and group `owner`; password and cookie are for it alone."""
+        settings = node_files(parse_version(self.rabbitmq), self.erlang_names, self.cluster, credentials)
+        # A node that is cut off from its peers must still find itself.
+        names = f'{{host,{{127,0,0,1}},["{node}"]}}.\n{{lookup,[file,native]}}.\n'
+        return [
+            File("/etc/rabbitmq/rabbitmq.conf", settings.rabbitmq_conf, 0o600, *owner),
+            File(ADVANCED_FILE, settings.advanced_config, 0o600, *owner),
+            File("/etc/rabbitmq/enabled_plugins", settings.enabled_plugins, 0o644, *owner),
+            File("/etc/rabbitmq/inetrc", names, 0o644, *owner),
+            File(COOKIE_FILE, cookie, 0o400, *owner),
+        ]
+
+
+def thing_name(cluster: str) -> str:
+    """What the names of all things of `cluster` begin with."""
+    return f"dmq-{cluster}"
+
+
+def erlang_name(node: str) -> str:
+    """RabbitMQ's name of `node`."""
+    return f"rabbit@{node}"
+
+
+def made_from(labels: Mapping[str, str]) -> Made:
+    """What the labels of a thing say; `ClusterFailed` if they are not of this version of dmq."""
+    cluster = labels.get(CLUSTER_LABEL, "")
+    try:
+        pairs = [pair.split("/") for pair in labels[_PORTS_LABEL].split()]
+        ports = tuple((int(amqp), int(management)) for amqp, management in pairs)
+        made = Made(cluster, labels[_RABBITMQ_LABEL], labels[_IMAGE_LABEL], ports)
+        count = int(labels[_NODES_LABEL])
+    except (KeyError, ValueError) as error:
+        raise _senseless(cluster) from error
+    if len(ports) != count or not 1 <= count <= 9:
+        raise _senseless(cluster)
+    return made
+
+
+def numeric_owner(passwd: str, user: str = USER) -> tuple[int, int]:
+    """The numeric user and group of `user` in a passwd file; `ClusterFailed` if it is not there."""
+    for line in passwd.splitlines():
+        fields = line.split(":")
+        if fields[0] == user and len(fields) > 3 and fields[2].isdigit() and fields[3].isdigit():
+            return int(fields[2]), int(fields[3])
+    raise ClusterFailed(f"the image has no user {user}", "Use an image of RabbitMQ.")
+
+
+def credentials_in(configuration: str) -> Credentials | None:
+    """The first user in an advanced.config of ours; None if it names none."""
+    found: dict[str, str] = dict(_SETTING.findall(configuration))
+    try:
+        user, password = (bytes(int(b) for b in found[key].split(",")).decode() for key in ("user", "pass"))
+    except (KeyError, ValueError):
+        return None
+    return Credentials(user, password)
+
+
+def ports_of_others(labels: Iterable[Mapping[str, str]], cluster: str) -> frozenset[int]:
+    """The ports that the labels of other clusters reserve; labels that make no sense reserve none."""
+    ports: set[int] = set()
+    for found in labels:
+        if found.get(CLUSTER_LABEL) != cluster:
+            ports.update(int(p) for p in re.findall(r"\d+", found.get(_PORTS_LABEL, "")))
+    return frozenset(ports)
+
+
+def _senseless(cluster: str) -> ClusterFailed:
+    return ClusterFailed(
+        f"the labels of the cluster {cluster} in Docker make no sense",
+        f"'dmq destroy --cluster {cluster}' removes it.",
+    )

@@ -1,0 +1,149 @@
+"""Waiting until nodes in Docker serve and are a whole, and mending what keeps them from it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from dmq_core.cluster.base import Credentials, Progress, ProgressListener
+from dmq_core.cluster.boot_log import boot_failure_reason
+from dmq_core.cluster.docker_engine import Engine
+from dmq_core.cluster.docker_layout import USER, Made, erlang_name
+from dmq_core.cluster.docker_values import Container
+from dmq_core.cluster.readiness import amqp_answers, running_nodes, side_by_side
+from dmq_core.errors import AccessDenied, ClusterFailed, NodeBootFailed, TimedOut
+
+_POLL_S = 0.15
+_VIEW_TIMEOUT_S = 2.0
+_LOG_LINES = 2000
+# The default user is made while the first node boots, a moment after its management listener may answer.
+_DENIAL_PATIENCE_S = 10.0
+# Nodes of a healthy cluster find each other again in less, also after a pause longer than net_ticktime.
+_SPLIT_PATIENCE_S = 8.0
+
+
+@dataclass(slots=True)
+class Boot:
+    """How many more times nodes that end while they boot may be started again."""
+
+    restarts: int
+
+
+class NodeWaiter:
+    """Waits for the nodes of one cluster; each wait ends at its deadline (`time.monotonic`) with `TimedOut`."""
+
+    def __init__(self, engine: Engine, made: Made, credentials: Credentials, progress: ProgressListener) -> None:
+        self._engine = engine
+        self._made = made
+        self._credentials = credentials
+        self._progress = progress
+        self._began = time.monotonic()
+        self._serving: frozenset[str] = frozenset()
+        self._split_since: float | None = None
+
+    def await_whole(self, boot: Boot, deadline: float) -> None:
+        """Returns when every node serves and all see all running."""
+        everybody = self._made.nodes
+        while True:
+            self._check_containers(everybody, boot)
+            views = self._views(everybody)
+            if self._agree(views, everybody):
+                return
+            self._mend_split(views, deadline)
+            if time.monotonic() > deadline:
+                raise self._late(sorted(set(everybody) - self._serving))
+            time.sleep(_POLL_S)
+
+    def await_node(self, node: str, boot: Boot, deadline: float) -> None:
+        """Returns when `node` serves and it and the other nodes that are up see each other."""
+        while True:
+            self._check_containers((node,), boot)
+            up = self._up()
+            views = self._views(up)
+            if node in up and self._agree(views, up):
+                return
+            self._mend_split(views, deadline)
+            if time.monotonic() > deadline:
+                raise self._late([node])
+            time.sleep(_POLL_S)
+
+    def _up(self) -> tuple[str, ...]:
+        names = self._made.nodes
+        containers = side_by_side(lambda n: self._engine.container(self._made.container(n)), names)
+        return tuple(n for n, c in zip(names, containers, strict=True) if c is not None and c.status == "running")
+
+    def _views(self, nodes: tuple[str, ...]) -> dict[str, frozenset[str]]:
+        """What each of `nodes` that serves sees running, by RabbitMQ's names."""
+
+        def view(node: str) -> frozenset[str] | None:
+            try:
+                return running_nodes(self._made.endpoint(node), self._credentials, _VIEW_TIMEOUT_S)
+            except AccessDenied:
+                if time.monotonic() - self._began > _DENIAL_PATIENCE_S:
+                    raise
+                return None
+
+        views = {n: v for n, v in zip(nodes, side_by_side(view, nodes), strict=True) if v is not None}
+        for node in sorted(views.keys() - self._serving):
+            self._progress(Progress("the node serves", node))
+        self._serving = frozenset(views)
+        return views
+
+    def _agree(self, views: dict[str, frozenset[str]], nodes: tuple[str, ...]) -> bool:
+        expected = frozenset(erlang_name(n) for n in nodes)
+        whole = len(views) == len(nodes) and all(view == expected for view in views.values())
+        return whole and all(side_by_side(lambda n: amqp_answers(self._made.endpoint(n)), nodes))
+
+    def _check_containers(self, nodes: tuple[str, ...], boot: Boot) -> None:
+        for node in nodes:
+            name = self._made.container(node)
+            container = self._engine.container(name)
+            if container is None:
+                raise ClusterFailed(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
+            if container.status in ("running", "paused", "restarting"):
+                continue
+            if boot.restarts <= 0:
+                raise self._boot_failed(node, container)
+            boot.restarts -= 1
+            self._progress(Progress("the node ended while it booted; starting it again", node))
+            self._engine.start_container(name)
+
+    def _boot_failed(self, node: str, container: Container) -> NodeBootFailed:
+        reason = boot_failure_reason(self._engine.logs(container.id, _LOG_LINES))
+        return NodeBootFailed(
+            f"{node} ended while it booted: {reason or f'exit status {container.exit_code}, and its log is empty'}",
+            f"'dmq node logs {node} --cluster {self._made.cluster}' tells more; "
+            f"'dmq destroy --cluster {self._made.cluster}' removes the cluster.",
+        )
+
+    def _mend_split(self, views: dict[str, frozenset[str]], deadline: float) -> None:
+        """Nodes on Mnesia that lost each other never meet again by themselves: restarts RabbitMQ in one."""
+        expected = frozenset(erlang_name(n) for n in views)
+        split = any(not expected <= view for view in views.values())
+        if not split:
+            self._split_since = None
+            return
+        self._split_since = self._split_since or time.monotonic()
+        if time.monotonic() - self._split_since < _SPLIT_PATIENCE_S or time.monotonic() > deadline:
+            return
+        self._split_since = None
+        smallest = min(views, key=lambda n: (len(views[n] & expected), n))
+        self._restart_application(smallest)
+
+    def _restart_application(self, node: str) -> None:
+        self._progress(Progress("the node does not find the others; restarting RabbitMQ in it", node))
+        for command in ("stop_app", "start_app"):
+            self._engine.run_in(self._made.container(node), ["rabbitmqctl", "-q", command], USER)
+
+    def _late(self, nodes: list[str]) -> TimedOut:
+        down = len(self._made.nodes) - len(self._up())
+        names = ", ".join(nodes) or self._made.cluster
+        if down > len(self._made.nodes) // 2:
+            return TimedOut(
+                f"{names} cannot serve: {down} of {len(self._made.nodes)} nodes are down",
+                "Start the others too; a majority is needed.",
+            )
+        return TimedOut(
+            f"{names} runs but is not part of a whole cluster yet" if nodes else f"{names} is not whole yet",
+            f"Look at 'dmq node logs {nodes[0] if nodes else self._made.nodes[0]}'; then start again.",
+        )
