@@ -289,8 +289,8 @@ class _Io:
     def _dial(self) -> None:
         self._cancel_dial = None
         endpoint = self._dialer.next(time.monotonic())
-        first = self._status.epoch == 0
-        self._set(ConnectionState.CONNECTING if first else ConnectionState.RECOVERING, endpoint=None)
+        if self._status.state is ConnectionState.NEW:
+            self._set(ConnectionState.CONNECTING, endpoint=None)
         listener = _LinkEvents(self, endpoint)
         self._link = self._transport.Link(self._loop, endpoint, self._credentials, self._name, listener)
 
