@@ -12,8 +12,7 @@ from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.operations import NodeOperation
 from dmq_core.session import Session
 from dmq_core.text import visible
-from dmq_tui.format import Cell, Tone, seconds
-from dmq_tui.lines import Line
+from dmq_tui.format import Cell, Line, Tone, seconds
 from dmq_tui.messages import OperationFinished, OperationProgressed
 from dmq_tui.work import Post, as_dmq_error, in_background
 

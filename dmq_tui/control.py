@@ -12,8 +12,11 @@ from dmq_tui.format import count
 from dmq_tui.lines import story_text, tail_text
 from dmq_tui.palette import palette
 from dmq_tui.panes.pane import FilteredPane, Pane
-from dmq_tui.panes.tables import ExchangesPane, QueuesPane, TablePane
+from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane, TablePane
+from dmq_tui.panes.tail import TailPane
 from dmq_tui.screens.confirm import ConfirmScreen
+from dmq_tui.screens.details import DetailsScreen, Subject, SubjectKind
+from dmq_tui.screens.message import MessageScreen
 from dmq_tui.screens.publish import PublishScreen
 from dmq_tui.themes import other_theme
 
@@ -51,6 +54,7 @@ class Control:
             "order": self._order,
             "copy": self._copy,
             "refresh": screen.look_again,
+            "details": self._details,
             "publish": self._publish,
             "tail": self._tail,
             "firehose": lambda: self._start_tail(TailSource()),
@@ -122,16 +126,22 @@ class Control:
         self._screen.app.copy_to_clipboard(text)
         self._screen.notify(f"Copied the {what}: {count(lines)} lines.", markup=False, timeout=4)
 
+    def _details(self) -> None:
+        screen = self._screen
+        if isinstance(screen.current, TailPane):
+            message = screen.current.log_view.cursor_item
+            if message is not None:
+                screen.app.push_screen(MessageScreen(message))
+            return
+        subject = subject_of(screen.current)
+        if subject is not None and screen.session is not None:
+            screen.app.push_screen(DetailsScreen(subject, screen.session.cluster, lambda: screen.newest))
+
     def _publish(self) -> None:
         screen, pane = self._screen, self._screen.current
         if screen.session is None:
             return
-        target: tuple[str, str, str] = ("", "", "/")
-        if isinstance(pane, ExchangesPane) and (exchange := pane.table.cursor_item) is not None:
-            target = (exchange.figures.name, "", exchange.figures.vhost)
-        elif isinstance(pane, QueuesPane) and (queue := pane.table.cursor_item) is not None:
-            target = ("", queue.view.figures.name, queue.view.figures.vhost)
-        screen.app.push_screen(PublishScreen(screen.session, lambda: screen.newest, *target))
+        screen.app.push_screen(PublishScreen(screen.session, lambda: screen.newest, *target_of(pane)))
 
     def _tail(self) -> None:
         if self._screen.pane is PaneId.TAIL:
@@ -147,6 +157,8 @@ class Control:
         if session is not None:
             self._screen.tail.begin(source)
             self._screen.tailing.start(session, source)
+            if not self._screen.tail.display:
+                self._screen.go(PaneId.TAIL)
 
     def _load(self) -> None:
         session = self._screen.session
@@ -182,6 +194,28 @@ class Control:
 
     def _theme(self) -> None:
         self._screen.app.theme = other_theme(self._screen.app.theme)
+
+
+def subject_of(pane: Pane) -> Subject | None:
+    """What is under the pane's cursor, by its key."""
+    if isinstance(pane, NodesPane) and (node := pane.table.cursor_item) is not None:
+        return Subject(SubjectKind.NODE, node.name)
+    if isinstance(pane, ExchangesPane) and (exchange := pane.table.cursor_item) is not None:
+        return Subject(SubjectKind.EXCHANGE, exchange.figures.name, exchange.figures.vhost)
+    if isinstance(pane, QueuesPane) and (queue := pane.table.cursor_item) is not None:
+        return Subject(SubjectKind.QUEUE, queue.view.figures.name, queue.view.figures.vhost)
+    return None
+
+
+def target_of(pane: Pane) -> tuple[str, str, str]:
+    """Exchange, routing key and virtual host that a message from this pane would go to at first."""
+    if isinstance(pane, ExchangesPane) and (exchange := pane.table.cursor_item) is not None:
+        return exchange.figures.name, "", exchange.figures.vhost
+    if isinstance(pane, QueuesPane) and (queue := pane.table.cursor_item) is not None:
+        return "", queue.view.figures.name, queue.view.figures.vhost
+    if isinstance(pane, TailPane) and pane.source is not None:
+        return pane.source.exchange or "", pane.source.queue or "", pane.source.virtual_host
+    return "", "", "/"
 
 
 def source_of(pane: Pane) -> TailSource | None:

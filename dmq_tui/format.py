@@ -37,6 +37,9 @@ class Cell:
     tone: Tone = Tone.PLAIN
 
 
+Line = tuple[Cell, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A state for the eye: a glyph, a word and a tone, so that it survives without colour."""

@@ -17,6 +17,7 @@ from dmq_tui.commands import Command, PaneId, Situation, footer_commands, label_
 from dmq_tui.format import (
     UNKNOWN,
     Cell,
+    Line,
     Tone,
     age,
     bars,
@@ -33,7 +34,6 @@ from dmq_tui.format import (
     size,
 )
 
-Line = tuple[Cell, ...]
 MANAGEMENT = "management"
 STALE_AFTER_S = 4.0
 PANE_NAMES = {

@@ -10,8 +10,8 @@ from textual.app import ComposeResult
 from dmq_core.proof.account import LoadAccount
 from dmq_core.text import visible
 from dmq_tui.commands import PaneId
-from dmq_tui.format import Cell, Tone, rate, seconds
-from dmq_tui.lines import Line, load_lines
+from dmq_tui.format import Cell, Line, Tone, rate, seconds
+from dmq_tui.lines import load_lines
 from dmq_tui.panes.pane import Pane
 from dmq_tui.widgets.paint import Painted
 

@@ -20,7 +20,8 @@ _KEPT = 2000
 _TELLS_FOR_S = 600.0
 _LESSON = (
     "Nothing has happened yet.",
-    "l starts a load; then K on a node shows what a fault does to it.",
+    "l starts a load; then K kills a node: what follows",
+    "is told here, with its distance from the fault.",
 )
 
 

@@ -20,9 +20,9 @@ from dmq_tui.widgets.log import LogView
 
 _KEPT = 5000
 _IDLE = (
-    "No tail is set.",
-    "t on an exchange (pane 2) or a queue (pane 3) copies what passes there;",
-    "no message is taken from a consumer. :firehose copies every delivery.",
+    "No tail is set. t on an exchange or a queue copies",
+    "what passes there; it takes nothing from a consumer.",
+    ":firehose copies every delivery.",
 )
 _LISTENING = ("Listening; nothing has passed yet.", "p publishes a message.")
 
@@ -64,6 +64,11 @@ class TailPane(FilteredPane):
     def has_row(self) -> bool:
         """Whether a message is under the cursor."""
         return self.log_view.cursor_item is not None
+
+    @property
+    def source(self) -> TailSource | None:
+        """What the tail looks at; None before the first one."""
+        return self._source
 
     @property
     def messages(self) -> Sequence[SeenMessage]:

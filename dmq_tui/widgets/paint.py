@@ -13,8 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from dmq_tui.format import Cell, Tone, fit
-
-Line = tuple[Cell, ...]
+from dmq_tui.format import Line as Line
 
 TONE_CLASSES = frozenset(f"tone--{tone}" for tone in Tone)
 
