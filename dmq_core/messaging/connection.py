@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 QUIET_S = 0.75
 SILENCE_LIMIT_S = 2.0
+SILENCE_LONGEST_S = 10.0
 DENIAL_PATIENCE_S = 30.0
 REOPEN_PAUSE_S = 0.2
 REOPEN_LONGEST_PAUSE_S = 2.0
@@ -237,6 +238,8 @@ class _Io:
         self._link: Link | None = None
         self._pulse: Channel | None = None
         self._asked_at: float | None = None
+        self._opened_at = 0.0
+        self._patience_s = SILENCE_LIMIT_S
         self._ticked_at = time.monotonic()
         self._cancel_dial: Callable[[], None] | None = None
         self._denied_since: float | None = None
@@ -409,6 +412,8 @@ class _Io:
         silent = now - link.heard_at
         if silent < QUIET_S:
             self._asked_at = None
+            if now - self._opened_at > SILENCE_LONGEST_S:
+                self._patience_s = SILENCE_LIMIT_S
             return ""
         if self._asked_at is None:
             self._asked_at = now
@@ -416,9 +421,12 @@ class _Io:
                 self._pulse.ping()
             return ""
         owed = any(seat.user.awaits_reply() for seat in self._seats)
-        if now - self._asked_at >= SILENCE_LIMIT_S or (owed and silent >= SILENCE_LIMIT_S):
-            return f"silent for {silent:.1f} s"
-        return ""
+        if now - self._asked_at < self._patience_s and not (owed and silent >= self._patience_s):
+            return ""
+        # A cluster without a majority throttles publishers, which looks like a freeze wherever we go; each flight in a
+        # row waits longer, so that not every two seconds' messages end as unknown.
+        self._patience_s = min(SILENCE_LONGEST_S, 2 * self._patience_s)
+        return f"silent for {silent:.1f} s"
 
     def _set(
         self, state: ConnectionState, *, endpoint: NodeEndpoint | str | None = "", problem: str | None = None
