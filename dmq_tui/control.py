@@ -16,6 +16,7 @@ from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane, TablePane
 from dmq_tui.panes.tail import TailPane
 from dmq_tui.screens.confirm import ConfirmScreen
 from dmq_tui.screens.details import DetailsScreen, Subject, SubjectKind
+from dmq_tui.screens.help import HelpScreen
 from dmq_tui.screens.message import MessageScreen
 from dmq_tui.screens.publish import PublishScreen
 from dmq_tui.themes import other_theme
@@ -61,6 +62,7 @@ class Control:
             "load": self._load,
             "undo": self._undo,
             "palette": self._palette,
+            "help": self._help,
             "theme": self._theme,
             "back": self._back,
             "quit": lambda: screen.app.exit(),
@@ -72,6 +74,9 @@ class Control:
             self._ask(command)
         else:
             self._deeds[command.id]()
+
+    def _help(self) -> None:
+        self._screen.app.push_screen(HelpScreen(self._screen.situation))
 
     def _palette(self) -> None:
         self._screen.app.push_screen(palette())

@@ -23,6 +23,7 @@ class Tone(StrEnum):
     PLAIN = "plain"
     STRONG = "strong"
     QUIET = "quiet"
+    FAINT = "faint"
     GOOD = "good"
     WARN = "warn"
     BAD = "bad"

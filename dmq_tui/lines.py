@@ -150,17 +150,19 @@ def tabs(current: PaneId) -> tuple[tuple[PaneId, Cell], ...]:
     )
 
 
-def tail_line(message: SeenMessage, width: int) -> Line:
-    """A message that passed: when, whether again, from where with which key, and its body on one line."""
-    path = f"{name(message.exchange)} → {visible(message.routing_key) or '(no key)'}"
+def tail_line(message: SeenMessage, width: int, *, exchange: bool = True) -> Line:
+    """A message that passed: when, whether again, from which `exchange` (unless that is plain), key, queue and body."""
+    path = visible(message.routing_key) or "(no key)"
+    if exchange:
+        path = f"{name(message.exchange)} → {path}"
     if message.queue:
         path += f" ⇒ {visible(message.queue)}"
     room = max(12, min(cell_len(path), (width - 16) // 2))
     again = Cell("↻ ", Tone.WARN) if message.redelivered else Cell("  ")
-    line = [Cell(f"{clock(message.at)} ", Tone.QUIET), again, Cell(fit(path, room)), Cell("  ")]
+    line = [Cell(f"{clock(message.at)} ", Tone.QUIET), again, Cell(fit(path, room), Tone.STRONG), Cell("  ")]
     if message.size > len(message.body):
         line.append(Cell(f"[{size(message.size)}] ", Tone.QUIET))
-    line.append(Cell(visible_body(message.body) or "(empty)", Tone.STRONG if message.body else Tone.QUIET))
+    line.append(Cell(visible_body(message.body)) if message.body else Cell("(empty)", Tone.QUIET))
     return tuple(line)
 
 

@@ -202,7 +202,7 @@ def _memory_cell(node: NodeView) -> Cell:
 def _memory_history(node: NodeView) -> Cell:
     if _memory(node) is None:
         return Cell("")
-    return Cell(spark(tuple(float(b) for b in node.memory_history), 8), Tone.QUIET)
+    return Cell(spark(tuple(float(b) for b in node.memory_history), 8), Tone.FAINT)
 
 
 def _disk_cell(node: NodeView) -> Cell:
@@ -337,7 +337,7 @@ QUEUE_COLUMNS: tuple[Column[QueueRow], ...] = (
         "",
         8,
         7,
-        lambda r: Cell(spark(r.view.history, 8), Tone.QUIET),
+        lambda r: Cell(spark(r.view.history, 8), Tone.FAINT),
         lambda r: r.view.figures.publish_rate,
     ),
 )

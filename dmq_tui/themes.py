@@ -17,7 +17,13 @@ DARK = Theme(
     warning="#f2c14e",
     error="#ff6b74",
     dark=True,
-    variables={"quiet": "#8896a5", "edge": "#3a4653", "cursor": "#27435c", "cursor-idle": "#202a35"},
+    variables={
+        "quiet": "#8896a5",
+        "faint": "#526170",
+        "edge": "#3a4653",
+        "cursor": "#27435c",
+        "cursor-idle": "#202a35",
+    },
 )
 LIGHT = Theme(
     name="dmq-light",
@@ -32,7 +38,13 @@ LIGHT = Theme(
     warning="#855300",
     error="#b01627",
     dark=False,
-    variables={"quiet": "#5b6670", "edge": "#b9beb9", "cursor": "#cfe3f5", "cursor-idle": "#e6e9e6"},
+    variables={
+        "quiet": "#5b6670",
+        "faint": "#9aa39d",
+        "edge": "#b9beb9",
+        "cursor": "#cfe3f5",
+        "cursor-idle": "#e6e9e6",
+    },
 )
 THEMES = (DARK, LIGHT)
 

@@ -13,7 +13,7 @@ from dmq_core.messaging.messages import SeenMessage
 from dmq_core.session import TailSource, TailStatus
 from dmq_core.text import visible, visible_body
 from dmq_tui.commands import PaneId
-from dmq_tui.format import count, name
+from dmq_tui.format import Line, count, name
 from dmq_tui.lines import tail_line
 from dmq_tui.panes.pane import FilteredPane
 from dmq_tui.widgets.log import LogView
@@ -34,7 +34,7 @@ class TailPane(FilteredPane):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_view: LogView[SeenMessage] = LogView(tail_line, lesson=_IDLE, limit=_KEPT)
+        self.log_view: LogView[SeenMessage] = LogView(self._line, lesson=_IDLE, limit=_KEPT)
         self._all: deque[SeenMessage] = deque(maxlen=_KEPT)
         self._source: TailSource | None = None
         self._status: TailStatus | None = None
@@ -112,6 +112,10 @@ class TailPane(FilteredPane):
         """Tells how many messages wait below."""
         event.stop()
         self.border_subtitle = Content(f"{count(event.count)} new below · End") if event.count else None
+
+    def _line(self, message: SeenMessage, width: int) -> Line:
+        known = self._source is not None and self._source.exchange == message.exchange
+        return tail_line(message, width, exchange=not known)
 
     def _describe(self) -> None:
         if self._source is None:

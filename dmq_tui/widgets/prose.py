@@ -14,6 +14,7 @@ _STYLES = {
     Tone.PLAIN: "",
     Tone.STRONG: "bold",
     Tone.QUIET: "$quiet",
+    Tone.FAINT: "$faint",
     Tone.GOOD: "$success",
     Tone.WARN: "$warning",
     Tone.BAD: "bold $error",

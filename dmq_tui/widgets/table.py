@@ -22,7 +22,7 @@ from dmq_tui.widgets.paint import TONE_CLASSES, strip_of, tone_style
 T = TypeVar("T")
 _HEADER = 1
 _GUTTER = 1
-_WIDEST_WISH = 40
+_WIDEST_WISH = 24
 
 
 class KeyedTable(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
