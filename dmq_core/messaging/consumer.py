@@ -20,7 +20,8 @@ from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Private
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
     from dmq_core.messaging.connection import Connection
-    from dmq_core.messaging.transport import Channel, CloseReason
+    from dmq_core.messaging.reasons import CloseReason
+    from dmq_core.messaging.transport import Channel
 
 FLUSH_AT = 50
 FLUSH_S = 0.005

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from dmq_core.cluster.base import NodeEndpoint
 from dmq_core.errors import BadInput
+from dmq_core.text import visible
 
 PENALTY_S = 10.0
 FIRST_PAUSE_S = 0.1
@@ -16,6 +17,12 @@ LONGEST_PAUSE_S = 2.0
 def label(endpoint: NodeEndpoint) -> str:
     """`host:port`."""
     return f"{endpoint.host}:{endpoint.amqp_port}"
+
+
+def describe(endpoint: NodeEndpoint) -> str:
+    """`host:port`, and the virtual host if it is not `/`."""
+    where = label(endpoint)
+    return where if endpoint.virtual_host == "/" else f"{where} ({visible(endpoint.virtual_host)})"
 
 
 class Dialer:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
     from dmq_core.messaging.connection import Connection
     from dmq_core.messaging.frames import Content
-    from dmq_core.messaging.transport import Channel, CloseReason, Prepared
+    from dmq_core.messaging.reasons import CloseReason
+    from dmq_core.messaging.transport import Channel, Prepared
 
 ID_HEADER = "x-dmq-id"
 BATCH = 200

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Protocol
 
 import pika
@@ -24,11 +23,11 @@ from pika.adapters.utils.nbio_interface import AbstractStreamProtocol, AbstractS
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
 from dmq_core import __version__
-from dmq_core.cluster.base import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import AccessDenied, BadInput, DmqError, MessagingFailed, NotReachable
-from dmq_core.messaging.dialing import label
+from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.messaging.frames import FrameReader, FrameSink
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
+from dmq_core.messaging.reasons import CloseReason, Cure
+from dmq_core.messaging.tls import tls_context
 from dmq_core.messaging.topology import Arguments, Binding, Entity, Exchange, Queue, QueueDepth
 from dmq_core.text import visible
 
@@ -36,33 +35,6 @@ STACK_TIMEOUT_S = 3.0
 HEARTBEAT_S = 10
 TCP_USER_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_S = 1.0
-
-
-class Cure(StrEnum):
-    """What a close asks for: connect again, or give up because trying again cannot help."""
-
-    RECOVER = "recover"
-    GIVE_UP = "give up"
-
-
-@dataclass(frozen=True, slots=True)
-class CloseReason:
-    """Why a connection or channel closed; `code` is AMQP's where the broker gave one."""
-
-    cure: Cure
-    text: str
-    code: int | None = None
-    denied: bool = False
-
-    def error(self, subject: str) -> DmqError:
-        """The reason as the error to raise about `subject`."""
-        if self.denied:
-            return AccessDenied(f"{subject}: {self.text}", "Check user, password, virtual host and permissions.")
-        if self.cure is Cure.GIVE_UP:
-            return MessagingFailed(f"{subject}: {self.text}")
-        return NotReachable(
-            f"{subject}: {self.text}", "Check that a node runs there and that the port is its AMQP port."
-        )
 
 
 class Loop:
@@ -591,23 +563,3 @@ def _parameters(endpoint: NodeEndpoint, credentials: Credentials, name: str) -> 
         tcp_options=options,
         client_properties={"connection_name": name, "product": "dmq", "version": __version__, "process": os.getpid()},
     )
-
-
-def tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """The TLS context of those settings; `BadInput` if a file cannot be read or used."""
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        if tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except OSError as error:
-        raise BadInput(f"the TLS files cannot be used: {error}", "Check the CA, certificate and key files.") from error
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def describe(endpoint: NodeEndpoint) -> str:
-    """`host:port`, and the virtual host if it is not `/`."""
-    where = label(endpoint)
-    return where if endpoint.virtual_host == "/" else f"{where} ({visible(endpoint.virtual_host)})"

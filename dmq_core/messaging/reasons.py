@@ -1,0 +1,35 @@
+"""Why a connection or channel closed, and what that asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dmq_core.errors import AccessDenied, DmqError, MessagingFailed, NotReachable
+
+
+class Cure(StrEnum):
+    """What a close asks for: connect again, or give up because trying again cannot help."""
+
+    RECOVER = "recover"
+    GIVE_UP = "give up"
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReason:
+    """Why a connection or channel closed; `code` is AMQP's where the broker gave one."""
+
+    cure: Cure
+    text: str
+    code: int | None = None
+    denied: bool = False
+
+    def error(self, subject: str) -> DmqError:
+        """The reason as the error to raise about `subject`."""
+        if self.denied:
+            return AccessDenied(f"{subject}: {self.text}", "Check user, password, virtual host and permissions.")
+        if self.cure is Cure.GIVE_UP:
+            return MessagingFailed(f"{subject}: {self.text}")
+        return NotReachable(
+            f"{subject}: {self.text}", "Check that a node runs there and that the port is its AMQP port."
+        )

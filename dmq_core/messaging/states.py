@@ -1,0 +1,74 @@
+"""What a connection is doing, and what it asks of those who use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.errors import DmqError
+
+if TYPE_CHECKING:
+    from dmq_core.messaging.reasons import CloseReason
+    from dmq_core.messaging.transport import Channel
+
+
+class ConnectionState(StrEnum):
+    """What a connection is doing."""
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    OPEN = "open"
+    BLOCKED = "blocked"
+    RECOVERING = "recovering"
+    CLOSING = "closing"
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
+LIVE_STATES = frozenset({ConnectionState.OPEN, ConnectionState.BLOCKED})
+FINAL_STATES = frozenset({ConnectionState.CLOSED, ConnectionState.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatus:
+    """What a connection is doing since `at` (epoch seconds), where (None: nowhere), and what last went wrong.
+
+    `epoch` counts how often it was opened.
+    """
+
+    state: ConnectionState
+    at: float
+    endpoint: NodeEndpoint | None = None
+    epoch: int = 0
+    problem: str = ""
+    broker_version: str = ""
+
+
+class ChannelUser(Protocol):
+    """Somebody who needs a channel. Everything is called on the connection's I/O thread and must not block."""
+
+    def channel_opened(self, channel: Channel, endpoint: NodeEndpoint) -> None:
+        """A fresh channel; it replaces every earlier one."""
+        ...
+
+    def channel_lost(self, reason: CloseReason) -> None:
+        """The channel is gone; another follows unless the user detaches."""
+        ...
+
+    def flow_changed(self, blocked: bool) -> None:
+        """The broker began or ceased to block publishers."""
+        ...
+
+    def overdue(self, now: float) -> str:
+        """Asked every quarter second: why the node must be left (empty: it need not be)."""
+        ...
+
+    def awaits_reply(self) -> bool:
+        """Whether the broker owes this user an answer, so that silence is a bad sign."""
+        ...
+
+    def ended(self, error: DmqError | None) -> None:
+        """No channel will come any more: the connection was closed, or failed with `error`."""
+        ...

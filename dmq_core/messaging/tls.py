@@ -1,0 +1,22 @@
+"""The TLS context of a connection."""
+
+from __future__ import annotations
+
+import ssl
+
+from dmq_core.cluster.base import TlsSettings
+from dmq_core.errors import BadInput
+
+
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """The TLS context of those settings; `BadInput` if a file cannot be read or used."""
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:
+        raise BadInput(f"the TLS files cannot be used: {error}", "Check the CA, certificate and key files.") from error
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
