@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from enum import StrEnum
 
 from dmq_core.cluster.base import Progress, ProgressListener, silent
 from dmq_core.cluster.blueprint import Version
+from dmq_core.cluster.docker_errors import errno_in
 from dmq_core.cluster.installation import find_installation, search_path
 from dmq_core.errors import BackendUnavailable, TimedOut
 from dmq_core.resources import cluster_folder
@@ -229,7 +231,24 @@ def _answers(host: str, port: int) -> bool:
 
 
 def _docker_state() -> tuple[DockerState, str]:
-    return DockerState.ABSENT, ""
+    from dmq_core.cluster.docker_engine import connect
+
+    try:
+        engine = connect()
+    except BackendUnavailable as error:
+        return _why_not(error), error.what
+    try:
+        return DockerState.ANSWERS, f"at {engine.address}"
+    finally:
+        engine.close()
+
+
+def _why_not(error: BackendUnavailable) -> DockerState:
+    cause = errno_in(error)
+    if cause == errno.EACCES:
+        return DockerState.NOT_PERMITTED
+    installed = any(shutil.which(name, path=search_path()) for name in ("docker", "dockerd"))
+    return DockerState.NOT_RUNNING if installed or cause not in (errno.ENOENT, None) else DockerState.ABSENT
 
 
 def _docker_advice(docker: DockerState) -> tuple[str, ...]:

@@ -58,6 +58,10 @@ class TlsSettings:
     verify: bool = True
 
 
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 @dataclass(frozen=True, slots=True)
 class NodeEndpoint:
     """Where clients reach one node. A port of None: not known or not offered. `tls` of None: plain text."""
@@ -71,13 +75,14 @@ class NodeEndpoint:
     @property
     def amqp_url(self) -> str | None:
         """`amqp://host:port` without credentials."""
-        return None if self.amqp_port is None else f"{'amqps' if self.tls else 'amqp'}://{self.host}:{self.amqp_port}"
+        scheme = "amqps" if self.tls else "amqp"
+        return None if self.amqp_port is None else f"{scheme}://{_bracketed(self.host)}:{self.amqp_port}"
 
     @property
     def management_url(self) -> str | None:
         """`http://host:port` without credentials."""
         scheme = "https" if self.tls else "http"
-        return None if self.management_port is None else f"{scheme}://{self.host}:{self.management_port}"
+        return None if self.management_port is None else f"{scheme}://{_bracketed(self.host)}:{self.management_port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmq_core.cluster.blueprint import Version, parse_version
+from dmq_core.errors import BadInput
+from dmq_core.text import visible
 
 _HOME = re.compile(r"rabbitmq_server-(\d+\.\d+\.\d+)")
+_ASKED = re.compile(r"\d{1,4}(?:\.\d{1,4}){0,2}")
 _ADMIN_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -32,6 +35,19 @@ class Installation:
     def ctl(self) -> Path:
         """RabbitMQ's own `rabbitmqctl`."""
         return self.scripts / "rabbitmqctl"
+
+
+def checked_version(text: str) -> str:
+    """`text` if it is a version or the beginning of one (`3.10`, `4`), else `BadInput`."""
+    if not _ASKED.fullmatch(text):
+        raise BadInput(f"{visible(text)!r} is no RabbitMQ version", "Give one like 4.3 or 3.10.")
+    return text
+
+
+def matches_version(version: Version, asked: str) -> bool:
+    """Whether `version` is the one asked for, which may leave its end open."""
+    wanted = [int(part) for part in asked.split(".")]
+    return [version.major, version.minor, version.patch][: len(wanted)] == wanted
 
 
 def search_path() -> str:

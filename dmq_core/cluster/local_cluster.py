@@ -23,8 +23,8 @@ from dmq_core.cluster.base import (
     ProgressListener,
     silent,
 )
-from dmq_core.cluster.blueprint import Version, checked_cluster_name, node_names, parse_version
-from dmq_core.cluster.installation import Installation, find_installation
+from dmq_core.cluster.blueprint import Version, checked_cluster_name, node_names
+from dmq_core.cluster.installation import Installation, checked_version, find_installation, matches_version
 from dmq_core.cluster.local_node import CLUSTER_MARK, NODE_MARK, NodePlace
 from dmq_core.cluster.local_state import (
     LocalState,
@@ -44,27 +44,32 @@ ACT_LIMIT_S = 60.0
 _STOP_LIMIT_S = 40.0
 _BOOT_LIMIT_S = 120.0
 _POLL_S = 0.2
+_SETTLED_S = 2.0
 _WATCH_S = 0.1
 _WATCH_SCANS_EVERY = 3
+_DEFAULT_NODES = 3
 _KHEPRI_ONLY = Version(4, 3)
 
 
 class LocalCluster:
     """The local cluster called `name`; its methods may be called from any thread.
 
-    `nodes`, `credentials` and `installation` say how to make it; of a cluster that is here already the first two are
-    read from its state file.
+    `nodes`, `rabbitmq` (a version such as `3.10`) and `credentials` say what to make; None leaves an existing cluster
+    as it was made, and a new one gets 3 nodes, the installed version and `guest`.
     """
 
     def __init__(
         self,
-        name: str = "dmq",
-        nodes: int = 3,
+        name: str,
+        *,
+        nodes: int | None = None,
+        rabbitmq: str | None = None,
         credentials: Credentials | None = None,
         installation: Installation | None = None,
     ) -> None:
         self._name = checked_cluster_name(name)
-        self._wanted = node_names(nodes)
+        self._asked_nodes = None if nodes is None else node_names(nodes)
+        self._asked_rabbitmq = None if rabbitmq is None else checked_version(rabbitmq)
         self._credentials = credentials
         self._given_installation = installation
         self._folder = clusters_folder() / name
@@ -101,10 +106,10 @@ class LocalCluster:
         return Credentials()
 
     @property
-    def rabbitmq(self) -> Version | None:
+    def rabbitmq(self) -> str | None:
         """The version that the cluster last started with; None if there is no cluster."""
         state = read_state(self._folder)
-        return None if state is None else parse_version(state.rabbitmq)
+        return None if state is None else state.rabbitmq
 
     def exists(self) -> bool:
         """Whether anything of this cluster is here, be it half made."""
@@ -118,8 +123,8 @@ class LocalCluster:
     def start(self, progress: ProgressListener = silent) -> None:
         """Makes the cluster if need be and starts it, within 180 s; returns when it is whole.
 
-        `NodeBootFailed` as soon as a node gives up. A cluster that this call made is removed again if it fails or is
-        interrupted; one that was here before is left to the next call.
+        `NodeBootFailed` as soon as a node gives up; its log can be read then. Interrupted, a call removes the cluster
+        that it made, and leaves one that was here before to the next call.
         """
         deadline = time.monotonic() + START_LIMIT_S
         installation = self._installation()
@@ -128,9 +133,11 @@ class LocalCluster:
             with locked(self._folder, START_LIMIT_S, make=True):
                 state = read_state(self._folder)
                 made = state is None
-                state = self._made(installation) if state is None else state
+                state = self._made(installation) if state is None else self._as_asked(state)
                 state = self._launched(state, installation, state.nodes_named(), progress)
             self._await_whole(state, installation, deadline, progress, again=not made)
+        except (NodeBootFailed, TimedOut):
+            raise
         except BaseException:
             if made:
                 with contextlib.suppress(ClusterFailed, TimedOut):
@@ -240,23 +247,34 @@ class LocalCluster:
         return found
 
     def _installation(self) -> Installation:
-        if not processes.supported():
-            raise BackendUnavailable("local clusters need Linux 5.3 or newer", "Use Docker on this system.")
         found = self._given_installation or find_installation()
-        if found is None:
-            raise BackendUnavailable(
-                "rabbitmq-server is not installed", "'dmq start --install' gets it, or start a Docker engine."
+        reason = local_unavailable(found)
+        if found is None or reason is not None:
+            raise BackendUnavailable(reason or "", "'dmq start --install' gets RabbitMQ with apt, or start Docker.")
+        if self._asked_rabbitmq is not None and not matches_version(found.version, self._asked_rabbitmq):
+            raise BadInput(
+                f"this machine has RabbitMQ {found.version}, not {self._asked_rabbitmq}",
+                "Leave out --rabbitmq, install that version, or use --backend docker.",
             )
         return found
 
     # --- making and starting ---
+
+    def _as_asked(self, state: LocalState) -> LocalState:
+        if self._asked_nodes not in (None, state.nodes_named()):
+            raise BadInput(
+                f"the cluster {self._name} was made with {len(state.nodes)} nodes",
+                "Start it without that option, destroy it first, or choose another --cluster.",
+            )
+        return state
 
     def _made(self, installation: Installation) -> LocalState:
         """A new state, after clearing what a call that was killed may have left."""
         self._kill_rest()
         with locked(self._folder.parent, ACT_LIMIT_S, make=True):
             credentials = self._credentials or Credentials()
-            state = choose_state(self._name, self._wanted, str(installation.version), credentials, self._folder)
+            nodes = self._asked_nodes or node_names(_DEFAULT_NODES)
+            state = choose_state(self._name, nodes, str(installation.version), credentials, self._folder)
             write_state(self._folder, state)
         return state
 
@@ -410,25 +428,33 @@ class LocalCluster:
             raise BadInput(f"{name} does not run, so it is not paused", f"'dmq node start {name}' starts it.")
         processes.send(process, signal.SIGCONT)
         installation = self._installation()
-        if installation.version < _KHEPRI_ONLY and not self._rejoined(state, place, min(6.0, ACT_LIMIT_S)):
+        if installation.version < _KHEPRI_ONLY and not self._rejoined(state, place, deadline - ACT_LIMIT_S / 2):
             text = f"{name} was frozen for so long that the others gave it up; its RabbitMQ is stopped and started"
             progress(Progress(text, name))
             local_node.control(place, state, installation, "stop_app", limit_s=deadline - time.monotonic())
             local_node.control(place, state, installation, "start_app", limit_s=max(5.0, deadline - time.monotonic()))
         self._await_node(state, place, deadline)
 
-    def _rejoined(self, state: LocalState, place: NodePlace, limit_s: float) -> bool:
-        """Whether the node and the others see each other for a second on end, within `limit_s`."""
-        deadline = time.monotonic() + limit_s
-        since: float | None = None
-        while time.monotonic() < deadline:
-            joined = self._joined(state, place) and not readiness.partitioned(place.endpoint, self.credentials)
-            now = time.monotonic()
-            since = (since or now) if joined else None
-            if since is not None and now - since >= 1.0:
-                return True
+    def _rejoined(self, state: LocalState, place: NodePlace, deadline: float) -> bool:
+        """Whether the node comes back to the others by itself; False once it serves and still stays apart."""
+        good_since = bad_since = 0.0
+        while (now := time.monotonic()) < deadline:
+            if place.node.amqp_port not in processes.listening_ports():
+                good_since = bad_since = 0.0
+            elif self._joined(state, place) and not self._partitioned(state):
+                good_since, bad_since = good_since or now, 0.0
+                if now - good_since >= _SETTLED_S:
+                    return True
+            else:
+                good_since, bad_since = 0.0, bad_since or now
+                if now - bad_since >= _SETTLED_S:
+                    return False
             time.sleep(_POLL_S)
         return False
+
+    def _partitioned(self, state: LocalState) -> bool:
+        serving = [i.endpoint for i in self._look(state) if i.state is NodeState.RUNNING]
+        return any(readiness.side_by_side(lambda e: readiness.partitioned(e, self.credentials), serving))
 
     def _joined(self, state: LocalState, place: NodePlace) -> bool:
         """Whether the node serves, and it and every other node that serves see each other."""
@@ -486,6 +512,13 @@ class LocalCluster:
         left = processes.kill_all(CLUSTER_MARK, str(self._folder))
         if left:
             raise ClusterFailed(f"process {left[0].pid} of {self._name} did not end", "End it by hand and try again.")
+
+
+def local_unavailable(installation: Installation | None = None) -> str | None:
+    """None if local clusters can run here, else why not, in a line."""
+    if not processes.supported():
+        return "local clusters need Linux 5.3 or newer"
+    return None if installation or find_installation() else "rabbitmq-server is not installed"
 
 
 def _judge(process: OwnProcess | None, place: NodePlace, listening: frozenset[int], *, served: bool) -> NodeState:
