@@ -68,7 +68,7 @@ class Recovery:
         self._closing = False
 
     def call(self, callback: Callable[[], None]) -> bool:
-        """Has the thread call `callback`; False if it has ended. From any thread, like `run`; all else is the thread's own."""
+        """Has the thread call `callback`; False if it has ended. The one method for other threads."""
         return self._loop.call_soon(callback)
 
     def run(self) -> None:
