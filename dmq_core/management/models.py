@@ -44,7 +44,10 @@ class NodeFigures:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeFigures:
-    """`/api/exchanges`: one exchange; rates in messages a second. The default exchange's name is empty."""
+    """`/api/exchanges`: one exchange; rates in messages a second. The default exchange's name is empty.
+
+    `published_in` and `published_out` count messages since the statistics of the node began.
+    """
 
     vhost: str
     name: str
@@ -56,6 +59,8 @@ class ExchangeFigures:
     policy: str | None = None
     publish_in_rate: float | None = None
     publish_out_rate: float | None = None
+    published_in: int | None = None
+    published_out: int | None = None
 
     @property
     def key(self) -> EntityKey:
@@ -68,6 +73,7 @@ class QueueFigures:
     """`/api/queues`: one queue; depths in messages, rates in messages a second.
 
     `leader`, `members` and `online` are Erlang node names; a classic queue is led by the node that it lives on.
+    `published`, `delivered`, `acked` and `redelivered` count messages since the statistics of its node began.
     """
 
     vhost: str
@@ -90,6 +96,10 @@ class QueueFigures:
     deliver_rate: float | None = None
     ack_rate: float | None = None
     redeliver_rate: float | None = None
+    published: int | None = None
+    delivered: int | None = None
+    acked: int | None = None
+    redelivered: int | None = None
 
     @property
     def key(self) -> EntityKey:
@@ -130,6 +140,50 @@ class ConnectionFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsumerFigures:
+    """`/api/consumers`: one consumer; `node` is the Erlang name of the node that its channel is on."""
+
+    vhost: str
+    queue: str
+    tag: str
+    connection: str | None = None
+    node: str | None = None
+    user: str | None = None
+    prefetch: int | None = None
+    acknowledges: bool | None = None
+    exclusive: bool | None = None
+    active: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFigures:
+    """`/api/channels`: one channel; `node` is an Erlang name, rates in messages a second."""
+
+    name: str
+    connection: str | None = None
+    node: str | None = None
+    vhost: str | None = None
+    user: str | None = None
+    number: int | None = None
+    state: str | None = None
+    consumers: int | None = None
+    prefetch: int | None = None
+    unacked: int | None = None
+    unconfirmed: int | None = None
+    confirms: bool | None = None
+    publish_rate: float | None = None
+    deliver_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`/api/whoami`: the user that asks, with its tags."""
+
+    name: str
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Alarm:
     """A resource alarm (`memory` or `disk`) that a node holds; it blocks every publisher of the cluster."""
 
@@ -139,7 +193,10 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`/api/overview`: the cluster as a whole, seen by the node (Erlang name) that answered."""
+    """`/api/overview`: the cluster as a whole, seen by the node (Erlang name) that answered.
+
+    `published` and `delivered` count messages since the statistics of the nodes began.
+    """
 
     cluster_name: str
     node: str
@@ -154,6 +211,8 @@ class Overview:
     unacked: int | None = None
     publish_rate: float | None = None
     deliver_rate: float | None = None
+    published: int | None = None
+    delivered: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,164 @@
+"""The broker's own news over AMQP: its log exchange and event exchange, from whichever node lives."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.observe.news import (
+    EVENT_EXCHANGE,
+    EVENT_KEYS,
+    LOG_EXCHANGE,
+    LOG_KEYS,
+    News,
+    news_of_event,
+    news_of_log,
+)
+from dmq_core.observe.picture import EVENT_SOURCE, LOG_SOURCE
+from dmq_core.observe.snapshot import SourceStatus
+
+if TYPE_CHECKING:
+    from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.consumer import Consumer, Delivery
+
+CONNECTION_NAME = "dmq observe"
+GIVE_UP_S = 60.0
+_PREFETCH = 500
+_ABSENT = "no exchange '"
+
+
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    source: str
+    exchange: str
+    keys: tuple[str, ...]
+    queue_prefix: str
+    advice: str
+
+
+_FEEDS = (
+    _Feed(LOG_SOURCE, LOG_EXCHANGE, LOG_KEYS, "dmq.observe.log", "log.exchange is not switched on"),
+    _Feed(
+        EVENT_SOURCE,
+        EVENT_EXCHANGE,
+        EVENT_KEYS,
+        "dmq.observe.event",
+        "the plugin rabbitmq_event_exchange is not enabled",
+    ),
+)
+
+
+class Feeds:
+    """Listens to a cluster's log and event exchange through one exclusive queue each, and moves on when a node dies.
+
+    `on_news` is called on threads of the consumers and must not block.
+    """
+
+    def __init__(self, credentials: Credentials, on_news: Callable[[News], None]) -> None:
+        self._credentials = credentials
+        self._on_news = on_news
+        self._lock = threading.Lock()
+        self._endpoints: tuple[NodeEndpoint, ...] = ()
+        self._preferred: tuple[NodeEndpoint, ...] = ()
+        self._connection: Connection | None = None
+        self._consumers: dict[str, Consumer] = {}
+        self._heard_at: dict[str, float] = {}
+        self._given_up: dict[str, float] = {}
+        self._closed = False
+
+    def use(self, endpoints: Sequence[NodeEndpoint], preferred: Sequence[NodeEndpoint]) -> None:
+        """Listens at one of `endpoints`, at one of `preferred` if it can; returns without waiting.
+
+        If it listens at one that is not preferred any more, it moves.
+        """
+        reachable = tuple(replace(e, virtual_host="/") for e in endpoints if e.amqp_port is not None)
+        with self._lock:
+            self._preferred = tuple(replace(e, virtual_host="/") for e in preferred if e.amqp_port is not None)
+            if self._closed:
+                return
+            if reachable != self._endpoints:
+                old, self._connection, self._consumers = self._connection, None, {}
+                self._endpoints = reachable
+                if old is not None:
+                    threading.Thread(target=old.close, name="close feeds", daemon=True).start()
+            if self._connection is None:
+                # Nobody is dialled before there is a node that may answer.
+                if self._preferred:
+                    self._connect()
+                return
+            connection, at = self._connection, self._connection.status.endpoint
+        if at is not None and self._preferred and at not in self._preferred:
+            connection.leave(at, "its node does not run")
+
+    def statuses(self) -> tuple[SourceStatus, ...]:
+        """How each feed does now, without waiting; one that listens is heard, though nothing may be said.
+
+        A feed that the broker does not offer is given up for a minute, to spare its log.
+        """
+        with self._lock:
+            return tuple(self._status(feed) for feed in _FEEDS)
+
+    def close(self) -> None:
+        """Stops listening; may be called twice."""
+        with self._lock:
+            self._closed = True
+            connection, self._connection, self._consumers = self._connection, None, {}
+        if connection is not None:
+            connection.close()
+
+    def _connect(self) -> None:
+        from dmq_core.messaging.connection import Connection
+
+        self._connection = Connection(self._endpoints, self._credentials, CONNECTION_NAME, prefer=self._prefer)
+        for feed in _FEEDS:
+            self._listen(self._connection, feed)
+
+    def _listen(self, connection: Connection, feed: _Feed) -> None:
+        from dmq_core.messaging.consumer import Consumer
+        from dmq_core.messaging.topology import PrivateBinding, PrivateQueue
+
+        queue = PrivateQueue(feed.queue_prefix, tuple(PrivateBinding(feed.exchange, key) for key in feed.keys))
+        handler = self._hear_log if feed.source == LOG_SOURCE else self._hear_event
+        self._consumers[feed.source] = Consumer(connection, queue, handler, prefetch=_PREFETCH)
+
+    def _prefer(self) -> tuple[NodeEndpoint, ...]:
+        return self._preferred
+
+    def _hear_log(self, deliveries: tuple[Delivery, ...]) -> None:
+        for delivery in deliveries:
+            self._tell(news_of_log(delivery.body, delivery.properties.headers, delivery.at))
+            delivery.ack()
+
+    def _hear_event(self, deliveries: tuple[Delivery, ...]) -> None:
+        for delivery in deliveries:
+            self._tell(news_of_event(delivery.routing_key, delivery.properties.headers, delivery.at))
+            delivery.ack()
+
+    def _tell(self, news: News | None) -> None:
+        if news is not None and not self._closed:
+            self._on_news(news)
+
+    def _status(self, feed: _Feed) -> SourceStatus:
+        connection, consumer = self._connection, self._consumers.get(feed.source)
+        if connection is None:
+            return SourceStatus(feed.source, None, self._heard_at.get(feed.source), "no node to listen at")
+        if consumer is None:
+            if time.monotonic() < self._given_up.get(feed.source, 0.0):
+                return SourceStatus(feed.source, None, self._heard_at.get(feed.source), feed.advice)
+            self._listen(connection, feed)
+            return SourceStatus(feed.source, None, self._heard_at.get(feed.source), "connecting")
+        status = consumer.status
+        if not status.consuming and _ABSENT in status.problem:
+            self._given_up[feed.source] = time.monotonic() + GIVE_UP_S
+            del self._consumers[feed.source]
+            threading.Thread(target=consumer.stop, args=(1.0,), name="close feed", daemon=True).start()
+            return SourceStatus(feed.source, None, self._heard_at.get(feed.source), feed.advice)
+        if status.consuming:
+            self._heard_at[feed.source] = time.time()
+        url = None if status.endpoint is None else status.endpoint.amqp_url
+        problem = "" if status.consuming else status.problem or connection.status.problem or "connecting"
+        return SourceStatus(feed.source, url, self._heard_at.get(feed.source), problem)

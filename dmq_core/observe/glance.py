@@ -1,0 +1,42 @@
+"""One look at a cluster without feeds: for commands that ask once and end."""
+
+from __future__ import annotations
+
+import time
+
+from dmq_core.cluster.base import Cluster
+from dmq_core.errors import DmqError
+from dmq_core.management.client import ManagementClient, management_endpoints
+from dmq_core.observe.assemble import assemble
+from dmq_core.observe.figures import Figures, FiguresReader
+from dmq_core.observe.picture import MANAGEMENT, Picture, serves, with_figures, with_nodes, with_source
+from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
+
+CALL_LIMIT_S = 4.0
+
+
+def glance(cluster: Cluster) -> ClusterSnapshot:
+    """What is known of `cluster` now, in about a second and at most 15; raises only what `cluster.nodes` raises.
+
+    Where the management API does not answer, the states of nodes still come from the backend, and the source
+    `management` says why there are no figures.
+    """
+    asked_at = time.time()
+    nodes = cluster.nodes()
+    picture = with_nodes(Picture(cluster.name, cluster.backend), nodes, asked_at)
+    client = ManagementClient(
+        management_endpoints(n for n in nodes if serves(n.state)), cluster.credentials, timeout_s=CALL_LIMIT_S
+    )
+    try:
+        figures = FiguresReader(client).read()
+    except DmqError as error:
+        picture = with_source(picture, SourceStatus(MANAGEMENT, problem=error.what))
+    else:
+        picture = with_source(with_figures(picture, figures, {}, {}), _heard(figures))
+    finally:
+        client.close()
+    return assemble(picture, time.time())
+
+
+def _heard(figures: Figures) -> SourceStatus:
+    return SourceStatus(MANAGEMENT, figures.asked.url if figures.asked else None, figures.taken_at)

@@ -1,0 +1,232 @@
+"""A running observation: every source on a thread of its own, one thread that joins them and tells its listener."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dmq_core.cluster.base import Cluster, NodeChange, NodeInfo, NodeState
+from dmq_core.errors import DmqError
+from dmq_core.management.client import ManagementClient, management_endpoints
+from dmq_core.management.models import EntityKey
+from dmq_core.observe.assemble import assemble
+from dmq_core.observe.diff import Hints, diff
+from dmq_core.observe.feeds import Feeds
+from dmq_core.observe.figures import Figures, FiguresReader
+from dmq_core.observe.measure import Measuring
+from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, News, Stir
+from dmq_core.observe.picture import (
+    BACKEND_EVENTS,
+    MANAGEMENT,
+    Picture,
+    source_problem,
+    with_alarm,
+    with_change,
+    with_consumer,
+    with_figures,
+    with_leader,
+    with_nodes,
+    with_source,
+)
+from dmq_core.observe.poller import Poller
+from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
+from dmq_core.session import Observation
+
+TICK_S = 1.0
+# Snapshots are no closer together, and news makes the poller ask no more often.
+GAP_S = 0.08
+NEWS_POKE_S = 0.4
+WATCH_AGAIN_S = 1.0
+CLOSE_LIMIT_S = 1.8
+_PREFERRED = (NodeState.RUNNING, NodeState.DRAINING)
+_LOG = logging.getLogger("dmq.observe")
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The backend's list of nodes, and when it was asked."""
+
+    asked_at: float
+    nodes: tuple[NodeInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Silent:
+    """A source failed."""
+
+    source: str
+    error: DmqError
+
+
+_Word = NodeChange | News | Figures | _Listed | _Silent
+
+
+class ClusterObserver:
+    """Observes `cluster` until `close`; it runs from the moment it is made.
+
+    `listener` gets an `Observation` at least every second, whatever is down, and within a tenth of a second of
+    whatever a feed tells; always from the same thread, which waits for it to return.
+    """
+
+    def __init__(self, cluster: Cluster, listener: Callable[[Observation], None]) -> None:
+        self._cluster = cluster
+        self._listener = listener
+        self._inbox: queue.SimpleQueue[_Word] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._closing = threading.Lock()
+        self._picture = Picture(cluster.name, cluster.backend)
+        self._elections: dict[EntityKey, tuple[float, str, int]] = {}
+        self._last: ClusterSnapshot | None = None
+        self._poke_at: float | None = None
+        self._poked_at = 0.0
+        self._measuring = Measuring()
+        self._client = ManagementClient((), cluster.credentials)
+        self._reader = FiguresReader(self._client)
+        self._feeds = Feeds(cluster.credentials, self._inbox.put)
+        self._poller = Poller("poll management", self._reader.read, self._inbox.put, self._silent(MANAGEMENT))
+        self._roll_call = Poller("list nodes", self._list_nodes, self._inbox.put, self._silent(BACKEND_EVENTS))
+        self._watcher = threading.Thread(target=self._watch, name="watch nodes", daemon=True)
+        self._joiner = threading.Thread(target=self._run, name="join sources", daemon=True)
+        for thread in (self._joiner, self._watcher, self._roll_call):
+            thread.start()
+
+    def poke(self) -> None:
+        """Looks again now rather than at the next tick; does not wait."""
+        self._roll_call.poke()
+        self._poller.poke()
+
+    def close(self) -> None:
+        """Ends it within 2 s; may be called twice. The listener hears nothing after that."""
+        if not self._closing.acquire(blocking=False):
+            return
+        deadline = time.monotonic() + CLOSE_LIMIT_S
+        self._stop.set()
+        self._client.close()
+        closer = threading.Thread(target=self._feeds.close, name="close feeds", daemon=True)
+        closer.start()
+        for source in (self._poller, self._roll_call):
+            source.close(max(0.0, deadline - time.monotonic()))
+        for thread in (self._joiner, self._watcher, closer):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    # What the sources' threads do.
+
+    def _list_nodes(self) -> _Listed:
+        asked_at = time.time()
+        return _Listed(asked_at, self._cluster.nodes())
+
+    def _silent(self, source: str) -> Callable[[DmqError], None]:
+        return lambda error: self._inbox.put(_Silent(source, error))
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            try:
+                for change in self._cluster.watch(self._stop):
+                    self._inbox.put(change)
+            except DmqError as error:
+                self._inbox.put(_Silent(BACKEND_EVENTS, error))
+            self._stop.wait(WATCH_AGAIN_S)
+
+    # What the joining thread does.
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            words = self._await_words(due)
+            for word in words:
+                self._hear(word)
+            self._poke_if_due()
+            if words or time.monotonic() >= due:
+                self._tell()
+                due = time.monotonic() + TICK_S
+                self._stop.wait(GAP_S)
+
+    def _await_words(self, due: float) -> list[_Word]:
+        until = due if self._poke_at is None else min(due, self._poke_at)
+        words: list[_Word] = []
+        try:
+            words.append(self._inbox.get(timeout=max(0.001, until - time.monotonic())))
+            while True:
+                words.append(self._inbox.get_nowait())
+        except queue.Empty:
+            return words
+
+    def _hear(self, word: _Word) -> None:
+        match word:
+            case NodeChange():
+                self._picture = with_change(self._picture, word)
+                self._nodes_changed()
+                self.poke()
+            case _Listed():
+                self._listed(word)
+            case Figures():
+                self._counted(word)
+            case _Silent():
+                self._picture = source_problem(self._picture, word.source, word.error.what)
+            case LeaderNews() | ConsumerNews() | AlarmNews() | Stir():
+                self._news(word)
+
+    def _news(self, news: News) -> None:
+        match news:
+            case LeaderNews():
+                known = self._elections.get(news.queue)
+                if known is None or known[2] <= news.term:
+                    self._elections[news.queue] = (news.at, news.node, news.term)
+                self._picture = with_leader(self._picture, news)
+            case ConsumerNews():
+                self._picture = with_consumer(self._picture, news)
+            case AlarmNews():
+                self._picture = with_alarm(self._picture, news)
+            case Stir() if news.topology:
+                self._reader.topology_changed()
+        if self._poke_at is None:
+            self._poke_at = max(time.monotonic(), self._poked_at + NEWS_POKE_S)
+
+    def _listed(self, listed: _Listed) -> None:
+        before = self._picture.nodes
+        self._picture = with_nodes(self._picture, listed.nodes, listed.asked_at)
+        status = SourceStatus(BACKEND_EVENTS, None, time.time())
+        self._picture = with_source(self._picture, status)
+        if self._picture.nodes != before:
+            self._nodes_changed()
+            self._poller.poke()
+        self._poller.start()
+
+    def _nodes_changed(self) -> None:
+        nodes = self._picture.nodes
+        self._client.use(management_endpoints(nodes))
+        preferred = [n.endpoint for n in nodes if n.state in _PREFERRED]
+        self._feeds.use([n.endpoint for n in nodes], preferred)
+
+    def _counted(self, figures: Figures) -> None:
+        figures = self._measuring.measured(figures)
+        history = self._measuring.queue_history(figures.queues)
+        self._picture = with_figures(self._picture, figures, history, dict(self._measuring.memory_history))
+        url = None if figures.asked is None else figures.asked.url
+        self._picture = with_source(self._picture, SourceStatus(MANAGEMENT, url, figures.taken_at))
+        listed = {q.key for q in figures.queues}
+        self._elections = {k: e for k, e in self._elections.items() if k in listed or e[0] > figures.began_at}
+
+    def _poke_if_due(self) -> None:
+        now = time.monotonic()
+        if self._poke_at is not None and now >= self._poke_at:
+            self._poke_at, self._poked_at = None, now
+            self._poller.poke()
+
+    def _tell(self) -> None:
+        for status in self._feeds.statuses():
+            self._picture = with_source(self._picture, status)
+        snapshot = assemble(self._picture, time.time())
+        events = diff(self._last, snapshot, Hints(self._picture.since, self._elections))
+        self._last = snapshot
+        if self._stop.is_set():
+            return
+        try:
+            self._listener(Observation(snapshot, events))
+        except Exception:  # the listener is the caller's; its failure must not end the observation
+            _LOG.exception("a listener failed")
