@@ -94,7 +94,7 @@ class LogView(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
             self.follow()
             return
         self._cursor = max(0, self._cursor - gone)
-        self.scroll_to(y=self.scroll_offset.y - gone, animate=False)
+        self.scroll_to(y=self.scroll_offset.y - gone, animate=False, force=True)
         self._set_below(self._below + len(new))
         self.refresh()
 

@@ -91,7 +91,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True, inherit_bindings=False)
         self._cursor = min(self._index.get(before, line), last) if before is not None else 0
         self._resize()
         if self._cursor != line:
-            self.scroll_to(y=self._cursor - on_screen, animate=False)
+            self.scroll_to(y=self._cursor - on_screen, animate=False, force=True)
         self._reveal()
         self.refresh()
         if self.cursor_key != before:
