@@ -1,0 +1,77 @@
+"""What tests do as clients of a broker, with plain pika, so that they do not rest on the code they test."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+
+from dmq_core.cluster.base import Cluster, Credentials, NodeEndpoint, NodeInfo
+
+ClusterMaker = Callable[..., Cluster]
+
+
+def node(cluster: Cluster, name: str) -> NodeInfo:
+    """The node called `name`, as the backend tells it now."""
+    return next(n for n in cluster.nodes() if n.name == name)
+
+
+def connect(endpoint: NodeEndpoint, credentials: Credentials | None = None) -> pika.BlockingConnection:
+    """An open connection to one node."""
+    user = credentials or Credentials()
+    return pika.BlockingConnection(
+        pika.ConnectionParameters(
+            endpoint.host,
+            endpoint.amqp_port,
+            credentials=pika.PlainCredentials(user.username, user.password),
+            blocked_connection_timeout=10,
+            socket_timeout=5,
+            stack_timeout=10,
+        )
+    )
+
+
+@contextlib.contextmanager
+def channel(endpoint: NodeEndpoint, credentials: Credentials | None = None) -> Iterator[BlockingChannel]:
+    """A channel on a connection of its own."""
+    connection = connect(endpoint, credentials)
+    try:
+        yield connection.channel()
+    finally:
+        with contextlib.suppress(pika.exceptions.AMQPError):
+            connection.close()
+
+
+def publish(endpoint: NodeEndpoint, queue: str, bodies: Iterable[str], kind: str = "quorum") -> None:
+    """Declares a durable queue and publishes persistent messages into it, each confirmed."""
+    with channel(endpoint) as ch:
+        ch.queue_declare(queue, durable=True, arguments={"x-queue-type": kind})
+        ch.confirm_delivery()
+        for body in bodies:
+            ch.basic_publish("", queue, body.encode(), pika.BasicProperties(delivery_mode=2), mandatory=True)
+
+
+def drain(endpoint: NodeEndpoint, queue: str, count: int, limit_s: float = 20.0) -> list[str]:
+    """Takes `count` messages, or those that come within `limit_s`, and deletes the queue."""
+    taken: list[str] = []
+    deadline = time.monotonic() + limit_s
+    with channel(endpoint) as ch:
+        while len(taken) < count and time.monotonic() < deadline:
+            method, _, body = ch.basic_get(queue, auto_ack=True)
+            if method is None:
+                time.sleep(0.05)
+            else:
+                taken.append(body.decode())
+        ch.queue_delete(queue)
+    return taken
+
+
+def await_until(condition: Callable[[], bool], limit_s: float, what: str) -> None:
+    """Returns when `condition` holds; fails with `what` if it does not within `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
+        time.sleep(0.05)

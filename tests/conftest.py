@@ -1,0 +1,144 @@
+"""Real clusters for the tests: made once, handed to each test healthy and whole, and removed at the end.
+
+`DMQ_TEST_RABBITMQ` chooses the RabbitMQ version of the clusters in Docker (default: what `dmq start` takes).
+All state of a test run is kept in a folder of its own, so that clusters of this user are neither seen nor touched.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from clients import ClusterMaker
+
+from dmq_core.cluster.base import Backend, Cluster, Credentials
+from dmq_core.cluster.docker_cluster import DockerCluster
+from dmq_core.cluster.docker_engine import docker_available
+from dmq_core.cluster.installation import find_installation
+from dmq_core.cluster.local_cluster import LocalCluster
+from dmq_core.errors import DmqError
+
+pytest_plugins = ["backend_count"]
+
+ON_DOCKER = pytest.param(Backend.DOCKER, marks=(pytest.mark.real, pytest.mark.docker), id="docker")
+ON_LOCAL = pytest.param(Backend.LOCAL, marks=(pytest.mark.real, pytest.mark.local), id="local")
+
+
+def cluster_name() -> str:
+    """A name that no other cluster on this machine has."""
+    return f"test-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def why_not(backend: Backend) -> str | None:
+    """None if clusters of `backend` can be made here, else the reason to skip with."""
+    if backend is Backend.DOCKER:
+        reason = docker_available()
+        return None if reason is None else f"Docker is missing: {reason}"
+    return None if find_installation() else "rabbitmq-server is not installed (apt-get install rabbitmq-server)"
+
+
+def build(backend: Backend, name: str, nodes: int = 3, credentials: Credentials | None = None) -> Cluster:
+    """A cluster that exists once it is started."""
+    if backend is Backend.DOCKER:
+        version = os.environ.get("DMQ_TEST_RABBITMQ")
+        return DockerCluster(name, nodes=nodes, rabbitmq=version, credentials=credentials)
+    return LocalCluster(name, nodes=nodes, credentials=credentials)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder in which this run, and every `dmq` that it starts, keeps state."""
+    folder = tmp_path_factory.mktemp("state")
+    before = os.environ.get("DMQ_STATE_DIR")
+    os.environ["DMQ_STATE_DIR"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["DMQ_STATE_DIR"]
+    else:
+        os.environ["DMQ_STATE_DIR"] = before
+
+
+@pytest.fixture(scope="session")
+def _clusters(own_state_folder: Path) -> Iterator[dict[Backend, Cluster]]:
+    made: dict[Backend, Cluster] = {}
+    yield made
+    for cluster in made.values():
+        cluster.destroy()
+
+
+@pytest.fixture(scope="session")
+def cluster_on(_clusters: dict[Backend, Cluster]) -> Callable[[Backend], Cluster]:
+    """Gives the run's cluster of three nodes on a backend, whole whatever the last test did; skips where it cannot."""
+
+    def get(backend: Backend) -> Cluster:
+        reason = why_not(backend)
+        if reason is not None:
+            pytest.skip(reason)
+        if backend not in _clusters:
+            _clusters[backend] = build(backend, cluster_name())
+        cluster = _clusters[backend]
+        try:
+            cluster.start()
+        except DmqError:
+            # Beyond repair: the next test must not suffer for the last one.
+            cluster.destroy()
+            cluster.start()
+        return cluster
+
+    return get
+
+
+@pytest.fixture
+def docker_cluster(cluster_on: Callable[[Backend], Cluster]) -> Cluster:
+    """A whole cluster of three nodes in Docker; mark its tests `real` and `docker`."""
+    return cluster_on(Backend.DOCKER)
+
+
+@pytest.fixture
+def local_cluster(cluster_on: Callable[[Backend], Cluster]) -> Cluster:
+    """A whole cluster of three local processes; mark its tests `real` and `local`."""
+    return cluster_on(Backend.LOCAL)
+
+
+@pytest.fixture(params=[ON_DOCKER, ON_LOCAL])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each backend that runs nodes; a test that uses it is marked for it."""
+    chosen: Backend = request.param
+    return chosen
+
+
+@pytest.fixture
+def real_cluster(backend: Backend, cluster_on: Callable[[Backend], Cluster]) -> Cluster:
+    """A whole cluster of three nodes on each backend in turn."""
+    return cluster_on(backend)
+
+
+@pytest.fixture
+def make_cluster(backend: Backend) -> Iterator[ClusterMaker]:
+    """Makes clusters of one's own on each backend in turn; they are removed at the end, however it ends."""
+    yield from _maker(backend)
+
+
+@pytest.fixture
+def make_docker_cluster() -> Iterator[ClusterMaker]:
+    """Makes clusters of one's own in Docker, which are removed at the end, however it ends."""
+    yield from _maker(Backend.DOCKER)
+
+
+def _maker(backend: Backend) -> Iterator[ClusterMaker]:
+    reason = why_not(backend)
+    if reason is not None:
+        pytest.skip(reason)
+    made: list[Cluster] = []
+
+    def make(nodes: int = 1, name: str | None = None, credentials: Credentials | None = None) -> Cluster:
+        cluster = build(backend, name or cluster_name(), nodes, credentials)
+        made.append(cluster)
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.destroy()
