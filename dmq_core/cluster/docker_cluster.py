@@ -19,7 +19,7 @@ from dmq_core.cluster.base import (
     ProgressListener,
     silent,
 )
-from dmq_core.cluster.blueprint import checked_cluster_name, node_names
+from dmq_core.cluster.blueprint import Version, checked_cluster_name, node_names, parse_version
 from dmq_core.cluster.docker_engine import Engine, connect
 from dmq_core.cluster.docker_errors import Conflict, PortTaken
 from dmq_core.cluster.docker_layout import CLUSTER_LABEL, Made, erlang_name, ports_of_others
@@ -96,10 +96,10 @@ class DockerCluster:
         return self._remembered or Credentials()
 
     @property
-    def rabbitmq(self) -> str | None:
-        """The RabbitMQ version that the cluster was made with; None if it does not exist."""
+    def rabbitmq(self) -> Version | None:
+        """The RabbitMQ version that the cluster was made with, as far as its image tells; None if there is none."""
         made = self._find().made
-        return None if made is None else made.rabbitmq
+        return None if made is None else parse_version(made.rabbitmq)
 
     def exists(self) -> bool:
         """Whether there is any container, network or volume of it."""
@@ -125,6 +125,7 @@ class DockerCluster:
         `NodeBootFailed` if a node ends while it boots, `PortTaken` if a stopped node's port now belongs to somebody
         else. Interrupted, it removes the cluster if it made it.
         """
+        self._check_asked(self._find())
         with self._locked(progress):
             found = self._find()
             self._check_asked(found)
@@ -136,22 +137,22 @@ class DockerCluster:
             except BaseException:
                 if not found.anything:
                     progress(Progress("removing what was half made"))
-                    remove_all(self._engine, self._name)
+                    self._remove()
                 raise
 
     def stop(self, progress: ProgressListener = silent) -> None:
         """Stops every node and keeps all data."""
+        self._existing()
         with self._locked(progress):
             found = self._existing()
             side_by_side(lambda c: self._halt(c, progress), list(found.containers.values()))
 
     def destroy(self, progress: ProgressListener = silent) -> None:
         """Removes every container, network and volume that carries the cluster's label, and nothing else."""
+        self._engine.ping()
         with self._locked(progress):
             progress(Progress("removing containers, networks and volumes"))
-            remove_all(self._engine, self._name)
-            self._remembered = None
-            remove_folder(self._folder)
+            self._remove()
 
     def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
         """Does `action` to `node` and returns once it holds, within 60 s."""
@@ -164,15 +165,17 @@ class DockerCluster:
             case NodeAction.STOP:
                 self._halt(container, progress)
             case NodeAction.START:
+                self._check(node, container, "paused", forbidden=True)
                 self._bring_up(made, container, node, progress)
             case NodeAction.RESTART:
                 self._halt(container, progress)
                 self._bring_up(made, container, node, progress)
             case NodeAction.PAUSE:
-                self._pause(container, node)
-            case NodeAction.UNPAUSE:
+                self._check(node, container, *ALIVE)
                 if container.status != "paused":
-                    raise ClusterFailed(f"{node} is not paused", f"'dmq node start {node}' starts a stopped node.")
+                    self._engine.pause_container(container.id)
+            case NodeAction.UNPAUSE:
+                self._check(node, container, *ALIVE)
                 self._bring_up(made, container, node, progress)
 
     def logs(self, node: str, lines: int = 200) -> str:
@@ -197,6 +200,11 @@ class DockerCluster:
 
     def _find(self) -> Found:
         return find(self._engine, self._name)
+
+    def _remove(self) -> None:
+        remove_all(self._engine, self._name)
+        self._remembered = None
+        remove_folder(self._folder)
 
     def _existing(self) -> Found:
         found = self._find()
@@ -323,12 +331,12 @@ class DockerCluster:
                 raise TimedOut(f"{container.name} did not stop within {ACTION_LIMIT_S:.0f} s", "Look at 'docker ps'.")
             time.sleep(0.05)
 
-    def _pause(self, container: Container, node: str) -> None:
-        if container.status == "paused":
+    def _check(self, node: str, container: Container, *statuses: str, forbidden: bool = False) -> None:
+        if (container.status in statuses) is not forbidden:
             return
-        if container.status != "running":
-            raise ClusterFailed(f"{node} does not run", f"'dmq node start {node}' starts it.")
-        self._engine.pause_container(container.id)
+        if forbidden:
+            raise BadInput(f"{node} is paused, not stopped", f"'dmq node unpause {node}' lets it go on.")
+        raise BadInput(f"{node} does not run", f"'dmq node start {node}' starts it.")
 
     def _bring_up(self, made: Made, container: Container, node: str, progress: ProgressListener) -> None:
         deadline = time.monotonic() + ACTION_LIMIT_S
@@ -338,7 +346,7 @@ class DockerCluster:
         elif current.status != "running":
             self._engine.start_container(container.id)
         waiter = NodeWaiter(self._engine, made, self.credentials, progress)
-        waiter.await_node(node, Boot(restarts=1), deadline)
+        waiter.await_node(node, Boot(restarts=1), deadline, frozen=current.status == "paused")
 
 
 def docker_cluster_names() -> tuple[str, ...]:

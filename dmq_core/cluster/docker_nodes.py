@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass
 
 from dmq_core.cluster.base import Credentials, Progress, ProgressListener
+from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.cluster.boot_log import boot_failure_reason
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_layout import USER, Made, erlang_name
 from dmq_core.cluster.docker_values import Container
-from dmq_core.cluster.readiness import amqp_answers, running_nodes, side_by_side
+from dmq_core.cluster.readiness import amqp_answers, partitioned, running_nodes, side_by_side
 from dmq_core.errors import AccessDenied, ClusterFailed, NodeBootFailed, TimedOut
 
 _POLL_S = 0.15
@@ -20,6 +21,10 @@ _LOG_LINES = 2000
 _DENIAL_PATIENCE_S = 10.0
 # Nodes of a healthy cluster find each other again in less, also after a pause longer than net_ticktime.
 _SPLIT_PATIENCE_S = 8.0
+_MNESIA_SPLIT_PATIENCE_S = 3.0
+# A node that was frozen believes for a moment what it knew before.
+_SETTLED_S = 1.5
+_KHEPRI_ONLY = Version(4, 3)
 
 
 @dataclass(slots=True)
@@ -38,6 +43,7 @@ class NodeWaiter:
         self._credentials = credentials
         self._progress = progress
         self._began = time.monotonic()
+        self._mnesia = parse_version(made.rabbitmq) < _KHEPRI_ONLY
         self._serving: frozenset[str] = frozenset()
         self._split_since: float | None = None
 
@@ -54,14 +60,20 @@ class NodeWaiter:
                 raise self._late(sorted(set(everybody) - self._serving))
             time.sleep(_POLL_S)
 
-    def await_node(self, node: str, boot: Boot, deadline: float) -> None:
-        """Returns when `node` serves and it and the other nodes that are up see each other."""
+    def await_node(self, node: str, boot: Boot, deadline: float, *, frozen: bool = False) -> None:
+        """Returns when `node` serves and it and the other nodes that are up see each other; `frozen`: it was paused."""
+        settling = _SETTLED_S if frozen and self._mnesia else 0.0
+        agreed_since: float | None = None
         while True:
             self._check_containers((node,), boot)
             up = self._up()
             views = self._views(up)
-            if node in up and self._agree(views, up):
-                return
+            if node in up and self._agree(views, up) and not self._partitioned(up, ask=settling > 0):
+                agreed_since = agreed_since or time.monotonic()
+                if time.monotonic() - agreed_since >= settling:
+                    return
+            else:
+                agreed_since = None
             self._mend_split(views, deadline)
             if time.monotonic() > deadline:
                 raise self._late([node])
@@ -94,6 +106,9 @@ class NodeWaiter:
         whole = len(views) == len(nodes) and all(view == expected for view in views.values())
         return whole and all(side_by_side(lambda n: amqp_answers(self._made.endpoint(n)), nodes))
 
+    def _partitioned(self, nodes: tuple[str, ...], *, ask: bool) -> bool:
+        return ask and any(side_by_side(lambda n: partitioned(self._made.endpoint(n), self._credentials), nodes))
+
     def _check_containers(self, nodes: tuple[str, ...], boot: Boot) -> None:
         for node in nodes:
             name = self._made.container(node)
@@ -120,11 +135,13 @@ class NodeWaiter:
         """Nodes on Mnesia that lost each other never meet again by themselves: restarts RabbitMQ in one."""
         expected = frozenset(erlang_name(n) for n in views)
         split = any(not expected <= view for view in views.values())
+        split = split or self._partitioned(tuple(views), ask=self._mnesia and len(views) > 1)
+        patience = _MNESIA_SPLIT_PATIENCE_S if self._mnesia else _SPLIT_PATIENCE_S
         if not split:
             self._split_since = None
             return
         self._split_since = self._split_since or time.monotonic()
-        if time.monotonic() - self._split_since < _SPLIT_PATIENCE_S or time.monotonic() > deadline:
+        if time.monotonic() - self._split_since < patience or time.monotonic() > deadline:
             return
         self._split_since = None
         smallest = min(views, key=lambda n: (len(views[n] & expected), n))
