@@ -12,7 +12,7 @@ from dmq_core.cluster.base import NodeState
 from dmq_core.management.models import Arguments, BindingFigures, EntityKey, ExchangeFigures, NodeFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView
 from dmq_core.text import visible
-from dmq_tui.format import UNKNOWN, Cell, Tone, count, fit, members, name, node_mark, rate, seconds, size
+from dmq_tui.format import UNKNOWN, Cell, Tone, count, fit, members, name, node_mark, rate, seconds, short_count, size
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import words
 
@@ -20,6 +20,7 @@ _LABEL = 18
 _LISTED = 500
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _CHART_HEIGHT = 5
+_SCALE = 7
 
 
 class SubjectKind(StrEnum):
@@ -103,14 +104,18 @@ def page(title: str, subject: Subject, snapshot: ClusterSnapshot, moments: Seque
 
 def chart(values: Sequence[float], width: int, height: int = _CHART_HEIGHT) -> list[str]:
     """`values` as a filled curve of `height` lines, the newest at the right, with the highest value at the left."""
-    room = max(1, width - 9)
+    room = max(1, width - _SCALE - 1)
     shown = list(values)[-room:]
     top = max(shown, default=0.0)
     rows = []
     for row in range(height, 0, -1):
-        label = rate(top) if row == height else ("0" if row == 1 else "")
-        rows.append(f"{label.rjust(7)} " + "".join(_block(value, top, row, height) for value in shown).rjust(room))
+        label = _scale(top) if row == height else ("0" if row == 1 else "")
+        rows.append(f"{label.rjust(_SCALE)} " + "".join(_block(value, top, row, height) for value in shown).rjust(room))
     return rows
+
+
+def _scale(top: float) -> str:
+    return rate(top) if top < 10 else short_count(round(top))
 
 
 def _block(value: float, top: float, row: int, height: int) -> str:

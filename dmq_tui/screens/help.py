@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -14,8 +15,11 @@ from dmq_tui.format import Cell, Tone, fit
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words
 
-_KEYS_WIDTH = 12
-_TITLE_WIDTH = 24
+_KEYS_WIDTH = 11
+_TITLE_WIDTH = 23
+_INDENT = 2
+_NARROWEST_TEXT = 20
+_ORDER = (Category.NODES, Category.MESSAGES, Category.LOOK, Category.APP, Category.MOVE)
 
 
 class HelpScreen(ModalScreen[None]):
@@ -31,7 +35,7 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """One page that scrolls."""
         with VerticalScroll(id="page"):
-            yield Prose(help_lines(self._situation))
+            yield Prose(id="keys")
 
     def on_mount(self) -> None:
         """Lets the arrow keys scroll."""
@@ -40,35 +44,44 @@ class HelpScreen(ModalScreen[None]):
         page.border_subtitle = "↑ ↓ scroll · Esc close"
         page.focus()
 
+    def on_resize(self) -> None:
+        """Wraps the texts for the new width."""
+        width = self.query_one("#page").scrollable_content_region.width
+        self.query_one("#keys", Prose).show(help_lines(self._situation, width))
+
     def action_close(self) -> None:
         """Back."""
         self.dismiss(None)
 
 
-def help_lines(situation: Situation) -> list[Line]:
-    """The commands that work now by category, then the others with the reason why not."""
+def help_lines(situation: Situation, width: int) -> list[Line]:
+    """The commands that work now by category, then the others with the reason why not, in `width` cells."""
     works = [c for c in COMMANDS if not objection(c, situation)]
     lines: list[Line] = []
-    for category in Category:
+    for category in _ORDER:
         mine = [c for c in works if c.category is category]
         if mine:
-            lines += [words(str(category), Tone.STRONG), *(_entry(c, c.help) for c in mine), ()]
+            lines.append(words(str(category), Tone.STRONG))
+            for command in mine:
+                lines += _entry(command, command.help, width)
+            lines.append(())
     others = [c for c in COMMANDS if c not in works]
     if others:
         lines.append(words("Not now", Tone.STRONG))
-        lines += [_entry(c, objection(c, situation), quiet=True) for c in others]
-        lines.append(())
-    lines.append(
-        words("Every name on the left of its text can also be found with : and the first letters.", Tone.QUIET)
-    )
+        for command in others:
+            lines += _entry(command, objection(command, situation), width, quiet=True)
     return lines
 
 
-def _entry(command: Command, text: str, *, quiet: bool = False) -> Line:
+def _entry(command: Command, text: str, width: int, *, quiet: bool = False) -> list[Line]:
     keys = " ".join(key_name(key) for key in command.keys) or f":{command.id}"
-    tone = Tone.QUIET if quiet else Tone.PLAIN
-    return (
-        Cell(f"  {fit(keys, _KEYS_WIDTH)} ", Tone.QUIET if quiet else Tone.ACCENT),
-        Cell(f"{fit(command.title, _TITLE_WIDTH)} ", tone),
-        Cell(text, Tone.QUIET),
-    )
+    left = _INDENT + _KEYS_WIDTH + 1 + _TITLE_WIDTH + 1
+    first, *rest = textwrap.wrap(text, max(_NARROWEST_TEXT, width - left)) or [""]
+    return [
+        (
+            Cell(f"{' ' * _INDENT}{fit(keys, _KEYS_WIDTH)} ", Tone.QUIET if quiet else Tone.ACCENT),
+            Cell(f"{fit(command.title, _TITLE_WIDTH)} ", Tone.QUIET if quiet else Tone.PLAIN),
+            Cell(first, Tone.QUIET),
+        ),
+        *(words(" " * left + line, Tone.QUIET) for line in rest),
+    ]

@@ -281,7 +281,7 @@ class StartScreen(Screen[Session]):
         self.query_one("#findings").display = idle
         obstacle = self._obstacle()
         start = self.query_one("#start", Button)
-        start.label = _way("s", "Start a three-node cluster here" + (f": not possible, {obstacle}" if obstacle else ""))
+        start.label = _way("s", "Start a three-node cluster here")
         start.disabled = bool(obstacle)
         install = self.query_one("#install", Button)
         install.label = _way(
@@ -303,7 +303,9 @@ class StartScreen(Screen[Session]):
             lines += [(Cell("✗ ", Tone.BAD), Cell(visible(self._error.what), Tone.BAD))]
             lines += [(Cell("  "), Cell(visible(self._error.hint)))] if self._error.hint else []
             lines += [(Cell("  s tries again.", Tone.QUIET),)] if not self._obstacle() else []
-        elif self._phase is Phase.IDLE and self._found is not None and not self._found.can_start:
+        elif self._phase is Phase.IDLE and self._obstacle():
+            lines += [(Cell("▲ ", Tone.WARN), Cell(f"It cannot be started from here: {self._obstacle()}.", Tone.WARN))]
+        if self._phase is Phase.IDLE and self._error is None and self._found is not None:
             lines += [(Cell("→ ", Tone.ACCENT), Cell(visible(advice))) for advice in self._found.advice]
         if self._leaving:
             lines += [
