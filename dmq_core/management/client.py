@@ -237,6 +237,7 @@ class ManagementClient:
             probe.left = not probe.done
             if not call.done and probe.answer is None:
                 raise _Trouble("does not answer")
+            self._asks = desk.endpoint
             self._await(call, min(PROBE_EVERY_S, deadline - time.monotonic()))
 
     def _await(self, call: _Call, seconds: float) -> bool:

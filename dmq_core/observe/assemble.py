@@ -39,7 +39,7 @@ def assemble(picture: Picture, now: float) -> ClusterSnapshot:
         backend=picture.backend,
         taken_at=now,
         rabbitmq=_version(picture),
-        asks=figures.asked.name if figures and figures.asked else None,
+        asks=picture.asks,
         nodes=_nodes(picture, names, queues, alarms),
         exchanges=figures.exchanges if figures else (),
         queues=queues,
@@ -119,7 +119,8 @@ def _state(node: NodeInfo, figure: NodeFigures | None, picture: Picture) -> Node
     if node.state is not NodeState.RUNNING or figure is None or figures is None:
         return node.state
     asked = figures.asked is not None and figures.asked.name == node.name
-    if figures.began_at < picture.since.get(node.name, 0.0) + (0.0 if figure.running else _PEER_LAG_S):
+    change = picture.changes.get(node.name)
+    if change is not None and figures.began_at < change.at + (0.0 if figure.running else _PEER_LAG_S):
         return node.state
     if not figure.running and (asked or not _seen_by_majority(picture)):
         return node.state

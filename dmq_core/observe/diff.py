@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.base import NodeChange, NodeState
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.picture import MANAGEMENT
@@ -24,7 +24,7 @@ class Hints:
     Nodes by our names; times in epoch seconds.
     """
 
-    nodes: Mapping[str, float] = field(default_factory=dict)
+    nodes: Mapping[str, NodeChange] = field(default_factory=dict)
     leaders: Mapping[EntityKey, tuple[float, str, int]] = field(default_factory=dict)
 
 
@@ -75,7 +75,7 @@ def _nodes(before: ClusterSnapshot, after: ClusterSnapshot, hints: Hints) -> Ite
             gravity, kind, words = _NODE_WORDS[node.state]
             if was.state is NodeState.PAUSED and node.state is NodeState.RUNNING:
                 words = "goes on"
-            at = _moment(hints.nodes.get(node.name), before, after)
+            at = _node_moment(node, before, after, hints)
             yield _broker(at, gravity, kind, node.name, f"{visible(node.name)} {words}")
     for name in known:
         yield _broker(after.taken_at, Gravity.NOTICE, "node_removed", name, f"{visible(name)} is gone from the cluster")
@@ -84,12 +84,17 @@ def _nodes(before: ClusterSnapshot, after: ClusterSnapshot, hints: Hints) -> Ite
 def _majority(before: ClusterSnapshot, after: ClusterSnapshot, hints: Hints) -> Iterator[Event]:
     if not before.nodes or not after.nodes or before.has_majority == after.has_majority:
         return
-    moments = (_moment(hints.nodes.get(n.name), before, after) for n in _changed_nodes(before, after))
+    moments = (_node_moment(n, before, after, hints) for n in _changed_nodes(before, after))
     at = max(moments, default=after.taken_at)
     if after.has_majority:
         yield _broker(at, Gravity.GOOD, "majority_regained", after.cluster, "the cluster has its majority again")
     else:
         yield _broker(at, Gravity.BAD, "majority_lost", after.cluster, "the cluster has lost its majority")
+
+
+def _node_moment(node: NodeView, before: ClusterSnapshot, after: ClusterSnapshot, hints: Hints) -> float:
+    change = hints.nodes.get(node.name)
+    return _moment(change.at if change is not None and change.state is node.state else None, before, after)
 
 
 def _moment(hint: float | None, before: ClusterSnapshot, after: ClusterSnapshot) -> float:
@@ -148,7 +153,9 @@ def _consumers(before: ClusterSnapshot, after: ClusterSnapshot, _hints: Hints) -
 
 
 def _members(before: ClusterSnapshot, after: ClusterSnapshot, _hints: Hints) -> Iterator[Event]:
-    """A node takes the members of all its queues with it, so they are told by node."""
+    """Members by node, and only while every node runs: a node that is down says enough, and brokers are unsure then."""
+    if any(node.state is not NodeState.RUNNING for node in after.nodes):
+        return
     gone: dict[str, list[QueueView]] = defaultdict(list)
     back: dict[str, list[QueueView]] = defaultdict(list)
     for was, queue in _common(before, after):

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 CONNECTION_NAME = "dmq observe"
 GIVE_UP_S = 60.0
+CLOSE_LIMIT_S = 4.5
+EARS = 2
+_REMEMBERED = 5_000
 _PREFETCH = 500
 _ABSENT = "no exchange '"
 
@@ -53,12 +56,59 @@ _FEEDS = (
 
 
 class Feeds:
-    """Listens to a cluster's log and event exchange through one exclusive queue each, and moves on when a node dies.
+    """Listens to a cluster's log and event exchange, at two nodes where there are two, so that none takes both ears.
 
-    `on_news` is called on threads of the consumers and must not block.
+    `on_news` is called on threads of the consumers, hears each thing once, and must not block.
     """
 
     def __init__(self, credentials: Credentials, on_news: Callable[[News], None]) -> None:
+        self._on_news = on_news
+        self._lock = threading.Lock()
+        self._recent: dict[int, None] = {}
+        self._ears = tuple(_Ear(credentials, self._tell) for _ in range(EARS))
+
+    def use(self, endpoints: Sequence[NodeEndpoint], preferred: Sequence[NodeEndpoint]) -> None:
+        """Listens at `endpoints`, at those of `preferred` as long as there are any; returns without waiting.
+
+        Where it listens at one that is not preferred any more, it moves.
+        """
+        reachable, living = _offered(endpoints), _offered(preferred)
+        taken: list[NodeEndpoint] = []
+        for ear in self._ears[: max(1, len(reachable))]:
+            first = [e for e in living if e not in taken]
+            taken += ear.use(reachable, (*first, *(e for e in living if e in taken)))
+
+    def statuses(self) -> tuple[SourceStatus, ...]:
+        """How each feed does now, without waiting; one that listens is heard, though nothing may be said.
+
+        A feed that the broker does not offer is given up for a minute, to spare its log.
+        """
+        told = [ear.statuses() for ear in self._ears]
+        return tuple(min(some, key=lambda status: bool(status.problem)) for some in zip(*told, strict=True))
+
+    def close(self) -> None:
+        """Stops listening; may be called twice."""
+        closers = [threading.Thread(target=ear.close, name="close feeds", daemon=True) for ear in self._ears]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join(CLOSE_LIMIT_S)
+
+    def _tell(self, message: int, news: News) -> None:
+        """Hands on what the other ear has not told."""
+        with self._lock:
+            if message in self._recent:
+                return
+            self._recent[message] = None
+            while len(self._recent) > _REMEMBERED:
+                del self._recent[next(iter(self._recent))]
+        self._on_news(news)
+
+
+class _Ear:
+    """One connection that listens to both exchanges, at one node at a time."""
+
+    def __init__(self, credentials: Credentials, on_news: Callable[[int, News], None]) -> None:
         self._credentials = credentials
         self._on_news = on_news
         self._lock = threading.Lock()
@@ -70,45 +120,41 @@ class Feeds:
         self._given_up: dict[str, float] = {}
         self._closed = False
 
-    def use(self, endpoints: Sequence[NodeEndpoint], preferred: Sequence[NodeEndpoint]) -> None:
-        """Listens at one of `endpoints`, at one of `preferred` if it can; returns without waiting.
-
-        If it listens at one that is not preferred any more, it moves.
-        """
-        reachable = tuple(replace(e, virtual_host="/") for e in endpoints if e.amqp_port is not None)
+    def use(self, endpoints: tuple[NodeEndpoint, ...], preferred: tuple[NodeEndpoint, ...]) -> tuple[NodeEndpoint, ...]:
+        """Listens at the first of `preferred`, or where it is among them; the endpoint that it takes, if any."""
         with self._lock:
-            self._preferred = tuple(replace(e, virtual_host="/") for e in preferred if e.amqp_port is not None)
+            self._preferred = preferred
             if self._closed:
-                return
-            if reachable != self._endpoints:
-                old, self._connection, self._consumers = self._connection, None, {}
-                self._endpoints = reachable
-                if old is not None:
-                    threading.Thread(target=old.close, name="close feeds", daemon=True).start()
+                return ()
+            if endpoints != self._endpoints:
+                self._endpoints = endpoints
+                self._drop()
             if self._connection is None:
                 # Nobody is dialled before there is a node that may answer.
-                if self._preferred:
+                if preferred:
                     self._connect()
-                return
+                return preferred[:1]
             connection, at = self._connection, self._connection.status.endpoint
-        if at is not None and self._preferred and at not in self._preferred:
+        if at is not None and preferred and at not in preferred:
             connection.leave(at, "its node does not run")
+            return preferred[:1]
+        return preferred[:1] if at is None else (at,)
 
     def statuses(self) -> tuple[SourceStatus, ...]:
-        """How each feed does now, without waiting; one that listens is heard, though nothing may be said.
-
-        A feed that the broker does not offer is given up for a minute, to spare its log.
-        """
         with self._lock:
             return tuple(self._status(feed) for feed in _FEEDS)
 
     def close(self) -> None:
-        """Stops listening; may be called twice."""
         with self._lock:
             self._closed = True
             connection, self._connection, self._consumers = self._connection, None, {}
         if connection is not None:
             connection.close()
+
+    def _drop(self) -> None:
+        old, self._connection, self._consumers = self._connection, None, {}
+        if old is not None:
+            threading.Thread(target=old.close, name="close feeds", daemon=True).start()
 
     def _connect(self) -> None:
         from dmq_core.messaging.connection import Connection
@@ -130,35 +176,43 @@ class Feeds:
 
     def _hear_log(self, deliveries: tuple[Delivery, ...]) -> None:
         for delivery in deliveries:
-            self._tell(news_of_log(delivery.body, delivery.properties.headers, delivery.at))
-            delivery.ack()
+            self._tell(delivery, news_of_log(delivery.body, delivery.properties.headers, delivery.at))
 
     def _hear_event(self, deliveries: tuple[Delivery, ...]) -> None:
         for delivery in deliveries:
-            self._tell(news_of_event(delivery.routing_key, delivery.properties.headers, delivery.at))
-            delivery.ack()
+            self._tell(delivery, news_of_event(delivery.routing_key, delivery.properties.headers, delivery.at))
 
-    def _tell(self, news: News | None) -> None:
+    def _tell(self, delivery: Delivery, news: News | None) -> None:
+        delivery.ack()
         if news is not None and not self._closed:
-            self._on_news(news)
+            # Both ears get the same bytes, with the broker's time in them.
+            message = hash((delivery.routing_key, delivery.body, repr(delivery.properties.headers)))
+            self._on_news(message, news)
 
     def _status(self, feed: _Feed) -> SourceStatus:
         connection, consumer = self._connection, self._consumers.get(feed.source)
+        heard_at = self._heard_at.get(feed.source)
         if connection is None:
-            return SourceStatus(feed.source, None, self._heard_at.get(feed.source), "no node to listen at")
+            return SourceStatus(feed.source, None, heard_at, "no node to listen at")
         if consumer is None:
             if time.monotonic() < self._given_up.get(feed.source, 0.0):
-                return SourceStatus(feed.source, None, self._heard_at.get(feed.source), feed.advice)
+                return SourceStatus(feed.source, None, heard_at, feed.advice)
             self._listen(connection, feed)
-            return SourceStatus(feed.source, None, self._heard_at.get(feed.source), "connecting")
+            return SourceStatus(feed.source, None, heard_at, "connecting")
         status = consumer.status
-        if not status.consuming and _ABSENT in status.problem:
+        if status.consuming:
+            self._heard_at[feed.source] = heard_at = time.time()
+            url = None if status.endpoint is None else status.endpoint.amqp_url
+            return SourceStatus(feed.source, url, heard_at)
+        if _ABSENT in status.problem:
             self._given_up[feed.source] = time.monotonic() + GIVE_UP_S
             del self._consumers[feed.source]
             threading.Thread(target=consumer.stop, args=(1.0,), name="close feed", daemon=True).start()
-            return SourceStatus(feed.source, None, self._heard_at.get(feed.source), feed.advice)
-        if status.consuming:
-            self._heard_at[feed.source] = time.time()
-        url = None if status.endpoint is None else status.endpoint.amqp_url
-        problem = "" if status.consuming else status.problem or connection.status.problem or "connecting"
-        return SourceStatus(feed.source, url, self._heard_at.get(feed.source), problem)
+            return SourceStatus(feed.source, None, heard_at, feed.advice)
+        problem = status.problem or connection.status.problem or "connecting"
+        return SourceStatus(feed.source, None, heard_at, problem)
+
+
+def _offered(endpoints: Sequence[NodeEndpoint]) -> tuple[NodeEndpoint, ...]:
+    """Those with an AMQP port; both exchanges stand in the default virtual host."""
+    return tuple(replace(e, virtual_host="/") for e in endpoints if e.amqp_port is not None)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 
-from dmq_core.cluster.base import Cluster
+from dmq_core.cluster.base import Cluster, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.management.client import ManagementClient, management_endpoints
 from dmq_core.observe.assemble import assemble
 from dmq_core.observe.figures import Figures, FiguresReader
-from dmq_core.observe.picture import MANAGEMENT, Picture, serves, with_figures, with_nodes, with_source
+from dmq_core.observe.picture import MANAGEMENT, Picture, with_figures, with_nodes, with_source
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 
 CALL_LIMIT_S = 4.0
+_SILENT = frozenset({NodeState.STOPPED, NodeState.PAUSED})
 
 
 def glance(cluster: Cluster) -> ClusterSnapshot:
@@ -24,9 +25,8 @@ def glance(cluster: Cluster) -> ClusterSnapshot:
     asked_at = time.time()
     nodes = cluster.nodes()
     picture = with_nodes(Picture(cluster.name, cluster.backend), nodes, asked_at)
-    client = ManagementClient(
-        management_endpoints(n for n in nodes if serves(n.state)), cluster.credentials, timeout_s=CALL_LIMIT_S
-    )
+    reachable = (n for n in nodes if n.state not in _SILENT)
+    client = ManagementClient(management_endpoints(reachable), cluster.credentials, timeout_s=CALL_LIMIT_S)
     try:
         figures = FiguresReader(client).read()
     except DmqError as error:

@@ -49,11 +49,20 @@ class LeaderNews:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerNews:
-    """A consumer joined `queue`, or left it."""
+    """The consumer with that tag joined `queue`, or left it."""
 
     at: float
     queue: EntityKey
+    tag: str
     joined: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDeleted:
+    """A queue was deleted."""
+
+    at: float
+    queue: EntityKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ class Stir:
     topology: bool = False
 
 
-News = LeaderNews | ConsumerNews | AlarmNews | Stir
+News = LeaderNews | ConsumerNews | QueueDeleted | AlarmNews | Stir
 
 
 def news_of_log(body: bytes, headers: Mapping[str, object], received_at: float) -> News | None:
@@ -100,10 +109,15 @@ def news_of_event(routing_key: str, headers: Mapping[str, object], received_at: 
     at = received_at
     if isinstance(told_ms, int) and abs(told_ms / 1000 - received_at) < _CLOCKS_AGREE_S:
         at = told_ms / 1000
+    vhost = _string(headers.get("vhost"))
     if routing_key in ("consumer.created", "consumer.deleted"):
-        vhost, queue = _string(headers.get("vhost")), _string(headers.get("queue"))
-        if vhost is not None and queue is not None:
-            return ConsumerNews(at, EntityKey(vhost, queue), routing_key == "consumer.created")
+        queue, tag = _string(headers.get("queue")), _string(headers.get("consumer_tag"))
+        if vhost is not None and queue is not None and tag is not None:
+            return ConsumerNews(at, EntityKey(vhost, queue), tag, routing_key == "consumer.created")
+    if routing_key == "queue.deleted":
+        name = _string(headers.get("name"))
+        if vhost is not None and name is not None:
+            return QueueDeleted(at, EntityKey(vhost, name))
     if routing_key in ("alarm.set", "alarm.cleared"):
         node, resource = _string(headers.get("node")), _string(headers.get("source"))
         if node is not None and resource in ("memory", "disk"):

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dmq_core.cluster.base import Cluster, NodeChange, NodeInfo, NodeState
 from dmq_core.errors import DmqError
@@ -15,10 +15,11 @@ from dmq_core.management.client import ManagementClient, management_endpoints
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.assemble import assemble
 from dmq_core.observe.diff import Hints, diff
+from dmq_core.observe.events import Event
 from dmq_core.observe.feeds import Feeds
 from dmq_core.observe.figures import Figures, FiguresReader
 from dmq_core.observe.measure import Measuring
-from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, News, Stir
+from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, News, QueueDeleted, Stir
 from dmq_core.observe.picture import (
     BACKEND_EVENTS,
     MANAGEMENT,
@@ -27,6 +28,7 @@ from dmq_core.observe.picture import (
     with_alarm,
     with_change,
     with_consumer,
+    with_deleted,
     with_figures,
     with_leader,
     with_nodes,
@@ -62,7 +64,7 @@ class _Silent:
     error: DmqError
 
 
-_Word = NodeChange | News | Figures | _Listed | _Silent
+_Word = NodeChange | News | Figures | Event | _Listed | _Silent
 
 
 class ClusterObserver:
@@ -81,6 +83,7 @@ class ClusterObserver:
         self._picture = Picture(cluster.name, cluster.backend)
         self._elections: dict[EntityKey, tuple[float, str, int]] = {}
         self._last: ClusterSnapshot | None = None
+        self._told: list[Event] = []
         self._poke_at: float | None = None
         self._poked_at = 0.0
         self._measuring = Measuring()
@@ -98,6 +101,10 @@ class ClusterObserver:
         """Looks again now rather than at the next tick; does not wait."""
         self._roll_call.poke()
         self._poller.poke()
+
+    def tell(self, event: Event) -> None:
+        """Adds an event that the cluster cannot tell, such as what its user does; does not wait."""
+        self._inbox.put(event)
 
     def close(self) -> None:
         """Ends it within 2 s; may be called twice. The listener hears nothing after that."""
@@ -166,9 +173,11 @@ class ClusterObserver:
                 self._listed(word)
             case Figures():
                 self._counted(word)
+            case Event():
+                self._told.append(word)
             case _Silent():
                 self._picture = source_problem(self._picture, word.source, word.error.what)
-            case LeaderNews() | ConsumerNews() | AlarmNews() | Stir():
+            case LeaderNews() | ConsumerNews() | QueueDeleted() | AlarmNews() | Stir():
                 self._news(word)
 
     def _news(self, news: News) -> None:
@@ -180,6 +189,9 @@ class ClusterObserver:
                 self._picture = with_leader(self._picture, news)
             case ConsumerNews():
                 self._picture = with_consumer(self._picture, news)
+            case QueueDeleted():
+                self._picture = with_deleted(self._picture, news)
+                self._reader.topology_changed()
             case AlarmNews():
                 self._picture = with_alarm(self._picture, news)
             case Stir() if news.topology:
@@ -219,11 +231,14 @@ class ClusterObserver:
             self._poller.poke()
 
     def _tell(self) -> None:
+        asks = self._client.asks
+        self._picture = replace(self._picture, asks=None if asks is None else asks.name)
         for status in self._feeds.statuses():
             self._picture = with_source(self._picture, status)
         snapshot = assemble(self._picture, time.time())
-        events = diff(self._last, snapshot, Hints(self._picture.since, self._elections))
-        self._last = snapshot
+        seen = diff(self._last, snapshot, Hints(self._picture.changes, self._elections))
+        events = tuple(sorted((*self._told, *seen), key=lambda event: event.at))
+        self._last, self._told = snapshot, []
         if self._stop.is_set():
             return
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -10,7 +10,7 @@ from typing import TypeVar
 from dmq_core.cluster.base import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures
 from dmq_core.observe.figures import Figures
-from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews
+from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, QueueDeleted
 from dmq_core.observe.snapshot import SourceStatus
 
 K = TypeVar("K")
@@ -22,9 +22,14 @@ LOG_SOURCE = "log exchange"
 EVENT_SOURCE = "event exchange"
 
 # How long news is believed against figures that are read later and say otherwise.
+LISTED_LAG_S = 1.0
 LEADER_LAG_S = 4.0
 CONSUMER_LAG_S = 3.0
 ALARM_LAG_S = 2.0
+# How long a queue that is not listed any more is believed to exist: with every node up, and with one in trouble, which
+# makes brokers leave out queues that are still there.
+MISSING_S = 2.5
+MISSING_IN_TROUBLE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +44,16 @@ class ExpectedConsumers:
 class Picture:
     """What each source last told of a cluster.
 
-    `since` has the epoch second at which the backend told the present state of a node; `erlang_names` our node names'
-    Erlang names as the nodes themselves told them; `queue_history` publish rates and `memory_history` bytes, by Erlang
-    name, oldest first.
+    `changes` has the last change of each node that the backend told, `erlang_names` our nodes' Erlang names as they
+    told them themselves. `queue_history` holds publish rates and `memory_history`, by Erlang name, bytes, oldest first.
+    `missing` tells since when a queue is not listed that is still believed to exist, `deleted` when one was deleted
+    (epoch seconds); `asks` whom the management client last had an answer from.
     """
 
     cluster: str
     backend: Backend
     nodes: tuple[NodeInfo, ...] = ()
-    since: Mapping[str, float] = field(default_factory=dict)
+    changes: Mapping[str, NodeChange] = field(default_factory=dict)
     erlang_names: Mapping[str, str] = field(default_factory=dict)
     figures: Figures | None = None
     queue_history: Mapping[EntityKey, tuple[float, ...]] = field(default_factory=dict)
@@ -55,6 +61,9 @@ class Picture:
     leaders: Mapping[EntityKey, LeaderNews] = field(default_factory=dict)
     consumers: Mapping[EntityKey, ExpectedConsumers] = field(default_factory=dict)
     alarms: Mapping[Alarm, AlarmNews] = field(default_factory=dict)
+    missing: Mapping[EntityKey, float] = field(default_factory=dict)
+    deleted: Mapping[EntityKey, float] = field(default_factory=dict)
+    asks: str | None = None
     sources: Mapping[str, SourceStatus] = field(default_factory=dict)
 
     def erlang_name(self, node: NodeInfo) -> str:
@@ -63,25 +72,26 @@ class Picture:
 
 
 def with_nodes(picture: Picture, nodes: tuple[NodeInfo, ...], asked_at: float) -> Picture:
-    """The backend listed its nodes; what it was asked before a later change is old news for that node."""
+    """The backend listed its nodes; a list may lag behind a change that was pushed, so that one wins for a second."""
     states = {n.name: n.state for n in picture.nodes}
     fresh = []
-    since = dict(picture.since)
+    changes = dict(picture.changes)
     for node in nodes:
         known = states.get(node.name)
         if known is not None and known is not node.state:
-            if since.get(node.name, 0.0) >= asked_at:
+            change = changes.get(node.name)
+            if change is not None and change.at > asked_at - LISTED_LAG_S:
                 fresh.append(replace(node, state=known))
                 continue
-            since[node.name] = asked_at
+            changes[node.name] = NodeChange(asked_at, node.name, node.state)
         fresh.append(node)
-    return replace(picture, nodes=tuple(fresh), since=MappingProxyType(since))
+    return replace(picture, nodes=tuple(fresh), changes=MappingProxyType(changes))
 
 
 def with_change(picture: Picture, change: NodeChange) -> Picture:
     """The backend told a node's change of state."""
     nodes = tuple(replace(n, state=change.state) if n.name == change.node else n for n in picture.nodes)
-    return replace(picture, nodes=nodes, since=_with(picture.since, change.node, change.at))
+    return replace(picture, nodes=nodes, changes=_with(picture.changes, change.node, change))
 
 
 def with_figures(
@@ -91,21 +101,23 @@ def with_figures(
     memory_history: Mapping[str, tuple[int, ...]],
 ) -> Picture:
     """The management API was read; news that it has caught up with, or that is too old to differ, is dropped."""
+    figures, missing = _with_missing(picture, figures)
     queues = {q.key: q for q in figures.queues}
     names = picture.erlang_names
     if figures.overview_asked is not None and figures.overview.node:
         names = _with(names, figures.overview_asked.name, figures.overview.node)
+    began = figures.began_at
     return replace(
         picture,
         figures=figures,
         queue_history=queue_history,
         memory_history=memory_history,
         erlang_names=names,
-        leaders=MappingProxyType({k: n for k, n in picture.leaders.items() if _still_ahead(n, queues.get(k), figures)}),
-        consumers=MappingProxyType(
-            {k: e for k, e in picture.consumers.items() if _still_expected(e, queues.get(k), figures)}
-        ),
-        alarms=MappingProxyType({a: n for a, n in picture.alarms.items() if figures.began_at < n.at + ALARM_LAG_S}),
+        missing=MappingProxyType(missing),
+        deleted=MappingProxyType({k: at for k, at in picture.deleted.items() if began < at + MISSING_IN_TROUBLE_S}),
+        leaders=_kept(picture.leaders, lambda key, news: _still_ahead(news, queues.get(key), began)),
+        consumers=_kept(picture.consumers, lambda key, expected: _still_expected(expected, queues.get(key), began)),
+        alarms=_kept(picture.alarms, lambda _alarm, news: began < news.at + ALARM_LAG_S),
     )
 
 
@@ -132,6 +144,11 @@ def with_alarm(picture: Picture, news: AlarmNews) -> Picture:
     return replace(picture, alarms=_with(picture.alarms, news.alarm, news))
 
 
+def with_deleted(picture: Picture, news: QueueDeleted) -> Picture:
+    """A queue was deleted."""
+    return replace(picture, deleted=_with(picture.deleted, news.queue, news.at))
+
+
 def with_source(picture: Picture, status: SourceStatus) -> Picture:
     """A source is well or is not."""
     return replace(picture, sources=_with(picture.sources, status.name, status))
@@ -143,26 +160,39 @@ def source_problem(picture: Picture, name: str, problem: str) -> Picture:
     return with_source(picture, replace(status, problem=problem))
 
 
-def endpoint_of(picture: Picture, node: str) -> NodeInfo | None:
-    """The node of that name of ours."""
-    return next((n for n in picture.nodes if n.name == node), None)
+def _with_missing(picture: Picture, figures: Figures) -> tuple[Figures, dict[EntityKey, float]]:
+    """The figures with the queues of before that are not listed now but were not deleted as far as anybody told."""
+    if picture.figures is None:
+        return figures, {}
+    listed = {q.key for q in figures.queues}
+    trouble = not all(n.running for n in figures.nodes) or any(n.state is not NodeState.RUNNING for n in picture.nodes)
+    patience = MISSING_IN_TROUBLE_S if trouble else MISSING_S
+    kept: list[QueueFigures] = []
+    missing: dict[EntityKey, float] = {}
+    for queue in picture.figures.queues:
+        key = queue.key
+        if key in listed or queue.exclusive:
+            continue
+        since = picture.missing.get(key, figures.began_at)
+        was_deleted = picture.deleted.get(key, 0.0) >= picture.figures.began_at
+        if not was_deleted and figures.began_at - since < patience:
+            kept.append(queue)
+            missing[key] = since
+    if not kept:
+        return figures, missing
+    return replace(figures, queues=tuple(sorted((*figures.queues, *kept), key=lambda q: q.key))), missing
 
 
-def serves(state: NodeState) -> bool:
-    """Whether a node in that state answers clients."""
-    return state in (NodeState.RUNNING, NodeState.DRAINING, NodeState.ISOLATED)
-
-
-def _still_ahead(news: LeaderNews, queue: QueueFigures | None, figures: Figures) -> bool:
+def _still_ahead(news: LeaderNews, queue: QueueFigures | None, began_at: float) -> bool:
     if queue is None:
-        return figures.began_at < news.at
-    return queue.leader != news.node and figures.began_at < news.at + LEADER_LAG_S
+        return began_at < news.at
+    return queue.leader != news.node and began_at < news.at + LEADER_LAG_S
 
 
-def _still_expected(expected: ExpectedConsumers, queue: QueueFigures | None, figures: Figures) -> bool:
+def _still_expected(expected: ExpectedConsumers, queue: QueueFigures | None, began_at: float) -> bool:
     if queue is None:
-        return figures.began_at < expected.at
-    return queue.consumers != expected.count and figures.began_at < expected.at + CONSUMER_LAG_S
+        return began_at < expected.at
+    return queue.consumers != expected.count and began_at < expected.at + CONSUMER_LAG_S
 
 
 def _counted_consumers(picture: Picture, key: EntityKey) -> int | None:
@@ -173,3 +203,7 @@ def _counted_consumers(picture: Picture, key: EntityKey) -> int | None:
 
 def _with(mapping: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
     return MappingProxyType({**mapping, key: value})
+
+
+def _kept(mapping: Mapping[K, V], keeps: Callable[[K, V], bool]) -> Mapping[K, V]:
+    return MappingProxyType({key: value for key, value in mapping.items() if keeps(key, value)})
