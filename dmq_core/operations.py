@@ -24,6 +24,14 @@ _EXPECTED = {
     NodeAction.RESTART: "Expected: leaders move, the node is back in about ten seconds.",
     NodeAction.PAUSE: "Expected: nobody is told; the others notice after one to six seconds.",
 }
+_DONE = {
+    NodeAction.KILL: "killed",
+    NodeAction.STOP: "stopped",
+    NodeAction.START: "started",
+    NodeAction.RESTART: "restarted",
+    NodeAction.PAUSE: "paused",
+    NodeAction.UNPAUSE: "unpaused",
+}
 _UNDO = {
     NodeAction.KILL: NodeAction.START,
     NodeAction.STOP: NodeAction.START,
@@ -55,6 +63,11 @@ class NodeOperation:
     def command(self) -> str:
         """The `dmq` command that does the same."""
         return f"dmq node {self.action} {self.node}"
+
+    @property
+    def done(self) -> str:
+        """`rmq2 killed`."""
+        return f"{self.node} {_DONE[self.action]}"
 
     @property
     def destructive(self) -> bool:
@@ -106,8 +119,8 @@ def perform(
 
 
 def guard(cluster: Cluster, title: str, *, read_only: bool) -> None:
-    """The one gate of every act that changes a cluster: raises `Refused` when `title` may not be done."""
-    guard_messages(title, read_only=read_only)
+    """The gate of every act on a cluster's nodes: raises `Refused` when `title` may not be done."""
+    guard_change(title, read_only=read_only)
     if cluster.backend is Backend.ATTACHED:
         raise Refused(
             f"{title}: refused, dmq did not make {cluster.name}",
@@ -115,8 +128,8 @@ def guard(cluster: Cluster, title: str, *, read_only: bool) -> None:
         )
 
 
-def guard_messages(title: str, *, read_only: bool) -> None:
-    """The gate of what changes only messages, which an attached cluster allows: `Refused` when read-only."""
+def guard_change(title: str, *, read_only: bool) -> None:
+    """The gate of everything that changes a cluster or its messages: raises `Refused` if the session is read-only."""
     if read_only:
         raise Refused(f"{title}: refused, this session is read-only", "Leave out --read-only and DMQ_READ_ONLY.")
 

@@ -86,8 +86,8 @@ class Observer(Protocol):
 class Session(Protocol):
     """One cluster as a front end sees it.
 
-    Every method but `observe`, `tail` and `load` blocks its caller, for a bounded time, and belongs on a worker thread.
-    Those three return at once and call their listeners from background threads.
+    Every method blocks its caller for a bounded time and belongs on a worker thread; what `observe`, `tail` and `load`
+    give answers without I/O, and their listeners are called from background threads.
     """
 
     @property

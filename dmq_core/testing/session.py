@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from dmq_core.cluster.base import Backend, Cluster, NodeAction, ProgressListener, silent
-from dmq_core.errors import BadInput
+from dmq_core.cluster.base import Backend, Cluster, ProgressListener, silent
+from dmq_core.errors import BadInput, MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
 from dmq_core.messaging.routing import topic_matches
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import NodeOperation, guard, perform
+from dmq_core.operations import NodeOperation, guard, guard_change, perform
 from dmq_core.session import Observation, TailSource, TailStatus
 from dmq_core.testing.broker import STEP_S, SimBroker, SimNode
 from dmq_core.testing.cluster import FakeCluster
@@ -23,14 +23,7 @@ from dmq_core.testing.samples import shop
 from dmq_core.testing.script import Script
 
 CONFIRM_S = 0.004
-_PAST = {
-    NodeAction.KILL: "killed",
-    NodeAction.STOP: "stopped",
-    NodeAction.START: "started",
-    NodeAction.RESTART: "restarted",
-    NodeAction.PAUSE: "paused",
-    NodeAction.UNPAUSE: "unpaused",
-}
+MAX_RATE = 20_000.0
 
 
 class _Speaker(Protocol):
@@ -66,6 +59,7 @@ class FakeSession:
         self._observers: list[_Observer] = []
         self._tails: list[_Tail] = []
         self._loads: list[SimLoad] = []
+        self._closed = False
 
     @property
     def cluster(self) -> Cluster:
@@ -101,6 +95,7 @@ class FakeSession:
 
     def observe(self, listener: Callable[[Observation], None]) -> _Observer:
         """Begins to observe: a snapshot at once, then one a simulated second and one for each change."""
+        self._refuse_if_closed()
         self.script.enter("observe")
         observer = _Observer(self, listener)
         self._observers.append(observer)
@@ -108,7 +103,8 @@ class FakeSession:
 
     def publish(self, message: OutgoingMessage, timeout_s: float = 5.0) -> Settlement:
         """Publishes one message; a queue without a leader is waited for until `timeout_s` has passed."""
-        self._refuse_if_read_only("Publish")
+        guard_change("Publish", read_only=self._read_only)
+        self._refuse_if_closed()
         self.script.enter("publish")
         first = self._first()
         if first is None:
@@ -124,6 +120,7 @@ class FakeSession:
 
     def tail(self, source: TailSource, listener: Callable[[tuple[SeenMessage, ...]], None]) -> _Tail:
         """Begins to copy what is published from now on."""
+        self._refuse_if_closed()
         self.script.enter("tail")
         tail = _Tail(self.broker, source, listener)
         self._tails.append(tail)
@@ -131,37 +128,44 @@ class FakeSession:
 
     def load(self, rate: float, listener: Callable[[Event], None]) -> SimLoad:
         """Begins a load on the quorum queue `dmq.load`."""
-        self._refuse_if_read_only("Load")
-        if not 0 < rate <= 5000:
-            raise BadInput(f"a load of {rate:g} messages/s makes no sense", "Ask for 1 to 5000.")
+        guard_change("Load", read_only=self._read_only)
+        if not 0 < rate <= MAX_RATE:
+            raise BadInput(f"a load of {rate:g} messages/s makes no sense", f"Ask for up to {MAX_RATE:g}.")
+        self._refuse_if_closed()
         self.script.enter("load")
         load = SimLoad(self.broker, rate, listener)
         self._loads.append(load)
         return load
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
-        """Does an act on a node, and adds it to the story as ours."""
+        """Does an act on a node; a destructive one is told as a fault as it begins, any other once it is done."""
         guard(self._cluster, operation.title, read_only=self._read_only)
         self.script.enter("perform")
-        gravity = Gravity.FAULT if operation.destructive else Gravity.PLAIN
-        with self.broker.lock:
-            text = f"{operation.node} {_PAST[operation.action]} (you)"
-            self.broker.say(Origin.YOU, gravity, f"node_{_PAST[operation.action]}", operation.node, text)
+        if operation.destructive:
+            self._tell(operation, Gravity.FAULT)
         perform(self._cluster, operation, read_only=self._read_only, progress=progress)
+        if not operation.destructive:
+            self._tell(operation, Gravity.PLAIN)
 
     def close(self) -> None:
         """Closes every observer, tail and load."""
+        self._closed = True
         for speaker in self._speakers():
             speaker.close()
         self._observers, self._tails, self._loads = [], [], []
         self.broker.close()
 
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise MessagingFailed("the session is closed", "Open another one.")
+
+    def _tell(self, operation: NodeOperation, gravity: Gravity) -> None:
+        kind = f"node_{operation.action}"
+        with self.broker.lock:
+            self.broker.say(Origin.YOU, gravity, kind, operation.node, f"{operation.done} (you)")
+
     def _speakers(self) -> tuple[_Speaker, ...]:
         return (*self._observers, *self._tails, *self._loads)
-
-    def _refuse_if_read_only(self, title: str) -> None:
-        if self._read_only:
-            guard(self._cluster, title, read_only=True)
 
     def _first(self) -> SimNode | None:
         return next(iter(self.broker.serving()), None)
