@@ -27,6 +27,15 @@ SILENT_ELECTION_S = 1.2
 HANDED_OVER_S = 0.2
 HISTORY = 60
 
+_NODE_NEWS: dict[NodeState, Callable[[str], tuple[Gravity, str, str, str]]] = {
+    NodeState.RUNNING: lambda name: (Gravity.GOOD, "node_up", name, f"{name} is up"),
+    NodeState.STARTING: lambda name: (Gravity.PLAIN, "node_starting", name, f"{name} is starting"),
+    NodeState.STOPPED: lambda name: (Gravity.BAD, "node_down", name, f"{name} is down"),
+    NodeState.PAUSED: lambda name: (Gravity.BAD, "node_paused", name, f"{name} is frozen"),
+    NodeState.ISOLATED: lambda name: (Gravity.BAD, "node_isolated", name, f"{name} is cut off from its peers"),
+    NodeState.DRAINING: lambda name: (Gravity.NOTICE, "node_draining", name, f"{name} is in maintenance"),
+    NodeState.UNREACHABLE: lambda name: (Gravity.BAD, "node_down", name, f"{name} does not answer its peers"),
+}
 _BUILT_IN = (
     ("", "direct"),
     ("amq.direct", "direct"),
@@ -276,19 +285,27 @@ class SimBroker:
         node = self.nodes[name]
         if node.state is state:
             return
-        served = node.serves
+        had_majority, served = self._has_majority(), node.serves
         node.state = state
+        self.say(Origin.BROKER, *_NODE_NEWS[state](name))
         if node.serves and not served:
             node.up_since = self.now
-            self.say(Origin.BROKER, Gravity.GOOD, "node_up", name, f"{name} is up")
             self.later(HANDED_OVER_S, self._elect)
         elif served and not node.serves:
-            word = "frozen" if state is NodeState.PAUSED else "down"
-            self.say(Origin.BROKER, Gravity.BAD, "node_down", name, f"{name} is {word}")
-            if 2 * len(self.serving()) <= len(self.nodes):
-                self.say(Origin.BROKER, Gravity.BAD, "majority_lost", name, "the cluster has lost its majority")
             self.later(ELECTION_S if election_s is None else election_s, self._elect)
+        self._tell_majority(had_majority)
         self.changed()
+
+    def _has_majority(self) -> bool:
+        return 2 * len(self.serving()) > len(self.nodes)
+
+    def _tell_majority(self, had: bool) -> None:
+        if had and not self._has_majority():
+            text = "the cluster has lost its majority"
+            self.say(Origin.BROKER, Gravity.BAD, "majority_lost", self.name, text)
+        elif not had and self._has_majority():
+            text = "the cluster has its majority again"
+            self.say(Origin.BROKER, Gravity.GOOD, "majority_regained", self.name, text)
 
     def available(self, queue: SimQueue) -> bool:
         """Whether the queue takes and gives messages now."""
@@ -307,6 +324,10 @@ class SimBroker:
                 continue
             if self._quorate(queue):
                 self._follow_new_leader(queue)
+            elif queue.leader is not None:
+                queue.leader = None
+                name = queue.figures.name
+                self.say(Origin.BROKER, Gravity.BAD, "leader_lost", name, f"{visible(name)}: has no leader")
         self.changed()
 
     def _follow_new_leader(self, queue: SimQueue) -> None:

@@ -16,7 +16,7 @@ from dmq_core.cluster.base import (
     ProgressListener,
     silent,
 )
-from dmq_core.errors import BadInput, Refused
+from dmq_core.errors import BadInput, NoSuchCluster, Refused
 from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
 from dmq_core.testing.script import Script
 
@@ -72,6 +72,7 @@ class FakeCluster:
         for index, name in enumerate(idle):
             progress(Progress(f"{name} boots", name, index / len(idle)))
             self.script.enter(f"boot {name}")
+            self._unpause(name)
             self._boot(name)
             progress(Progress(f"{name} serves", name, (index + 1) / len(idle)))
         progress(Progress("the cluster is whole", fraction=1.0))
@@ -79,6 +80,7 @@ class FakeCluster:
     def stop(self, progress: ProgressListener = silent) -> None:
         """Stops every node and keeps all messages."""
         self._own("stop")
+        self._check_exists()
         self.script.enter("stop")
         for name in self._broker.nodes:
             progress(Progress(f"{name} stops", name))
@@ -87,8 +89,10 @@ class FakeCluster:
 
     def destroy(self, progress: ProgressListener = silent) -> None:
         """Stops every node and forgets all queues."""
-        self.stop(progress)
+        self._own("destroy")
         self.script.enter("destroy")
+        if self._broker.exists:
+            self.stop(progress)
         with self._broker.lock:
             self._broker.exists = False
             self._broker.queues.clear()
@@ -98,9 +102,8 @@ class FakeCluster:
     def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
         """Does `action` to `node`; returns once it holds."""
         self._own(f"{action} {node}")
-        if node not in self._broker.nodes:
-            known = ", ".join(self._broker.nodes)
-            raise BadInput(f"there is no node {node!r}", f"The nodes are {known}.")
+        self._check(node)
+        self._check_state(action, node)
         self.script.enter("act")
         progress(Progress(f"{action} {node}", node))
         acts: dict[NodeAction, Callable[[str], None]] = {
@@ -116,8 +119,7 @@ class FakeCluster:
     def logs(self, node: str, lines: int = 200) -> str:
         """A made-up log, with an escape sequence in it as real ones may have."""
         self.script.enter("logs")
-        if node not in self._broker.nodes:
-            raise BadInput(f"there is no node {node!r}", f"The nodes are {', '.join(self._broker.nodes)}.")
+        self._check(node)
         text = [f"2026-11-24 10:42:{i % 60:02}.000 [info] <0.{i}.0> line {i} of {node}" for i in range(1, 241)]
         text.append("2026-11-24 10:46:00.000 [error] <0.9.0> \x1b[31mred?\x1b[0m [bold]markup?[/bold]")
         return "\n".join(text[-lines:])
@@ -134,6 +136,22 @@ class FakeCluster:
     def _own(self, what: str) -> None:
         if self._broker.backend is Backend.ATTACHED:
             raise Refused(f"{what}: refused, dmq did not make {self.name}", "An attached cluster is only watched.")
+
+    def _check_exists(self) -> None:
+        if not self._broker.exists:
+            raise NoSuchCluster(f"there is no cluster called {self.name} here", "Make it with 'dmq start'.")
+
+    def _check(self, node: str) -> None:
+        self._check_exists()
+        if node not in self._broker.nodes:
+            raise BadInput(f"{self.name} has no node {node!r}", f"Its nodes: {', '.join(self._broker.nodes)}.")
+
+    def _check_state(self, action: NodeAction, node: str) -> None:
+        state = self._broker.nodes[node].state
+        if action is NodeAction.START and state is NodeState.PAUSED:
+            raise BadInput(f"{node} is paused, not stopped", f"'dmq node unpause {node}' lets it go on.")
+        if action in (NodeAction.PAUSE, NodeAction.UNPAUSE) and state is NodeState.STOPPED:
+            raise BadInput(f"{node} does not run", f"'dmq node start {node}' starts it.")
 
     def _set(self, node: str, state: NodeState, election_s: float | None = None) -> None:
         with self._broker.lock:

@@ -27,10 +27,17 @@ _MESSAGE = OutgoingMessage("", LOAD_QUEUE, b"load", MessageProperties(app_id="dm
 class _Client:
     """A connection that knows where it is: leaves a dead node at once and a silent one after 2 s."""
 
-    def __init__(self, role: str, broker: SimBroker, say: Callable[[Gravity, str, str], None]) -> None:
+    def __init__(
+        self,
+        role: str,
+        broker: SimBroker,
+        choose: Callable[[tuple[str, ...]], str],
+        say: Callable[[Gravity, str, str], None],
+    ) -> None:
         self.role = role
         self.at: str | None = None
         self._broker = broker
+        self._choose = choose
         self._say = say
         self._back_at = broker.now
         self._silent_since: float | None = None
@@ -57,12 +64,14 @@ class _Client:
         return self._lose(now)
 
     def _connect(self) -> None:
-        serving = [n.name for n in self._broker.serving()]
+        serving = tuple(n.name for n in self._broker.serving())
         if not serving:
             return
-        self.at = serving[0] if self.role == "publisher" else serving[-1]
-        if self._been_at is not None:
-            self._say(Gravity.NOTICE, f"{self.role}_reconnected", f"{self.role} is on {self.at}")
+        self.at = self._choose(serving)
+        if self._been_at is None:
+            self._say(Gravity.PLAIN, f"{self.role}_connected", f"{self.role} on {self.at}")
+        else:
+            self._say(Gravity.GOOD, f"{self.role}_resumed", f"{self.role} now on {self.at}")
 
     def _lose(self, now: float) -> bool:
         self._say(Gravity.BAD, f"{self.role}_lost", f"{self.role} lost {self.at}")
@@ -88,6 +97,7 @@ class SimLoad:
         self._delivered = self._redelivered = self._duplicates = self._in_flight = self._lost = 0
         self._unacked: deque[tuple[float, Stored]] = deque()
         self._awaiting_first: set[str] = set()
+        self._told_redelivered = 0
         self._gaps = {"confirm": 0.0, "delivery": 0.0}
         self._last = {"confirm": broker.now, "delivery": broker.now}
         self._slice_ends = broker.now + SLICE_S
@@ -96,10 +106,9 @@ class SimLoad:
         with broker.lock:
             home = next((n.name for n in broker.serving()), None)
             self._queue = broker.declare_queue(LOAD_QUEUE, leader=home)
-            self._publisher = _Client("publisher", broker, self._say)
-            self._consumer = _Client("consumer", broker, self._say)
+            self._publisher = _Client("publisher", broker, self._away_from_consumer, self._say)
+            self._consumer = _Client("consumer", broker, self._at_the_leader, self._say)
             broker.steppers.append(self)
-            self._say(Gravity.PLAIN, "load_started", f"load of {rate:g} messages/s on {LOAD_QUEUE} began")
 
     @property
     def places(self) -> tuple[tuple[str, str], ...]:
@@ -163,7 +172,6 @@ class SimLoad:
             self._broker.steppers.remove(self)
             self._queue.consumers = 0
             self._publisher.at = self._consumer.at = None
-            self._say(Gravity.PLAIN, "load_stopped", "the load ended")
         self._pump.settle()
         self._pump.close()
 
@@ -185,6 +193,13 @@ class SimLoad:
         if available and self._consumer.answered:
             self._deliver(now)
         self._close_slice(now)
+
+    def _at_the_leader(self, serving: tuple[str, ...]) -> str:
+        return self._queue.leader if self._queue.leader in serving else serving[-1]
+
+    def _away_from_consumer(self, serving: tuple[str, ...]) -> str:
+        others = [name for name in serving if name not in (self._consumer.at, self._queue.leader)]
+        return (others or list(serving))[0]
 
     def _publish(self, now: float, elapsed_s: float) -> None:
         if not self._running or self._publisher.at is None:
@@ -249,8 +264,10 @@ class SimLoad:
             self._awaiting_first.discard(what)
             noun = "confirm" if what == "confirm" else "delivery"
             self._say(Gravity.GOOD, f"first_{what}", f"first {noun} after {gap:.2f} s")
-            if what == "delivery" and self._redelivered:
-                self._say(Gravity.NOTICE, "redelivered", f"{self._redelivered} messages redelivered so far")
+            if what == "delivery" and self._redelivered > self._told_redelivered:
+                rush = self._redelivered - self._told_redelivered
+                self._told_redelivered = self._redelivered
+                self._say(Gravity.NOTICE, "redelivered", f"{rush} messages redelivered")
 
     def _close_slice(self, now: float) -> None:
         if now < self._slice_ends - ROUNDING_S:
@@ -263,6 +280,9 @@ class SimLoad:
     def _abandon_outstanding(self) -> None:
         """Half of what was out has reached the queue and half has not; nobody will ever tell the publisher which."""
         arrived = len(self._outstanding) // 2
+        if self._outstanding:
+            text = f"{len(self._outstanding)} messages with unknown outcome"
+            self._say(Gravity.NOTICE, "unknown", text)
         self._unknown += len(self._outstanding)
         self._outstanding.clear()
         self._queue.messages.extend(Stored(_MESSAGE, confirmed=False) for _ in range(arrived))
