@@ -122,6 +122,10 @@ class _Epoch:
     timer_set: bool = False
     woken: bool = False
 
+    @property
+    def is_urgent(self) -> bool:
+        return self.book.waiting >= FLUSH_AT or bool(self.others)
+
     def answer(self, tag: int, answer: _Answer) -> bool:
         with self.lock:
             if not self.alive:
@@ -132,7 +136,7 @@ class _Epoch:
                 taken = self.book.settle(tag)
                 if taken:
                     self.others.append((tag, answer))
-            urgent = self.book.waiting >= FLUSH_AT or bool(self.others)
+            urgent = self.is_urgent
             wake = taken and not self.woken and (urgent or not self.timer_set)
             if wake:
                 self.woken = True
@@ -232,8 +236,8 @@ class Consumer:
             self._connection.call(self._cancel)
             with self._changed:
                 self._changed.wait_for(self._is_done, timeout_s)
-        if self._epoch is not None:
-            self._connection.call(self._epoch.send)
+        if not self._connection.call(self._send_the_last):
+            self._send_the_last()
         self._connection.detach(self)
         self._finish(MessagingFailed(f"the consumer of {self._status.queue!r} is stopped"))
         if threading.current_thread() is not self._worker:
@@ -274,6 +278,9 @@ class Consumer:
 
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
+        epoch, self._epoch = self._epoch, None
+        if epoch is not None:
+            epoch.end()
         self._finish(error or MessagingFailed(f"the connection {self._connection.name!r} is closed"))
 
     # Subscribing.
@@ -331,7 +338,17 @@ class Consumer:
     def _send_later(self, epoch: _Epoch) -> None:
         with epoch.lock:
             epoch.timer_set, epoch.woken = True, False
-        epoch.channel.later(FLUSH_S, epoch.send)
+            urgent = epoch.is_urgent
+        if urgent:
+            epoch.send()
+        else:
+            epoch.channel.later(FLUSH_S, epoch.send)
+
+    def _send_the_last(self) -> None:
+        epoch, self._epoch = self._epoch, None
+        if epoch is not None:
+            epoch.send()
+            epoch.end()
 
     def _work(self) -> None:
         while True:
@@ -368,13 +385,10 @@ class Consumer:
             self._on_change(status)
 
     def _finish(self, error: DmqError) -> None:
-        epoch, self._epoch = self._epoch, None
         with self._changed:
             self._over = self._over or error
             self._arrived.clear()
             self._changed.notify_all()
-        if epoch is not None:
-            epoch.end()
         if self._status.consuming:
             self._set(ConsumerStatus(False, self._status.queue, None, error.what))
 

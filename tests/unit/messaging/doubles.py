@@ -1,0 +1,129 @@
+"""A connection and a channel that do what a test says, on the test's own thread."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.errors import DmqError
+from dmq_core.messaging.frames import Content
+from dmq_core.messaging.reasons import CloseReason, Cure
+from dmq_core.messaging.states import ConnectionState, ConnectionStatus
+
+HERE = NodeEndpoint("127.0.0.1", 5672, None)
+LOST = CloseReason(Cure.RECOVER, "the peer closed the connection")
+
+
+class FakeChannel:
+    """Takes what is sent on it and lets a test answer."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.sink: Any = None
+        self.published: list[Any] = []
+        self.sent: list[tuple[Any, ...]] = []
+        self.timers: list[Callable[[], None]] = []
+        self.cancelled: Callable[[], None] | None = None
+        self.fail_next = False
+
+    def listen(self, sink: Any) -> None:
+        self.sink = sink
+
+    def gathered(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def select_confirms(self, done: Callable[[], None]) -> None:
+        done()
+
+    def publish(self, prepared: Any) -> None:
+        if self.fail_next:
+            self.fail_next = False
+            raise ValueError("cannot be encoded")
+        self.published.append(prepared)
+
+    def prefetch(self, _count: int, done: Callable[[], None]) -> None:
+        done()
+
+    def declare(self, entity: Any, done: Callable[[Any], None]) -> None:
+        self.sent.append(("declare", entity))
+        done(None)
+
+    def consume(
+        self, queue: str, _exclusive: bool, _arguments: Any, done: Callable[[], None], cancelled: Callable[[], None]
+    ) -> str:
+        self.sent.append(("consume", queue))
+        self.cancelled = cancelled
+        done()
+        return "ctag"
+
+    def cancel(self, _tag: str, done: Callable[[], None]) -> None:
+        done()
+
+    def ack(self, tag: int, multiple: bool) -> None:
+        self.sent.append(("ack", tag, multiple))
+
+    def reject(self, tag: int, requeue: bool) -> None:
+        self.sent.append(("reject", tag, requeue))
+
+    def give_back(self, tag: int) -> None:
+        self.sent.append(("give back", tag))
+
+    def later(self, _seconds: float, callback: Callable[[], None]) -> None:
+        self.timers.append(callback)
+
+    def deliver(self, tag: int, body: bytes = b"", redelivered: bool = False) -> None:
+        self.sink.delivered(Content("x", "k", b"\x00\x00", body, tag=tag, redelivered=redelivered))
+        self.sink.read_ended()
+
+
+class FakeConnection:
+    """A connection whose opening and losing a test decides."""
+
+    name = "fake"
+    on_io_thread = False
+
+    def __init__(self) -> None:
+        self.user: Any = None
+        self.channel: FakeChannel | None = None
+        self.alive = True
+        self.status = ConnectionStatus(ConnectionState.CONNECTING, 0.0, problem="no node answers")
+
+    def attach(self, user: Any) -> None:
+        self.user = user
+
+    def detach(self, _user: Any) -> None:
+        self.user = None
+
+    def call(self, callback: Callable[[], None]) -> bool:
+        # A real loop runs it later; here at once would be inside the caller's lock, so it waits for `turn`.
+        self.pending.append(callback)
+        return self.alive
+
+    @property
+    def pending(self) -> list[Callable[[], None]]:
+        return self.__dict__.setdefault("_pending", [])
+
+    def turn(self) -> None:
+        """Lets the I/O thread's work be done."""
+        while self.pending:
+            self.pending.pop(0)()
+
+    def open(self) -> FakeChannel:
+        self.channel = FakeChannel()
+        self.user.channel_opened(self.channel, HERE)
+        self.turn()
+        return self.channel
+
+    def lose(self, reason: CloseReason = LOST) -> None:
+        if self.channel is not None:
+            self.channel.is_open = False
+            self.channel = None
+            self.user.channel_lost(reason)
+        self.turn()
+
+    def end(self, error: DmqError | None = None) -> None:
+        self.alive = False
+        if self.user is not None:
+            self.user.ended(error)

@@ -1,0 +1,235 @@
+"""Deliveries belong to the channel that brought them, handlers run off the I/O thread, and nothing ends in silence."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from doubles import FakeChannel, FakeConnection
+
+from dmq_core.errors import MessagingFailed
+from dmq_core.messaging.consumer import FLUSH_AT, Consumer, Delivery
+from dmq_core.messaging.topology import Binding, PrivateBinding, PrivateQueue, Queue
+
+
+def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.002)
+
+
+class Hand:
+    """A handler that keeps what it got, and the threads that it ran on."""
+
+    def __init__(self) -> None:
+        self.got: list[Delivery] = []
+        self.threads: set[str] = set()
+        self.fails = False
+
+    def __call__(self, deliveries: tuple[Delivery, ...]) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.got += deliveries
+        if self.fails:
+            raise RuntimeError("the user's code is wrong")
+
+
+def made(queue: str | PrivateQueue = "q", **options: Any) -> tuple[FakeConnection, Consumer, Hand]:
+    connection, hand = FakeConnection(), Hand()
+    return connection, Consumer(connection, queue, hand, **options), hand  # type: ignore[arg-type]  # a double
+
+
+def fire(channel: FakeChannel) -> None:
+    """Lets the channel's timers run out."""
+    while channel.timers:
+        channel.timers.pop(0)()
+
+
+def delivered(connection: FakeConnection, hand: Hand, count: int) -> FakeChannel:
+    channel = connection.open()
+    for tag in range(1, count + 1):
+        channel.deliver(tag, b"%d" % tag)
+    until(lambda: len(hand.got) == count)
+    return channel
+
+
+def test_deliveries_come_in_order_on_a_thread_of_the_consumer() -> None:
+    connection, consumer, hand = made()
+    delivered(connection, hand, 5)
+    assert [d.body for d in hand.got] == [b"1", b"2", b"3", b"4", b"5"]
+    assert hand.threads == {"consume q"}
+    assert consumer.status.consuming
+    consumer.stop(0.1)
+
+
+def test_acks_are_joined_and_sent_after_a_moment() -> None:
+    connection, consumer, hand = made()
+    channel = delivered(connection, hand, 5)
+    assert all(d.ack() for d in hand.got)
+    connection.turn()
+    assert [s for s in channel.sent if s[0] == "ack"] == []
+    fire(channel)
+    assert [s for s in channel.sent if s[0] == "ack"] == [("ack", 5, True)]
+    consumer.stop(0.1)
+
+
+def test_many_acks_do_not_wait_for_the_moment() -> None:
+    connection, consumer, hand = made()
+    channel = delivered(connection, hand, FLUSH_AT)
+    for delivery in hand.got:
+        delivery.ack()
+    connection.turn()
+    assert ("ack", FLUSH_AT, True) in channel.sent
+    consumer.stop(0.1)
+
+
+def test_a_rejection_and_a_return_go_at_once_and_in_their_own_words() -> None:
+    connection, consumer, hand = made()
+    channel = delivered(connection, hand, 3)
+    assert hand.got[0].reject()
+    assert hand.got[1].reject(requeue=True)
+    assert hand.got[2].give_back()
+    connection.turn()
+    answers = [s for s in channel.sent if s[0] in ("reject", "give back")]
+    assert answers == [("reject", 1, False), ("reject", 2, True), ("give back", 3)]
+    consumer.stop(0.1)
+
+
+def test_a_stale_answer_sends_nothing_and_says_so() -> None:
+    connection, consumer, hand = made()
+    old = delivered(connection, hand, 2)
+    connection.lose()
+    new = connection.open()
+    new.deliver(1)
+    until(lambda: len(hand.got) == 3)
+    assert not hand.got[0].is_current
+    assert hand.got[0].ack() is False
+    assert hand.got[1].reject() is False
+    connection.turn()
+    assert not any(s[0] in ("ack", "reject") for s in old.sent + new.sent)
+    assert hand.got[2].ack() is True
+    consumer.stop(0.1)
+
+
+def test_an_ack_noted_before_the_loss_is_not_sent_on_the_next_channel() -> None:
+    connection, consumer, hand = made()
+    delivered(connection, hand, 1)
+    hand.got[0].ack()
+    connection.lose()
+    new = connection.open()
+    fire(new)
+    assert not any(s[0] == "ack" for s in new.sent)
+    consumer.stop(0.1)
+
+
+def test_a_delivery_is_answered_once() -> None:
+    connection, consumer, hand = made()
+    delivered(connection, hand, 1)
+    assert hand.got[0].ack()
+    assert not hand.got[0].ack()
+    assert not hand.got[0].reject()
+    consumer.stop(0.1)
+
+
+def test_a_handler_that_fails_gives_back_what_it_did_not_answer_and_is_called_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    connection, consumer, hand = made()
+    hand.fails = True
+    channel = delivered(connection, hand, 1)
+    until(lambda: bool(connection.pending))
+    connection.turn()
+    assert ("reject", 1, True) in channel.sent
+    assert "handler of 'q' failed" in caplog.text
+    hand.fails = False
+    channel.deliver(2)
+    until(lambda: len(hand.got) == 2)
+    consumer.stop(0.1)
+
+
+def test_a_cancel_by_the_broker_is_answered_by_declaring_and_subscribing_again() -> None:
+    statuses: list[bool] = []
+    connection, consumer, _ = made(declare=(Queue("q"),), on_change=lambda s: statuses.append(s.consuming))
+    channel = connection.open()
+    assert channel.cancelled is not None
+    channel.cancelled()
+    assert [s[0] for s in channel.sent] == ["declare", "consume", "declare", "consume"]
+    assert statuses == [True, False, True]
+    consumer.stop(0.1)
+
+
+def test_a_private_queue_has_a_new_name_on_each_node() -> None:
+    private = PrivateQueue("dmq.feed", (PrivateBinding("amq.rabbitmq.log", "#"),), max_length=50)
+    connection, consumer, _ = made(private)
+    names = []
+    for _ in range(2):
+        channel = connection.open()
+        queue, binding = (s[1] for s in channel.sent if s[0] == "declare")
+        assert isinstance(queue, Queue)
+        assert isinstance(binding, Binding)
+        assert queue.exclusive
+        assert queue.auto_delete
+        assert queue.all_arguments == {"x-queue-type": "classic", "x-max-length": 50, "x-overflow": "drop-head"}
+        assert (binding.source, binding.destination, binding.routing_key) == ("amq.rabbitmq.log", queue.name, "#")
+        names.append(queue.name)
+        connection.lose()
+    assert len(set(names)) == 2
+    consumer.stop(0.1)
+
+
+def test_what_was_waiting_for_the_handler_is_dropped_with_its_channel() -> None:
+    release = threading.Event()
+    seen: list[bytes] = []
+
+    def slow(deliveries: tuple[Delivery, ...]) -> None:
+        seen.extend(d.body for d in deliveries)
+        release.wait(10)
+
+    connection = FakeConnection()
+    consumer = Consumer(connection, "q", slow)  # type: ignore[arg-type]  # a double
+    channel = connection.open()
+    channel.deliver(1, b"first")
+    until(lambda: bool(seen))
+    channel.deliver(2, b"waits")
+    connection.lose()
+    release.set()
+    connection.open().deliver(1, b"waits, again")
+    until(lambda: len(seen) == 2)
+    assert seen == [b"first", b"waits, again"]
+    consumer.stop(0.1)
+
+
+def test_stop_lets_the_handler_finish_and_sends_its_acks() -> None:
+    connection = FakeConnection()
+
+    def slow(deliveries: tuple[Delivery, ...]) -> None:
+        time.sleep(0.1)
+        for delivery in deliveries:
+            delivery.ack()
+
+    consumer = Consumer(connection, "q", slow)  # type: ignore[arg-type]  # a double
+    channel = connection.open()
+    channel.deliver(1)
+    consumer.stop(5.0)
+    connection.turn()
+    assert ("ack", 1, True) in channel.sent
+    assert not any(t.name == "consume q" for t in threading.enumerate())
+
+
+def test_the_end_of_the_connection_ends_the_thread_and_says_why() -> None:
+    connection, consumer, _ = made()
+    connection.open()
+    connection.end(MessagingFailed("refused"))
+    with pytest.raises(MessagingFailed, match="refused"):
+        consumer.wait_consuming(0.1)
+    until(lambda: not any(t.name == "consume q" for t in threading.enumerate()))
+
+
+def test_waiting_for_a_consumer_that_does_not_come_says_what_is_wrong() -> None:
+    _, consumer, _ = made()
+    with pytest.raises(MessagingFailed, match="no node answers"):
+        consumer.wait_consuming(0.01)
+    consumer.stop(0.1)

@@ -1,0 +1,116 @@
+"""What clients felt is told once, in words, with the node's name made safe."""
+
+from __future__ import annotations
+
+from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.messaging.consumer import ConsumerStatus
+from dmq_core.messaging.states import ConnectionState, ConnectionStatus
+from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.proof.felt import QUIET_S, ClientStory
+
+ONE, TWO = NodeEndpoint("127.0.0.1", 5672, None), NodeEndpoint("127.0.0.1", 5673, None)
+NAMES = {ONE: "rmq1", TWO: "rmq\x1b2"}
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def told() -> tuple[ClientStory, Clock]:
+    clock = Clock()
+    return ClientStory(NAMES.__getitem__, rate=500.0, clock=clock), clock
+
+
+def at(state: ConnectionState, endpoint: NodeEndpoint | None = None, problem: str = "") -> ConnectionStatus:
+    return ConnectionStatus(state, 1000.0, endpoint, problem=problem)
+
+
+def words(events: list[Event]) -> list[tuple[str, str]]:
+    return [(e.kind, e.text) for e in events]
+
+
+def test_a_publisher_is_followed_from_node_to_node() -> None:
+    story, _ = told()
+    assert story.publisher(at(ConnectionState.CONNECTING)) == []
+    assert words(story.publisher(at(ConnectionState.OPEN, TWO))) == [("publisher_connected", "publisher on rmq\\x1b2")]
+    assert story.publisher_node == "rmq\x1b2"
+    lost = story.publisher(at(ConnectionState.RECOVERING, problem="127.0.0.1:5673: silent for 2.1 s"))
+    assert words(lost) == [("publisher_lost", "publisher lost rmq\\x1b2: silent for 2.1 s")]
+    assert (lost[0].origin, lost[0].gravity, lost[0].subject) == (Origin.CLIENT, Gravity.BAD, "rmq\x1b2")
+    assert story.publisher_node is None
+    assert story.publisher(at(ConnectionState.RECOVERING, problem="127.0.0.1:5672: connection refused")) == []
+    assert words(story.publisher(at(ConnectionState.OPEN, ONE))) == [("publisher_resumed", "publisher now on rmq1")]
+
+
+def test_an_alarm_blocks_and_releases_the_publisher() -> None:
+    story, _ = told()
+    story.publisher(at(ConnectionState.OPEN, ONE))
+    blocked = story.publisher(at(ConnectionState.BLOCKED, ONE, "the broker blocks publishers: low on memory"))
+    assert words(blocked) == [("publisher_blocked", "publisher: the broker blocks publishers: low on memory")]
+    assert words(story.publisher(at(ConnectionState.OPEN, ONE))) == [
+        ("publisher_released", "publisher released by the broker")
+    ]
+
+
+def test_closing_on_purpose_is_no_loss() -> None:
+    story, _ = told()
+    story.publisher(at(ConnectionState.OPEN, ONE))
+    assert story.publisher(at(ConnectionState.CLOSING, ONE)) == []
+    assert story.publisher(at(ConnectionState.CLOSED)) == []
+
+
+def test_a_consumer_is_followed_too() -> None:
+    story, _ = told()
+    assert words(story.consumer(ConsumerStatus(True, "q", ONE))) == [("consumer_connected", "consumer on rmq1")]
+    assert words(story.consumer(ConsumerStatus(False, "q", None, "the broker cancelled the consumer"))) == [
+        ("consumer_lost", "consumer lost rmq1: the broker cancelled the consumer")
+    ]
+    assert story.consumer(ConsumerStatus(False, "q", None, "still")) == []
+    assert words(story.consumer(ConsumerStatus(True, "q", TWO))) == [("consumer_resumed", "consumer now on rmq\\x1b2")]
+
+
+def test_a_rush_of_redeliveries_is_one_event_once_it_is_over() -> None:
+    story, clock = told()
+    for _ in range(53):
+        story.redelivered()
+        clock.now += 0.01
+    assert story.due() == []
+    clock.now += QUIET_S
+    (event,) = story.due()
+    assert (event.kind, event.text, event.at) == ("redelivered", "53 messages redelivered", 1000.0)
+    assert story.due() == []
+
+
+def test_unknown_outcomes_and_their_resolution_are_told_apart() -> None:
+    story, clock = told()
+    story.unknown(2)
+    story.recovered(1)
+    story.recovered(0)
+    clock.now += 1
+    assert words(story.due()) == [
+        ("unknown", "2 messages with unknown outcome"),
+        ("unknown_resolved", "1 message with unknown outcome delivered after all"),
+    ]
+
+
+def test_a_gap_is_told_when_it_is_unusual() -> None:
+    story, clock = told()
+    assert story.confirmed(0.2, longest=True) == []
+    assert words(story.confirmed(0.43, longest=True)) == [
+        ("first_confirm", "first confirm after 0.43 s, the longest gap so far")
+    ]
+    assert story.confirmed(0.43, longest=False) == [], "twice the same is usual"
+    clock.now += 60
+    assert words(story.confirmed(0.43, longest=False)) == [("first_confirm", "first confirm after 0.43 s")]
+
+
+def test_after_a_loss_the_first_confirm_is_told_though_gaps_are_usual() -> None:
+    story, _ = told()
+    story.publisher(at(ConnectionState.OPEN, ONE))
+    story.confirmed(0.5, longest=True)
+    story.publisher(at(ConnectionState.RECOVERING, problem="x: gone"))
+    assert words(story.confirmed(0.3, longest=False)) == [("first_confirm", "first confirm after 0.30 s")]
+    assert story.confirmed(0.3, longest=False) == []
