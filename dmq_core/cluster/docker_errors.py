@@ -91,7 +91,7 @@ def errno_in(error: BaseException) -> int | None:
         if not waiting:
             break
         found = waiting.pop(0)
-        if isinstance(found, OSError) and found.errno is not None:
+        if isinstance(found, OSError) and isinstance(found.errno, int):
             return found.errno
         if isinstance(found, BaseException):
             waiting += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
