@@ -12,7 +12,7 @@ from dmq_core.cli import reach
 from dmq_core.cli.messages import write_message
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.messaging.messages import SeenMessage
-from dmq_core.operations import guard_messages
+from dmq_core.operations import guard_change
 
 if TYPE_CHECKING:
     from dmq_core.messaging.consumer import Delivery
@@ -43,7 +43,7 @@ def consume(
     Each is acknowledged once it is written out; what is not goes back to QUEUE. Without
     --limit and --for it goes on until Ctrl-C.
     """
-    guard_messages(f"Consume from {queue}", read_only=invocation.settings.read_only.value)
+    guard_change(f"Consume from {queue}", read_only=invocation.settings.read_only.value)
     arrived: queue_module.Queue[Delivery] = queue_module.Queue()
 
     def arrive(deliveries: tuple[Delivery, ...]) -> None:

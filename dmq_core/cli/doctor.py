@@ -8,29 +8,38 @@ import click
 
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
+from dmq_core.cli.output import Output
+from dmq_core.cluster.base import Cluster
+from dmq_core.errors import NoSuchCluster
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.health import Finding, findings
+from dmq_core.operations import guard_change
+from dmq_core.prerequisites import DockerState, Package, Prerequisites
+from dmq_core.text import visible
 
 _MARK = {Gravity.BAD: "✗", Gravity.NOTICE: "▲"}
 
 
 @click.command()
+@click.option("--install", is_flag=True, help="Get with apt what this machine lacks for either backend.")
 @common_options
-def doctor(invocation: Invocation) -> int:
+def doctor(invocation: Invocation, install: bool) -> int:
     """Say what is wrong, and what to do.
 
     It looks at the set-up of this machine and at the cluster. Ends with 0 if nothing hurts now, and with 1 otherwise.
     """
+    if install:
+        _install(invocation)
     machine = reach.inspect_machine()
-    cluster = reach.open_cluster(invocation.settings)
-    exists = cluster.exists()
-    found = findings(reach.take_snapshot(cluster)) if exists else ()
-    sick = any(f.gravity is Gravity.BAD for f in found) or not (exists or machine.can_start)
+    cluster = _existing(invocation)
+    found = () if cluster is None else findings(reach.take_snapshot(cluster))
+    sick = any(f.gravity is Gravity.BAD for f in found) or not (cluster or machine.can_start)
+    name = invocation.settings.cluster.value if cluster is None else cluster.name
     if invocation.out.json:
         invocation.out.document(
             {
-                "cluster": cluster.name,
-                "exists": exists,
+                "cluster": name,
+                "exists": cluster is not None,
                 "machine": list(machine.findings),
                 "advice": list(machine.advice),
                 "findings": [_document(f) for f in found],
@@ -38,18 +47,39 @@ def doctor(invocation: Invocation) -> int:
             }
         )
         return int(sick)
-    for line in machine.findings:
-        invocation.out.text(line)
-    for line in machine.advice:
-        invocation.out.text(f"    {line}")
-    if not exists:
-        invocation.out.text(f"cluster {cluster.name}: none yet; 'dmq start' makes it")
-    for finding in found:
-        invocation.out.text(f"{_MARK[finding.gravity]} {finding.text}")
-        invocation.out.text(f"    {finding.advice}")
-    if exists and not found:
-        invocation.out.text(f"cluster {cluster.name}: whole, nothing is wrong")
+    _write(invocation.out, machine, found)
+    if cluster is None:
+        invocation.out.text(f"cluster {name}: none yet; 'dmq start' makes it")
+    elif not found:
+        invocation.out.text(f"cluster {visible(name)}: whole, nothing is wrong")
     return int(sick)
+
+
+def _existing(invocation: Invocation) -> Cluster | None:
+    try:
+        return reach.find_cluster(invocation.settings)
+    except NoSuchCluster:
+        return None
+
+
+def _install(invocation: Invocation) -> None:
+    guard_change("Install what is missing", read_only=invocation.settings.read_only.value)
+    machine = reach.inspect_machine()
+    wanted = [Package.RABBITMQ_SERVER] if machine.rabbitmq is None else []
+    if machine.docker is DockerState.ANSWERS and not machine.debootstrap:
+        wanted.append(Package.DEBOOTSTRAP)
+    with invocation.out.progress() as progress:
+        reach.install(wanted, progress)
+
+
+def _write(out: Output, machine: Prerequisites, found: tuple[Finding, ...]) -> None:
+    for line in machine.findings:
+        out.text(visible(line))
+    for line in machine.advice:
+        out.text(f"    {line}")
+    for finding in found:
+        out.text(f"{_MARK[finding.gravity]} {finding.text}")
+        out.text(f"    {finding.advice}")
 
 
 def _document(finding: Finding) -> dict[str, Any]:

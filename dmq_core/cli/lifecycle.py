@@ -10,7 +10,10 @@ from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
 from dmq_core.cli.status import show_status
-from dmq_core.operations import guard
+from dmq_core.cluster.base import Backend, ProgressListener
+from dmq_core.errors import BackendUnavailable
+from dmq_core.operations import guard, guard_change
+from dmq_core.prerequisites import DockerState, Package
 
 
 @click.command()
@@ -27,22 +30,45 @@ def start(invocation: Invocation, nodes: int | None, backend: str, rabbitmq: str
     Returns when every node serves and the cluster is whole. A second call changes nothing.
     """
     began = time.monotonic()
-    out = invocation.out
+    out, settings = invocation.out, invocation.settings
     with out.progress() as progress:
-        cluster = reach.open_for_start(
-            invocation.settings, backend=backend, nodes=nodes, rabbitmq=rabbitmq, install=install, progress=progress
-        )
-        guard(cluster, f"Start {cluster.name}", read_only=invocation.settings.read_only.value)
-        cluster.start(progress)
+        if install:
+            guard_change("Install what is missing", read_only=settings.read_only.value)
+            _install_server(backend, progress)
+        cluster = reach.open_for_start(settings, backend=backend, nodes=nodes, rabbitmq=rabbitmq)
+        guard(cluster, f"Start {cluster.name}", read_only=settings.read_only.value)
+        try:
+            cluster.start(progress)
+        except BackendUnavailable:
+            if not (install and _installed_debootstrap(progress)):
+                raise
+            cluster.start(progress)
     out.say(f"{cluster.name} serves on {cluster.backend}, after {time.monotonic() - began:.1f} s")
     show_status(out, cluster)
+
+
+def _install_server(backend: str, progress: ProgressListener) -> None:
+    machine = reach.inspect_machine()
+    wanted = machine.missing
+    if backend == Backend.LOCAL and machine.rabbitmq is None:
+        wanted = (Package.RABBITMQ_SERVER,)
+    reach.install(wanted, progress)
+
+
+def _installed_debootstrap(progress: ProgressListener) -> bool:
+    """Gets what builds the image; whether that may be why the start failed."""
+    machine = reach.inspect_machine()
+    if machine.docker is not DockerState.ANSWERS or machine.debootstrap:
+        return False
+    reach.install((Package.DEBOOTSTRAP,), progress)
+    return True
 
 
 @click.command()
 @common_options
 def stop(invocation: Invocation) -> None:
     """Stop every node and keep the data."""
-    cluster = reach.open_existing(invocation.settings)
+    cluster = reach.find_cluster(invocation.settings)
     guard(cluster, f"Stop {cluster.name}", read_only=invocation.settings.read_only.value)
     with invocation.out.progress() as progress:
         cluster.stop(progress)
@@ -54,7 +80,7 @@ def stop(invocation: Invocation) -> None:
 @common_options
 def destroy(invocation: Invocation, yes: bool) -> None:
     """Remove the cluster's nodes and all their data."""
-    cluster = reach.open_existing(invocation.settings)
+    cluster = reach.find_cluster(invocation.settings)
     guard(cluster, f"Destroy {cluster.name}", read_only=invocation.settings.read_only.value)
     count = len(cluster.nodes())
     confirm(f"Destroy {cluster.name}: {count} nodes and all their messages are lost for good.", yes=yes)

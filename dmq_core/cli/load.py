@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output, clock
-from dmq_core.cluster.base import Progress
+from dmq_core.cluster.base import Progress, ProgressListener, silent
 from dmq_core.observe.events import Event
 from dmq_core.proof.account import LoadAccount
+
+if TYPE_CHECKING:
+    from dmq_core.session import Load
 
 _LOOK_S = 0.5
 _HISTORIES = ("confirm_history", "delivery_history")
@@ -38,20 +42,29 @@ def load(invocation: Invocation, rate: float, seconds: float | None) -> int:
     """
     out = invocation.out
     with reach.open_session(invocation.settings) as session:
-        running = session.load(rate, lambda event: out.say(_event_line(event)))
+        # The observation finds the queue's leader for the load, and adds what the broker does to the story.
+        session.observe(lambda observation: _tell(out, observation.events))
+        running = session.load(rate, lambda event: _tell(out, (event,)))
         try:
             with out.progress() as progress:
-                deadline = None if seconds is None else time.monotonic() + seconds
-                pause = threading.Event()
-                while deadline is None or time.monotonic() < deadline:
-                    left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - time.monotonic())
-                    pause.wait(max(0.0, left))
-                    if out.live:
-                        progress(Progress(_sentence(running.account())))
+                _run(running, seconds, progress if out.live else silent)
         finally:
             account = running.stop()
             _report(out, account)
     return int(account.lost > 0)
+
+
+def _run(running: Load, seconds: float | None, progress: ProgressListener) -> None:
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    pause = threading.Event()
+    while (left := deadline - time.monotonic()) > 0:
+        pause.wait(min(_LOOK_S, left))
+        progress(Progress(_sentence(running.account())))
+
+
+def _tell(out: Output, events: tuple[Event, ...]) -> None:
+    for event in events:
+        out.say(f"{clock(event.at)}  {event.text}")
 
 
 def _report(out: Output, account: LoadAccount) -> None:
@@ -74,7 +87,3 @@ def _sentence(account: LoadAccount) -> str:
         f"confirmed {account.confirmed:,}  delivered {account.delivered:,}  in flight {account.in_flight:,}  "
         f"redelivered {account.redelivered:,}  unknown {account.unknown:,}  lost {account.lost:,}"
     )
-
-
-def _event_line(event: Event) -> str:
-    return f"{clock(event.at)}  {event.text}"

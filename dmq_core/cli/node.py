@@ -31,7 +31,7 @@ _LOST_STATES = frozenset({NodeState.STOPPED, NodeState.PAUSED, NodeState.UNREACH
 @common_options
 def list_nodes(invocation: Invocation) -> None:
     """List the nodes."""
-    snapshot = reach.take_snapshot(reach.open_existing(invocation.settings))
+    snapshot = reach.take_snapshot(reach.find_cluster(invocation.settings))
     if invocation.out.json:
         invocation.out.document([node_document(node) for node in snapshot.nodes])
     else:
@@ -44,7 +44,7 @@ def list_nodes(invocation: Invocation) -> None:
 @common_options
 def logs(invocation: Invocation, node: str, lines: int) -> None:
     """Show the last lines of NODE's log, also while it is stopped."""
-    cluster = reach.open_existing(invocation.settings)
+    cluster = reach.find_cluster(invocation.settings)
     written = cluster.logs(_known_node(cluster, node).name, lines).splitlines()
     if invocation.out.json:
         invocation.out.document({"node": node, "lines": written})
@@ -65,7 +65,7 @@ def _act_command(action: NodeAction) -> click.Command:
 
 
 def _act(invocation: Invocation, operation: NodeOperation, yes: bool) -> None:
-    cluster = reach.open_existing(invocation.settings)
+    cluster = reach.find_cluster(invocation.settings)
     read_only = invocation.settings.read_only.value
     guard(cluster, operation.title, read_only=read_only)
     _known_node(cluster, operation.node)

@@ -35,6 +35,7 @@ class Output:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
+        self._moving: _LiveLine | None = None
 
     @property
     def live(self) -> bool:
@@ -54,8 +55,11 @@ class Output:
         print(line, flush=True)
 
     def say(self, line: str) -> None:
-        """Tells people something on stderr."""
-        print(line, file=sys.stderr, flush=True)
+        """Tells people something on stderr, above a progress line that moves there."""
+        if self._moving is not None:
+            self._moving.above(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Writes aligned columns; a header that begins with `>` names a column of figures, aligned right."""
@@ -70,11 +74,15 @@ class Output:
     @contextmanager
     def progress(self) -> Iterator[ProgressListener]:
         """A listener that shows progress: one live line on a terminal, else a line for each change of words."""
-        shower = _LiveLine(sys.stderr) if self.live else _Lines(sys.stderr)
+        if not self.live:
+            yield _Lines(sys.stderr).show
+            return
+        self._moving = moving = _LiveLine(sys.stderr)
         try:
-            yield shower.show
+            yield moving.show
         finally:
-            shower.close()
+            self._moving = None
+            moving.close()
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:
@@ -163,9 +171,6 @@ class _Lines:
                 self._last = words
                 print(words, file=self._stream, flush=True)
 
-    def close(self) -> None:
-        """Nothing to tidy up."""
-
 
 class _LiveLine:
     """Progress as one line of a terminal that rewrites itself and is gone at the end."""
@@ -173,16 +178,25 @@ class _LiveLine:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._began = time.monotonic()
+        self._line = ""
         self._lock = threading.Lock()
 
     def show(self, progress: Progress) -> None:
         share = "" if progress.fraction is None else f" {progress.fraction:4.0%}"
         line = f"{time.monotonic() - self._began:4.0f} s{share}  {_words(progress)}"
         with self._lock:
-            self._stream.write("\r\x1b[2K" + line[: shutil.get_terminal_size().columns - 1])
-            self._stream.flush()
+            self._line = line[: shutil.get_terminal_size().columns - 1]
+            self._write(self._line)
+
+    def above(self, line: str) -> None:
+        with self._lock:
+            self._write(f"{line}\n{self._line}")
 
     def close(self) -> None:
         with self._lock:
-            self._stream.write("\r\x1b[2K")
-            self._stream.flush()
+            self._line = ""
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        self._stream.write("\r\x1b[2K" + text)
+        self._stream.flush()

@@ -14,11 +14,11 @@ import click
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
-from dmq_core.cluster.base import Progress
+from dmq_core.cluster.base import Progress, silent
 from dmq_core.errors import BadInput
 from dmq_core.messaging.fields import parse_headers, parse_properties
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
-from dmq_core.operations import guard_messages
+from dmq_core.operations import guard_change
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def publish(
 
     Ends with 0 if every message was confirmed, and with 1 otherwise.
     """
-    guard_messages("Publish", read_only=invocation.settings.read_only.value)
+    guard_change("Publish", read_only=invocation.settings.read_only.value)
     message = OutgoingMessage(exchange, key, _body(body, file), parse_properties(properties, parse_headers(headers)))
     tally = _Tally()
     try:
@@ -79,10 +79,10 @@ def publish(
 def _publish_all(
     out: Output, producer: Producer, message: OutgoingMessage, count: int, rate: float | None, tally: _Tally
 ) -> None:
-    began = time.monotonic()
+    began = told = tally.began = time.monotonic()
     pause = threading.Event()
-    told = began
     with out.progress() as progress:
+        show = progress if out.live else silent
         for number in range(count):
             if rate is not None:
                 pause.wait(max(0.0, began + number / rate - time.monotonic()))
@@ -91,7 +91,7 @@ def _publish_all(
             now = time.monotonic()
             if now - told >= _PROGRESS_EVERY_S:
                 told = now
-                progress(Progress(f"{tally.count(Outcome.CONFIRMED)} of {count} confirmed", fraction=number / count))
+                show(Progress(f"{tally.count(Outcome.CONFIRMED)} of {count} confirmed", fraction=number / count))
 
 
 class _Tally:
@@ -99,7 +99,8 @@ class _Tally:
 
     def __init__(self) -> None:
         self.published = 0
-        self._began = time.monotonic()
+        self.began = time.monotonic()
+        self._ended = self.began
         self._outcomes: Counter[Outcome] = Counter()
         self._reasons: Counter[tuple[Outcome, str]] = Counter()
         self._last: Settlement | None = None
@@ -111,6 +112,7 @@ class _Tally:
             return
         with self._lock:
             self._last = settlement
+            self._ended = time.monotonic()
             self._outcomes[settlement.outcome] += 1
             if settlement.outcome is not Outcome.CONFIRMED:
                 self._reasons[settlement.outcome, settlement.reason] += 1
@@ -123,7 +125,7 @@ class _Tally:
         """Writes the contract's document, or a sentence for people with the reasons of what was not confirmed."""
         if not self.published:
             return
-        seconds = time.monotonic() - self._began
+        seconds = max(0.0, self._ended - self.began)
         counts = {str(outcome): self.count(outcome) for outcome in Outcome}
         if out.json:
             out.document({"published": self.published, **counts, "seconds": round(seconds, 6)})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dmq_core.errors import NoSuchCluster, NotReachable
+from dmq_core.errors import NotReachable
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import Cluster, ProgressListener
@@ -15,46 +15,48 @@ if TYPE_CHECKING:
     from dmq_core.messaging.consumer import Consumer, Delivery
     from dmq_core.messaging.producer import Handle, Producer
     from dmq_core.observe.snapshot import ClusterSnapshot
-    from dmq_core.prerequisites import Prerequisites
+    from dmq_core.prerequisites import Package, Prerequisites
     from dmq_core.session import Session
 
 OPEN_LIMIT_S = 10.0
+# What was prefetched and not taken is unanswered on purpose: there is nothing to wait for.
+STOP_LIMIT_S = 0.3
 
 
-def open_cluster(settings: Settings) -> Cluster:
-    """The cluster that the settings name, whether it exists yet or not."""
-    raise NotImplementedError
+def find_cluster(settings: Settings) -> Cluster:
+    """The cluster that the settings name; `NoSuchCluster` if there is none, `NotReachable` if no URL answers."""
+    from dmq_core.cluster import select
+
+    return select.find_cluster(
+        settings.cluster.value, urls=settings.urls.value, credentials=settings.credentials(), tls=settings.tls()
+    )
 
 
-def open_for_start(
-    settings: Settings,
-    *,
-    backend: str,
-    nodes: int | None,
-    rabbitmq: str | None,
-    install: bool,
-    progress: ProgressListener,
-) -> Cluster:
-    """The cluster to start; with `install` what it needs is got first, where that may be done."""
-    raise NotImplementedError
+def open_for_start(settings: Settings, *, backend: str, nodes: int | None, rabbitmq: str | None) -> Cluster:
+    """The cluster to start, whether it exists or not."""
+    from dmq_core.cluster import select
 
-
-def open_existing(settings: Settings) -> Cluster:
-    """The cluster that the settings name; `NoSuchCluster` if it is not there."""
-    cluster = open_cluster(settings)
-    if not cluster.exists():
-        raise NoSuchCluster(f"there is no cluster called {cluster.name} here", "Make it with 'dmq start'.")
-    return cluster
+    return select.open_cluster(
+        settings.cluster.value,
+        backend,
+        settings.urls.value,
+        nodes,
+        rabbitmq,
+        settings.credentials(),
+        settings.tls(),
+    )
 
 
 def take_snapshot(cluster: Cluster) -> ClusterSnapshot:
     """What is known of the cluster now, within a few seconds, whatever is down."""
-    raise NotImplementedError
+    from dmq_core.observe.glance import glance
+
+    return glance(cluster)
 
 
 def take_figures(settings: Settings) -> ClusterSnapshot:
     """A snapshot whose figures are of now; `NotReachable` if no management API answers."""
-    cluster = open_existing(settings)
+    cluster = find_cluster(settings)
     snapshot = take_snapshot(cluster)
     source = next((s for s in snapshot.sources if s.name == "management"), None)
     if source is None or source.problem or source.heard_at is None:
@@ -68,14 +70,28 @@ def take_figures(settings: Settings) -> ClusterSnapshot:
 
 def inspect_machine() -> Prerequisites:
     """What this machine has to run clusters with."""
-    raise NotImplementedError
+    from dmq_core.prerequisites import inspect
+
+    return inspect()
+
+
+def install(packages: Sequence[Package], progress: ProgressListener) -> None:
+    """Installs Debian packages where that may be done."""
+    from dmq_core import prerequisites
+
+    prerequisites.install(packages, progress)
 
 
 @contextmanager
 def open_session(settings: Settings) -> Iterator[Session]:
     """A session with the existing cluster that the settings name."""
-    raise NotImplementedError
-    yield
+    from dmq_core.live import LiveSession
+
+    session = LiveSession(find_cluster(settings), read_only=settings.read_only.value)
+    try:
+        yield session
+    finally:
+        session.close()
 
 
 @contextmanager
@@ -104,14 +120,14 @@ def open_consumer(
             consumer.wait_consuming(OPEN_LIMIT_S)
             yield consumer
         finally:
-            consumer.stop()
+            consumer.stop(STOP_LIMIT_S)
 
 
 @contextmanager
 def _open_connection(settings: Settings, name: str) -> Iterator[Connection]:
     from dmq_core.messaging.connection import Connection
 
-    cluster = open_existing(settings)
+    cluster = find_cluster(settings)
     connection = Connection([node.endpoint for node in cluster.nodes()], cluster.credentials, name)
     try:
         connection.wait_open(OPEN_LIMIT_S)

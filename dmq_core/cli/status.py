@@ -25,7 +25,7 @@ def status(invocation: Invocation) -> None:
     Node states come from the container or process itself, so they hold when RabbitMQ does not answer; figures that
     nobody gave are unknown, never 0.
     """
-    show_status(invocation.out, reach.open_existing(invocation.settings))
+    show_status(invocation.out, reach.find_cluster(invocation.settings))
 
 
 def show_status(out: Output, cluster: Cluster) -> None:

@@ -14,6 +14,7 @@ from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import SeenMessage
+from dmq_core.operations import guard_change
 from dmq_core.session import TailSource
 from dmq_core.text import visible
 
@@ -30,6 +31,7 @@ _MOST_WAITING = 10_000
     "--key", default="#", metavar="PATTERN", help="Only keys that match, as a topic binding does; by default #."
 )
 @click.option("--queue", metavar="Q", help="What is routed to this queue.")
+@click.option("--firehose", is_flag=True, help="Every publish and delivery of the virtual host; costs the broker work.")
 @click.option("--vhost", default="/", metavar="NAME", help="The virtual host; by default '/'.")
 @click.option(
     "--filter",
@@ -46,6 +48,7 @@ def tail(
     exchange: str | None,
     key: str,
     queue: str | None,
+    firehose: bool,
     vhost: str,
     filters: tuple[str, ...],
     limit: int | None,
@@ -56,7 +59,9 @@ def tail(
     How it looks and what it cannot see is told on stderr. FIELD in a filter is exchange, key, queue, body
     or header.NAME. Without --limit and --for it goes on until Ctrl-C.
     """
-    source = _source(exchange, key, queue, vhost)
+    if firehose:
+        guard_change("The firehose changes the broker", read_only=invocation.settings.read_only.value)
+    source = _source(exchange, key, queue, firehose, vhost)
     wanted = MessageFilter(filters)
     arrived: queue_module.Queue[SeenMessage] = queue_module.Queue(_MOST_WAITING)
     overflow: list[int] = []
@@ -80,11 +85,11 @@ def tail(
                 invocation.out.say(f"{dropped} messages came too fast and are not shown")
 
 
-def _source(exchange: str | None, key: str, queue: str | None, vhost: str) -> TailSource:
-    if (exchange is None) == (queue is None):
-        raise BadInput("say what to look at", "Give either --exchange X or --queue Q.")
+def _source(exchange: str | None, key: str, queue: str | None, firehose: bool, vhost: str) -> TailSource:
+    if (exchange is not None) + (queue is not None) + firehose != 1:
+        raise BadInput("say what to look at", "Give one of --exchange X, --queue Q and --firehose.")
     if exchange == "":
-        raise BadInput("nothing can be bound to the default exchange", "Give --queue Q instead.")
+        raise BadInput("nothing can be bound to the default exchange", "Give --queue Q or --firehose instead.")
     return TailSource(exchange=exchange, pattern=key, queue=queue, virtual_host=vhost)
 
 

@@ -27,7 +27,7 @@ def commands(block: str) -> list[str]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    others = {name: value for name, value in os.environ.items() if not name.startswith("DMQ_")}
+    others = {n: v for n, v in os.environ.items() if not n.startswith("DMQ_") or n == "DMQ_STATE_DIR"}
     return {
         **others,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -45,8 +45,14 @@ class Shell:
         assert self(*arguments, "--json") == 0, self.err
         return json.loads(self.out)
 
-    def open_cluster(self, settings: Settings, **_choices: object) -> Cluster:
+    def open_for_start(self, settings: Settings, **_choices: object) -> Cluster:
         self.settings.append(settings)
+        return self.session.cluster
+
+    def find_cluster(self, settings: Settings) -> Cluster:
+        self.settings.append(settings)
+        if not self.session.cluster.exists():
+            raise NoSuchCluster("there is no cluster called dmq here", "'dmq start' makes it.")
         return self.session.cluster
 
     def take_snapshot(self, _cluster: Cluster) -> ClusterSnapshot:
@@ -64,8 +70,8 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     for name in ("DMQ_CLUSTER", "DMQ_URL", "DMQ_PROFILE", "DMQ_READ_ONLY", "DMQ_PASSWORD", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(reach, "open_cluster", shell.open_cluster)
-    monkeypatch.setattr(reach, "open_for_start", shell.open_cluster)
+    monkeypatch.setattr(reach, "find_cluster", shell.find_cluster)
+    monkeypatch.setattr(reach, "open_for_start", shell.open_for_start)
     monkeypatch.setattr(reach, "take_snapshot", shell.take_snapshot)
     monkeypatch.setattr(reach, "open_session", shell.open_session)
     return shell
@@ -210,7 +216,7 @@ def test_lists_need_an_api_that_answers(shell: Shell) -> None:
 def test_a_cluster_that_is_not_there_is_status_3_and_says_how_to_make_it(shell: Shell) -> None:
     shell.session = FakeSession(started=False)
     assert shell("status") == 3
-    assert shell.err == "dmq: there is no cluster called dmq here\nMake it with 'dmq start'.\n"
+    assert shell.err == "dmq: there is no cluster called dmq here\n'dmq start' makes it.\n"
 
 
 def test_names_from_outside_reach_the_terminal_escaped(shell: Shell) -> None:
@@ -309,19 +315,19 @@ def failing(error: BaseException) -> Callable[..., Cluster]:
 
 def test_an_error_is_one_line_of_what_and_one_of_what_to_do(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     error = NoSuchCluster("two\nlines \x1b[31m", "do\tthis")
-    monkeypatch.setattr(reach, "open_cluster", failing(error))
+    monkeypatch.setattr(reach, "find_cluster", failing(error))
     assert shell("status") == 3
     assert shell.err == "dmq: two lines \\x1b[31m\ndo this\n"
 
 
 def test_ctrl_c_is_status_130(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "open_cluster", failing(KeyboardInterrupt()))
+    monkeypatch.setattr(reach, "find_cluster", failing(KeyboardInterrupt()))
     assert shell("status") == 130
     assert shell.err.strip() == "dmq: interrupted"
 
 
 def test_a_fault_of_ours_is_no_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "open_cluster", failing(ZeroDivisionError("boom")))
+    monkeypatch.setattr(reach, "find_cluster", failing(ZeroDivisionError("boom")))
     assert shell("status") == 1
     assert shell.err.splitlines()[0] == "dmq: unexpected ZeroDivisionError: boom"
     assert "Traceback" not in shell.err
