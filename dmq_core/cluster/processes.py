@@ -154,6 +154,7 @@ def spawn(command: list[str], environment: dict[str, str], folder: Path, output:
                 (os.POSIX_SPAWN_DUP2, null, 0),
                 (os.POSIX_SPAWN_DUP2, log, 1),
                 (os.POSIX_SPAWN_DUP2, log, 2),
+                *((os.POSIX_SPAWN_CLOSE, number) for number in _inheritable_descriptors()),
             ],
             setsid=True,
             setsigmask=(),
@@ -162,6 +163,16 @@ def spawn(command: list[str], environment: dict[str, str], folder: Path, output:
     finally:
         os.close(null)
         os.close(log)
+
+
+def _inheritable_descriptors() -> list[int]:
+    """What this program was itself given beyond its standard files: a pipe held open would keep its reader waiting."""
+    found: list[int] = []
+    for name in os.listdir(_PROC / "self" / "fd"):  # noqa: PTH208 - names are all that is needed
+        with contextlib.suppress(OSError):
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def _pids() -> list[int]:
