@@ -24,14 +24,27 @@ class Topology:
     @classmethod
     def of(cls, snapshot: ClusterSnapshot) -> Topology:
         """The topology that `snapshot` shows."""
-        bindings: dict[EntityKey, list[BindingFigures]] = {}
-        for binding in snapshot.bindings:
-            bindings.setdefault(EntityKey(binding.vhost, binding.source), []).append(binding)
+        complete = snapshot.queues_total is None or snapshot.queues_total <= len(snapshot.queues)
+        return cls.made_of(snapshot.exchanges, snapshot.bindings, (q.key for q in snapshot.queues), complete=complete)
+
+    @classmethod
+    def made_of(
+        cls,
+        exchanges: Iterable[ExchangeFigures],
+        bindings: Iterable[BindingFigures],
+        queues: Iterable[EntityKey],
+        *,
+        complete: bool = True,
+    ) -> Topology:
+        """The topology of these parts."""
+        by_source: dict[EntityKey, list[BindingFigures]] = {}
+        for binding in bindings:
+            by_source.setdefault(EntityKey(binding.vhost, binding.source), []).append(binding)
         return cls(
-            exchanges={e.key: e for e in snapshot.exchanges},
-            bindings={source: tuple(of_source) for source, of_source in bindings.items()},
-            queues=frozenset(q.key for q in snapshot.queues),
-            complete=snapshot.queues_total is None or snapshot.queues_total <= len(snapshot.queues),
+            exchanges={e.key: e for e in exchanges},
+            bindings={source: tuple(of_source) for source, of_source in by_source.items()},
+            queues=frozenset(queues),
+            complete=complete,
         )
 
 

@@ -267,11 +267,7 @@ class SimBroker:
     def topology(self) -> Topology:
         """The exchanges, bindings and queues for routing."""
         if self._topology is None:
-            by_source: dict[EntityKey, tuple[BindingFigures, ...]] = {}
-            for binding in self.bindings:
-                source = EntityKey(binding.vhost, binding.source)
-                by_source[source] = (*by_source.get(source, ()), binding)
-            self._topology = Topology(dict(self.exchanges), by_source, frozenset(self.queues))
+            self._topology = Topology.made_of(self.exchanges.values(), self.bindings, self.queues)
         return self._topology
 
     # -- nodes --------------------------------------------------------------------------------------------------------

@@ -94,14 +94,13 @@ def topology(
     complete: bool = True,
 ) -> Topology:
     """Bindings as (source, key, destination); a destination `>x` is the exchange x."""
-    by_source: dict[EntityKey, tuple[BindingFigures, ...]] = {}
-    for source, key, destination in bindings:
-        kind = "exchange" if destination[0] == ">" else "queue"
-        binding = BindingFigures("/", source, destination.removeprefix(">"), kind, key)
-        by_source[EntityKey("/", source)] = (*by_source.get(EntityKey("/", source), ()), binding)
-    return Topology(
-        {e.key: e for e in exchanges}, by_source, frozenset(EntityKey("/", q) for q in queues), complete=complete
-    )
+    made = [
+        BindingFigures(
+            "/", source, destination.removeprefix(">"), "exchange" if destination[0] == ">" else "queue", key
+        )
+        for source, key, destination in bindings
+    ]
+    return Topology.made_of(exchanges, made, (EntityKey("/", q) for q in queues), complete=complete)
 
 
 def names(found: tuple[EntityKey, ...]) -> list[str]:
