@@ -10,11 +10,13 @@ child=
 
 clean_up() {
     trap '' HUP INT TERM PIPE
-    [ -z "$child" ] || kill "$child" 2>/dev/null || true
-    [ -z "$child" ] || wait "$child" 2>/dev/null || true
+    # The child leads a group of its own, and what it started ends with it.
+    if [ -n "$child" ]; then
+        kill -TERM -- "-$child" 2>/dev/null || true
+        wait "$child" 2>/dev/null || true
+    fi
     # debootstrap may have been stopped while these were mounted.
-    umount "$root/proc" 2>/dev/null || true
-    umount "$root/sys" 2>/dev/null || true
+    umount "$root/proc" "$root/sys" 2>/dev/null || true
     rm -rf --one-file-system "$root"
 }
 trap clean_up EXIT
@@ -24,11 +26,10 @@ trap 'exit 143' TERM
 trap 'exit 141' PIPE
 
 # In the background and waited for: a shell hears signals while it waits, but not while a command runs.
-debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" "$mirror" >&2 &
+setsid debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" "$mirror" >&2 &
 child=$!
 wait "$child"
-child=
-tar --numeric-owner -C "$root" -c . &
+setsid tar --numeric-owner -C "$root" -c . &
 child=$!
 wait "$child"
 child=

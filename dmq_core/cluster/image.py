@@ -19,7 +19,7 @@ from dmq_core.cluster.apt_sources import debian_mirror
 from dmq_core.cluster.base import Progress, ProgressListener, silent
 from dmq_core.cluster.blueprint import parse_version
 from dmq_core.cluster.docker_engine import Engine
-from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, DmqError
+from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, DmqError, TimedOut
 from dmq_core.resources import cluster_folder
 from dmq_core.text import visible
 
@@ -31,6 +31,8 @@ _LABEL = "dmq.recipe"
 _OFFICIAL = "rabbitmq"
 _OWN = "dmq-rabbitmq"
 _BASE = "dmq-base"
+_ERROR = re.compile(r"\s*(?:E:|dpkg: error|debootstrap:|tar:|mktemp:|.*\bnot found$)")
+_CONSEQUENCE = re.compile(r"Some index files failed|Sub-process .* returned an error|Exiting with failure status")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
@@ -90,7 +92,7 @@ def own_tag(recipe: Recipe, folder: Path | None = None) -> str:
     """The tag of the image that we build, which changes when its recipe does: `4.3-0a1b2c3d`."""
     folder = folder or cluster_folder() / "image"
     digest = hashlib.sha256(repr(recipe).encode())
-    for path in sorted(folder.iterdir()):
+    for path in (folder / "Dockerfile", folder / "docker-entrypoint.sh"):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{recipe.series}-{digest.hexdigest()[:8]}"
 
@@ -108,7 +110,7 @@ def ensure_image(engine: Engine, rabbitmq: str | None = None, progress: Progress
     if engine.registry_has(f"{_OFFICIAL}:{official}", REGISTRY_TIMEOUT_S):
         try:
             _pull(engine, official, progress)
-        except ClusterFailed as error:
+        except (ClusterFailed, TimedOut) as error:
             progress(Progress(f"{error.what}; building the image instead"))
         else:
             return _present(engine, f"{_OFFICIAL}:{official}", rabbitmq) or _gone(f"{_OFFICIAL}:{official}")
@@ -150,11 +152,10 @@ def build_image(engine: Engine, recipe: Recipe, progress: ProgressListener = sil
 
 
 def cause_of(lines: Iterable[str]) -> str:
-    """The last line of a build or of debootstrap that tells of an error; "" if none does."""
-    told = [line.strip() for line in lines if re.match(r"\s*(?:E:|W: Failed|dpkg: error|Err:|error:)", line)]
-    errors = [line for line in told if line.startswith(("E:", "dpkg: error", "error:"))]
-    chosen = errors or told
-    return visible(chosen[-1])[:300] if chosen else ""
+    """The last line of a build or of debootstrap that tells what went wrong; "" if none does."""
+    told = [visible(line.strip())[:300] for line in lines if _ERROR.match(line)]
+    telling = [line for line in told if not _CONSEQUENCE.search(line)]
+    return (telling or told or [""])[-1]
 
 
 def _candidates(rabbitmq: str | None) -> list[str]:
@@ -237,6 +238,7 @@ def _import_root(engine: Engine, command: list[str], suite: str, progress: Progr
             overdue.cancel()
         listening.join(2.0)
     if status != 0:
+        # The engine makes an image of whatever came before the end.
         engine.remove_image(f"{_BASE}:{suite}")
         raise ClusterFailed(
             f"a small Debian {suite} cannot be made: {cause_of(last) or f'debootstrap ended with status {status}'}",
