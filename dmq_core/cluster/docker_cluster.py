@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from dmq_core.cluster.base import (
@@ -13,6 +13,7 @@ from dmq_core.cluster.base import (
     Credentials,
     NodeAction,
     NodeChange,
+    NodeEndpoint,
     NodeInfo,
     NodeState,
     Progress,
@@ -22,7 +23,7 @@ from dmq_core.cluster.base import (
 from dmq_core.cluster.blueprint import Version, checked_cluster_name, node_names, parse_version
 from dmq_core.cluster.docker_engine import Engine, connect
 from dmq_core.cluster.docker_errors import Conflict, PortTaken
-from dmq_core.cluster.docker_layout import CLUSTER_LABEL, Made, erlang_name, ports_of_others
+from dmq_core.cluster.docker_layout import CLUSTER_LABEL, Made, erlang_name, ports_of_others, started_ago_s
 from dmq_core.cluster.docker_making import ALIVE, Found, complete, find, remembered_credentials, remove_all
 from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
 from dmq_core.cluster.docker_values import Container
@@ -44,6 +45,8 @@ from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchClust
 START_LIMIT_S = 180.0
 ACTION_LIMIT_S = 60.0
 _GRACE_S = 30
+_BOOT_LIMIT_S = 120.0
+_SLOW_ANSWER_S = 1.0
 _LOCK_PATIENCE_S = 1.0
 _PORT_ATTEMPTS = 3
 _DEFAULT_NODES = 3
@@ -106,7 +109,7 @@ class DockerCluster:
         return self._find().anything
 
     def nodes(self) -> tuple[NodeInfo, ...]:
-        """Every node in name order; a node whose container runs is RUNNING once its management port answers."""
+        """Every node in name order; one whose container runs is RUNNING once its management port answers."""
         found = self._find()
         made = found.made
         if made is None:
@@ -114,8 +117,7 @@ class DockerCluster:
 
         def info(node: str) -> NodeInfo:
             endpoint = made.endpoint(node)
-            state = self._state(found.containers.get(node), lambda: management_answers(endpoint))
-            return NodeInfo(node, erlang_name(node), state, endpoint)
+            return NodeInfo(node, erlang_name(node), self._state(found.containers.get(node), endpoint), endpoint)
 
         return tuple(side_by_side(info, made.nodes))
 
@@ -225,16 +227,21 @@ class DockerCluster:
             raise ClusterFailed(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
         return made, container
 
-    def _state(self, container: Container | None, answers: Callable[[], bool]) -> NodeState:
+    def _state(self, container: Container | None, endpoint: NodeEndpoint) -> NodeState:
         if container is None or container.status not in ALIVE:
             return NodeState.STOPPED
         if container.status == "paused":
             return NodeState.PAUSED
-        if answers():
+        served = self._served.get(container.id) == container.started_at
+        answer = management_answers(endpoint)
+        if answer is None and not served:
+            answer = management_answers(endpoint, _SLOW_ANSWER_S)
+        # A busy machine may be slow to answer; only a closed port tells that a node which served no longer does.
+        if answer or (answer is None and served):
             self._served[container.id] = container.started_at
             return NodeState.RUNNING
-        # A busy machine may be slow to answer; a node that has served since it started is not starting again.
-        return NodeState.RUNNING if self._served.get(container.id) == container.started_at else NodeState.STARTING
+        booting = not served and started_ago_s(container.started_at) < _BOOT_LIMIT_S
+        return NodeState.STARTING if booting else NodeState.UNREACHABLE
 
     @contextlib.contextmanager
     def _locked(self, progress: ProgressListener) -> Iterator[None]:

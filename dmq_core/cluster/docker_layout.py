@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.cluster.blueprint import node_files, node_names, parse_version
@@ -153,6 +155,16 @@ def credentials_in(configuration: str) -> Credentials | None:
     except (KeyError, ValueError):
         return None
     return Credentials(user, password)
+
+
+def started_ago_s(started_at: str, now: datetime | None = None) -> float:
+    """How many seconds ago the engine's time stamp was; infinite if it is none."""
+    try:
+        # Python reads six digits of a second, Docker writes nine.
+        began = datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", started_at))
+        return ((now or datetime.now(UTC)) - began).total_seconds()
+    except (ValueError, TypeError):
+        return math.inf
 
 
 def ports_of_others(labels: Iterable[Mapping[str, str]], cluster: str) -> frozenset[int]:

@@ -19,10 +19,12 @@ Out = TypeVar("Out")
 _AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 
 
-def management_answers(endpoint: NodeEndpoint, timeout_s: float = 0.2) -> bool:
-    """Whether the node's management listener answers, asked without a login and without troubling the cluster."""
+def management_answers(endpoint: NodeEndpoint, timeout_s: float = 0.2) -> bool | None:
+    """Whether the management listener answers, asked without a login or the cluster's help; None if it is silent."""
     try:
         return _get(endpoint, "/", None, timeout_s)[0] < 500
+    except TimeoutError:
+        return None
     except (OSError, http.client.HTTPException):
         return False
 

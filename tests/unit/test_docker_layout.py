@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from dmq_core.cluster.docker_layout import (
     made_from,
     numeric_owner,
     ports_of_others,
+    started_ago_s,
 )
 from dmq_core.cluster.docker_values import archive_of, container_of, only_file_in
 from dmq_core.errors import ClusterFailed
@@ -101,6 +104,20 @@ def test_other_clusters_reserve_their_ports_also_while_they_are_stopped() -> Non
 def test_a_file_travels_unchanged(content: str) -> None:
     file = replace(MADE.files("rmq1", Credentials(), "c", (1, 1))[0], content=content.replace("\r", ""))
     assert only_file_in(archive_of([file])) == file.content
+
+
+@pytest.mark.parametrize(
+    ("stamp", "seconds"),
+    [
+        ("2026-11-24T04:00:00.123456789Z", 59.876544),
+        ("2026-11-24T04:00:00Z", 60.0),
+        ("2026-11-24T05:00:00+01:00", 60.0),
+        ("0001-01-01T00:00:00", math.inf),
+        ("", math.inf),
+    ],
+)
+def test_dockers_time_stamps_have_an_age(stamp: str, seconds: float) -> None:
+    assert started_ago_s(stamp, datetime(2026, 11, 24, 4, 1, tzinfo=UTC)) == pytest.approx(seconds)
 
 
 def test_an_inspection_becomes_a_container() -> None:
