@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import time
@@ -10,12 +11,14 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import ClassVar
 
+from rich.text import Text
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.session import Session
+from dmq_core.text import visible
 from dmq_tui.messages import SessionFailed, SessionReady
 from dmq_tui.screens.main import MainScreen
 from dmq_tui.screens.start import StartScreen
@@ -86,6 +89,15 @@ class DmqApp(App[None], inherit_bindings=False):
     def action_leave(self, status: int = 0) -> None:
         """Ends the console with that exit status."""
         self.exit(return_code=status)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Ends the console with a line of what and one of what to do where Textual would show a traceback."""
+        if self.is_headless or os.environ.get("DMQ_DEBUG"):
+            super()._handle_exception(error)
+            return
+        self._return_code = 1
+        what = visible(" ".join(f"unexpected {type(error).__name__}: {error}".split()))
+        self.panic(Text(f"dmq-tui: {what}\nThis is a fault of dmq; DMQ_DEBUG=1 shows where it happened."))
 
     def _open(self) -> Message:
         try:

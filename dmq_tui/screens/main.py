@@ -177,7 +177,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def on_snapshot_arrived(self, message: SnapshotArrived) -> None:
         """Shows the newest snapshot; rows wait while another screen is on top."""
         self.newest = message.snapshot
-        if self.is_current:
+        if self.app.screen is self:
             self.snapshot = message.snapshot
         self._update_bars()
 

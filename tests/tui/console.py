@@ -50,10 +50,10 @@ class Console:
         for _ in range(int(seconds / 0.25)):
             self.session.advance(0.25)
             await self.pilot.pause()
-        newest = self.session.snapshot().taken_at
-        await self.until(
-            lambda: self.main.newest is not None and self.main.newest.taken_at >= newest, "the newest snapshot"
-        )
+        now = self.session.broker.now
+        self.main.look_again()
+        self.session.settle()
+        await self.until(lambda: self.main.newest is not None and self.main.newest.taken_at >= now, "a new snapshot")
 
     def story(self) -> list[str]:
         return [e.event.text for e in self.main.story.entries]
