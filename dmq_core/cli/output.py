@@ -99,7 +99,10 @@ def confirm(question: str, *, yes: bool) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Refused(f"{question} Not confirmed: there is no terminal to ask on", "Add --yes to do it.")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    answer = sys.stdin.readline()
+    if not answer:
+        print(file=sys.stderr)
+    if answer.strip().lower() not in ("y", "yes"):
         raise Refused("not confirmed, nothing was done")
 
 
@@ -153,7 +156,8 @@ def _width(text: str) -> int:
 
 def _words(progress: Progress) -> str:
     text = visible(progress.text)
-    return text if progress.node is None else f"{visible(progress.node)}: {text}"
+    named = progress.node is None or progress.node in progress.text
+    return text if named else f"{visible(progress.node or '')}: {text}"
 
 
 class _Lines:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from dmq_core.cluster.base import Cluster, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.management.client import ManagementClient, management_endpoints
 from dmq_core.observe.assemble import assemble
-from dmq_core.observe.figures import Figures, FiguresReader
+from dmq_core.observe.figures import FiguresReader
 from dmq_core.observe.picture import MANAGEMENT, Picture, with_figures, with_nodes, with_source
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 
@@ -32,11 +33,9 @@ def glance(cluster: Cluster) -> ClusterSnapshot:
     except DmqError as error:
         picture = with_source(picture, SourceStatus(MANAGEMENT, problem=error.what))
     else:
-        picture = with_source(with_figures(picture, figures, {}, {}), _heard(figures))
+        asked = figures.asked
+        picture = with_figures(replace(picture, asks=asked.name if asked else None), figures, {}, {})
+        picture = with_source(picture, SourceStatus(MANAGEMENT, asked.url if asked else None, figures.taken_at))
     finally:
         client.close()
     return assemble(picture, time.time())
-
-
-def _heard(figures: Figures) -> SourceStatus:
-    return SourceStatus(MANAGEMENT, figures.asked.url if figures.asked else None, figures.taken_at)
