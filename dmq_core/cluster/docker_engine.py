@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from dmq_core.cluster.docker_errors import missing, translated, unreachable
 from dmq_core.cluster.docker_values import (
@@ -31,6 +32,7 @@ CONNECT_TIMEOUT_S = 1.5
 QUERY_TIMEOUT_S = 4.0
 WORK_TIMEOUT_S = 60.0
 BUILD_TIMEOUT_S = 900.0
+_LOOPBACK = frozenset({None, "localhost", "127.0.0.1", "::1"})
 _DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 
 
@@ -46,6 +48,12 @@ class Engine:
     def address(self) -> str:
         """Where the engine listens."""
         return str(self._where.get("base_url") or _DEFAULT_ADDRESS)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it seems to run on another machine, whose 127.0.0.1 is not ours."""
+        address = urlsplit(self.address)
+        return address.scheme == "ssh" or (address.scheme != "unix" and address.hostname not in _LOOPBACK)
 
     def close(self) -> None:
         """Closes the connections to the engine; may be called twice."""

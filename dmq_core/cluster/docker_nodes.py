@@ -160,6 +160,12 @@ class NodeWaiter:
                 f"{names} cannot serve: {down} of {len(self._made.nodes)} nodes are down",
                 "Start the others too; a majority is needed.",
             )
+        if self._engine.remote:
+            ports = ", ".join(str(port) for pair in self._made.ports for port in pair)
+            return TimedOut(
+                f"{names} cannot be reached: the Docker engine at {self._engine.address} is on another machine",
+                f"Forward its ports {ports} to 127.0.0.1 here ('ssh -L'), then start again.",
+            )
         return TimedOut(
             f"{names} runs but is not part of a whole cluster yet" if nodes else f"{names} is not whole yet",
             f"Look at 'dmq node logs {nodes[0] if nodes else self._made.nodes[0]}'; then start again.",

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_errors import PortTaken, errno_in, port_in, translated, unreachable
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, DmqError, TimedOut
 
@@ -108,3 +109,20 @@ def test_errors_that_contain_themselves_end() -> None:
     error = RuntimeError("x")
     error.__cause__ = error
     assert errno_in(error) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "remote"),
+    [
+        (None, False),
+        ("unix:///run/user/1000/docker.sock", False),
+        ("npipe:////./pipe/docker_engine", False),
+        ("tcp://localhost:2375", False),
+        ("tcp://127.0.0.1:2375", False),
+        ("tcp://10.0.0.7:2376", True),
+        ("https://docker.example:2376", True),
+        ("ssh://me@host", True),
+    ],
+)
+def test_an_engine_on_another_machine_is_recognised(address: str | None, remote: bool) -> None:
+    assert Engine({"base_url": address} if address else {}).remote is remote
