@@ -1,0 +1,281 @@
+"""`LiveSession`: a session with a real cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from dmq_core.cluster.base import Cluster, NodeEndpoint, NodeInfo, NodeState, ProgressListener, silent
+from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachable
+from dmq_core.management.client import ManagementClient, management_endpoints
+from dmq_core.management.models import BindingFigures, EntityKey
+from dmq_core.messaging.connection import Connection
+from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
+from dmq_core.messaging.producer import Producer
+from dmq_core.messaging.states import FINAL_STATES
+from dmq_core.messaging.tap import Tap
+from dmq_core.messaging.topology import PrivateBinding
+from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.observer import ClusterObserver
+from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.operations import NodeOperation, guard, guard_change, perform
+from dmq_core.proof.workload import DemoLoad, LoadSettings
+from dmq_core.session import Load, Observation, Observer, Tail, TailSource, TailStatus
+
+CLOSE_LIMIT_S = 5.0
+ASK_LIMIT_S = 3.0
+CONNECT_LIMIT_S = 5.0
+
+
+class _Closeable(Protocol):
+    def close(self) -> object: ...
+
+
+T = TypeVar("T", bound=_Closeable)
+
+
+class LiveSession:
+    """A session with `cluster`; nothing is connected before it is needed."""
+
+    def __init__(self, cluster: Cluster, *, read_only: bool = False) -> None:
+        self._cluster = cluster
+        self._read_only = read_only
+        self._lock = threading.Lock()
+        self._open: list[_Closeable] = []
+        self._observers: list[ClusterObserver] = []
+        self._publisher: _Publisher | None = None
+        self._closed = False
+        self._snapshot: ClusterSnapshot | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster itself."""
+        return self._cluster
+
+    @property
+    def read_only(self) -> bool:
+        """Whether everything that changes the cluster or its messages is refused."""
+        return self._read_only
+
+    def start_cluster(self, progress: ProgressListener = silent) -> None:
+        """Starts the cluster, made if need be."""
+        guard(self._cluster, f"Start {self._cluster.name}", read_only=self._read_only)
+        self._cluster.start(progress)
+
+    def observe(self, listener: Callable[[Observation], None]) -> Observer:
+        """Begins to observe; what `perform` does is told among the events."""
+
+        def hear(observation: Observation) -> None:
+            self._snapshot = observation.snapshot
+            listener(observation)
+
+        observer = ClusterObserver(self._cluster, hear)
+        with self._lock:
+            self._observers.append(observer)
+        return self._kept(observer)
+
+    def publish(self, message: OutgoingMessage, timeout_s: float = CONNECT_LIMIT_S) -> Settlement:
+        """Publishes one message, confirmed; NOT_SENT with the reason if no node takes it in time."""
+        guard_change("Publish", read_only=self._read_only)
+        with self._lock:
+            if self._publisher is None:
+                self._refuse_if_closed()
+                self._publisher = _Publisher(self._cluster)
+                self._open.append(self._publisher)
+        return self._publisher.publish(message, timeout_s)
+
+    def tail(self, source: TailSource, listener: Callable[[tuple[SeenMessage, ...]], None]) -> Tail:
+        """Begins to copy messages, by bindings like those of `source`."""
+        kind, bindings = self._ways_in(source)
+        connection = Connection(_endpoints(self._cluster, source.virtual_host), self._cluster.credentials, "dmq tail")
+        try:
+            tap = Tap(connection, source, listener, exchange_type=kind, bindings=bindings)
+        except DmqError:
+            connection.close()
+            raise
+        return self._kept(_LiveTail(tap, connection))
+
+    def load(self, rate: float, listener: Callable[[Event], None]) -> Load:
+        """Begins a load on the queue `dmq.load`, its consumer on the node of the queue's leader."""
+        guard_change("Load", read_only=self._read_only)
+        settings = LoadSettings(rate=rate)
+        load = DemoLoad(
+            _nodes(self._cluster),
+            self._cluster.credentials,
+            listener,
+            settings,
+            leader=lambda: self._leader_of(settings.queue),
+        )
+        self._kept(_StoppedAtClose(load))
+        return load
+
+    def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
+        """Does an act on a node; a destructive one is told as a fault from the moment at which it begins."""
+        guard(self._cluster, operation.title, read_only=self._read_only)
+        if operation.destructive:
+            self._tell(operation, Gravity.FAULT)
+        perform(self._cluster, operation, read_only=self._read_only, progress=progress)
+        if not operation.destructive:
+            self._tell(operation, Gravity.PLAIN)
+        for observer in self._observers:
+            observer.poke()
+
+    def close(self) -> None:
+        """Closes everything that this session opened, side by side, within 5 s; may be called twice."""
+        with self._lock:
+            self._closed = True
+            ending, self._open, self._observers = self._open, [], []
+        threads = [threading.Thread(target=thing.close, name="close", daemon=True) for thing in ending]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + CLOSE_LIMIT_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _kept(self, thing: T) -> T:
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._open.append(thing)
+        if closed:
+            thing.close()
+            raise _closed_error()
+        return thing
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise _closed_error()
+
+    def _tell(self, operation: NodeOperation, gravity: Gravity) -> None:
+        kind = f"node_{operation.action}"
+        event = Event(time.time(), Origin.YOU, gravity, kind, operation.node, f"{operation.done} (you)")
+        for observer in self._observers:
+            observer.tell(event)
+
+    def _leader_of(self, queue: str) -> NodeEndpoint | None:
+        snapshot = self._snapshot
+        if snapshot is None:
+            return None
+        view = snapshot.queue(EntityKey("/", queue))
+        node = None if view is None or view.leader is None else snapshot.node(view.leader)
+        return None if node is None or node.state is not NodeState.RUNNING else node.endpoint
+
+    def _ways_in(self, source: TailSource) -> tuple[str, tuple[PrivateBinding, ...]]:
+        """The type of the exchange and the bindings that the tap needs, from the last snapshot or else the API."""
+        if source.exchange is None and source.queue is None:
+            return "topic", ()
+        client = ManagementClient(
+            management_endpoints(_nodes(self._cluster)), self._cluster.credentials, timeout_s=ASK_LIMIT_S
+        )
+        with contextlib.closing(client):
+            bindings = tuple(b for b in client.bindings() if b.vhost == source.virtual_host)
+            if source.queue is not None:
+                return "topic", _bindings_of_queue(bindings, source.queue)
+            kinds = {x.name: x.type for x in client.exchanges() if x.vhost == source.virtual_host}
+        if source.exchange not in kinds:
+            raise MessagingFailed(
+                f"there is no exchange {source.exchange!r} in virtual host {source.virtual_host!r}",
+                "Choose one that the exchanges pane or 'dmq exchange list' shows.",
+            )
+        return kinds[source.exchange], _bindings_from_exchange(bindings, source.exchange)
+
+
+class _Publisher:
+    """One producer on one connection, made at the first message and kept for the next ones."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._lock = threading.Lock()
+        self._parts: tuple[Connection, Producer] | None = None
+
+    def publish(self, message: OutgoingMessage, timeout_s: float) -> Settlement:
+        began = time.monotonic()
+        try:
+            producer = self._producer(timeout_s)
+        except NotReachable as error:
+            return Settlement(Outcome.NOT_SENT, None, time.monotonic() - began, error.what)
+        return producer.publish_and_wait(message, max(0.1, timeout_s - (time.monotonic() - began)))
+
+    def close(self) -> None:
+        with self._lock:
+            parts, self._parts = self._parts, None
+        if parts is not None:
+            connection, producer = parts
+            producer.close(0.5)
+            connection.close()
+
+    def _producer(self, timeout_s: float) -> Producer:
+        with self._lock:
+            if self._parts is not None and self._parts[0].status.state in FINAL_STATES:
+                self._parts = None
+            if self._parts is None:
+                self._parts = self._connected(timeout_s)
+            return self._parts[1]
+
+    def _connected(self, timeout_s: float) -> tuple[Connection, Producer]:
+        connection = Connection(_endpoints(self._cluster), self._cluster.credentials, "dmq publish")
+        try:
+            connection.wait_open(timeout_s)
+            return connection, Producer(connection)
+        except DmqError:
+            connection.close()
+            raise
+
+
+class _LiveTail:
+    """A tap together with the connection that it runs on."""
+
+    def __init__(self, tap: Tap, connection: Connection) -> None:
+        self._tap = tap
+        self._connection = connection
+
+    def status(self) -> TailStatus:
+        return self._tap.status()
+
+    def close(self) -> None:
+        self._tap.close()
+        self._connection.close()
+
+
+class _StoppedAtClose:
+    """A load that the session stops when it closes; stopping twice does no harm."""
+
+    def __init__(self, load: DemoLoad) -> None:
+        self._load = load
+
+    def close(self) -> None:
+        self._load.stop()
+
+
+def _nodes(cluster: Cluster) -> tuple[NodeInfo, ...]:
+    nodes = cluster.nodes()
+    if not nodes:
+        raise NoSuchCluster(f"there is no cluster called {cluster.name} here", "Make it with 'dmq start'.")
+    return nodes
+
+
+def _endpoints(cluster: Cluster, virtual_host: str | None = None) -> tuple[NodeEndpoint, ...]:
+    """Where clients reach the nodes, those that serve first; in the cluster's own virtual host unless one is given."""
+    serving_first = sorted(_nodes(cluster), key=lambda n: n.state is not NodeState.RUNNING)
+    endpoints = tuple(n.endpoint for n in serving_first)
+    return endpoints if virtual_host is None else tuple(replace(e, virtual_host=virtual_host) for e in endpoints)
+
+
+def _bindings_of_queue(bindings: tuple[BindingFigures, ...], queue: str) -> tuple[PrivateBinding, ...]:
+    return tuple(
+        PrivateBinding(b.source, b.routing_key, b.arguments)
+        for b in bindings
+        if b.destination_type == "queue" and b.destination == queue
+    )
+
+
+def _bindings_from_exchange(bindings: tuple[BindingFigures, ...], exchange: str) -> tuple[PrivateBinding, ...]:
+    return tuple(PrivateBinding(b.source, b.routing_key, b.arguments) for b in bindings if b.source == exchange)
+
+
+def _closed_error() -> MessagingFailed:
+    return MessagingFailed("the session is closed", "Open another one.")
