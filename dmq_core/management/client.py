@@ -184,6 +184,8 @@ class ManagementClient:
         good: tuple[int, ...] = (200,),
         absent: Callable[[], T] | None = None,
     ) -> T:
+        for desk in self._desks:
+            desk.session()
         deadline = time.monotonic() + self._timeout_s
         troubles: list[tuple[_Desk, _Trouble]] = []
         for desk in self._order():
@@ -251,7 +253,7 @@ class ManagementClient:
     def _launch(self, desk: _Desk, path: str, query: Query, deadline: float) -> _Call:
         if desk.left_behind >= MOST_LEFT_BEHIND:
             raise _Trouble("does not answer")
-        call = _Call(desk, path, query, deadline, self._largest_body)
+        call = _Call(desk, desk.session(), path, query, deadline, self._largest_body)
         desk.calls.append(call)
         threading.Thread(target=self._run, args=(call,), name=f"management {desk.endpoint.name}", daemon=True).start()
         return call
@@ -301,7 +303,7 @@ class _Desk:
         return sum(call.left for call in tuple(self.calls))
 
     def session(self) -> Session:
-        """The session, made at first use: importing requests takes a tenth of a second."""
+        """The session, made at first use, before any clock runs: importing requests takes a tenth of a second."""
         import requests
 
         with self._lock:
@@ -341,12 +343,15 @@ def _new_session(session: Session, credentials: Credentials, tls: TlsSettings | 
 class _Call:
     """One request on a thread of its own, so that whoever waits for it can leave at any moment."""
 
-    def __init__(self, desk: _Desk, path: str, query: Query, deadline: float, largest_body: int) -> None:
+    def __init__(
+        self, desk: _Desk, session: Session, path: str, query: Query, deadline: float, largest_body: int
+    ) -> None:
         self.desk = desk
         self.answer: _Answer | None = None
         self.trouble: _Trouble | None = None
         self.done = False
         self.left = False
+        self._session = session
         self._url = f"{desk.endpoint.url}/api/{path}"
         self._query = dict(query)
         self._deadline = deadline
@@ -359,8 +364,7 @@ class _Call:
 
         left = max(0.05, self._deadline - time.monotonic())
         try:
-            session = self.desk.session()
-            with session.get(
+            with self._session.get(
                 self._url, params=self._query, timeout=(min(1.0, left), left), stream=True, allow_redirects=False
             ) as response:
                 return _Answer(response.status_code, self._body(response.raw))
