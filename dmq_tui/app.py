@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import threading
@@ -17,15 +18,25 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from dmq_core.cluster.base import Backend, NodeState
+from dmq_core.errors import DmqError
 from dmq_core.session import Session
 from dmq_core.text import visible
 from dmq_tui.messages import SessionFailed, SessionReady
 from dmq_tui.screens.main import MainScreen
-from dmq_tui.screens.start import StartScreen
 from dmq_tui.themes import DARK, THEMES
 from dmq_tui.work import as_dmq_error, in_background
 
 CLOSE_WITHIN_S = 6.0
+# What the first paint can do without; imported in the background, so that no key has to wait for it.
+_LATER = (
+    "dmq_tui.screens.start",
+    "dmq_tui.screens.confirm",
+    "dmq_tui.screens.publish",
+    "dmq_tui.screens.details",
+    "dmq_tui.screens.message",
+    "dmq_tui.screens.help",
+    "dmq_tui.palette",
+)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -67,7 +78,7 @@ class DmqApp(App[None], inherit_bindings=False):
             for number in _SIGNALS:
                 loop.add_signal_handler(number, self.action_leave, 128 + number)
         self._main.wait_for("looking for the cluster")
-        in_background(self.post_message, "Open", self._open)
+        self.call_after_refresh(in_background, self.post_message, "Open", self._open)
 
     def on_session_ready(self, message: SessionReady) -> None:
         """Shows the cluster."""
@@ -75,11 +86,16 @@ class DmqApp(App[None], inherit_bindings=False):
         if message.nodes_up:
             self._main.attach(message.session)
         else:
-            self.push_screen(StartScreen(self._open_session, message.session), self._started)
+            self._offer_start(message.session)
 
     def on_session_failed(self, message: SessionFailed) -> None:
         """Shows why there is no session, and the ways on."""
-        self.push_screen(StartScreen(self._open_session, None, message.error), self._started)
+        self._offer_start(None, message.error)
+
+    def _offer_start(self, session: Session | None, error: DmqError | None = None) -> None:
+        from dmq_tui.screens.start import StartScreen
+
+        self.push_screen(StartScreen(self._open_session, session, error), self._started)
 
     def _started(self, session: Session | None) -> None:
         if session is not None:
@@ -100,6 +116,8 @@ class DmqApp(App[None], inherit_bindings=False):
         self.panic(Text(f"dmq-tui: {what}\nThis is a fault of dmq; DMQ_DEBUG=1 shows where it happened."))
 
     def _open(self) -> Message:
+        for name in _LATER:
+            importlib.import_module(name)
         try:
             session = self._open_session()
             cluster = session.cluster

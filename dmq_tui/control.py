@@ -1,4 +1,4 @@
-"""What each command of the table does to the main screen."""
+"""What each command of the table does to the main screen; the other screens are imported when they are wanted."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from dmq_core.session import TailSource
 from dmq_tui.commands import Command, PaneId, action_now
 from dmq_tui.format import count
 from dmq_tui.lines import story_text, tail_text
-from dmq_tui.palette import palette
 from dmq_tui.panes.pane import FilteredPane, Pane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane, TablePane
 from dmq_tui.panes.tail import TailPane
-from dmq_tui.screens.confirm import ConfirmScreen
-from dmq_tui.screens.details import DetailsScreen, Subject, SubjectKind
-from dmq_tui.screens.help import HelpScreen
-from dmq_tui.screens.message import MessageScreen
-from dmq_tui.screens.publish import PublishScreen
 from dmq_tui.themes import other_theme
 
 if TYPE_CHECKING:
+    from dmq_tui.pages import Subject
     from dmq_tui.screens.main import MainScreen
 
 _ALL_ROWS = 1 << 31
@@ -76,9 +71,13 @@ class Control:
             self._deeds[command.id]()
 
     def _help(self) -> None:
+        from dmq_tui.screens.help import HelpScreen
+
         self._screen.app.push_screen(HelpScreen(self._screen.situation))
 
     def _palette(self) -> None:
+        from dmq_tui.palette import palette
+
         self._screen.app.push_screen(palette())
 
     def _step(self, by: int) -> None:
@@ -132,6 +131,9 @@ class Control:
         self._screen.notify(f"Copied the {what}: {count(lines)} lines.", markup=False, timeout=4)
 
     def _details(self) -> None:
+        from dmq_tui.screens.details import DetailsScreen
+        from dmq_tui.screens.message import MessageScreen
+
         screen = self._screen
         if isinstance(screen.current, TailPane):
             message = screen.current.log_view.cursor_item
@@ -143,6 +145,8 @@ class Control:
             screen.app.push_screen(DetailsScreen(subject, screen.session.cluster, lambda: screen.newest))
 
     def _publish(self) -> None:
+        from dmq_tui.screens.publish import PublishScreen
+
         screen, pane = self._screen, self._screen.current
         if screen.session is None:
             return
@@ -171,6 +175,8 @@ class Control:
             self._screen.loads.toggle(session)
 
     def _ask(self, command: Command) -> None:
+        from dmq_tui.screens.confirm import ConfirmScreen
+
         node = self._screen.chosen_node
         action = action_now(command, node.state if node is not None else None)
         if node is None or action is None:
@@ -203,6 +209,8 @@ class Control:
 
 def subject_of(pane: Pane) -> Subject | None:
     """What is under the pane's cursor, by its key."""
+    from dmq_tui.pages import Subject, SubjectKind
+
     if isinstance(pane, NodesPane) and (node := pane.table.cursor_item) is not None:
         return Subject(SubjectKind.NODE, node.name)
     if isinstance(pane, ExchangesPane) and (exchange := pane.table.cursor_item) is not None:

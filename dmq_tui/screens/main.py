@@ -282,7 +282,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.update_keys()
 
     def _lateness(self) -> str:
-        return lateness(self.snapshot, self.clock()) if self.snapshot is not None else ""
+        return lateness(self.newest, self.clock()) if self.newest is not None else ""
 
     def _show_panes(self) -> None:
         if self.snapshot is None:
