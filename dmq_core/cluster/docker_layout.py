@@ -27,6 +27,8 @@ ADVANCED_FILE = "/etc/rabbitmq/advanced.config"
 COOKIE_FILE = f"{HOME}/.erlang.cookie"
 _AMQP_PORT = 5672
 _MANAGEMENT_PORT = 15672
+# The engine keeps what the console shows; a second copy would only grow inside the container.
+_ONLY_CONSOLE_LOG = "log.file = false\n"
 _SETTING = re.compile(r"\{default_(user|pass), <<([\d,]*)>>\}")
 
 
@@ -105,7 +107,7 @@ class Made:
         # A node that is cut off from its peers must still find itself.
         names = f'{{host,{{127,0,0,1}},["{node}"]}}.\n{{lookup,[file,native]}}.\n'
         return [
-            File("/etc/rabbitmq/rabbitmq.conf", settings.rabbitmq_conf, 0o600, *owner),
+            File("/etc/rabbitmq/rabbitmq.conf", settings.rabbitmq_conf + _ONLY_CONSOLE_LOG, 0o600, *owner),
             File(ADVANCED_FILE, settings.advanced_config, 0o600, *owner),
             File("/etc/rabbitmq/enabled_plugins", settings.enabled_plugins, 0o644, *owner),
             File("/etc/rabbitmq/inetrc", names, 0o644, *owner),

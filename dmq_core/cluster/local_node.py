@@ -208,8 +208,8 @@ def _node_environment(place: NodePlace) -> dict[str, str]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
         "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "data" / "generated"),
         "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        # Not RABBITMQ_LOGS: it would silence the log exchange, from which elections are read.
         "RABBITMQ_LOG_BASE": str(folder / "log"),
-        "RABBITMQ_LOGS": str(place.log_file),
     }
 
 
