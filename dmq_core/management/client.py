@@ -232,15 +232,16 @@ class ManagementClient:
 
     def _outlast(self, desk: _Desk, call: _Call, deadline: float) -> None:
         """Waits on for `call` for as long as its node answers `whoami`."""
-        while not call.done and (left := deadline - time.monotonic()) > 0:
-            probe_by = time.monotonic() + min(PROBE_S, left)
-            probe = self._launch(desk, _WHOAMI, {}, probe_by)
-            self._await(call, min(PROBE_S, left))
+        while not call.done and deadline - time.monotonic() > PROBE_S:
+            probe = self._launch(desk, _WHOAMI, {}, time.monotonic() + PROBE_S)
+            self._await(call, PROBE_S)
             probe.left = not probe.done
             if not call.done and probe.answer is None:
                 raise _Trouble("does not answer")
             self._asks = desk.endpoint
             self._await(call, min(PROBE_EVERY_S, deadline - time.monotonic()))
+        # Too late to find out more before the bound.
+        self._await(call, deadline - time.monotonic())
 
     def _await(self, call: _Call, seconds: float) -> bool:
         """Whether `call` was done within `seconds`; `NotReachable` as soon as the client is closed."""

@@ -18,8 +18,8 @@ from dmq_core.observe.picture import (
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
 
 OWN_QUEUES = "dmq.observe."
-# A peer's word that a node does not run is believed against the backend's only this long after the node's last change.
-_PEER_LAG_S = 3.0
+# Peers know of a kill sooner than its backend may, and of a start later; what they say for this long is true.
+UNSEEN_S = 2.5
 _SOURCES = (MANAGEMENT, BACKEND_EVENTS, LOG_SOURCE, EVENT_SOURCE)
 
 
@@ -118,13 +118,14 @@ def _state(node: NodeInfo, figure: NodeFigures | None, picture: Picture) -> Node
     figures = picture.figures
     if node.state is not NodeState.RUNNING or figure is None or figures is None:
         return node.state
-    asked = figures.asked is not None and figures.asked.name == node.name
     change = picture.changes.get(node.name)
-    if change is not None and figures.began_at < change.at + (0.0 if figure.running else _PEER_LAG_S):
+    if change is not None and figures.began_at < change.at:
         return node.state
-    if not figure.running and (asked or not _seen_by_majority(picture)):
-        return node.state
-    return _peer_state(figure)
+    if figure.running:
+        return _peer_state(figure)
+    unseen_since = max(picture.unseen.get(figure.name, figures.began_at), 0.0 if change is None else change.at)
+    unseen_s = figures.began_at - unseen_since
+    return NodeState.UNREACHABLE if unseen_s >= UNSEEN_S and _seen_by_majority(picture) else node.state
 
 
 def _seen_by_majority(picture: Picture) -> bool:

@@ -154,7 +154,7 @@ def _consumers(before: ClusterSnapshot, after: ClusterSnapshot, _hints: Hints) -
 
 def _members(before: ClusterSnapshot, after: ClusterSnapshot, _hints: Hints) -> Iterator[Event]:
     """Members by node, and only while every node runs: a node that is down says enough, and brokers are unsure then."""
-    if any(node.state is not NodeState.RUNNING for node in after.nodes):
+    if any(n.state is not NodeState.RUNNING or (n.figures and not n.figures.running) for n in after.nodes):
         return
     gone: dict[str, list[QueueView]] = defaultdict(list)
     back: dict[str, list[QueueView]] = defaultdict(list)

@@ -70,13 +70,12 @@ class Feeds:
     def use(self, endpoints: Sequence[NodeEndpoint], preferred: Sequence[NodeEndpoint]) -> None:
         """Listens at `endpoints`, at those of `preferred` as long as there are any; returns without waiting.
 
-        Where it listens at one that is not preferred any more, it moves.
+        Where it listens at one that is not preferred any more, or twice at the same, it moves.
         """
         reachable, living = _offered(endpoints), _offered(preferred)
         taken: list[NodeEndpoint] = []
         for ear in self._ears[: max(1, len(reachable))]:
-            first = [e for e in living if e not in taken]
-            taken += ear.use(reachable, (*first, *(e for e in living if e in taken)))
+            taken += ear.use(reachable, tuple(e for e in living if e not in taken) or living)
 
     def statuses(self) -> tuple[SourceStatus, ...]:
         """How each feed does now, without waiting; one that listens is heard, though nothing may be said.
@@ -136,7 +135,7 @@ class _Ear:
                 return preferred[:1]
             connection, at = self._connection, self._connection.status.endpoint
         if at is not None and preferred and at not in preferred:
-            connection.leave(at, "its node does not run")
+            connection.leave(at, "another node is better")
             return preferred[:1]
         return preferred[:1] if at is None else (at,)
 

@@ -204,8 +204,8 @@ class ClusterObserver:
         self._picture = with_nodes(self._picture, listed.nodes, listed.asked_at)
         status = SourceStatus(BACKEND_EVENTS, None, time.time())
         self._picture = with_source(self._picture, status)
+        self._nodes_changed()
         if self._picture.nodes != before:
-            self._nodes_changed()
             self._poller.poke()
         self._poller.start()
 

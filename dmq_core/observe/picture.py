@@ -46,8 +46,9 @@ class Picture:
 
     `changes` has the last change of each node that the backend told, `erlang_names` our nodes' Erlang names as they
     told them themselves. `queue_history` holds publish rates and `memory_history`, by Erlang name, bytes, oldest first.
-    `missing` tells since when a queue is not listed that is still believed to exist, `deleted` when one was deleted
-    (epoch seconds); `asks` whom the management client last had an answer from.
+    Since when (epoch seconds) its peers say that a node does not run is in `unseen`, by Erlang name; since when a queue
+    is not listed that is still believed to exist, in `missing`; when one was deleted, in `deleted`. `asks` is whom the
+    management client last had an answer from.
     """
 
     cluster: str
@@ -61,6 +62,7 @@ class Picture:
     leaders: Mapping[EntityKey, LeaderNews] = field(default_factory=dict)
     consumers: Mapping[EntityKey, ExpectedConsumers] = field(default_factory=dict)
     alarms: Mapping[Alarm, AlarmNews] = field(default_factory=dict)
+    unseen: Mapping[str, float] = field(default_factory=dict)
     missing: Mapping[EntityKey, float] = field(default_factory=dict)
     deleted: Mapping[EntityKey, float] = field(default_factory=dict)
     asks: str | None = None
@@ -113,6 +115,7 @@ def with_figures(
         queue_history=queue_history,
         memory_history=memory_history,
         erlang_names=names,
+        unseen=MappingProxyType({n.name: picture.unseen.get(n.name, began) for n in figures.nodes if not n.running}),
         missing=MappingProxyType(missing),
         deleted=MappingProxyType({k: at for k, at in picture.deleted.items() if began < at + MISSING_IN_TROUBLE_S}),
         leaders=_kept(picture.leaders, lambda key, news: _still_ahead(news, queues.get(key), began)),

@@ -74,13 +74,26 @@ def test_a_started_node_runs_at_once_whatever_older_figures_say() -> None:
     assert states(known)["rmq3"] is NodeState.RUNNING
 
 
-def test_a_node_that_a_majority_does_not_see_is_unreachable() -> None:
-    known = replace(picture(), figures=figures(running=("rmq1", "rmq2")))
-    assert states(known)["rmq3"] is NodeState.UNREACHABLE
+def with_readings(known: Picture, running: tuple[str, ...], *moments: float) -> Picture:
+    for at in moments:
+        known = with_figures(known, figures(at=T0 + at, running=running), {}, {})
+    return known
+
+
+def test_a_node_that_a_majority_does_not_see_for_a_while_is_unreachable() -> None:
+    known = with_readings(picture(), ("rmq1", "rmq2"), 1.0, 2.0)
+    assert states(known)["rmq3"] is NodeState.RUNNING, "a kill reaches the peers before it reaches the backend"
+    assert states(with_readings(known, ("rmq1", "rmq2"), 4.0))["rmq3"] is NodeState.UNREACHABLE
+
+
+def test_a_node_that_just_started_gets_its_while_anew() -> None:
+    known = with_readings(picture(), ("rmq1", "rmq2"), 1.0, 9.0)
+    known = with_change(known, NodeChange(T0 + 9.5, "rmq3", NodeState.RUNNING))
+    assert states(with_readings(known, ("rmq1", "rmq2"), 10.0))["rmq3"] is NodeState.RUNNING
 
 
 def test_one_node_that_calls_all_others_dead_is_not_believed() -> None:
-    known = replace(picture(), figures=figures(running=("rmq1",)))
+    known = with_readings(picture(), ("rmq1",), 1.0, 9.0)
     assert states(known) == dict.fromkeys(("rmq1", "rmq2", "rmq3"), NodeState.RUNNING)
 
 
