@@ -52,6 +52,10 @@ if [ ! -s "$DMQ_COOKIE_FILE" ]; then
 fi
 
 compose up -d
-compose exec -T -u rabbitmq node1 rabbitmqctl -q await_startup --timeout 180
-compose exec -T -u rabbitmq node1 rabbitmqctl -q await_online_nodes 3 --timeout 180
+left=60
+until compose exec -T -u rabbitmq node1 rabbitmqctl -q await_online_nodes 3 --timeout 30 >/dev/null 2>&1; do
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || fail "the nodes did not become one cluster; look at: docker logs dmq-compose_node1_1"
+    sleep 1
+done
 echo "RabbitMQ serves on 127.0.0.1:${DMQ_AMQP_1:-5672}, ${DMQ_AMQP_2:-5673} and ${DMQ_AMQP_3:-5674} (guest/guest)."

@@ -12,7 +12,7 @@ clean_up() {
     trap '' HUP INT TERM PIPE
     # The child leads a group of its own, and what it started ends with it.
     if [ -n "$child" ]; then
-        kill -TERM -- "-$child" 2>/dev/null || true
+        kill -KILL "-$child" 2>/dev/null || true
         wait "$child" 2>/dev/null || true
     fi
     # debootstrap may have been stopped while these were mounted.

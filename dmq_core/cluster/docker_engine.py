@@ -284,8 +284,7 @@ class Engine:
                 forcerm=True,
                 decode=True,
             )
-            for report in _reports(reports):
-                yield from str(report.get("stream", "")).splitlines()
+            yield from _whole_lines(str(report.get("stream", "")) for report in _reports(reports))
 
     def untagged_images(self, label: str) -> list[str]:
         """The ids of images with `label` that have no name."""
@@ -369,6 +368,19 @@ def _reports(stream: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
         if "error" in report:
             raise ClusterFailed(visible(" ".join(str(report["error"]).split())))
         yield report
+
+
+def _whole_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Lines of a text that comes in pieces; what came last is given also when the pieces end in an error."""
+    rest = ""
+    try:
+        for piece in pieces:
+            *lines, rest = (rest + piece).split("\n")
+            yield from lines
+    except ClusterFailed:
+        yield rest
+        raise
+    yield rest
 
 
 @contextlib.contextmanager

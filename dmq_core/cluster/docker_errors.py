@@ -15,7 +15,6 @@ _PORT_TAKEN = re.compile(
     r"(?:Bind for \S+?:(\d+) failed: port is already allocated|listen tcp\S* \S+?:(\d+): bind: address already in use"
     r"|failed to bind host port (?:for )?\S+?:(\d+))"
 )
-_MAX_DEPTH = 12
 
 
 class NotThere(ClusterFailed):
@@ -87,14 +86,15 @@ def unreachable(error: Exception, address: str, installed: bool | None = None) -
 def errno_in(error: BaseException) -> int | None:
     """The number of the first operating system error within `error`, its causes and its arguments."""
     waiting: list[object] = [error]
-    for _ in range(_MAX_DEPTH):
-        if not waiting:
-            break
+    seen: set[int] = set()
+    while waiting:
         found = waiting.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
         if isinstance(found, OSError) and isinstance(found.errno, int):
             return found.errno
-        if isinstance(found, BaseException):
-            waiting += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
+        seen.add(id(found))
+        waiting += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
     return None
 
 

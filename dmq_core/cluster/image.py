@@ -31,7 +31,8 @@ _LABEL = "dmq.recipe"
 _OFFICIAL = "rabbitmq"
 _OWN = "dmq-rabbitmq"
 _BASE = "dmq-base"
-_ERROR = re.compile(r"\s*(?:E:|dpkg: error|debootstrap:|tar:|mktemp:|.*\bnot found$)")
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_ERROR = re.compile(r"(?:E:|dpkg: error|debootstrap:|tar:|mktemp:|.*\bnot found$)")
 _CONSEQUENCE = re.compile(r"Some index files failed|Sub-process .* returned an error|Exiting with failure status")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -153,7 +154,8 @@ def build_image(engine: Engine, recipe: Recipe, progress: ProgressListener = sil
 
 def cause_of(lines: Iterable[str]) -> str:
     """The last line of a build or of debootstrap that tells what went wrong; "" if none does."""
-    told = [visible(line.strip())[:300] for line in lines if _ERROR.match(line)]
+    plain = [_COLOUR.sub("", line).strip() for line in lines]
+    told = [visible(line)[:300] for line in plain if _ERROR.match(line)]
     telling = [line for line in told if not _CONSEQUENCE.search(line)]
     return (telling or told or [""])[-1]
 

@@ -132,6 +132,7 @@ def test_our_tag_changes_with_the_recipe(tmp_path: Path) -> None:
             ["E: Sub-process /usr/bin/dpkg returned an error code (1)"],
             "E: Sub-process /usr/bin/dpkg returned an error code (1)",
         ),
+        (["\x1b[91mE: Unable to locate package x", "\x1b[0m"], "E: Unable to locate package x"),
         (["all went", "well"], ""),
         ([], ""),
     ],
