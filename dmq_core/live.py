@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 
 from dmq_core.cluster.base import Cluster, NodeEndpoint, NodeInfo, NodeState, ProgressListener, silent
 from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachable
-from dmq_core.management.client import ManagementClient, management_endpoints
+from dmq_core.management.client import ManagementClient
+from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import BindingFigures, EntityKey
 from dmq_core.messaging.connection import Connection
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement

@@ -26,7 +26,8 @@ from dmq_core.cluster.greeting import Greeting, accepts, greeting, tls_context
 from dmq_core.cluster.readiness import side_by_side
 from dmq_core.cluster.urls import PlannedEndpoint, credentials_of, parse_url, plan_endpoints
 from dmq_core.errors import AccessDenied, BadInput, NotReachable, Refused, TimedOut
-from dmq_core.management.client import ManagementClient, ManagementEndpoint
+from dmq_core.management.client import ManagementClient
+from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import Overview
 from dmq_core.text import visible
 

@@ -6,13 +6,14 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dmq_core.cluster.base import Credentials, NodeInfo, TlsSettings
+from dmq_core.cluster.base import Credentials, TlsSettings
 from dmq_core.errors import AccessDenied, BadInput, DmqError, NotReachable, TimedOut
 from dmq_core.management import parse
+from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import (
     Alarm,
     BindingFigures,
@@ -45,21 +46,6 @@ MOST_LEFT_BEHIND = 8
 _CHUNK = 64 * 1024
 _WHOAMI = "whoami"
 _HINT = "See which nodes run with 'dmq status', and whether rabbitmq_management is enabled on them."
-
-
-@dataclass(frozen=True, slots=True)
-class ManagementEndpoint:
-    """One node's management API: the node's name (ours) and its base URL without credentials."""
-
-    name: str
-    url: str
-    tls: TlsSettings | None = None
-
-
-def management_endpoints(nodes: Iterable[NodeInfo]) -> tuple[ManagementEndpoint, ...]:
-    """The endpoints of the nodes that offer one, in their order."""
-    urls = ((node, node.endpoint.management_url) for node in nodes)
-    return tuple(ManagementEndpoint(node.name, url, node.endpoint.tls) for node, url in urls if url is not None)
 
 
 class ManagementClient:

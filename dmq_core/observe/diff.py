@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 
 from dmq_core.cluster.base import NodeChange, NodeState
 from dmq_core.management.models import EntityKey
@@ -237,8 +239,10 @@ def _common(before: ClusterSnapshot, after: ClusterSnapshot) -> Iterator[tuple[Q
             yield was, queue
 
 
-def _by_key(snapshot: ClusterSnapshot) -> dict[EntityKey, QueueView]:
-    return {q.key: q for q in snapshot.queues if not q.figures.exclusive}
+# Several rules ask, of the same two snapshots; a snapshot is hashed by its identity and never changes.
+@lru_cache(maxsize=2)
+def _by_key(snapshot: ClusterSnapshot) -> Mapping[EntityKey, QueueView]:
+    return MappingProxyType({q.key: q for q in snapshot.queues if not q.figures.exclusive})
 
 
 def _is_listed(snapshot: ClusterSnapshot) -> bool:

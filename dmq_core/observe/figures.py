@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from dmq_core.errors import AccessDenied
-from dmq_core.management.client import ManagementClient, ManagementEndpoint
+from dmq_core.management.client import ManagementClient
+from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import (
     Alarm,
     BindingFigures,

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from dmq_core.cluster.base import Cluster, NodeState
 from dmq_core.errors import DmqError
-from dmq_core.management.client import ManagementClient, management_endpoints
+from dmq_core.management.client import ManagementClient
+from dmq_core.management.endpoints import management_endpoints
 from dmq_core.observe.assemble import assemble
 from dmq_core.observe.figures import FiguresReader
 from dmq_core.observe.picture import MANAGEMENT, Picture, with_figures, with_nodes, with_source

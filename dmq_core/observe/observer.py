@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from dmq_core.cluster.base import Cluster, NodeChange, NodeInfo, NodeState
 from dmq_core.errors import DmqError
-from dmq_core.management.client import ManagementClient, management_endpoints
+from dmq_core.management.client import ManagementClient
+from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.assemble import assemble
 from dmq_core.observe.diff import Hints, diff

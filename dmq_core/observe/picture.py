@@ -47,8 +47,8 @@ class Picture:
     `changes` has the last change of each node that the backend told, `erlang_names` our nodes' Erlang names as they
     told them themselves. `queue_history` holds publish rates and `memory_history`, by Erlang name, bytes, oldest first.
     Since when (epoch seconds) its peers say that a node does not run is in `unseen`, by Erlang name; since when a queue
-    is not listed that is still believed to exist, in `missing`; when one was deleted, in `deleted`. `asks` is whom the
-    management client last had an answer from.
+    is not listed that is still believed to exist, in `missing`, and is listed without a leader, in `headless`; when one
+    was deleted, in `deleted`. `asks` is whom the management client last had an answer from.
     """
 
     cluster: str
@@ -65,6 +65,7 @@ class Picture:
     unseen: Mapping[str, float] = field(default_factory=dict)
     missing: Mapping[EntityKey, float] = field(default_factory=dict)
     deleted: Mapping[EntityKey, float] = field(default_factory=dict)
+    headless: Mapping[EntityKey, float] = field(default_factory=dict)
     asks: str | None = None
     sources: Mapping[str, SourceStatus] = field(default_factory=dict)
 
@@ -104,6 +105,7 @@ def with_figures(
 ) -> Picture:
     """The management API was read; news that it has caught up with, or that is too old to differ, is dropped."""
     figures, missing = _with_missing(picture, figures)
+    figures, headless = _with_last_leaders(picture, figures)
     queues = {q.key: q for q in figures.queues}
     names = picture.erlang_names
     if figures.overview_asked is not None and figures.overview.node:
@@ -117,6 +119,7 @@ def with_figures(
         erlang_names=names,
         unseen=MappingProxyType({n.name: picture.unseen.get(n.name, began) for n in figures.nodes if not n.running}),
         missing=MappingProxyType(missing),
+        headless=MappingProxyType(headless),
         deleted=MappingProxyType({k: at for k, at in picture.deleted.items() if began < at + MISSING_IN_TROUBLE_S}),
         leaders=_kept(picture.leaders, lambda key, news: _still_ahead(news, queues.get(key), began)),
         consumers=_kept(picture.consumers, lambda key, expected: _still_expected(expected, queues.get(key), began)),
@@ -184,6 +187,21 @@ def _with_missing(picture: Picture, figures: Figures) -> tuple[Figures, dict[Ent
     if not kept:
         return figures, missing
     return replace(figures, queues=tuple(sorted((*figures.queues, *kept), key=lambda q: q.key))), missing
+
+
+def _with_last_leaders(picture: Picture, figures: Figures) -> tuple[Figures, dict[EntityKey, float]]:
+    """The figures in which a queue keeps its last leader while it elects another, which old brokers show as none."""
+    headless = {
+        q.key: picture.headless.get(q.key, figures.began_at)
+        for q in figures.queues
+        if q.leader is None and q.type != "classic"
+    }
+    if not headless or picture.figures is None:
+        return figures, headless
+    electing = {key for key, since in headless.items() if figures.began_at - since < LEADER_LAG_S}
+    last = {q.key: q.leader for q in picture.figures.queues if q.key in electing}
+    queues = tuple(replace(q, leader=last[q.key]) if q.key in last else q for q in figures.queues)
+    return replace(figures, queues=queues), headless
 
 
 def _still_ahead(news: LeaderNews, queue: QueueFigures | None, began_at: float) -> bool:

@@ -12,7 +12,8 @@ from dmq_core.errors import DmqError
 T = TypeVar("T")
 
 TICK_S = 1.0
-SHORTEST_PAUSE_S = 0.1
+SHORTEST_BREATH_S = 0.1
+LONGEST_BREATH_S = 1.0
 LONGEST_PAUSE_S = 3.0
 CLOSE_LIMIT_S = 2.0
 
@@ -67,12 +68,14 @@ class Poller(Generic[T]):
             self._poked.clear()
             began = time.monotonic()
             failures = 0 if self._poll() else failures + 1
-            pause = self._tick_s - (time.monotonic() - began)
+            took = time.monotonic() - began
+            pause = self._tick_s - took
             if failures:
                 pause = min(LONGEST_PAUSE_S, self._tick_s * 2.0 ** min(failures - 1, 8))
-            # However often it is poked, the cluster is not asked without a breath between.
-            self._closed.wait(SHORTEST_PAUSE_S)
-            self._poked.wait(max(0.0, pause - SHORTEST_PAUSE_S))
+            # However often it is poked, the cluster gets a breath between, a longer one where asking costs it more.
+            breath = min(LONGEST_BREATH_S, max(SHORTEST_BREATH_S, took))
+            self._closed.wait(breath)
+            self._poked.wait(max(0.0, pause - breath))
 
     def _poll(self) -> bool:
         try:

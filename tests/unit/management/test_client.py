@@ -16,7 +16,8 @@ from web import Behaviour, Web, frozen, gathering, reply, says, serving, trickli
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint, NodeInfo, NodeState, TlsSettings
 from dmq_core.errors import AccessDenied, BadInput, DmqError, NotReachable, TimedOut
-from dmq_core.management.client import ManagementClient, ManagementEndpoint, management_endpoints
+from dmq_core.management.client import ManagementClient
+from dmq_core.management.endpoints import ManagementEndpoint, management_endpoints
 from dmq_core.management.models import Alarm, EntityKey
 
 NODES = [{"name": "rabbit@rmq1", "running": True}]

@@ -8,7 +8,7 @@ import pytest
 from pictures import ERLANG, T0, figures, node, picture, quorum
 
 from dmq_core.cluster.base import Backend, NodeChange, NodeEndpoint, NodeInfo, NodeState
-from dmq_core.management.client import ManagementEndpoint
+from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import (
     Alarm,
     BindingFigures,
@@ -130,6 +130,16 @@ def test_figures_that_go_on_differing_are_believed_in_the_end() -> None:
 def test_an_older_term_changes_nothing() -> None:
     known = with_leader(picture(quorum("orders")), LeaderNews(T0 + 1, ORDERS, "rabbit@rmq3", 5))
     assert leader(with_leader(known, LeaderNews(T0 + 2, ORDERS, "rabbit@rmq2", 4))) == "rmq3"
+
+
+def test_a_queue_that_elects_keeps_its_last_leader_for_a_moment() -> None:
+    headless = replace(quorum("orders"), leader=None)
+    known = picture(quorum("orders", "rmq1"))
+    for at in (1, 2, 4):
+        known = with_figures(known, figures(headless, at=T0 + at), {}, {})
+        assert leader(known) == "rmq1"
+    assert leader(with_figures(known, figures(headless, at=T0 + 6), {}, {})) is None
+    assert leader(with_figures(known, figures(quorum("orders", "rmq2"), at=T0 + 5), {}, {})) == "rmq2"
 
 
 def test_consumers_are_counted_by_events_until_figures_agree() -> None:
