@@ -92,15 +92,11 @@ class ExchangeRow:
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """A queue and whether its leader's node serves (None: no leader is known)."""
+    """A queue by its key, and whether its leader's node serves (None: no leader is known)."""
 
+    key: EntityKey
     view: QueueView
     leader_up: bool | None
-
-    @property
-    def key(self) -> EntityKey:
-        """What identifies the queue."""
-        return self.view.key
 
 
 def plan(columns: Sequence[Column[T]], width: int, need: int = 0) -> tuple[tuple[Column[T], int], ...]:
@@ -142,7 +138,7 @@ def exchange_rows(snapshot: ClusterSnapshot) -> tuple[ExchangeRow, ...]:
 def queue_rows(snapshot: ClusterSnapshot) -> tuple[QueueRow, ...]:
     """The rows of pane 3."""
     serving = {n.name for n in snapshot.running}
-    return tuple(QueueRow(q, None if q.leader is None else q.leader in serving) for q in snapshot.queues)
+    return tuple(QueueRow(q.key, q, None if q.leader is None else q.leader in serving) for q in snapshot.queues)
 
 
 def node_text(node: NodeView) -> str:

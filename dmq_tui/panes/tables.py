@@ -95,7 +95,9 @@ class TablePane(FilteredPane, Generic[T]):
 
     def refilter(self) -> None:
         """Filters and sorts the rows at hand."""
-        kept = [r for r in self._rows if self.filter.matches(self.kind.text(r))]
+        kept = self._rows
+        if self.filter.title:
+            kept = [r for r in self._rows if self.filter.matches(self.kind.text(r))]
         column = next(c for c in self.kind.columns if c.id == self.sort.column)
         self.table.show(
             arranged(kept, column, descending=self.sort.descending, key=self.kind.key),

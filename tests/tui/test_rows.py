@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from dmq_core.cluster.base import NodeState
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.observe.snapshot import QueueView
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
@@ -36,7 +37,8 @@ ALL_COLUMNS: list[Sequence[Column[Any]]] = [NODE_COLUMNS, EXCHANGE_COLUMNS, QUEU
 
 def queue(name: str, ready: int | None = 0, **more: Any) -> QueueRow:
     figures = QueueFigures("/", name, "quorum", ready=ready, **more)
-    return QueueRow(QueueView(figures, "rmq1", ("rmq1", "rmq2", "rmq3"), ("rmq1", "rmq2")), leader_up=True)
+    view = QueueView(figures, "rmq1", ("rmq1", "rmq2", "rmq3"), ("rmq1", "rmq2"))
+    return QueueRow(view.key, view, leader_up=True)
 
 
 def column(name: str) -> Column[QueueRow]:
@@ -125,8 +127,8 @@ def test_hostile_names_become_one_safe_line_each() -> None:
 
 def test_a_queue_whose_leader_is_down_is_marked_even_without_colour() -> None:
     up = queue("a")
-    down = QueueRow(up.view, leader_up=False)
-    none = QueueRow(QueueView(up.view.figures, None, (), ()), leader_up=None)
+    down = QueueRow(up.key, up.view, leader_up=False)
+    none = QueueRow(up.key, QueueView(up.view.figures, None, (), ()), leader_up=None)
     cell = column("leader").cell
     assert (cell(up).text, cell(down).text, cell(none).text) == ("rmq1", "rmq1 !", "none !")
     assert cell(down).tone is cell(none).tone is Tone.BAD
@@ -134,7 +136,7 @@ def test_a_queue_whose_leader_is_down_is_marked_even_without_colour() -> None:
 
 def test_figures_of_a_node_that_does_not_serve_are_unknown() -> None:
     session = FakeSession()
-    session.broker.set_state("rmq2", next(s for s in type(session.snapshot().nodes[0].state) if s == "stopped"))
+    session.broker.set_state("rmq2", NodeState.STOPPED)
     node = next(n for n in node_rows(session.snapshot()) if n.name == "rmq2")
     shown = {c.id: c.cell(node).text for c in NODE_COLUMNS}
     assert shown["memory"] == shown["disk"] == shown["alarm"] == "–"
