@@ -9,7 +9,7 @@ from dmq_core.operations import NodeOperation
 from dmq_core.session import TailSource
 from dmq_tui.commands import Command, PaneId, action_now
 from dmq_tui.format import count
-from dmq_tui.lines import story_text, tail_text
+from dmq_tui.lines import tail_text
 from dmq_tui.panes.pane import FilteredPane, Pane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane, TablePane
 from dmq_tui.panes.tail import TailPane
@@ -121,7 +121,7 @@ class Control:
 
     def _copy(self) -> None:
         tail = self._screen.pane is PaneId.TAIL
-        text = tail_text(self._screen.tail.messages) if tail else story_text(self._screen.story.entries)
+        text = tail_text(self._screen.tail.messages) if tail else self._screen.story.text
         lines = len(text.splitlines())
         what = "tail" if tail else "story"
         if not lines:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.cells import cell_len
 
 from dmq_core.cluster.base import NodeState
 from dmq_core.messaging.messages import SeenMessage
-from dmq_core.observe.events import Event, Gravity
+from dmq_core.observe.events import Gravity
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+from dmq_core.observe.story import StoryLine
 from dmq_core.proof.account import LoadAccount
 from dmq_core.text import visible, visible_body
 from dmq_tui.commands import Command, PaneId, Situation, footer_commands, label_of
@@ -49,14 +49,6 @@ _LABEL = 14
 _RATE = 8
 _LEAST_CHART = 20
 _MOST_SLICES = 120
-
-
-@dataclass(frozen=True, slots=True)
-class StoryEntry:
-    """An event and the seconds since the last fault before it (None: no fault yet)."""
-
-    event: Event
-    since_fault: float | None
 
 
 def width_of(line: Sequence[Cell]) -> int:
@@ -166,10 +158,10 @@ def tail_line(message: SeenMessage, width: int, *, exchange: bool = True) -> Lin
     return tuple(line)
 
 
-def story_line(entry: StoryEntry, width: int) -> Line:
+def story_line(entry: StoryLine, width: int) -> Line:
     """An entry of the story: when, glyph, sentence, and the distance from the last fault at the right."""
     event = entry.event
-    far = distance(entry.since_fault)
+    far = distance(entry.since_fault_s)
     room = max(8, width - 14 - (9 if far else 0))
     tone = Tone.STRONG if event.gravity is Gravity.FAULT else event_tone(event)
     return (
@@ -178,14 +170,6 @@ def story_line(entry: StoryEntry, width: int) -> Line:
         Cell(" "),
         Cell(fit(event.text, room), tone),
         Cell(f" {far:>8}" if far else "", Tone.ACCENT if event.gravity is Gravity.FAULT else Tone.QUIET),
-    )
-
-
-def story_text(entries: Sequence[StoryEntry]) -> str:
-    """The story as plain text, for an incident report."""
-    return "\n".join(
-        f"{clock(e.event.at)}  {event_mark(e.event).text}  {e.event.text}  {distance(e.since_fault)}".rstrip()
-        for e in entries
     )
 
 

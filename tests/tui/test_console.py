@@ -60,9 +60,9 @@ async def test_a_kill_under_load_is_told_from_fault_to_recovery() -> None:
         assert any(t.startswith("first confirm") for t in story)
         fault = next(e for e in it.main.story.entries if e.event.text == "rmq1 killed (you)")
         confirm = next(e for e in it.main.story.entries if e.event.text.startswith("first confirm"))
-        assert fault.since_fault == 0
-        assert confirm.since_fault is not None
-        assert confirm.since_fault > 0
+        assert fault.since_fault_s == 0
+        assert confirm.since_fault_s is not None
+        assert confirm.since_fault_s > 0
         assert "2/3 nodes" in it.header()
         assert "majority, no margin" in it.header()
         account = it.main.loads.account()
@@ -300,7 +300,7 @@ async def test_the_story_is_copied_as_text() -> None:
     async with console() as it:
         await kill(it, 1)
         await it.press("5", "c")
-        assert "✗  rmq2 killed (you)  0.00" in it.app.clipboard
+        assert "+0.00  ✗  you     rmq2 killed (you)" in it.app.clipboard
 
 
 # -- read-only, attached, trouble --------------------------------------------------------------------------------------
