@@ -65,8 +65,8 @@ class Loop:
             self._drain()
 
     def stop(self) -> None:
-        """Ends `run`, once what was handed over before has been called."""
-        self._io.stop()
+        """Ends `run`, once what was handed over before has been called and aborted sockets are closed."""
+        self._io.add_callback(lambda: self._io.add_callback(self._io.stop))
 
     def call_soon(self, callback: Callable[[], None]) -> bool:
         """Has the loop's thread call `callback`; False if the loop has ended. From any thread."""
@@ -262,12 +262,13 @@ class Link:
         """Ends it now without a word to the broker."""
         if self._over:
             return
-        self._end(CloseReason(Cure.RECOVER, why))
+        self._over = True
         with contextlib.suppress(pika_errors.AMQPError):
             if self._services.wire is not None:
                 self._services.wire.abort_because(why)
             elif not (self._connection.is_closed or self._connection.is_closing):
                 self._connection.close()
+        self._end(CloseReason(Cure.RECOVER, why))
 
     def _on_open(self, connection: Any) -> None:
         if self._over:
@@ -513,7 +514,7 @@ def _sentence(error: BaseException) -> str:
         case pika_errors.ConnectionClosed() | pika_errors.ChannelClosed():
             text = str(error.reply_text)
         case pika_errors.ConnectionOpenAborted():
-            text = "it did not answer in time"
+            text = f"it did not answer the AMQP handshake within {STACK_TIMEOUT_S:g} s"
         case ConnectionAbortedError():
             text = str(error)
         case pika_errors.AMQPHeartbeatTimeout():

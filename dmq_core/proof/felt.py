@@ -48,14 +48,14 @@ class _Pulse:
     def is_notable(self, gap_s: float, now: float, after_loss: bool) -> bool:
         usual = self._usual_s * 0.5 ** (max(0.0, now - self._noted_at) / FORGOTTEN_S)
         self._usual_s, self._noted_at = max(gap_s, usual), now
-        return gap_s >= self._notable_s and (after_loss or gap_s >= 2 * usual)
+        return after_loss or (gap_s >= self._notable_s and gap_s >= 2 * usual)
 
 
 class ClientStory:
     """Tells what a publisher and a consumer went through; `node_of` names endpoints. Times are epoch seconds.
 
-    A gap is told from a quarter second, or five times the pause between two messages at `rate`, if it is twice as long
-    as has lately been usual or follows the loss of a node.
+    A gap is told if it follows the loss of a node, or is twice as long as has lately been usual and lasted a quarter
+    second or five times the pause between two messages at `rate`.
     """
 
     def __init__(

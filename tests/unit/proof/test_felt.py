@@ -112,5 +112,5 @@ def test_after_a_loss_the_first_confirm_is_told_though_gaps_are_usual() -> None:
     story.publisher(at(ConnectionState.OPEN, ONE))
     story.confirmed(0.5, longest=True)
     story.publisher(at(ConnectionState.RECOVERING, problem="x: gone"))
-    assert words(story.confirmed(0.3, longest=False)) == [("first_confirm", "first confirm after 0.30 s")]
-    assert story.confirmed(0.3, longest=False) == []
+    assert words(story.confirmed(0.08, longest=False)) == [("first_confirm", "first confirm after 0.08 s")]
+    assert story.confirmed(0.08, longest=False) == []
