@@ -79,7 +79,7 @@ class DmqApp(App[None], inherit_bindings=False):
             for number in _SIGNALS:
                 loop.add_signal_handler(number, self.action_leave, 128 + number)
         self._main.wait_for("looking for the cluster")
-        self.call_after_refresh(in_background, self.post_message, "Open", self._open)
+        self.call_after_refresh(self._open_in_background)
 
     def on_session_ready(self, message: SessionReady) -> None:
         """Shows the cluster."""
@@ -115,6 +115,9 @@ class DmqApp(App[None], inherit_bindings=False):
         self._return_code = 1
         what = visible(" ".join(f"unexpected {type(error).__name__}: {error}".split()))
         self.panic(Text(f"dmq-tui: {what}\nThis is a fault of dmq; DMQ_DEBUG=1 shows where it happened."))
+
+    def _open_in_background(self) -> None:
+        in_background(self.post_message, "Open", self._open)
 
     def _open(self) -> Message:
         for name in _LATER:

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from dmq_core.observe.events import Event, Gravity
+from dmq_core.observe.events import Event, Gravity, Origin
 
 LONGEST = 500
 SAME_WITHIN_S = 2.0
 ANSWERS_FAULT_S = 10.0
 _FAULTS_KEPT = 100
+_CAUSE_FIRST = (Origin.YOU, Origin.BROKER, Origin.CLIENT)
 # What takes a node away: told without a fault just before it, it is the fault itself, whoever caused it.
 _FALLS = frozenset({"node_down", "node_paused", "node_isolated"})
 _MARKS = {
@@ -55,7 +56,7 @@ class Story:
                 faults = sorted([*faults, (event.at, event.subject)])[-_FAULTS_KEPT:]
         if len(known) == len(self.lines):
             return self
-        known.sort(key=lambda e: e.at)
+        known.sort(key=_place)
         moments = [at for at, _subject in faults]
         return Story(tuple(StoryLine(e, _distance(e, moments)) for e in known[-LONGEST:]), tuple(faults))
 
@@ -73,6 +74,11 @@ def as_text(story: Story, title: str = "") -> str:
         at = f"{moment:%H:%M:%S}.{moment.microsecond // 10_000:02}"
         rows.append(f"{at}  {distance:>8}  {_MARKS[line.event.gravity]}  {line.event.origin:<6}  {line.event.text}")
     return "\n".join(rows) + "\n" if rows else ""
+
+
+def _place(event: Event) -> tuple[float, int]:
+    """At one moment cause comes before effect: what we did, then the broker, then its clients."""
+    return event.at, _CAUSE_FIRST.index(event.origin)
 
 
 def _same(event: Event, other: Event) -> bool:

@@ -124,7 +124,7 @@ async def test_a_node_shows_figures_queues_connections_and_its_log() -> None:
         await pilot.press("2")
         await until(pilot, lambda: "unrouted" in stage.text("#page"), "the queues that it leads")
         await pilot.press("3")
-        await until(pilot, lambda: "dmq publisher" in stage.text("#page"), "the connections")
+        await until(pilot, lambda: "dmq consumer" in stage.text("#page"), "the connections")
         await pilot.press("4")
         await until(pilot, lambda: "line 240 of rmq1" in stage.text("#page"), "the log")
         assert "\\x1b[31mred?\\x1b[0m [bold]markup?[/bold]" in stage.text("#page")
