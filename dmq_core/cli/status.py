@@ -119,8 +119,9 @@ def _remarks(snapshot: ClusterSnapshot) -> list[str]:
         problem = next((s.problem for s in snapshot.sources if s.name == MANAGEMENT and s.problem), "")
         lines.append("figures: none, no node's management API answers" + (f" ({visible(problem)})" if problem else ""))
         return lines
+    queues = f"{known(totals.queues)} queue{'' if totals.queues == 1 else 's'}"
     lines.append(
-        f"{known(totals.queues)} queues, {known(totals.ready)} ready, {known(totals.unacked)} unacknowledged, "
+        f"{queues}, {known(totals.ready)} ready, {known(totals.unacked)} unacknowledged, "
         f"in {known(totals.publish_rate, '{:.0f}/s')}, out {known(totals.deliver_rate, '{:.0f}/s')}"
     )
     lines.append(f"figures from {visible(snapshot.asks or UNKNOWN)}, {age:.1f} s ago")

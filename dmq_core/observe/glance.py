@@ -27,7 +27,9 @@ def glance(cluster: Cluster) -> ClusterSnapshot:
     asked_at = time.time()
     nodes = cluster.nodes()
     picture = with_nodes(Picture(cluster.name, cluster.backend), nodes, asked_at)
-    reachable = (n for n in nodes if n.state not in _SILENT)
+    reachable = [n for n in nodes if n.state not in _SILENT]
+    if not reachable:
+        return assemble(with_source(picture, SourceStatus(MANAGEMENT, problem="no node runs")), time.time())
     client = ManagementClient(management_endpoints(reachable), cluster.credentials, timeout_s=CALL_LIMIT_S)
     try:
         figures = FiguresReader(client).read()
