@@ -93,5 +93,5 @@ def _find_epmd(path: str) -> Path | None:
     erl = shutil.which("erl", path=path)
     if erl is None:
         return None
-    roots = {Path(erl).resolve().parent.parent, Path("/usr/lib/erlang")}
+    roots = (Path(erl).resolve().parent.parent, Path("/usr/lib/erlang"))
     return next((p for root in roots for p in sorted(root.glob("erts-*/bin/epmd")) if os.access(p, os.X_OK)), None)

@@ -36,7 +36,7 @@ from dmq_core.cluster.local_state import (
 from dmq_core.errors import ClusterFailed, TimedOut
 
 ports = st.integers(1, 65535)
-words = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
+words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 nodes = st.builds(LocalNode, words, ports, ports, ports, ports)
 states = st.builds(
     LocalState, words, ports, st.lists(nodes, min_size=1, max_size=5).map(tuple), st.builds(Credentials, words, words)

@@ -13,7 +13,7 @@ from dmq_core.cluster.urls import BrokerUrl, Scheme, credentials_of, parse_url, 
 from dmq_core.errors import BadInput
 
 hosts = st.from_regex(r"[a-z][a-z0-9]{0,10}(\.[a-z]{1,5}){0,2}", fullmatch=True) | st.sampled_from(["::1", "10.0.0.7"])
-words = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
+words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 schemes = st.sampled_from(Scheme)
 ports = st.integers(1, 65535)
 
