@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dmq_core.cluster.base import Credentials, Progress, ProgressListener
 from dmq_core.cluster.blueprint import Version, parse_version
@@ -29,9 +29,10 @@ _KHEPRI_ONLY = Version(4, 3)
 
 @dataclass(slots=True)
 class Boot:
-    """How many more times nodes that end while they boot may be started again."""
+    """How many more times nodes that end while they boot may be started again, and why each ended last time."""
 
     restarts: int
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 class NodeWaiter:
@@ -117,9 +118,12 @@ class NodeWaiter:
                 raise ClusterFailed(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
             if container.status in ("running", "paused", "restarting"):
                 continue
-            if boot.restarts <= 0:
-                raise self._boot_failed(node, container)
+            failure = self._boot_failed(node, container)
+            # What ends a node twice in the same way will end it a third time.
+            if boot.restarts <= 0 or boot.reasons.get(node) == failure.what:
+                raise failure
             boot.restarts -= 1
+            boot.reasons[node] = failure.what
             self._progress(Progress("the node ended while it booted; starting it again", node))
             self._engine.start_container(name)
 
