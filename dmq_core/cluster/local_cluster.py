@@ -297,7 +297,10 @@ class LocalCluster:
         for place in local_node.places(self._folder, state):
             if place.node.name in missing:
                 progress(Progress(f"{place.node.name} boots", place.node.name))
-                local_node.launch(place, state, installation)
+                process = local_node.launch(place, state, installation)
+                # While it becomes one program after another its environment cannot be read, so no scan would find it.
+                if process is not None:
+                    self._seen[place.node.name] = process
         return state
 
     def _with_free_ports(
