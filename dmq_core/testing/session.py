@@ -116,7 +116,7 @@ class FakeSession:
         self.broker.wait(CONFIRM_S)
         with self.broker.lock:
             outcome, reason = self.broker.publish(message)
-            return Settlement(outcome, endpoint, self.broker.now - started, reason)
+            return Settlement(outcome, endpoint, max(CONFIRM_S, self.broker.now - started), reason)
 
     def tail(self, source: TailSource, listener: Callable[[tuple[SeenMessage, ...]], None]) -> _Tail:
         """Begins to copy what is published from now on."""

@@ -19,6 +19,8 @@ _KEYS_WIDTH = 11
 _TITLE_WIDTH = 23
 _INDENT = 2
 _NARROWEST_TEXT = 20
+_WIDEST = 132
+_FRAME = 5  # border, padding and scroll bar, as the style sheet has them
 _ORDER = (Category.NODES, Category.MESSAGES, Category.LOOK, Category.APP, Category.MOVE)
 
 
@@ -35,7 +37,7 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """One page that scrolls."""
         with VerticalScroll(id="page"):
-            yield Prose(id="keys")
+            yield Prose(self._lines(), id="keys")
 
     def on_mount(self) -> None:
         """Lets the arrow keys scroll."""
@@ -45,9 +47,11 @@ class HelpScreen(ModalScreen[None]):
         page.focus()
 
     def on_resize(self) -> None:
-        """Wraps the texts for the new width."""
-        width = self.query_one("#page").scrollable_content_region.width
-        self.query_one("#keys", Prose).show(help_lines(self._situation, width))
+        """Wraps the texts for the new width, once the new layout stands."""
+        self.call_after_refresh(lambda: self.query_one("#keys", Prose).show(self._lines()))
+
+    def _lines(self) -> list[Line]:
+        return help_lines(self._situation, min(_WIDEST, self.app.size.width) - _FRAME)
 
     def action_close(self) -> None:
         """Back."""

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
-from stage import Stage
+from stage import Stage, until
 
 from dmq_core.cluster.base import NodeState
+from dmq_core.testing import FakeSession
+from dmq_tui.app import DmqApp
 from dmq_tui.commands import COMMANDS, PaneId, Situation, objection
 from dmq_tui.screens.help import HelpScreen, help_lines
-from dmq_tui.widgets.prose import text_of
+from dmq_tui.widgets.prose import Prose, text_of
 
 NODES = Situation(
     pane=PaneId.NODES,
@@ -48,6 +50,23 @@ def test_every_command_is_listed_once_with_its_help_or_the_reason_why_not(situat
 def test_no_line_is_wider_than_the_page(width: int) -> None:
     for line in text_of(help_lines(NODES, width)).splitlines():
         assert cell_len(line) <= width
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 45)])
+async def test_it_fills_the_screen_over_the_whole_console_and_follows_its_size(size: tuple[int, int]) -> None:
+    session = FakeSession()
+    app = DmqApp(lambda: session)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.session is not None, "the session")
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen), "the help")
+        page = app.screen.query_one("#page")
+        await until(pilot, lambda: page.region.height > size[1] - 3, "a page as high as the screen")
+        await pilot.resize_terminal(100, 30)
+        await until(pilot, lambda: page.region.size == (100, 30), "a page of the new size")
+        text = app.screen.query_one("#keys", Prose).text
+        assert 75 < max(map(cell_len, text.splitlines())) <= 95
+    session.close()
 
 
 @pytest.mark.parametrize("key", ["escape", "q", "question_mark", "enter"])
