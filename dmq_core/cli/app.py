@@ -15,7 +15,7 @@ _COMMANDS = {
     "destroy": Entry("lifecycle:destroy", "Remove the cluster's nodes and all their data."),
     "node": Entry("node:node", "List, break and mend single nodes, read their logs."),
     "exchange": Entry("exchange:exchange", "List exchanges."),
-    "queue": Entry("queue:queue", "List and show queues."),
+    "queue": Entry("queue:queue", "List, show, declare and delete queues."),
     "connection": Entry("connection:connection", "List client connections."),
     "publish": Entry("publish:publish", "Publish messages and tell what became of each."),
     "consume": Entry("consume:consume", "Take messages from a queue."),

@@ -9,12 +9,14 @@ import click
 
 from dmq_core.cli import reach
 from dmq_core.cli.groups import LazyGroup
-from dmq_core.cli.options import Invocation, common_options
-from dmq_core.cli.output import UNKNOWN, Output, known
+from dmq_core.cli.options import Invocation, common_options, yes_option
+from dmq_core.cli.output import UNKNOWN, Output, confirm, known
 from dmq_core.cli.status import age_of
 from dmq_core.errors import DmqError
 from dmq_core.management.models import BindingFigures, EntityKey
+from dmq_core.messaging.fields import parse_headers
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
+from dmq_core.operations import guard_change
 from dmq_core.text import visible
 
 vhost_option = click.option("--vhost", metavar="NAME", default=None, help="The virtual host; by default all, or '/'.")
@@ -50,14 +52,63 @@ def show(invocation: Invocation, queue: str, vhost: str | None) -> None:
     key = EntityKey(vhost or "/", queue)
     found = snapshot.queue(key)
     if found is None:
-        raise DmqError(
-            f"there is no queue '{visible(queue)}' in virtual host '{visible(key.vhost)}'", "See 'dmq queue list'."
-        )
+        raise _no_such(key)
     bindings = [b for b in snapshot.bindings if b.destination_type == "queue" and (b.vhost, b.destination) == key]
     if invocation.out.json:
         invocation.out.document(_full_document(found, bindings, snapshot))
     else:
         _write(invocation.out, found, bindings)
+
+
+@click.command()
+@click.argument("queue")
+@click.option(
+    "--type", "kind", type=click.Choice(["quorum", "classic", "stream"]), default="quorum", help="By default quorum."
+)
+@click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="An argument; repeats.")
+@vhost_option
+@common_options
+def declare(invocation: Invocation, queue: str, kind: str, arguments: tuple[str, ...], vhost: str | None) -> None:
+    """Declare QUEUE, durable; one that is there already with the same settings is left as it is."""
+    from dmq_core.messaging import topology
+
+    guard_change(f"Declare queue {queue}", read_only=invocation.settings.read_only.value)
+    wanted = topology.Queue(queue, kind, arguments=parse_headers(arguments))
+    with reach.open_connection(invocation.settings, "dmq queue declare", vhost) as connection:
+        topology.declare(connection, [wanted])
+    _tell(invocation.out, queue, vhost, "declared")
+
+
+@click.command()
+@click.argument("queue")
+@vhost_option
+@yes_option
+@common_options
+def delete(invocation: Invocation, queue: str, vhost: str | None, yes: bool) -> None:
+    """Delete QUEUE with all its messages."""
+    from dmq_core.messaging import topology
+
+    guard_change(f"Delete queue {queue}", read_only=invocation.settings.read_only.value)
+    with reach.open_connection(invocation.settings, "dmq queue delete", vhost) as connection:
+        depth = topology.queue_depth(connection, queue)
+        if depth is None:
+            raise _no_such(EntityKey(vhost or "/", queue))
+        confirm(f"Delete queue {visible(queue)}: its {depth.ready} ready messages are lost for good.", yes=yes)
+        topology.delete_queue(connection, queue)
+    _tell(invocation.out, queue, vhost, "deleted")
+
+
+def _tell(out: Output, queue: str, vhost: str | None, state: str) -> None:
+    if out.json:
+        out.document({"vhost": vhost or "/", "name": queue, "state": state})
+    else:
+        out.text(f"{visible(queue)} {state}")
+
+
+def _no_such(key: EntityKey) -> DmqError:
+    return DmqError(
+        f"there is no queue '{visible(key.name)}' in virtual host '{visible(key.vhost)}'", "See 'dmq queue list'."
+    )
 
 
 def queue_document(queue: QueueView, age_s: float | None) -> dict[str, Any]:
@@ -148,4 +199,9 @@ def _binding(binding: BindingFigures) -> str:
     return f"{source} by '{visible(binding.routing_key)}'"
 
 
-queue = LazyGroup(name="queue", help="List and show queues.", entries={}, commands=[list_queues, show])
+queue = LazyGroup(
+    name="queue",
+    help="List, show, declare and delete queues.",
+    entries={},
+    commands=[list_queues, show, declare, delete],
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dmq_core.errors import NotReachable
@@ -99,7 +100,7 @@ def open_producer(settings: Settings, on_settled: Callable[[Handle], None]) -> I
     """A producer connected to the cluster; `NotReachable` or `AccessDenied` if that takes over 10 s."""
     from dmq_core.messaging.producer import Producer
 
-    with _open_connection(settings, "dmq publish") as connection:
+    with open_connection(settings, "dmq publish") as connection:
         producer = Producer(connection, on_settled=on_settled)
         try:
             yield producer
@@ -114,7 +115,7 @@ def open_consumer(
     """A consumer that receives from `queue`; a typed error says why it does not."""
     from dmq_core.messaging.consumer import Consumer
 
-    with _open_connection(settings, "dmq consume") as connection:
+    with open_connection(settings, "dmq consume") as connection:
         consumer = Consumer(connection, queue, handler, prefetch=prefetch)
         try:
             consumer.wait_consuming(OPEN_LIMIT_S)
@@ -124,11 +125,15 @@ def open_consumer(
 
 
 @contextmanager
-def _open_connection(settings: Settings, name: str) -> Iterator[Connection]:
+def open_connection(settings: Settings, name: str, vhost: str | None = None) -> Iterator[Connection]:
+    """An open AMQP connection, by default in the cluster's own virtual host."""
     from dmq_core.messaging.connection import Connection
 
     cluster = find_cluster(settings)
-    connection = Connection([node.endpoint for node in cluster.nodes()], cluster.credentials, name)
+    endpoints = [node.endpoint for node in cluster.nodes()]
+    if vhost is not None:
+        endpoints = [replace(endpoint, virtual_host=vhost) for endpoint in endpoints]
+    connection = Connection(endpoints, cluster.credentials, name)
     try:
         connection.wait_open(OPEN_LIMIT_S)
         yield connection

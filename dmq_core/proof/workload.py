@@ -27,6 +27,7 @@ from dmq_core.proof.ledger import Ledger
 
 MAX_RATE = 20_000.0
 TICK_S = 0.01
+UNCOUNTED_WITHIN_S = 2.0
 SETUP_S = 20.0
 DRAIN_S = 10.0
 _PROBE = "dmq-probe"
@@ -323,8 +324,13 @@ class DemoLoad:
         self._in.close()
 
     def _delete_queue(self) -> None:
+        deadline = time.monotonic() + UNCOUNTED_WITHIN_S
         try:
             depth = queue_depth(self._out, self._settings.queue, timeout_s=2.0)
+            # Brokers still count a consumer that has just left; one that stays is somebody else's.
+            while depth is not None and depth.consumers and time.monotonic() < deadline:
+                time.sleep(0.1)
+                depth = queue_depth(self._out, self._settings.queue, timeout_s=2.0)
             if depth is not None and depth.ready == 0 and depth.consumers == 0:
                 delete_queue(self._out, self._settings.queue, timeout_s=3.0)
         except DmqError as error:

@@ -113,6 +113,21 @@ def test_every_fate_of_a_publish_is_told(dmq: Dmq, orders: str) -> None:
     assert sum(refused[fate] for fate in ("nacked", "returned", "unknown", "not_sent")) == 1
 
 
+def test_a_queue_is_declared_once_and_deleted_only_when_confirmed(dmq: Dmq) -> None:
+    queue = f"commands {secrets.token_hex(3)}/%\x1b"
+    for _ in range(2):
+        assert dmq.json("queue", "declare", queue, "--argument", "x-max-length=5")["state"] == "declared"
+    assert "inequivalent" in dmq("queue", "declare", queue, "--type", "classic", status=1).stderr
+    assert dmq.json("publish", "--key", queue, "kept")["confirmed"] == 1
+    dmq.until(lambda: dmq.ready(queue) == 1)
+    refused = dmq("queue", "delete", queue, status=6)
+    assert "its 1 ready messages" in refused.stderr
+    assert "\x1b" not in refused.stderr
+    assert dmq.json("queue", "delete", queue, "--yes")["state"] == "deleted"
+    dmq.until(lambda: dmq.ready(queue) is None)
+    dmq("queue", "delete", queue, "--yes", status=1)
+
+
 def test_a_tail_copies_what_passes_and_takes_nothing(dmq: Dmq, orders: str) -> None:
     command = [sys.executable, "-c", "from dmq_core.cli import main; main()"]
     with subprocess.Popen(

@@ -280,6 +280,9 @@ def test_an_act_that_costs_the_majority_needs_yes(shell: Shell) -> None:
         ("node", "restart", "rmq2"),
         ("publish", "--key", "q", "x"),
         ("consume", "q"),
+        ("queue", "declare", "q"),
+        ("queue", "delete", "q", "--yes"),
+        ("tail", "--firehose"),
         ("load", "--for", "1"),
     ],
 )
