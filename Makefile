@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 CLUSTER ?= dmq
 TESTS ?= tests
 
-.PHONY: help run test check wheel clean
+.PHONY: help run test check perf wheel clean
 
 help:
 	@echo "make run    the console on a running cluster (CLUSTER=name for another than dmq)"
 	@echo "make test   the whole test suite (TESTS=path for a part of it)"
 	@echo "make check  style, types and the walls between the rooms"
+	@echo "make perf   how long the console's thread is busy; tests/perf has more, each says how it is called"
 	@echo "make wheel  builds dist/*.whl"
 	@echo "make clean  removes what these commands made here; clusters stay"
 
@@ -28,6 +29,9 @@ check: $(VENV)/.develops
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+perf: $(VENV)/.develops
+	$(BIN)/python -m pytest -o addopts= -s tests/perf
 
 wheel: $(VENV)/.develops
 	$(BIN)/python -m build --wheel
