@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.real, pytest.mark.docker]
 STARTER = """
 import sys
 from dmq_core.cluster.docker_cluster import DockerCluster
-DockerCluster(sys.argv[1], nodes=2).start()
+DockerCluster(sys.argv[1], nodes=int(sys.argv[2])).start()
 """
 
 
@@ -57,9 +57,9 @@ def running(cluster: Cluster) -> bool:
 
 
 @contextmanager
-def starting(cluster: Cluster) -> Iterator[subprocess.Popen[bytes]]:
+def starting(cluster: Cluster, nodes: int = 2) -> Iterator[subprocess.Popen[bytes]]:
     """Another program that starts the cluster."""
-    process = subprocess.Popen([sys.executable, "-c", STARTER, cluster.name], stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", STARTER, cluster.name, str(nodes)], stderr=subprocess.PIPE)
     yield process
     process.kill()
     process.wait(30)
@@ -99,11 +99,11 @@ def test_an_interrupted_start_leaves_nothing(engine: Engine, make_docker_cluster
 
 
 def test_an_interrupted_start_keeps_a_cluster_that_was_there(engine: Engine, make_docker_cluster: ClusterMaker) -> None:
-    cluster = make_docker_cluster(nodes=2)
+    cluster = make_docker_cluster(nodes=1)
     cluster.start()
     publish(cluster.nodes()[0].endpoint, "kept", ["a"])
     cluster.stop()
-    with starting(cluster) as process:
+    with starting(cluster, nodes=1) as process:
         await_containers(engine, cluster, 1, "running")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
@@ -205,9 +205,8 @@ def test_a_node_that_cannot_boot_tells_the_reason_from_its_log(
         container, [File("/etc/rabbitmq/rabbitmq.conf", configuration + "no_such_key = 1\n", 0o644, *owner)]
     )
     began = time.monotonic()
-    for act in (cluster.start, lambda: cluster.act(NodeAction.START, "rmq1")):
-        with pytest.raises(NodeBootFailed, match="no_such_key"):
-            act()
+    with pytest.raises(NodeBootFailed, match="no_such_key"):
+        cluster.start()
     assert time.monotonic() - began < 60
     engine.write_files(container, [File("/etc/rabbitmq/rabbitmq.conf", configuration, 0o644, *owner)])
     cluster.start()
@@ -263,9 +262,9 @@ def test_another_size_or_version_than_it_was_made_with_is_refused(docker_cluster
 
 
 def test_a_start_that_waits_for_another_says_so(engine: Engine, make_docker_cluster: ClusterMaker) -> None:
-    cluster = make_docker_cluster(nodes=2)
+    cluster = make_docker_cluster(nodes=1)
     heard: list[Progress] = []
-    with starting(cluster) as process:
+    with starting(cluster, nodes=1) as process:
         await_containers(engine, cluster, 1)
         cluster.start(heard.append)
         assert process.wait(60) == 0
