@@ -7,24 +7,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from dmq_core.cluster import local_node, processes, readiness
+from dmq_core.cluster import local_node, processes
 from dmq_core.cluster.base import (
     Backend,
     Credentials,
     NodeAction,
     NodeChange,
-    NodeEndpoint,
     NodeInfo,
     NodeState,
     Progress,
     ProgressListener,
     silent,
 )
-from dmq_core.cluster.blueprint import Version, checked_cluster_name, node_names
+from dmq_core.cluster.blueprint import checked_cluster_name, node_names
 from dmq_core.cluster.installation import Installation, checked_version, find_installation, matches_version
+from dmq_core.cluster.local_boot import LocalBoot
+from dmq_core.cluster.local_look import LocalLook
 from dmq_core.cluster.local_node import CLUSTER_MARK, NODE_MARK, NodePlace
 from dmq_core.cluster.local_state import (
     LocalState,
@@ -33,22 +33,14 @@ from dmq_core.cluster.local_state import (
     locked,
     read_state,
     remove_folder,
-    with_free_ports,
     write_state,
 )
-from dmq_core.cluster.processes import OwnProcess
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
 
 START_LIMIT_S = 180.0
 ACT_LIMIT_S = 60.0
 _STOP_LIMIT_S = 40.0
-_BOOT_LIMIT_S = 120.0
-_POLL_S = 0.2
-_SETTLED_S = 2.0
-_WATCH_S = 0.1
-_WATCH_SCANS_EVERY = 3
 _DEFAULT_NODES = 3
-_KHEPRI_ONLY = Version(4, 3)
 
 
 class LocalCluster:
@@ -73,8 +65,7 @@ class LocalCluster:
         self._credentials = credentials
         self._given_installation = installation
         self._folder = clusters_folder() / name
-        self._seen: dict[str, OwnProcess] = {}
-        self._served: dict[str, OwnProcess] = {}
+        self._look = LocalLook(self._folder)
 
     def __repr__(self) -> str:
         return f"LocalCluster({self._name!r})"
@@ -118,7 +109,7 @@ class LocalCluster:
     def nodes(self) -> tuple[NodeInfo, ...]:
         """Every node in name order, judged from its process and listening port."""
         state = read_state(self._folder)
-        return () if state is None else self._look(state)
+        return () if state is None else self._look.infos(state)
 
     def start(self, progress: ProgressListener = silent) -> None:
         """Makes the cluster if need be and starts it, within 180 s; returns when it is whole.
@@ -134,8 +125,10 @@ class LocalCluster:
                 state = read_state(self._folder)
                 made = state is None
                 state = self._made(installation) if state is None else self._as_asked(state)
-                state = self._launched(state, installation, state.nodes_named(), progress)
-            self._await_whole(state, installation, deadline, progress, again=not made)
+                boot = self._boot(installation)
+                state = boot.launch(state, state.node_names, progress)
+            self._resume_frozen(state, boot, deadline, progress)
+            boot.await_whole(state, deadline, progress, again=not made)
         except (NodeBootFailed, TimedOut):
             raise
         except BaseException:
@@ -150,7 +143,7 @@ class LocalCluster:
             state = read_state(self._folder) if here else None
             if state is None:
                 raise self._none()
-            self._end(state, state.nodes_named(), progress)
+            self._end(state, state.node_names, progress)
             self._kill_rest()
 
     def destroy(self, progress: ProgressListener = silent) -> None:
@@ -160,7 +153,6 @@ class LocalCluster:
                 progress(Progress(f"removing {self._name}"))
                 self._kill_rest()
                 remove_folder(self._folder)
-        self._seen.clear()
 
     def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
         """Does `action` to `node` within 60 s; an act whose result holds already changes nothing."""
@@ -182,53 +174,7 @@ class LocalCluster:
 
     def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
         """Yields changes of node states within 0.5 s until `stop` is set; nodes that go away have stopped."""
-        known = self._states(scan=True)
-        looks = 0
-        while not stop.wait(_WATCH_S):
-            looks += 1
-            seen = self._states(scan=looks % _WATCH_SCANS_EVERY == 0)
-            for node in sorted(known.keys() | seen.keys()):
-                after = seen.get(node, NodeState.STOPPED)
-                if known.get(node, NodeState.STOPPED) != after:
-                    yield NodeChange(time.time(), node, after)
-            known = seen
-
-    # --- looking ---
-
-    def _states(self, *, scan: bool) -> dict[str, NodeState]:
-        try:
-            state = read_state(self._folder)
-        except ClusterFailed:
-            return {}
-        return {} if state is None else {n.name: n.state for n in self._look(state, scan=scan)}
-
-    def _look(self, state: LocalState, *, scan: bool = True) -> tuple[NodeInfo, ...]:
-        running = self._processes(state, scan=scan)
-        listening = processes.listening_ports()
-        infos: list[NodeInfo] = []
-        for place in local_node.places(self._folder, state):
-            name, process = place.node.name, running.get(place.node.name)
-            served = process is not None and self._served.get(name) == process
-            judged = _judge(process, place, listening, served=served)
-            if process is not None and judged is NodeState.RUNNING:
-                self._served[name] = process
-            infos.append(NodeInfo(name, place.erlang_name, judged, place.endpoint))
-        return tuple(infos)
-
-    def _processes(self, state: LocalState, *, scan: bool = True) -> dict[str, OwnProcess]:
-        """The process of each node that has one. A scan looks for the nodes whose process is not known to live."""
-        names = {node.name for node in state.nodes}
-        seen = {name: p for name, p in self._seen.items() if name in names and processes.alive(p)}
-        if scan and seen.keys() != names:
-            for process, folder in processes.find(NODE_MARK).items():
-                path = Path(folder)
-                if path.parent == self._folder and path.name in names and local_node.is_node_process(process):
-                    seen.setdefault(path.name, process)
-        self._seen = seen
-        return dict(seen)
-
-    def _process(self, state: LocalState, place: NodePlace) -> OwnProcess | None:
-        return self._processes(state).get(place.node.name)
+        return self._look.watch(stop)
 
     def _state(self) -> LocalState:
         state = read_state(self._folder)
@@ -258,10 +204,11 @@ class LocalCluster:
             )
         return found
 
-    # --- making and starting ---
+    def _boot(self, installation: Installation) -> LocalBoot:
+        return LocalBoot(self._folder, self._look, installation, self.credentials)
 
     def _as_asked(self, state: LocalState) -> LocalState:
-        if self._asked_nodes not in (None, state.nodes_named()):
+        if self._asked_nodes not in (None, state.node_names):
             raise BadInput(
                 f"the cluster {self._name} was made with {len(state.nodes)} nodes",
                 "Start it without that option, destroy it first, or choose another --cluster.",
@@ -278,113 +225,18 @@ class LocalCluster:
             write_state(self._folder, state)
         return state
 
-    def _launched(
-        self, state: LocalState, installation: Installation, nodes: tuple[str, ...], progress: ProgressListener
-    ) -> LocalState:
-        """Starts those of `nodes` that have no process and lets the frozen ones go on; the cluster must be locked."""
-        running = self._processes(state)
-        missing = tuple(n for n in nodes if n not in running)
-        for name in (n for n in nodes if n in running):
-            if processes.frozen(running[name]):
-                progress(Progress(f"{name} was paused and goes on", name))
-                processes.send(running[name], signal.SIGCONT)
-        if not missing:
-            return state
-        state = self._with_free_ports(state, missing, installation, anybody=bool(running), progress=progress)
-        local_node.ensure_cluster_files(self._folder)
-        if state.epmd_port not in processes.listening_ports():
-            local_node.launch_epmd(self._folder, state, installation)
-        for place in local_node.places(self._folder, state):
-            if place.node.name in missing:
-                progress(Progress(f"{place.node.name} boots", place.node.name))
-                process = local_node.launch(place, state, installation)
-                # While it becomes one program after another its environment cannot be read, so no scan would find it.
-                if process is not None:
-                    self._seen[place.node.name] = process
-        return state
-
-    def _with_free_ports(
-        self,
-        state: LocalState,
-        missing: tuple[str, ...],
-        installation: Installation,
-        *,
-        anybody: bool,
-        progress: ProgressListener,
-    ) -> LocalState:
-        """The state in which every node to be started has ports that are free, written if it differs."""
-        with locked(self._folder.parent, ACT_LIMIT_S, make=True):
-            moved = with_free_ports(state, missing, self._folder, keep_epmd=anybody or self._own_epmd())
-            moved = replace(moved, rabbitmq=str(installation.version))
-            for before, after in zip(state.nodes, moved.nodes, strict=True):
-                if before.amqp_port != after.amqp_port:
-                    text = f"port {before.amqp_port} is taken: {after.name} moves to {after.amqp_port}"
-                    progress(Progress(text, after.name))
-            if moved != state:
-                write_state(self._folder, moved)
-        return moved
-
-    def _own_epmd(self) -> bool:
-        return any(processes.program(p) == "epmd" for p in processes.find(CLUSTER_MARK, str(self._folder)))
-
-    def _await_whole(
-        self,
-        state: LocalState,
-        installation: Installation,
-        deadline: float,
-        progress: ProgressListener,
-        *,
-        again: bool,
-    ) -> None:
-        """Waits until every node serves and all see all; `again`: a node that gives up may try once more."""
-        expected = frozenset(local_node.erlang_name(n.name) for n in state.nodes)
-        serving: set[str] = set()
-        retried: set[str] = set()
-        while True:
-            running = self._processes(state)
-            for place in local_node.places(self._folder, state):
-                if place.node.name not in running:
-                    self._ended(place, state, installation, progress, again=again and place.node.name not in retried)
-                    retried.add(place.node.name)
-            infos = self._look(state, scan=False)
-            for info in infos:
-                if info.state is NodeState.RUNNING and info.name not in serving:
-                    serving.add(info.name)
-                    progress(Progress(f"{info.name} serves", info.name, len(serving) / len(infos)))
-            if len(serving) == len(infos) and readiness.whole([i.endpoint for i in infos], expected, self.credentials):
-                return
-            if time.monotonic() > deadline:
-                waiting = [i.name for i in infos if i.state is not NodeState.RUNNING]
-                what = f"{', '.join(waiting)} did not come up" if waiting else "the nodes did not find each other"
-                raise TimedOut(f"{what} within {START_LIMIT_S:.0f} s", "'dmq node logs NODE' shows what it waits for.")
-            time.sleep(_POLL_S)
-
-    def _ended(
-        self,
-        place: NodePlace,
-        state: LocalState,
-        installation: Installation,
-        progress: ProgressListener,
-        *,
-        again: bool,
-    ) -> None:
-        name = place.node.name
-        reason = local_node.boot_failure(place)
-        if not again:
-            raise NodeBootFailed(
-                f"{name} did not boot: {reason}" if reason else f"{name} ended while it booted",
-                f"'dmq node logs {name}' shows its log." if self.exists() else "",
-            )
-        progress(Progress(f"{name} ended while it booted{': ' if reason else ''}{reason}; once more", name))
-        with locked(self._folder, ACT_LIMIT_S) as here:
-            if not here or read_state(self._folder) is None:
-                raise ClusterFailed(f"{self._name} was removed while it started")
-            self._launched(state, installation, (name,), silent)
-
-    # --- acts ---
+    def _resume_frozen(self, state: LocalState, boot: LocalBoot, deadline: float, progress: ProgressListener) -> None:
+        paused = [info.name for info in self._look.infos(state) if info.state is NodeState.PAUSED]
+        for name in paused:
+            progress(Progress(f"{name} was paused and goes on", name))
+            process = self._look.process(state, name)
+            if process is not None:
+                processes.send(process, signal.SIGCONT)
+        for name in paused:
+            boot.resume(state, self._place(state, name), deadline, progress)
 
     def _kill(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
-        process = self._process(state, place)
+        process = self._look.process(state, place.node.name)
         if process is not None:
             processes.send(process, signal.SIGKILL)
             processes.await_end((process,), ACT_LIMIT_S / 2)
@@ -400,19 +252,20 @@ class LocalCluster:
         deadline = time.monotonic() + ACT_LIMIT_S
         installation = self._installation()
         name = place.node.name
-        running = self._process(state, place)
+        running = self._look.process(state, place.node.name)
         if running is not None and processes.frozen(running):
             raise BadInput(f"{name} is paused, not stopped", f"'dmq node unpause {name}' lets it go on.")
         with self._held() as held:
-            state = self._launched(held, installation, (name,), progress)
-        self._await_node(state, self._place(state, name), deadline)
+            boot = self._boot(installation)
+            state = boot.launch(held, (name,), progress)
+        boot.await_node(state, self._place(state, name), deadline)
 
     def _restart(self, state: LocalState, place: NodePlace, progress: ProgressListener) -> None:
         self._stop(state, place, progress)
         self._start(state, place, progress)
 
     def _pause(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
-        process = self._process(state, place)
+        process = self._look.process(state, place.node.name)
         if process is None or not processes.send(process, signal.SIGSTOP):
             raise BadInput(
                 f"{place.node.name} does not run, so it cannot be paused", f"'dmq node start {place.node.name}'."
@@ -426,69 +279,9 @@ class LocalCluster:
     def _unpause(self, state: LocalState, place: NodePlace, progress: ProgressListener) -> None:
         deadline = time.monotonic() + ACT_LIMIT_S
         name = place.node.name
-        process = self._process(state, place)
-        if process is None:
+        if self._look.process(state, name) is None:
             raise BadInput(f"{name} does not run, so it is not paused", f"'dmq node start {name}' starts it.")
-        processes.send(process, signal.SIGCONT)
-        installation = self._installation()
-        if installation.version < _KHEPRI_ONLY and not self._rejoined(state, place, deadline - ACT_LIMIT_S / 2):
-            text = f"{name} was frozen for so long that the others gave it up; its RabbitMQ is stopped and started"
-            progress(Progress(text, name))
-            local_node.control(place, state, installation, "stop_app", limit_s=deadline - time.monotonic())
-            local_node.control(place, state, installation, "start_app", limit_s=max(5.0, deadline - time.monotonic()))
-        self._await_node(state, place, deadline)
-
-    def _rejoined(self, state: LocalState, place: NodePlace, deadline: float) -> bool:
-        """Whether the node comes back to the others by itself; False once it serves and still stays apart."""
-        good_since = bad_since = 0.0
-        while (now := time.monotonic()) < deadline:
-            if place.node.amqp_port not in processes.listening_ports():
-                good_since = bad_since = 0.0
-            elif self._joined(state, place) and not self._partitioned(state):
-                good_since, bad_since = good_since or now, 0.0
-                if now - good_since >= _SETTLED_S:
-                    return True
-            else:
-                good_since, bad_since = 0.0, bad_since or now
-                if now - bad_since >= _SETTLED_S:
-                    return False
-            time.sleep(_POLL_S)
-        return False
-
-    def _partitioned(self, state: LocalState) -> bool:
-        serving = [i.endpoint for i in self._look(state) if i.state is NodeState.RUNNING]
-        return any(readiness.side_by_side(lambda e: readiness.partitioned(e, self.credentials), serving))
-
-    def _joined(self, state: LocalState, place: NodePlace) -> bool:
-        """Whether the node serves, and it and every other node that serves see each other."""
-        serving = [i for i in self._look(state) if i.state is NodeState.RUNNING]
-        if place.node.name not in {i.name for i in serving} or not readiness.amqp_answers(place.endpoint):
-            return False
-        expected = frozenset(i.erlang_name for i in serving)
-
-        def sees_all(endpoint: NodeEndpoint) -> bool:
-            seen = readiness.running_nodes(endpoint, self.credentials, timeout_s=1.5)
-            return seen is not None and expected <= seen
-
-        return all(readiness.side_by_side(sees_all, [i.endpoint for i in serving]))
-
-    def _await_node(self, state: LocalState, place: NodePlace, deadline: float) -> None:
-        name = place.node.name
-        while not self._joined(state, place):
-            if self._process(state, place) is None:
-                reason = local_node.boot_failure(place)
-                raise NodeBootFailed(
-                    f"{name} did not boot: {reason}" if reason else f"{name} ended while it booted",
-                    f"'dmq node logs {name}' shows its log.",
-                )
-            if time.monotonic() > deadline:
-                raise TimedOut(
-                    f"{name} does not serve after {ACT_LIMIT_S:.0f} s",
-                    "It may wait for the others: 'dmq start' starts every node.",
-                )
-            time.sleep(_POLL_S)
-
-    # --- ending ---
+        self._boot(self._installation()).resume(state, place, deadline, progress)
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[LocalState]:
@@ -500,7 +293,7 @@ class LocalCluster:
 
     def _end(self, state: LocalState, nodes: tuple[str, ...], progress: ProgressListener) -> None:
         """Lets the nodes shut down in good order, side by side; one that will not is killed after 40 s."""
-        running = {name: p for name, p in self._processes(state).items() if name in nodes}
+        running = {name: p for name, p in self._look.processes(state).items() if name in nodes}
         for name, process in running.items():
             progress(Progress(f"{name} stops", name))
             processes.send(process, signal.SIGTERM)
@@ -522,14 +315,3 @@ def local_unavailable(installation: Installation | None = None) -> str | None:
     if not processes.supported():
         return "local clusters need Linux 5.3 or newer"
     return None if installation or find_installation() else "rabbitmq-server is not installed"
-
-
-def _judge(process: OwnProcess | None, place: NodePlace, listening: frozenset[int], *, served: bool) -> NodeState:
-    if process is None:
-        return NodeState.STOPPED
-    if processes.frozen(process):
-        return NodeState.PAUSED
-    if place.node.amqp_port in listening:
-        return NodeState.RUNNING
-    booting = not served and processes.age_s(process) < _BOOT_LIMIT_S
-    return NodeState.STARTING if booting else NodeState.UNREACHABLE

@@ -82,16 +82,15 @@ def ensure_cluster_files(folder: Path) -> None:
     write_private(folder / "inetrc", '{host,{127,0,0,1},["localhost"]}.\n{lookup,[file,native]}.\n')
 
 
-def launch(place: NodePlace, state: LocalState, installation: Installation) -> processes.OwnProcess | None:
+def launch(place: NodePlace, state: LocalState, installation: Installation) -> None:
     """Writes the node's configuration and starts its process, which goes on when this program ends."""
     _write_files(place, state, installation)
-    pid = processes.spawn(
+    processes.spawn(
         [str(installation.server)],
         {**_environment(place.cluster_folder, state), **_node_environment(place)},
         place.folder,
         place.boot_file,
     )
-    return processes.identify(pid)
 
 
 def launch_epmd(folder: Path, state: LocalState, installation: Installation, limit_s: float = 5.0) -> None:

@@ -57,7 +57,8 @@ class LocalState:
         """Every port that belongs to the cluster, whether it runs or not."""
         return frozenset({self.epmd_port, *(port for node in self.nodes for port in node.ports)})
 
-    def nodes_named(self) -> tuple[str, ...]:
+    @property
+    def node_names(self) -> tuple[str, ...]:
         """The names of the nodes."""
         return tuple(node.name for node in self.nodes)
 

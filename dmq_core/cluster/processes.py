@@ -17,6 +17,9 @@ from pathlib import Path
 _PROC = Path("/proc")
 _POLL_S = 0.05
 _GONE = frozenset("ZXx")
+_KERNEL_THREAD = 0x00200000
+_YOUNG_S = 30.0
+_EXEC_READS = 50
 _LISTEN = "0A"
 _LOOPBACK_OR_ANY = frozenset({"0100007F", "7F000001", "00000000"})
 
@@ -180,23 +183,46 @@ def _pids() -> list[int]:
 
 
 def _entry(pid: int, entry: bytes, *, whole: bool) -> bytes | None:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - read for every process at every look
-            content = file.read()
-    except OSError:
-        return None
+    content = _environment(pid)
     if entry not in content:
         return None
     return next((e for e in content.split(b"\0") if (e == entry if whole else e.startswith(entry))), None)
 
 
+def _environment(pid: int) -> bytes:
+    for _ in range(_EXEC_READS):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - read for every process at every look
+                content = file.read()
+        except OSError:
+            return b""
+        if content or not _may_be_in_exec(pid):
+            return content
+        time.sleep(0.001)
+    return b""
+
+
+def _may_be_in_exec(pid: int) -> bool:
+    """Whether an empty environment may only mean that the process is just becoming another program."""
+    fields = _stat_fields(pid)
+    if fields is None or fields[0].decode() in _GONE or int(fields[6]) & _KERNEL_THREAD:
+        return False
+    return age_s(OwnProcess(pid, int(fields[19]))) < _YOUNG_S
+
+
 def _stat(pid: int) -> tuple[str, int] | None:
+    fields = _stat_fields(pid)
+    return None if fields is None else (fields[0].decode(), int(fields[19]))
+
+
+def _stat_fields(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the state on; the name before it may hold anything."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - read several times a second
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return (fields[0].decode(), int(fields[19])) if len(fields) > 19 else None
+    return fields if len(fields) > 19 else None
 
 
 def _state(process: OwnProcess) -> str | None:
