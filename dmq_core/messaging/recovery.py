@@ -127,6 +127,7 @@ class Recovery:
         if link is None:
             return
         self._dialer.succeeded(endpoint)
+        self._opened_at = time.monotonic()
         self._denied_since = None
         self._asked_at = None
         self._status = replace(
