@@ -226,7 +226,8 @@ def _greets(endpoint: NodeEndpoint) -> tuple[Greeting | None, str]:
         found = greeting(endpoint, PROBE_LIMIT_S)
     except ssl.SSLError as error:
         return None, f"its TLS cannot be trusted ({visible(str(error.reason or error))})"
-    return found, "" if found else f"no AMQP broker answers on port {endpoint.amqp_port}"
+    how = "with TLS " if endpoint.tls else ""
+    return found, "" if found else f"no AMQP broker answers {how}on port {endpoint.amqp_port}"
 
 
 def _listens(endpoint: NodeEndpoint) -> bool:
