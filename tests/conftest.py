@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,11 @@ from dmq_core.cluster.local_cluster import LocalCluster
 from dmq_core.errors import DmqError
 
 pytest_plugins = ["backend_count"]
+
+# A runner may ignore these, and every program that is started here to mind them would inherit that.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 ON_DOCKER = pytest.param(Backend.DOCKER, marks=(pytest.mark.real, pytest.mark.docker), id="docker")
 ON_LOCAL = pytest.param(Backend.LOCAL, marks=(pytest.mark.real, pytest.mark.local), id="local")
