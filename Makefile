@@ -5,15 +5,16 @@ BIN := $(VENV)/bin
 CLUSTER ?= dmq
 TESTS ?= tests
 
-.PHONY: help run test check perf wheel clean
+.PHONY: help run test thorough check perf wheel clean
 
 help:
-	@echo "make run    the console on a running cluster (CLUSTER=name for another than dmq)"
-	@echo "make test   the whole test suite (TESTS=path for a part of it)"
-	@echo "make check  style, types and the walls between the rooms"
-	@echo "make perf   how long the console's thread is busy; tests/perf has more, each says how it is called"
-	@echo "make wheel  builds dist/*.whl"
-	@echo "make clean  removes what these commands made here; clusters stay"
+	@echo "make run       the console on a running cluster (CLUSTER=name for another than dmq)"
+	@echo "make test      the test suite (TESTS=path for a part of it)"
+	@echo "make thorough  the same, with some minutes of rare trouble that it leaves out"
+	@echo "make check     style, types and the walls between the rooms"
+	@echo "make perf      how long the console's thread is busy; tests/perf has more, each says how it is called"
+	@echo "make wheel     builds dist/*.whl"
+	@echo "make clean     removes what these commands made here; clusters stay"
 
 run: $(VENV)/.runs
 	@$(BIN)/dmq start --install --cluster "$(CLUSTER)"
@@ -23,6 +24,10 @@ run: $(VENV)/.runs
 test: $(VENV)/.develops
 	-@$(BIN)/dmq doctor --install
 	$(BIN)/python -m pytest $(TESTS)
+
+thorough: $(VENV)/.develops
+	-@$(BIN)/dmq doctor --install
+	$(BIN)/python -m pytest -m "" $(TESTS)
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check .

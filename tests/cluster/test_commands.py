@@ -182,6 +182,7 @@ def test_a_wrong_password_or_port_is_told_and_never_shown(dmq: Dmq, real_cluster
     assert len(closed.stderr.splitlines()) == 2
 
 
+@pytest.mark.thorough
 def test_a_load_through_a_kill_loses_nothing(dmq: Dmq) -> None:
     command = [sys.executable, "-c", "from dmq_core.cli import main; main()"]
     with subprocess.Popen(

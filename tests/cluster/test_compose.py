@@ -18,7 +18,7 @@ from dmq_core.cluster.local_state import PortChooser
 from dmq_core.cluster.readiness import amqp_answers, running_nodes
 from dmq_core.resources import cluster_folder
 
-pytestmark = [pytest.mark.real, pytest.mark.docker]
+pytestmark = [pytest.mark.real, pytest.mark.docker, pytest.mark.thorough]
 ALL = {"rabbit@rmq1", "rabbit@rmq2", "rabbit@rmq3"}
 
 

@@ -108,6 +108,7 @@ def test_the_publishers_node_may_stop_or_freeze(
     assert final.longest_confirm_gap_s > 0
 
 
+@pytest.mark.thorough
 def test_the_load_survives_the_whole_cluster_and_goes_on_when_it_is_back(docker_cluster: Cluster, begin: Begin) -> None:
     load, _ = begin()
     docker_cluster.stop()

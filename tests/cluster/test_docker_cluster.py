@@ -98,6 +98,7 @@ def test_an_interrupted_start_leaves_nothing(engine: Engine, make_docker_cluster
     assert engine.volumes(label(cluster)) == []
 
 
+@pytest.mark.thorough
 def test_an_interrupted_start_keeps_a_cluster_that_was_there(engine: Engine, make_docker_cluster: ClusterMaker) -> None:
     cluster = make_docker_cluster(nodes=1)
     cluster.start()
@@ -111,6 +112,7 @@ def test_an_interrupted_start_keeps_a_cluster_that_was_there(engine: Engine, mak
     assert drain(cluster.nodes()[0].endpoint, "kept", 1) == ["a"]
 
 
+@pytest.mark.thorough
 def test_containers_networks_and_volumes_that_went_missing_are_made_again(
     engine: Engine, make_docker_cluster: ClusterMaker
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_port_that_somebody_took_meanwhile_is_named(make_docker_cluster: Clust
     assert cluster.nodes()[0].endpoint.amqp_port == port
 
 
+@pytest.mark.thorough
 def test_a_new_cluster_takes_other_ports_when_its_first_choice_is_lost(
     make_docker_cluster: ClusterMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +195,7 @@ def test_what_others_own_is_neither_used_nor_touched(
         engine.remove_container(foreign)
 
 
+@pytest.mark.thorough
 def test_a_node_that_cannot_boot_tells_the_reason_from_its_log(
     engine: Engine, make_docker_cluster: ClusterMaker
 ) -> None:
@@ -261,6 +265,7 @@ def test_another_size_or_version_than_it_was_made_with_is_refused(docker_cluster
     DockerCluster(docker_cluster.name, nodes=3).start()
 
 
+@pytest.mark.thorough
 def test_a_start_that_waits_for_another_says_so(engine: Engine, make_docker_cluster: ClusterMaker) -> None:
     cluster = make_docker_cluster(nodes=1)
     heard: list[Progress] = []

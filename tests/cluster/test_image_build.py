@@ -19,7 +19,7 @@ from dmq_core.cluster.image import RECIPES, build_image, ensure_image
 from dmq_core.errors import BackendUnavailable, ClusterFailed
 from dmq_core.resources import cluster_folder
 
-pytestmark = [pytest.mark.real, pytest.mark.docker]
+pytestmark = [pytest.mark.real, pytest.mark.docker, pytest.mark.thorough]
 NOBODY = "http://127.0.0.1:9/debian"
 SCRIPT = cluster_folder() / "image" / "make-root.sh"
 

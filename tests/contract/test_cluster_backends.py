@@ -187,6 +187,7 @@ def test_persistent_messages_survive_a_full_stop_and_start(real_cluster: Cluster
         assert drain(before[1].endpoint, f"kept-{kind}", len(bodies)) == bodies
 
 
+@pytest.mark.thorough
 def test_confirmed_messages_survive_the_death_of_every_node_at_once(real_cluster: Cluster) -> None:
     bodies = [str(i) for i in range(100)]
     publish(node(real_cluster, "rmq2").endpoint, "survivors", bodies)
