@@ -190,11 +190,18 @@ def _totals(queues: tuple[QueueView, ...], connections: int) -> Totals:
     return Totals(
         queues=len(queues),
         connections=connections,
-        ready=sum(q.figures.ready or 0 for q in queues),
-        unacked=sum(q.figures.unacked or 0 for q in queues),
+        ready=_depth(q.figures.ready for q in queues),
+        unacked=_depth(q.figures.unacked for q in queues),
         publish_rate=_sum(q.figures.publish_rate for q in queues),
         deliver_rate=_sum(q.figures.deliver_rate for q in queues),
     )
+
+
+def _depth(depths: Iterable[int | None]) -> int | None:
+    """The sum of what is known; None if no queue's depth is known yet, as just after a start."""
+    asked = list(depths)
+    known = [d for d in asked if d is not None]
+    return None if asked and not known else sum(known)
 
 
 def _sum(rates: Iterable[float | None]) -> float | None:

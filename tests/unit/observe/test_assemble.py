@@ -236,3 +236,12 @@ def test_a_node_that_others_are_partitioned_from_is_named() -> None:
     told = figures()
     split = (replace(told.nodes[0], partitions=("rabbit@rmq3",)), *told.nodes[1:])
     assert assemble(replace(picture(), figures=replace(told, nodes=split)), T0).partitions == ("rmq3",)
+
+
+def test_depths_that_no_source_knows_yet_are_not_summed_to_zero() -> None:
+    unknown = replace(quorum("orders"), ready=None, unacked=None)
+    some = replace(quorum("bills"), ready=7, unacked=None)
+    assert assemble(picture(unknown), T0).totals.ready is None
+    assert assemble(picture(unknown, some), T0).totals.ready == 7
+    assert assemble(picture(unknown, some), T0).totals.unacked is None
+    assert assemble(picture(), T0).totals.ready == 0
