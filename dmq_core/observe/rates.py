@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
@@ -12,41 +11,70 @@ Rates = tuple[float, ...]
 
 RING = 30
 WINDOW_S = 3.0
+# A counter that stood still for this many of its own steps has stopped.
+PATIENCE = 2.0
+SHORTEST_STEP_S = 1.0
+LONGEST_STEP_S = 7.5
+
+
+class _Steps:
+    """One counter as the moments at which it was seen to move.
+
+    Brokers move their counters in steps of up to five seconds, whatever flows meanwhile, so a rate is measured from
+    step to step and not over a window of our own, in which there may be none or two.
+    """
+
+    __slots__ = ("_points", "_seen")
+
+    def __init__(self, at: float, value: int) -> None:
+        self._points = [(at, value)]
+        self._seen = at
+
+    def fell(self, at: float, value: int) -> bool:
+        return at < self._seen or value < self._points[-1][1]
+
+    def see(self, at: float, value: int) -> None:
+        if value != self._points[-1][1]:
+            if at - self._points[-1][0] > LONGEST_STEP_S:
+                self._points = [(self._seen, self._points[-1][1])]
+            self._points.append((at, value))
+            while len(self._points) > 2 and at - self._points[1][0] >= WINDOW_S:
+                del self._points[0]
+        self._seen = at
+
+    def rate(self) -> float:
+        (then, before), (now, after) = self._points[0], self._points[-1]
+        return 0.0 if now <= then or self._stands_still(self._seen) else (after - before) / (now - then)
+
+    def _stands_still(self, at: float) -> bool:
+        last = self._points[-1][0]
+        step = last - self._points[-2][0] if len(self._points) > 1 else 0.0
+        return at - last > PATIENCE * max(step, SHORTEST_STEP_S)
 
 
 class Meter:
-    """Turns samples of counters that only grow into rates in messages a second over the last three seconds.
+    """Turns samples of counters that only grow into rates in messages a second over the last three seconds or steps.
 
     Several counters are read together: if one falls, all begin anew, for their node's statistics did.
     """
 
-    __slots__ = ("_samples", "history", "rates")
+    __slots__ = ("_steps", "history", "rates")
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, Counters]] = deque()
+        self._steps: tuple[_Steps, ...] = ()
         self.rates: Rates | None = None
         self.history: tuple[float, ...] = ()
 
     def sample(self, at: float, counters: Counters) -> None:
         """Notes the counters as they were at `at` (seconds); `rates` is None until a second sample of the epoch."""
-        if self._samples and self._begins_anew(at, counters):
-            self._samples.clear()
-        self._samples.append((at, counters))
-        while len(self._samples) > 2 and at - self._samples[0][0] > WINDOW_S:
-            self._samples.popleft()
-        self.rates = self._measured()
-        if self.rates is not None:
-            self.history = (*self.history[1 - RING :], self.rates[0])
-
-    def _begins_anew(self, at: float, counters: Counters) -> bool:
-        last_at, last = self._samples[-1]
-        return at < last_at or any(now < then for now, then in zip(counters, last, strict=True))
-
-    def _measured(self) -> Rates | None:
-        (then, before), (now, after) = self._samples[0], self._samples[-1]
-        if now <= then:
-            return None
-        return tuple((b - a) / (now - then) for a, b in zip(before, after, strict=True))
+        if not self._steps or any(step.fell(at, count) for step, count in zip(self._steps, counters, strict=True)):
+            self._steps = tuple(_Steps(at, count) for count in counters)
+            self.rates = None
+            return
+        for step, count in zip(self._steps, counters, strict=True):
+            step.see(at, count)
+        self.rates = tuple(step.rate() for step in self._steps)
+        self.history = (*self.history[1 - RING :], self.rates[0])
 
 
 class Meters(Generic[K]):

@@ -32,6 +32,24 @@ def test_samples_that_beat_against_the_brokers_second_are_smoothed() -> None:
     assert 300 < meter.rates[0] < 700
 
 
+def test_a_broker_that_counts_in_steps_of_five_seconds_shows_a_steady_stream_as_steady() -> None:
+    meter = Meter()
+    seen = []
+    for second in range(40):
+        meter.sample(float(second), (second // 5 * 2500,))
+        seen.append(meter.rates)
+    assert all(rates == pytest.approx((500.0,)) for rates in seen[10:])
+
+
+def test_what_begins_after_a_long_silence_shows_its_own_rate_at_once() -> None:
+    meter = Meter()
+    for second in range(100):
+        meter.sample(float(second), (max(0, second - 90) * 300,))
+        if second == 91:
+            assert meter.rates == pytest.approx((300.0,))
+    assert meter.rates == pytest.approx((300.0,))
+
+
 def test_a_counter_that_falls_begins_a_new_epoch_and_is_never_a_negative_rate() -> None:
     meter = Meter()
     meter.sample(0.0, (5000, 10))
