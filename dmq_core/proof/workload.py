@@ -36,7 +36,7 @@ _LOG = logging.getLogger("dmq.proof")
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """What a load looks like: messages a second, its queue (and exchange of that name), body size in bytes.
+    """What a load looks like: messages a second, its queue (and exchange of that name), least body size in bytes.
 
     Each message is acknowledged `work_s` seconds after its delivery, so that some are always unacknowledged.
     """
@@ -171,7 +171,6 @@ class DemoLoad:
 
     def _publish(self, producer: Producer) -> None:
         rate, limit = self._settings.rate, max(200, int(self._settings.rate * 2))
-        body = secrets.token_bytes(self._settings.body_bytes)
         offered_until = time.monotonic()
         while not self._no_more.wait(TICK_S):
             now = time.monotonic()
@@ -179,16 +178,22 @@ class DemoLoad:
             offered_until = max(offered_until, now - 0.2)
             while offered_until < now and producer.outstanding < limit and not self._no_more.is_set():
                 offered_until += 1.0 / rate
-                self._publish_one(producer, body)
+                self._publish_one(producer)
 
-    def _publish_one(self, producer: Producer, body: bytes) -> None:
+    def _publish_one(self, producer: Producer) -> None:
         with self._lock:
             number = self._ledger.attempt()
             now = time.monotonic()
             self._confirm_gap.offered(now)
             self._delivery_gap.offered(now)
         properties = MessageProperties(message_id=f"{self._run}-{number}", app_id="dmq", timestamp=int(time.time()))
-        producer.publish(OutgoingMessage(self._settings.queue, "load.steady", body, properties), room_s=0.5)
+        producer.publish(
+            OutgoingMessage(self._settings.queue, "load.steady", self._body(number), properties), room_s=0.5
+        )
+
+    def _body(self, number: int) -> bytes:
+        """A line that a person who tails the load can follow, filled up to the size asked for."""
+        return f'{{"message": {number}, "run": "{self._run}"}}'.encode().ljust(self._settings.body_bytes)
 
     def _settled(self, handle: Handle) -> None:
         number = self._number(handle.message.properties.message_id)
