@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
 from dmq_core.messaging.dialing import Dialer
 from dmq_core.messaging.recovery import Recovery
-from dmq_core.messaging.states import FINAL_STATES, LIVE_STATES, ChannelUser, ConnectionState, ConnectionStatus
+from dmq_core.messaging.states import (
+    FINAL_STATES,
+    LIVE_STATES,
+    ChannelUser,
+    ConnectionState,
+    ConnectionStatus,
+    OpeningAct,
+)
 
 CLOSE_LIMIT_S = 4.0
 
@@ -21,20 +28,26 @@ class Connection:
 
     It starts with its first user or `start`. `prefer` may reorder the endpoints at each attempt; it is called on the
     I/O thread and must not block. Listeners hear each change of status there, in order. A node from which nothing is
-    heard for about two seconds though it was asked is left for another.
+    heard for about two seconds though it was asked is left for another. Whenever it opens, `opening` is played before
+    users get their channels. `punished` may be shared with other connections, see `Dialer`.
     """
 
     def __init__(
         self,
         endpoints: Sequence[NodeEndpoint],
-        credentials: Credentials,
+        credentials: Credentials | Mapping[NodeEndpoint, Credentials],
         name: str,
         prefer: Callable[[], Sequence[NodeEndpoint]] | None = None,
         on_change: Callable[[ConnectionStatus], None] | None = None,
+        opening: OpeningAct | None = None,
+        punished: dict[NodeEndpoint, float] | None = None,
     ) -> None:
         self.name = name
-        self._credentials = credentials
-        self._dialer = Dialer(endpoints, prefer)
+        self._credentials = (
+            dict.fromkeys(endpoints, credentials) if isinstance(credentials, Credentials) else dict(credentials)
+        )
+        self._dialer = Dialer(endpoints, prefer, punished=punished)
+        self._opening = opening
         self._changed = threading.Condition()
         self._status = ConnectionStatus(ConnectionState.NEW, time.time())
         self._error: DmqError | None = None
@@ -52,6 +65,11 @@ class Connection:
     def on_io_thread(self) -> bool:
         """Whether the caller is the I/O thread, which must not wait for itself."""
         return threading.current_thread() is self._thread
+
+    def learn(self, endpoint: NodeEndpoint, credentials: Credentials) -> None:
+        """Adds an endpoint, for the next time that it has to dial."""
+        self._credentials[endpoint] = credentials
+        self._dialer.learn(endpoint)
 
     def start(self) -> None:
         """Begins to connect; returns at once, and does nothing the second time. `MessagingFailed` once closed."""
@@ -97,23 +115,26 @@ class Connection:
 
     def close(self) -> None:
         """Ends it within four seconds, back-off included; final, and may be called twice."""
+        self.begin_closing()
+        thread = self._thread
+        if thread is not None and threading.current_thread() is not thread:
+            thread.join(CLOSE_LIMIT_S)
+
+    def begin_closing(self) -> None:
+        """Begins what `close` waits for."""
         with self._changed:
-            thread = self._thread
-            self._closing = True
-            if thread is None:
+            closing, self._closing = self._closing, True
+            if self._io is None and not closing:
                 self._status = replace(self._status, state=ConnectionState.CLOSED, at=time.time())
-                return
         if self._io is not None:
             self._io.call(self._io.close)
-        if threading.current_thread() is not thread:
-            thread.join(CLOSE_LIMIT_S)
 
     def _running_io(self) -> Recovery:
         with self._changed:
             if self._closing:
                 raise MessagingFailed(f"the connection {self.name!r} is closed")
             if self._io is None:
-                self._io = Recovery(self.name, self._credentials, self._dialer, self._publish)
+                self._io = Recovery(self.name, self._credentials, self._dialer, self._publish, self._opening)
                 self._thread = threading.Thread(target=self._io.run, name=f"amqp {self.name}", daemon=True)
                 self._thread.start()
             return self._io

@@ -28,7 +28,8 @@ def describe(endpoint: NodeEndpoint) -> str:
 class Dialer:
     """Chooses endpoints: preferred ones first, one that just failed only if there is no other.
 
-    Pauses grow with each round in which every endpoint failed, full jitter below 0.1 s doubled up to 2 s.
+    Pauses grow with each round in which every endpoint failed, full jitter below 0.1 s doubled up to 2 s. `punished`
+    (until which monotonic second each endpoint is avoided) may be shared, so that what one learns serves all.
     """
 
     def __init__(
@@ -36,14 +37,20 @@ class Dialer:
         endpoints: Sequence[NodeEndpoint],
         prefer: Callable[[], Sequence[NodeEndpoint]] | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
+        punished: dict[NodeEndpoint, float] | None = None,
     ) -> None:
         self._endpoints = tuple(e for e in endpoints if e.amqp_port is not None)
         if not self._endpoints:
             raise BadInput("there is no AMQP endpoint to connect to", "Give at least one host with an AMQP port.")
         self._prefer = prefer
         self._uniform = uniform
-        self._punished: dict[NodeEndpoint, float] = {}
+        self._punished = {} if punished is None else punished
         self._failures = 0
+
+    def learn(self, endpoint: NodeEndpoint) -> None:
+        """Adds an endpoint."""
+        if endpoint not in self._endpoints:
+            self._endpoints = (*self._endpoints, endpoint)
 
     def next(self, now: float) -> NodeEndpoint:
         """The endpoint to try at `now` (monotonic seconds)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.dialing import Dialer, describe
 from dmq_core.messaging.reasons import CloseReason, Cure
-from dmq_core.messaging.states import LIVE_STATES, ChannelUser, ConnectionState, ConnectionStatus
+from dmq_core.messaging.states import LIVE_STATES, ChannelUser, ConnectionState, ConnectionStatus, OpeningAct
 
 if TYPE_CHECKING:
     from dmq_core.messaging.transport import Channel, Link
@@ -23,6 +23,8 @@ SILENCE_LONGEST_S = 10.0
 DENIAL_PATIENCE_S = 30.0
 REOPEN_PAUSE_S = 0.2
 REOPEN_LONGEST_PAUSE_S = 2.0
+# A declaration that a cluster without a majority never answers must not keep everybody from working.
+OPENING_LIMIT_S = 5.0
 
 
 @dataclass(slots=True)
@@ -42,9 +44,10 @@ class Recovery:
     def __init__(
         self,
         name: str,
-        credentials: Credentials,
+        credentials: Mapping[NodeEndpoint, Credentials],
         dialer: Dialer,
         publish: Callable[[ConnectionStatus, DmqError | None], None],
+        opening: OpeningAct | None = None,
     ) -> None:
         # Imported here so that naming a connection does not load pika.
         from dmq_core.messaging import transport
@@ -55,6 +58,8 @@ class Recovery:
         self._credentials = credentials
         self._dialer = dialer
         self._publish = publish
+        self._opening = opening
+        self._curtain_up = False
         self._status = ConnectionStatus(ConnectionState.NEW, time.time())
         self._seats: list[_Seat] = []
         self._link: Link | None = None
@@ -119,7 +124,7 @@ class Recovery:
         if self._status.state is ConnectionState.NEW:
             self._set(ConnectionState.CONNECTING, endpoint=None)
         listener = _LinkEvents(self, endpoint)
-        self._link = self._transport.Link(self._loop, endpoint, self._credentials, self._name, listener)
+        self._link = self._transport.Link(self._loop, endpoint, self._credentials[endpoint], self._name, listener)
 
     def opened(self, endpoint: NodeEndpoint) -> None:
         """The link opened: every user gets a channel."""
@@ -136,12 +141,23 @@ class Recovery:
         # A channel of its own for the question "are you there?": a user's channel may wait for a slow declaration.
         link.channel(self._pulse_opened, self._pulse_lost)
         self._set(ConnectionState.OPEN, endpoint=endpoint)
-        for seat in tuple(self._seats):
-            self._open_channel(seat)
+        if self._opening is None:
+            self._raise_curtain(link)
+        else:
+            self._loop.call_later(OPENING_LIMIT_S, lambda: self._raise_curtain(link))
+            self._opening.play(link, lambda: self._raise_curtain(link))
+
+    def _raise_curtain(self, link: Link) -> None:
+        """Every user gets a channel, once for each link."""
+        if link is self._link and not self._curtain_up:
+            self._curtain_up = True
+            for seat in tuple(self._seats):
+                self._open_channel(seat)
 
     def lost(self, endpoint: NodeEndpoint, reason: CloseReason) -> None:
         """The link is over: users are told, and the next endpoint is tried."""
         self._link = None
+        self._curtain_up = False
         self._pulse = None
         for seat in tuple(self._seats):
             self._vacate(seat, reason)
@@ -178,9 +194,7 @@ class Recovery:
         return now - self._denied_since > DENIAL_PATIENCE_S
 
     def _open_channel(self, seat: _Seat) -> None:
-        if self._link is None or self._status.state not in LIVE_STATES or seat.token is not None:
-            return
-        if seat not in self._seats:
+        if self._link is None or not self._curtain_up or seat.token is not None or seat not in self._seats:
             return
         endpoint = self._link.endpoint
         seat.token = token = object()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +12,7 @@ from dmq_core.errors import DmqError
 
 if TYPE_CHECKING:
     from dmq_core.messaging.reasons import CloseReason
-    from dmq_core.messaging.transport import Channel
+    from dmq_core.messaging.transport import Channel, Link
 
 
 class ConnectionState(StrEnum):
@@ -44,6 +45,14 @@ class ConnectionStatus:
     epoch: int = 0
     problem: str = ""
     broker_version: str = ""
+
+
+class OpeningAct(Protocol):
+    """What has to be done on each link before its users may work; everything is called on the I/O thread."""
+
+    def play(self, link: Link, done: Callable[[], None]) -> None:
+        """Does it over channels of its own, and calls `done` once it is done or cannot be."""
+        ...
 
 
 class ChannelUser(Protocol):
