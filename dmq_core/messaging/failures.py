@@ -1,0 +1,96 @@
+"""What becomes of a delivery whose handler failed: the seam between consumers and ways of trying again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Queue
+
+if TYPE_CHECKING:
+    from dmq_core.cluster.blueprint import Version
+    from dmq_core.connection_manager import BrokerConnectionManager
+    from dmq_core.messaging.consumer import Delivery
+
+DELIVERY_LIMIT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePlan:
+    """What a failure path needs at the broker: `arguments` for the queue itself, `entities` declared before it."""
+
+    arguments: Arguments = field(default_factory=lambda: NO_ARGUMENTS)
+    entities: tuple[Entity, ...] = ()
+
+
+class FailurePath(Protocol):
+    """What becomes of a delivery whose handler failed. One path serves one consumer."""
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether a failed message comes again before every later one of its queue; ordered consumers need that."""
+        ...
+
+    def prepare(self, queue: Queue, version: Version) -> FailurePlan:
+        """What must be declared for `queue`, whose own arguments win over the plan's, on that broker; pure."""
+        ...
+
+    def bind(self, manager: BrokerConnectionManager, queue_name: str) -> None:
+        """Called once before consuming starts."""
+        ...
+
+    def failed(self, delivery: Delivery, why: str) -> None:
+        """Answers the delivery, at once or later; never drops it. On a handler's thread, which it must not hold up."""
+        ...
+
+    def close(self, timeout_s: float) -> None:
+        """Ends it; what is not answered by then goes back to the queue with its channel."""
+        ...
+
+
+class Requeue:
+    """Failed messages go back to the front of their queue at once; after `limit` returns to `<queue>.dead`.
+
+    The broker counts them (rejections count on every version). Without `dead_letter` the broker drops a message at the
+    limit.
+    """
+
+    keeps_order = True
+
+    def __init__(self, limit: int = DELIVERY_LIMIT, dead_letter: bool = True) -> None:
+        self._limit = limit
+        self._dead_letter = dead_letter
+
+    def prepare(self, queue: Queue, version: Version) -> FailurePlan:
+        """A delivery limit where the queue counts, and a dead-letter queue."""
+        limited = {"x-delivery-limit": self._limit} if queue.type == "quorum" else {}
+        if not self._dead_letter:
+            return FailurePlan(limited)
+        return FailurePlan({**limited, **dead_letter_arguments(queue)}, (dead_letter_queue(queue),))
+
+    def bind(self, manager: BrokerConnectionManager, queue_name: str) -> None:
+        """Nothing is needed."""
+
+    def failed(self, delivery: Delivery, why: str) -> None:
+        """Back to the queue, counted."""
+        delivery.reject(requeue=True)
+
+    def close(self, timeout_s: float) -> None:
+        """Nothing is under way."""
+
+
+def dead_letter_queue(queue: Queue) -> Queue:
+    """Where messages of `queue` go that nobody could handle: `<queue>.dead`."""
+    return Queue(f"{queue.name}.dead", "quorum")
+
+
+def dead_letter_arguments(queue: Queue) -> dict[str, object]:
+    """What makes `queue` dead-letter to `dead_letter_queue`, without loss where its type can."""
+    arguments: dict[str, object] = {
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead_letter_queue(queue).name,
+    }
+    if queue.type == "quorum":
+        # Without rejecting publishes at a length limit, the broker silently falls back to at-most-once.
+        arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+    return arguments
