@@ -10,6 +10,7 @@ from dataclasses import replace
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
 from dmq_core.messaging.dialing import Dialer
+from dmq_core.messaging.network import AMQP, Network
 from dmq_core.messaging.recovery import Recovery
 from dmq_core.messaging.states import (
     FINAL_STATES,
@@ -30,6 +31,8 @@ class Connection:
     I/O thread and must not block. Listeners hear each change of status there, in order. A node from which nothing is
     heard for about two seconds though it was asked is left for another. Whenever it opens, `opening` is played before
     users get their channels. `punished` may be shared with other connections, see `Dialer`.
+    `network` is what it connects through (None: AMQP over TCP); `now` tells its monotonic seconds, by which everything
+    about the broker is timed, and `wall` its epoch seconds.
     """
 
     def __init__(
@@ -41,15 +44,19 @@ class Connection:
         on_change: Callable[[ConnectionStatus], None] | None = None,
         opening: OpeningAct | None = None,
         punished: dict[NodeEndpoint, float] | None = None,
+        network: Network | None = None,
     ) -> None:
         self.name = name
+        self._network = network or AMQP
+        self.now = self._network.now
+        self.wall = self._network.wall
         self._credentials = (
             dict.fromkeys(endpoints, credentials) if isinstance(credentials, Credentials) else dict(credentials)
         )
         self._dialer = Dialer(endpoints, prefer, punished=punished)
         self._opening = opening
         self._changed = threading.Condition()
-        self._status = ConnectionStatus(ConnectionState.NEW, time.time())
+        self._status = ConnectionStatus(ConnectionState.NEW, self._network.wall())
         self._error: DmqError | None = None
         self._on_change = on_change
         self._thread: threading.Thread | None = None
@@ -125,7 +132,7 @@ class Connection:
         with self._changed:
             closing, self._closing = self._closing, True
             if self._io is None and not closing:
-                self._status = replace(self._status, state=ConnectionState.CLOSED, at=time.time())
+                self._status = replace(self._status, state=ConnectionState.CLOSED, at=self._network.wall())
         if self._io is not None:
             self._io.call(self._io.close)
 
@@ -134,7 +141,9 @@ class Connection:
             if self._closing:
                 raise MessagingFailed(f"the connection {self.name!r} is closed")
             if self._io is None:
-                self._io = Recovery(self.name, self._credentials, self._dialer, self._publish, self._opening)
+                self._io = Recovery(
+                    self.name, self._credentials, self._dialer, self._publish, self._network, self._opening
+                )
                 self._thread = threading.Thread(target=self._io.run, name=f"amqp {self.name}", daemon=True)
                 self._thread.start()
             return self._io

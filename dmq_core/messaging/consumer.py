@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,8 +19,8 @@ from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Private
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
     from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.network import Channel
     from dmq_core.messaging.reasons import CloseReason
-    from dmq_core.messaging.transport import Channel
 
 FLUSH_AT = 50
 FLUSH_S = 0.005
@@ -44,12 +43,12 @@ class Delivery:
 
     __slots__ = ("_content", "_epoch", "_properties", "at", "queue")
 
-    def __init__(self, content: Content, epoch: _Epoch, queue: str) -> None:
+    def __init__(self, content: Content, epoch: _Epoch, queue: str, at: float) -> None:
         self._content = content
         self._epoch = epoch
         self._properties: MessageProperties | None = None
         self.queue = queue
-        self.at = time.time()
+        self.at = at
 
     @property
     def body(self) -> bytes:
@@ -187,6 +186,7 @@ class Consumer:
         on_change: Callable[[ConsumerStatus], None] | None = None,
     ) -> None:
         self._connection = connection
+        self._wall = connection.wall
         self._queue = queue
         self._handler = handler
         self._prefetch = prefetch
@@ -276,6 +276,10 @@ class Consumer:
         """Whether an answer to a declaration or subscription is owed."""
         return self._epoch is not None and not self._status.consuming
 
+    def busy(self) -> bool:
+        """Whether the handler still works on what came."""
+        return self._busy or bool(self._arrived)
+
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
         epoch, self._epoch = self._epoch, None
@@ -326,7 +330,7 @@ class Consumer:
         if epoch is self._epoch:
             with epoch.lock:
                 epoch.book.delivered(content.tag)
-            self._arrived.append(Delivery(content, epoch, epoch.queue))
+            self._arrived.append(Delivery(content, epoch, epoch.queue, self._wall()))
 
     def _notify(self) -> None:
         with self._changed:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
     from dmq_core.messaging.connection import Connection
     from dmq_core.messaging.frames import Content
+    from dmq_core.messaging.network import Channel
     from dmq_core.messaging.reasons import CloseReason
-    from dmq_core.messaging.transport import Channel, Prepared
+    from dmq_core.messaging.transport import Prepared
 
 ID_HEADER = "x-dmq-id"
 BATCH = 200
@@ -56,7 +57,7 @@ class Handle:
         self.id = own_id
         self.prepared = prepared
         self.size = len(message.body)
-        self.sent_at = time.monotonic()
+        self.sent_at = producer._now()
         self.return_reason: str | None = None
 
     @property
@@ -103,6 +104,7 @@ class Producer:
         on_settled: Callable[[Handle], None] | None = None,
     ) -> None:
         self._connection = connection
+        self._now = connection.now
         self._limits = limits or ProducerLimits()
         self._on_settled = on_settled
         self._room = threading.Condition()
@@ -191,7 +193,7 @@ class Producer:
         """While the broker blocks, messages wait here, where they provably have not left."""
         self._blocked = blocked
         if self._epoch is not None:
-            self._epoch.progressed_at = time.monotonic()
+            self._epoch.progressed_at = self._now()
         if not blocked:
             self._drain()
 
@@ -256,7 +258,7 @@ class Producer:
                 outcome, reason = Outcome.NOT_SENT, self._connection.status.problem or "no node took it"
             else:
                 outcome, reason = Outcome.UNKNOWN, f"no answer within {timeout_s:g} s"
-            ended = handle._end(Settlement(outcome, None, time.monotonic() - handle.sent_at, reason))
+            ended = handle._end(Settlement(outcome, None, self._now() - handle.sent_at, reason))
         if ended and self._on_settled is not None:
             self._on_settled(handle)
         settlement = handle.settlement
@@ -269,7 +271,7 @@ class Producer:
     def _ready(self, epoch: _Epoch) -> None:
         if epoch is self._epoch:
             epoch.ready = True
-            epoch.progressed_at = time.monotonic()
+            epoch.progressed_at = self._now()
             self._drain()
 
     def _drain(self) -> None:
@@ -288,7 +290,7 @@ class Producer:
         if not batch:
             return
         if not epoch.window:
-            epoch.progressed_at = time.monotonic()
+            epoch.progressed_at = self._now()
         refused: list[tuple[Handle, Settlement]] = []
         with epoch.channel.gathered():
             for handle in batch:
@@ -305,7 +307,7 @@ class Producer:
         handles = epoch.window.settle(tag, multiple)
         if not handles:
             return
-        now = time.monotonic()
+        now = self._now()
         epoch.progressed_at = now
         where = label(epoch.endpoint)
         ends = []
@@ -333,7 +335,7 @@ class Producer:
         epoch.by_id.clear()
         culprit = next((i for i, h in enumerate(handles) if _is_to_blame(h, reason)), None)
         kept = handles if culprit is None else handles[:culprit]
-        now, where = time.monotonic(), label(epoch.endpoint)
+        now, where = self._now(), label(epoch.endpoint)
         ends = [(h, Settlement(Outcome.UNKNOWN, where, now - h.sent_at, reason.text)) for h in kept]
         if culprit is not None:
             blamed = [h for h in handles[culprit:] if _is_to_blame(h, reason)]
@@ -354,7 +356,7 @@ class Producer:
             self._outbox.clear()
             sent = [] if epoch is None else epoch.window.abandon()
         where = None if epoch is None else label(epoch.endpoint)
-        now = time.monotonic()
+        now = self._now()
         ends = [(h, Settlement(Outcome.UNKNOWN, where, now - h.sent_at, error.what)) for h in sent]
         ends += [(h, Settlement(Outcome.NOT_SENT, None, now - h.sent_at, error.what)) for h in unsent]
         self._finish(ends)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.dialing import Dialer, describe
+from dmq_core.messaging.network import Channel, Link, Network
 from dmq_core.messaging.reasons import CloseReason, Cure
-from dmq_core.messaging.states import LIVE_STATES, ChannelUser, ConnectionState, ConnectionStatus, OpeningAct
-
-if TYPE_CHECKING:
-    from dmq_core.messaging.transport import Channel, Link
+from dmq_core.messaging.states import (
+    LIVE_STATES,
+    ChannelUser,
+    ConnectionState,
+    ConnectionStatus,
+    OpeningAct,
+    Worker,
+)
 
 TICK_S = 0.25
 QUIET_S = 0.75
@@ -47,27 +50,26 @@ class Recovery:
         credentials: Mapping[NodeEndpoint, Credentials],
         dialer: Dialer,
         publish: Callable[[ConnectionStatus, DmqError | None], None],
+        network: Network,
         opening: OpeningAct | None = None,
     ) -> None:
-        # Imported here so that naming a connection does not load pika.
-        from dmq_core.messaging import transport
-
-        self._transport = transport
-        self._loop = transport.Loop(self._crashed)
+        self._network = network
+        self._now = network.now
+        self._loop = network.loop(self)
         self._name = name
         self._credentials = credentials
         self._dialer = dialer
         self._publish = publish
         self._opening = opening
         self._curtain_up = False
-        self._status = ConnectionStatus(ConnectionState.NEW, time.time())
+        self._status = ConnectionStatus(ConnectionState.NEW, self._network.wall())
         self._seats: list[_Seat] = []
         self._link: Link | None = None
         self._pulse: Channel | None = None
         self._asked_at: float | None = None
         self._opened_at = 0.0
         self._patience_s = SILENCE_LIMIT_S
-        self._ticked_at = time.monotonic()
+        self._ticked_at = self._now()
         self._cancel_dial: Callable[[], None] | None = None
         self._denied_since: float | None = None
         self._closing = False
@@ -101,7 +103,7 @@ class Recovery:
     def leave(self, endpoint: NodeEndpoint | None, why: str) -> None:
         """Abandons the link if it goes to `endpoint` (None: wherever it goes)."""
         if endpoint is not None:
-            self._dialer.punish(endpoint, time.monotonic())
+            self._dialer.punish(endpoint, self._now())
         if self._link is not None and endpoint in (None, self._link.endpoint):
             self._link.abandon(why)
 
@@ -118,13 +120,17 @@ class Recovery:
         else:
             self._link.close()
 
+    def busy(self) -> bool:
+        """Whether a user's own threads still work on what came. From any thread."""
+        return any(isinstance(seat.user, Worker) and seat.user.busy() for seat in tuple(self._seats))
+
     def _dial(self) -> None:
         self._cancel_dial = None
-        endpoint = self._dialer.next(time.monotonic())
+        endpoint = self._dialer.next(self._now())
         if self._status.state is ConnectionState.NEW:
             self._set(ConnectionState.CONNECTING, endpoint=None)
         listener = _LinkEvents(self, endpoint)
-        self._link = self._transport.Link(self._loop, endpoint, self._credentials[endpoint], self._name, listener)
+        self._link = self._network.link(self._loop, endpoint, self._credentials[endpoint], self._name, listener)
 
     def opened(self, endpoint: NodeEndpoint) -> None:
         """The link opened: every user gets a channel."""
@@ -132,7 +138,7 @@ class Recovery:
         if link is None:
             return
         self._dialer.succeeded(endpoint)
-        self._opened_at = time.monotonic()
+        self._opened_at = self._now()
         self._denied_since = None
         self._asked_at = None
         self._status = replace(
@@ -165,7 +171,7 @@ class Recovery:
             self._finish(None)
             return
         was_open = self._status.state in LIVE_STATES
-        pause = self._dialer.failed(endpoint, time.monotonic())
+        pause = self._dialer.failed(endpoint, self._now())
         problem = f"{describe(endpoint)}: {reason.text}"
         if self._gives_up(reason):
             self._finish(reason.error(describe(endpoint)))
@@ -189,7 +195,7 @@ class Recovery:
         if self._status.epoch == 0:
             return True
         # A node that is coming up or has lost its majority may refuse what the cluster accepted a moment ago.
-        now = time.monotonic()
+        now = self._now()
         self._denied_since = self._denied_since or now
         return now - self._denied_since > DENIAL_PATIENCE_S
 
@@ -204,7 +210,7 @@ class Recovery:
                 channel.close()
                 return
             seat.channel = channel
-            seat.opened_at = time.monotonic()
+            seat.opened_at = self._now()
             seat.user.channel_opened(channel, endpoint)
 
         def closed(reason: CloseReason) -> None:
@@ -220,7 +226,7 @@ class Recovery:
             seat.user.channel_lost(reason)
 
     def _reopen(self, seat: _Seat) -> None:
-        settled = time.monotonic() - seat.opened_at > 2 * REOPEN_LONGEST_PAUSE_S
+        settled = self._now() - seat.opened_at > 2 * REOPEN_LONGEST_PAUSE_S
         seat.failures = 0 if settled else seat.failures + 1
         pause = (
             0.0 if seat.failures <= 1 else min(REOPEN_LONGEST_PAUSE_S, REOPEN_PAUSE_S * 2.0 ** min(seat.failures, 6))
@@ -235,7 +241,7 @@ class Recovery:
 
     def _tick(self) -> None:
         self._loop.call_later(TICK_S, self._tick)
-        now = time.monotonic()
+        now = self._now()
         late = now - self._ticked_at > 4 * TICK_S
         self._ticked_at = now
         link = self._link
@@ -273,7 +279,7 @@ class Recovery:
     def _set(
         self, state: ConnectionState, *, endpoint: NodeEndpoint | str | None = "", problem: str | None = None
     ) -> None:
-        changes: dict[str, object] = {"state": state, "at": time.time()}
+        changes: dict[str, object] = {"state": state, "at": self._network.wall()}
         if not isinstance(endpoint, str):
             changes["endpoint"] = endpoint
         if problem is not None:
@@ -285,7 +291,11 @@ class Recovery:
         self._closing = True
         state = ConnectionState.CLOSED if error is None else ConnectionState.FAILED
         self._status = replace(
-            self._status, state=state, at=time.time(), endpoint=None, problem="" if error is None else error.what
+            self._status,
+            state=state,
+            at=self._network.wall(),
+            endpoint=None,
+            problem="" if error is None else error.what,
         )
         seats, self._seats = self._seats, []
         for seat in seats:
@@ -293,7 +303,8 @@ class Recovery:
         self._publish(self._status, error)
         self._loop.stop()
 
-    def _crashed(self, error: Exception) -> None:
+    def crashed(self, error: Exception) -> None:
+        """A callback raised: what the link brought cannot be trusted any more."""
         if self._link is not None:
             self._link.abandon(f"the client stumbled: {error!r}")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from dmq_core.cluster.base import NodeEndpoint
 from dmq_core.errors import DmqError
 
 if TYPE_CHECKING:
+    from dmq_core.messaging.network import Channel, Link
     from dmq_core.messaging.reasons import CloseReason
-    from dmq_core.messaging.transport import Channel, Link
 
 
 class ConnectionState(StrEnum):
@@ -80,4 +80,13 @@ class ChannelUser(Protocol):
 
     def ended(self, error: DmqError | None) -> None:
         """No channel will come any more: the connection was closed, or failed with `error`."""
+        ...
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """A channel user with threads of its own."""
+
+    def busy(self) -> bool:
+        """Whether they still work on what came. From any thread."""
         ...

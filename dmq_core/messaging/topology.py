@@ -14,8 +14,8 @@ from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
     from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.network import Channel
     from dmq_core.messaging.reasons import CloseReason
-    from dmq_core.messaging.transport import Channel
 
 T = TypeVar("T")
 

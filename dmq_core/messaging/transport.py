@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pika
 from pika import exceptions as pika_errors
@@ -26,15 +26,14 @@ from dmq_core import __version__
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.messaging.frames import FrameReader, FrameSink
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
+from dmq_core.messaging.network import CLOSE_TIMEOUT_S, STACK_TIMEOUT_S, LinkListener
 from dmq_core.messaging.reasons import CloseReason, Cure
 from dmq_core.messaging.tls import tls_context
 from dmq_core.messaging.topology import Arguments, Binding, Entity, Exchange, Queue, QueueDepth
 from dmq_core.text import visible
 
-STACK_TIMEOUT_S = 3.0
 HEARTBEAT_S = 10
 TCP_USER_TIMEOUT_MS = 5000
-CLOSE_TIMEOUT_S = 1.0
 
 
 class Loop:
@@ -196,22 +195,6 @@ class _TappedServices(SelectorIOServicesAdapter):  # type: ignore[misc]  # pika 
             on_done((result[1], result[1].inner) if isinstance(result, tuple) else result)
 
         return super().create_streaming_connection(with_wire, sock, done, ssl_context, server_hostname)
-
-
-class LinkListener(Protocol):
-    """Hears the life of a `Link`; `opened` and `lost` come at most once each, nothing comes after `lost`."""
-
-    def opened(self) -> None:
-        """The broker let us in."""
-        ...
-
-    def lost(self, reason: CloseReason) -> None:
-        """It never opened, or is over."""
-        ...
-
-    def blocked(self, why: str | None) -> None:
-        """The broker blocks publishers for that reason, or (None) no longer does."""
-        ...
 
 
 class Link:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,8 @@ class FakeConnection:
 
     name = "fake"
     on_io_thread = False
+    now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
     def __init__(self) -> None:
         self.user: Any = None
