@@ -1,10 +1,19 @@
-"""Fakes of `Cluster` and `Session` that behave like the real ones, for tests of whatever is built on them."""
+"""For tests: fakes of `Cluster` and `Session` that behave like the real ones, and a TCP proxy that breaks links.
 
-from dmq_core.testing.broker import SimBroker
-from dmq_core.testing.cluster import FakeCluster
-from dmq_core.testing.samples import HOSTILE_NAMES, hostile, nothing, shop, thousand_queues
-from dmq_core.testing.script import Script
-from dmq_core.testing.session import FakeSession
+Each name is loaded when it is first used, so that the pytest plugin costs nothing at start-up.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dmq_core.testing.broker import SimBroker
+    from dmq_core.testing.cluster import FakeCluster
+    from dmq_core.testing.samples import HOSTILE_NAMES, hostile, nothing, shop, thousand_queues
+    from dmq_core.testing.script import Script
+    from dmq_core.testing.session import FakeSession
 
 __all__ = [
     "HOSTILE_NAMES",
@@ -17,3 +26,18 @@ __all__ = [
     "shop",
     "thousand_queues",
 ]
+
+_HOMES = {
+    "broker": ("SimBroker",),
+    "cluster": ("FakeCluster",),
+    "samples": ("HOSTILE_NAMES", "hostile", "nothing", "shop", "thousand_queues"),
+    "script": ("Script",),
+    "session": ("FakeSession",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
