@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ID_HEADER = "x-dmq-id"
 BATCH = 200
+PERSISTENT = MessageProperties()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,26 @@ class Producer:
         return self._messages
 
     def publish(self, message: OutgoingMessage, room_s: float | None = None) -> Handle:
-        """Takes `message` on and returns at once unless there is no room; then waits up to `room_s` seconds.
+        """Takes `message` on; as `send`."""
+        return self.send(
+            message.exchange, message.routing_key, message.body, message.properties, message.mandatory, room_s
+        )
+
+    def send(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: MessageProperties = PERSISTENT,
+        mandatory: bool = True,
+        room_s: float | None = None,
+    ) -> Handle:
+        """Takes a message on and returns at once unless there is no room; then waits up to `room_s` seconds.
 
         `BadInput` if it cannot be sent as it is, `MessagingFailed` if the producer is closed. Without room in time its
         outcome is NOT_SENT.
         """
+        message = OutgoingMessage(exchange, routing_key, body, properties, mandatory)
         handle = self._made(message)
         with self._room:
             if self._full(handle.size) and not self._found_room(handle.size, room_s):
