@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
+from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
@@ -22,7 +24,9 @@ T = TypeVar("T")
 Arguments = Mapping[str, object]
 NO_ARGUMENTS: Arguments = MappingProxyType({})
 NOT_FOUND = 404
-_REFUSALS = frozenset({403, NOT_FOUND, 405, 406})
+INEQUIVALENT = 406
+_REFUSALS = frozenset({403, NOT_FOUND, 405, INEQUIVALENT})
+_LOG = logging.getLogger("dmq.messaging")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue to declare; `type` is `quorum`, `classic` or `stream`, None leaves it to the virtual host's default."""
+    """A queue to declare; `type` is `quorum`, `classic` or `stream`, None leaves it to the virtual host's default.
+
+    With `adopt`, a queue of that name that is there already is taken as it is, whatever its type and arguments.
+    """
 
     name: str
     type: str | None = None
@@ -47,6 +54,7 @@ class Queue:
     exclusive: bool = False
     auto_delete: bool = False
     arguments: Arguments = field(default_factory=lambda: NO_ARGUMENTS)
+    adopt: bool = False
 
     @property
     def all_arguments(self) -> dict[str, object]:
@@ -106,6 +114,20 @@ class QueueDepth:
     consumers: int
 
 
+def is_refusal(reason: CloseReason) -> bool:
+    """Whether the broker closed a channel because it will not do what was asked; asking again would not help."""
+    # A classic queue whose node is down answers "not found" too, and comes back with its node.
+    return reason.code in _REFUSALS and "is down or inaccessible" not in reason.text
+
+
+def is_adopted(entity: Entity, reason: CloseReason) -> bool:
+    """Whether `reason` only says that the queue `entity` is there already in another form, and that is accepted."""
+    taken = isinstance(entity, Queue) and entity.adopt and reason.code == INEQUIVALENT and "inequivalent" in reason.text
+    if taken:
+        _LOG.info("the queue is taken as it is: %s", visible(reason.text))
+    return taken
+
+
 def declare(connection: Connection, entities: Sequence[Entity], timeout_s: float = 10.0) -> None:
     """Declares `entities` in order; `MessagingFailed` with the broker's words if it refuses one."""
     remaining = list(entities)
@@ -124,7 +146,13 @@ def declare(connection: Connection, entities: Sequence[Entity], timeout_s: float
 
         proceed()
 
-    _Errand(connection, steps).result(timeout_s)
+    def forgives(reason: CloseReason) -> bool:
+        adopted = bool(remaining) and is_adopted(remaining[0], reason)
+        if adopted:
+            remaining.pop(0)
+        return adopted
+
+    _Errand(connection, steps, forgives).result(timeout_s)
 
 
 def queue_depth(connection: Connection, queue: str, timeout_s: float = 5.0) -> QueueDepth | None:
@@ -154,9 +182,15 @@ def delete_queue(connection: Connection, queue: str, *, only_empty: bool = False
 class _Errand(Generic[T]):
     """Steps done once on a channel of their own, begun anew on the next node if a node is lost in the middle."""
 
-    def __init__(self, connection: Connection, steps: Callable[[Channel, Callable[[T], None]], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        steps: Callable[[Channel, Callable[[T], None]], None],
+        forgives: Callable[[CloseReason], bool] = lambda _reason: False,
+    ) -> None:
         self._connection = connection
         self._steps = steps
+        self._forgives = forgives
         self._finished = threading.Event()
         self._results: list[T] = []
         self._error: DmqError | None = None
@@ -184,7 +218,7 @@ class _Errand(Generic[T]):
 
     def channel_lost(self, reason: CloseReason) -> None:
         """The channel went; a refusal by the broker is final, the loss of a node is not."""
-        if reason.code in _REFUSALS and "is down or inaccessible" not in reason.text and not self._finished.is_set():
+        if is_refusal(reason) and not self._finished.is_set() and not self._forgives(reason):
             self.refused_with = reason.code
             self._error = reason.error("the broker refused") if reason.denied else MessagingFailed(reason.text)
             self._finished.set()
