@@ -12,9 +12,9 @@ from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue, is_ado
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
+    from dmq_core.messaging.network import Channel, Link
     from dmq_core.messaging.reasons import CloseReason
     from dmq_core.messaging.topology import QueueDepth
-    from dmq_core.messaging.network import Channel, Link
 
 _LOG = logging.getLogger("dmq.messaging")
 
