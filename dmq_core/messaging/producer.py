@@ -165,8 +165,12 @@ class Producer:
         """Publishes and waits; without an answer in time the outcome is NOT_SENT if nothing left, else UNKNOWN."""
         deadline = time.monotonic() + timeout_s
         handle = self.publish(message, timeout_s)
+        return self.settle(handle, max(0.0, deadline - time.monotonic()))
+
+    def settle(self, handle: Handle, timeout_s: float) -> Settlement:
+        """Waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN, for good."""
         try:
-            return handle.wait(max(0.0, deadline - time.monotonic()))
+            return handle.wait(timeout_s)
         except TimedOut:
             return self._given_up(handle, timeout_s)
 
