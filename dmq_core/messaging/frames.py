@@ -78,6 +78,11 @@ class FrameReader:
         self._want = 0
         self._assembling: dict[int, _Assembly] = {}
 
+    @property
+    def rest(self) -> bytes:
+        """What has come of a frame that is not whole yet."""
+        return b"".join(self._chunks)
+
     def feed(self, data: bytes) -> None:
         """Takes what a read of the socket gave."""
         if self._chunks:
@@ -205,6 +210,25 @@ def decode_properties(raw: bytes) -> MessageProperties:
         return _decode_properties(raw)
     except (struct.error, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"malformed properties: {error}") from error
+
+
+def content_kind(raw: bytes) -> tuple[bytes, bytes]:
+    """The content type and encoding in a content header, empty where there is none, without reading the rest."""
+    kind = encoding = b""
+    if len(raw) < 3:
+        return kind, encoding
+    flags, at = raw[0], 2
+    if flags & 0x80:
+        at = 3 + raw[2]
+        kind = raw[3:at]
+    if flags & 0x40 and at < len(raw):
+        encoding = raw[at + 1 : at + 1 + raw[at]]
+    return kind, encoding
+
+
+def has_headers(raw: bytes) -> bool:
+    """Whether there is a table of headers in a content header."""
+    return raw[:1] > b"\x1f" and bool(raw[0] & 0x20)
 
 
 def safe_properties(raw: bytes) -> MessageProperties:

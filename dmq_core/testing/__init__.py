@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dmq_core.testing.broker import SimBroker
     from dmq_core.testing.cluster import FakeCluster
+    from dmq_core.testing.proxy import ChaosProxy, ProxyCounts
+    from dmq_core.testing.proxy_rules import Step, Way, Which
     from dmq_core.testing.samples import HOSTILE_NAMES, hostile, nothing, shop, thousand_queues
     from dmq_core.testing.script import Script
     from dmq_core.testing.session import FakeSession
 
 __all__ = [
     "HOSTILE_NAMES",
+    "ChaosProxy",
     "FakeCluster",
     "FakeSession",
+    "ProxyCounts",
     "Script",
     "SimBroker",
+    "Step",
+    "Way",
+    "Which",
     "hostile",
     "nothing",
     "shop",
@@ -30,6 +37,8 @@ __all__ = [
 _HOMES = {
     "broker": ("SimBroker",),
     "cluster": ("FakeCluster",),
+    "proxy": ("ChaosProxy", "ProxyCounts"),
+    "proxy_rules": ("Step", "Way", "Which"),
     "samples": ("HOSTILE_NAMES", "hostile", "nothing", "shop", "thousand_queues"),
     "script": ("Script",),
     "session": ("FakeSession",),

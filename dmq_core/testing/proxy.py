@@ -1,0 +1,298 @@
+"""A TCP proxy that breaks the link to a broker as it is told: for tests of whatever talks AMQP."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.errors import BadInput, MessagingFailed, NotReachable
+from dmq_core.testing.proxy_link import Address, Conversation, Tally
+from dmq_core.testing.proxy_rules import Act, Conditions, Step, Trap, Way, Which
+
+LOOPBACK = "127.0.0.1"
+CLOSE_LIMIT_S = 5.0
+_BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyCounts:
+    """What has gone through a proxy: connections taken on, and those still there; bytes written to each side; acks and
+    nacks dropped; connections in which a frame sprang what `stall_at` or `cut_at` set.
+    """
+
+    accepted: int = 0
+    open: int = 0
+    to_broker: int = 0
+    to_client: int = 0
+    dropped: int = 0
+    sprung: int = 0
+
+
+class ChaosProxy:
+    """Listens on a free port of 127.0.0.1 and passes everything on to `host:port`, but for the faults that it is told.
+
+    It works from the moment it is made until `close`; a `with` statement closes it. A fault holds before its method
+    returns, and stays until `heal`. `which` says whether it is for connections that are there, for later ones, or for
+    both; `way` is one direction (None: both). Faults add up: a slow link may drop acks too. Methods may be called from
+    any thread; after `close` they raise `MessagingFailed`. What is not AMQP in plain text passes too, but the faults
+    that look at frames leave it alone.
+
+        >>> from dmq_core.testing import ChaosProxy, Way
+        >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
+        ...     proxy.delay(0.05)                 # a slow link, 50 ms each way,
+        ...     proxy.stall(way=Way.TO_CLIENT)    # on which nothing comes back at all
+        ...     proxy.heal()
+        ...     proxy.counts.accepted
+        0
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = _resolved(host, port)
+        # This socket never listens: it keeps the port ours while connections are refused.
+        self._holder = _bound(0)
+        self._port: int = self._holder.getsockname()[1]
+        self._lock = threading.Lock()
+        self._selector = selectors.DefaultSelector()
+        self._listener: socket.socket | None = None
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._selector.register(self._ear, selectors.EVENT_READ)
+        self._over = False
+        self._future = {way: Conditions() for way in Way}
+        self._welcome: Act | None = None
+        self._conversations: list[Conversation] = []
+        self._accepted = 0
+        self._tally = Tally()
+        self._listen()
+        self._thread = threading.Thread(target=self._run, name=f"chaos proxy {self._port}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"ChaosProxy({self._port} -> {self._target[1][0]}:{self._target[1][1]})"
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+        return self._port
+
+    @property
+    def endpoint(self) -> NodeEndpoint:
+        """Where it listens, as a `Connection` takes it."""
+        return NodeEndpoint(LOOPBACK, self._port, None)
+
+    @property
+    def amqp_url(self) -> str:
+        """Where it listens: `amqp://127.0.0.1:port`."""
+        return f"amqp://{LOOPBACK}:{self._port}"
+
+    @property
+    def counts(self) -> ProxyCounts:
+        """What has gone through since the proxy was made."""
+        with self._lock:
+            tally = self._tally
+            up, down = (tally.written[way] for way in Way)
+            there = sum(not c.is_over for c in self._conversations)
+            return ProxyCounts(self._accepted, there, up, down, tally.dropped, tally.sprung)
+
+    def heal(self) -> None:
+        """Ends every fault; connections that hang go on, and nothing that they held is lost."""
+
+        def healed() -> None:
+            self._welcome = None
+            self._listen()
+            self._impose(Which.ALL, None, lambda _conditions: Conditions())
+
+        self._change(healed)
+
+    def stall(self, way: Way | None = None, which: Which = Which.ALL) -> None:
+        """A black hole: connections stay up and later ones are taken on, but nothing is read or written."""
+        self._apply(which, way, lambda c: replace(c, stalled=True))
+
+    def delay(self, seconds: float, jitter_s: float = 0.0, way: Way | None = None, which: Which = Which.ALL) -> None:
+        """Every byte comes `seconds` later, and up to `jitter_s` more, in order."""
+        if seconds < 0 or jitter_s < 0:
+            raise BadInput(f"a delay of {min(seconds, jitter_s):g} s lies in the past", "Give 0 or more.")
+        self._apply(which, way, lambda c: replace(c, delay_s=seconds, jitter_s=jitter_s))
+
+    def throttle(self, bytes_per_s: float, way: Way | None = None, which: Which = Which.ALL) -> None:
+        """At most so many bytes a second pass each way, on each connection."""
+        if bytes_per_s <= 0:
+            raise BadInput(f"at {bytes_per_s:g} bytes a second nothing moves", "Use stall() for that.")
+        self._apply(which, way, lambda c: replace(c, bytes_per_s=bytes_per_s))
+
+    def drop_acks(self, which: Which = Which.ALL) -> None:
+        """Swallows `basic.ack` and `basic.nack` of the broker: publishers never hear what became of a message."""
+        self._apply(which, Way.TO_CLIENT, lambda c: replace(c, drops_acks=True))
+
+    def stall_at(self, step: Step, into: int | None = None, way: Way | None = None, which: Which = Which.ALL) -> None:
+        """A black hole both ways, on each connection from the moment a frame at `step` is seen.
+
+        `into` bytes of that frame pass; None: half of it where the step is `mid-body`, else nothing.
+        """
+        if step is Step.CONNECT:
+            self.stall(which=Which.FUTURE)
+            return
+        passing = 0 if into is None and step is not Step.MID_BODY else into
+        self._apply(which, way, lambda c: replace(c, trap=Trap(Act.STALL, step, passing)))
+
+    def cut_at(
+        self, step: Step | None = None, into: int | None = None, way: Way | None = None, which: Which = Which.ALL
+    ) -> None:
+        """Each connection: lets `into` bytes (None: half) of the next frame at `step` (None: any) pass, then resets."""
+        if step is Step.CONNECT:
+            raise BadInput("no frame comes at connect", "Use refuse(), or reset(Which.FUTURE).")
+        self._apply(which, way, lambda c: replace(c, trap=Trap(Act.RESET, step, into)))
+
+    def refuse(self) -> None:
+        """Later connections are refused, as if nobody listened."""
+        self._change(self._stop_listening)
+
+    def reset(self, which: Which = Which.EXISTING) -> None:
+        """Ends connections with RST on both sides; later ones as soon as they are there."""
+        self._end(Act.RESET, which)
+
+    def disconnect(self, which: Which = Which.EXISTING) -> None:
+        """Ends connections with FIN on both sides; later ones as soon as they are there."""
+        self._end(Act.DISCONNECT, which)
+
+    def close(self) -> None:
+        """Ends the proxy and every connection through it; may be called twice."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            self._wake()
+        self._thread.join(CLOSE_LIMIT_S)
+
+    # Faults change values under the lock, which the thread holds whenever it does not wait.
+
+    def _change(self, change: Callable[[], None]) -> None:
+        with self._lock:
+            if self._over:
+                raise MessagingFailed("the proxy is closed")
+            change()
+            self._wake()
+
+    def _apply(self, which: Which, way: Way | None, change: Callable[[Conditions], Conditions]) -> None:
+        self._change(lambda: self._impose(which, way, change))
+
+    def _impose(self, which: Which, way: Way | None, change: Callable[[Conditions], Conditions]) -> None:
+        if which is not Which.EXISTING:
+            for future_way in Way:
+                if way in (None, future_way):
+                    self._future[future_way] = change(self._future[future_way])
+        if which is not Which.FUTURE:
+            for conversation in self._conversations:
+                conversation.impose(way, change)
+
+    def _end(self, act: Act, which: Which) -> None:
+        def end() -> None:
+            if which is not Which.EXISTING:
+                self._welcome = act
+            if which is not Which.FUTURE:
+                for conversation in self._conversations:
+                    conversation.do(act)
+
+        self._change(end)
+
+    def _wake(self) -> None:
+        # A full pipe wakes as well.
+        with contextlib.suppress(BlockingIOError):
+            self._bell.send(b"\0")
+
+    def _run(self) -> None:
+        pause: float | None = 0.0
+        try:
+            while not self._over:
+                events = self._selector.select(pause)
+                with self._lock:
+                    pause = self._turn(events)
+        finally:
+            with self._lock:
+                self._over = True
+                self._release()
+
+    def _turn(self, events: list[tuple[selectors.SelectorKey, int]]) -> float | None:
+        """Does what can be done now; how long nothing else needs doing (None: until something happens)."""
+        now = time.monotonic()
+        for key, mask in events:
+            if key.fileobj is self._ear:
+                self._ear.recv(4096)
+            elif key.fileobj is self._listener:
+                self._accept()
+            elif isinstance(key.data, Conversation) and isinstance(key.fileobj, socket.socket):
+                key.data.happened(key.fileobj, mask, now)
+        for conversation in self._conversations:
+            conversation.move(now)
+        self._conversations = [c for c in self._conversations if not c.is_over]
+        due = min((at for c in self._conversations if (at := c.next_at) is not None), default=None)
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def _accept(self) -> None:
+        if self._listener is None:
+            return
+        try:
+            client, _ = self._listener.accept()
+        except OSError:  # it has gone again
+            return
+        self._accepted += 1
+        conversation = Conversation(self._selector, client, self._target, self._future, self._tally)
+        self._conversations.append(conversation)
+        if self._welcome is not None:
+            conversation.do(self._welcome)
+
+    def _listen(self) -> None:
+        if self._listener is not None:
+            return
+        self._listener = _bound(self._port)
+        self._listener.listen(_BACKLOG)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _release(self) -> None:
+        self._stop_listening()
+        for conversation in self._conversations:
+            conversation.do(Act.DISCONNECT)
+        self._conversations = []
+        self._selector.close()
+        for sock in (self._holder, self._bell, self._ear):
+            sock.close()
+
+
+def _bound(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setblocking(False)
+    sock.bind((LOOPBACK, port))
+    return sock
+
+
+def _resolved(host: str, port: int) -> Address:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise NotReachable(f"the host {host!r} is not known", "Give a host name or an address.") from error
+    # Brokers on this machine often listen on IPv4 only, though its name stands for both.
+    family, _, _, _, address = min(found, key=lambda info: info[0] is not socket.AF_INET)
+    return family, (str(address[0]), int(address[1]))

@@ -1,0 +1,107 @@
+"""What a chaos proxy does to the frames that go one way, as values; pure.
+
+Frames are known by their offsets: a type byte, a channel, a size, and for a method its class and number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+_METHOD, _BODY = 1, 3
+_ACK_AND_NACK = frozenset({b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"})
+
+
+class Way(StrEnum):
+    """A direction through the proxy."""
+
+    TO_BROKER = "to the broker"
+    TO_CLIENT = "to the client"
+
+
+class Which(StrEnum):
+    """The connections that a fault is meant for."""
+
+    EXISTING = "existing"
+    FUTURE = "future"
+    ALL = "all"
+
+
+class Step(StrEnum):
+    """A step of the protocol, known by the frame that begins it: `start` and `tune` are the broker's, the next four
+    the client's; `declare` is that of an exchange, a queue or a binding; `mid-body` is inside a message's body,
+    whoever sends it; `connect` comes before any frame.
+    """
+
+    CONNECT = "connect"
+    START = "start"
+    TUNE = "tune"
+    OPEN = "open"
+    CHANNEL = "channel"
+    DECLARE = "declare"
+    CONSUME = "consume"
+    MID_BODY = "mid-body"
+
+
+_METHODS: Mapping[Step, frozenset[bytes]] = MappingProxyType(
+    {
+        Step.START: frozenset({b"\x00\x0a\x00\x0a"}),
+        Step.TUNE: frozenset({b"\x00\x0a\x00\x1e"}),
+        Step.OPEN: frozenset({b"\x00\x0a\x00\x28"}),
+        Step.CHANNEL: frozenset({b"\x00\x14\x00\x0a"}),
+        Step.DECLARE: frozenset({b"\x00\x28\x00\x0a", b"\x00\x28\x00\x1e", b"\x00\x32\x00\x0a", b"\x00\x32\x00\x14"}),
+        Step.CONSUME: frozenset({b"\x00\x3c\x00\x14"}),
+    }
+)
+
+
+class Act(StrEnum):
+    """What may be done to a whole connection: let it hang, send RST to both sides, or FIN."""
+
+    STALL = "stall"
+    RESET = "reset"
+    DISCONNECT = "disconnect"
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """`act`, sprung by the first frame at `step` (None: any frame) once `into` bytes of it (None: half) have passed."""
+
+    act: Act
+    step: Step | None
+    into: int | None
+
+    def is_sprung_by(self, frame: bytes) -> bool:
+        """Whether it goes off at this frame."""
+        if self.step is None:
+            return True
+        if self.step is Step.MID_BODY:
+            return frame[0] == _BODY
+        return frame[0] == _METHOD and frame[7:11] in _METHODS.get(self.step, frozenset())
+
+    def passing(self, frame: bytes) -> int:
+        """How many bytes of the frame pass; never all of them."""
+        return len(frame) // 2 if self.into is None else min(self.into, len(frame) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What befalls the bytes that go one way.
+
+    While `stalled` nothing is read or written. Each byte comes `delay_s` and up to `jitter_s` more later, in order, and
+    at most `bytes_per_s` (None: unlimited).
+    """
+
+    stalled: bool = False
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    bytes_per_s: float | None = None
+    drops_acks: bool = False
+    trap: Trap | None = None
+
+
+def is_answer(frame: bytes) -> bool:
+    """Whether a frame is `basic.ack` or `basic.nack`."""
+    return frame[0] == _METHOD and frame[7:11] in _ACK_AND_NACK
