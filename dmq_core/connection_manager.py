@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from dmq_core.cluster.base import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.cluster.urls import BrokerUrl, parse_url
-from dmq_core.errors import BadInput, MessagingFailed
+from dmq_core.errors import BadInput, DmqError, MessagingFailed
 from dmq_core.messaging.balancing import Load, Policy, order
 from dmq_core.messaging.connection import Connection
 from dmq_core.messaging.network import AMQP, Network
@@ -270,6 +270,20 @@ class BrokerConnectionManager:
         balanced = in_order(_balanced(entity) for entity in entities)
         declare(self._any(cluster), balanced, timeout_s)
         self._cluster(cluster).registry.add(balanced)
+
+    def require(self, *entities: Entity, cluster: str = "", timeout_s: float = 10.0) -> None:
+        """Like `declare` where a connection is open; else returns at once, and the next that opens declares them."""
+        registry = self._cluster(cluster).registry
+        balanced = in_order(_balanced(entity) for entity in entities)
+        # Kept before the look at the connections: one that opens in between finds them.
+        registry.add(balanced)
+        if not any(info.cluster == cluster and info.status.state in LIVE_STATES for info in self.connections):
+            return
+        try:
+            declare(self._any(cluster), balanced, timeout_s)
+        except DmqError:
+            registry.remove(balanced)
+            raise
 
     def forget(self, *entities: Entity, cluster: str = "") -> None:
         """Declares `entities` no more; on the broker they stay."""
