@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 
 FLUSH_AT = 50
 FLUSH_S = 0.005
+LEAVE_S = 0.1
 _LOG = logging.getLogger("dmq.messaging")
 
 
-class _Answer(StrEnum):
+class Answer(StrEnum):
+    """What the broker is told of a delivery."""
+
     ACK = "ack"
     REJECT = "reject"
     REJECT_REQUEUE = "reject and requeue"
@@ -41,12 +45,13 @@ class Delivery:
     again) or it was answered before.
     """
 
-    __slots__ = ("_content", "_epoch", "_properties", "at", "queue")
+    __slots__ = ("_answer", "_content", "_epoch", "_properties", "at", "queue")
 
     def __init__(self, content: Content, epoch: _Epoch, queue: str, at: float) -> None:
         self._content = content
         self._epoch = epoch
         self._properties: MessageProperties | None = None
+        self._answer: Answer | None = None
         self.queue = queue
         self.at = at
 
@@ -78,21 +83,42 @@ class Delivery:
         return self._properties
 
     @property
+    def raw_properties(self) -> bytes:
+        """Its properties as they came on the wire."""
+        return self._content.raw_properties
+
+    @property
+    def attempts(self) -> int:
+        """Which attempt at this message this is, from 1, as far as its queue counts."""
+        return returns_counted(self) + 1
+
+    @property
+    def answer(self) -> Answer | None:
+        """What it was answered; None while it is open, and if its channel was gone before."""
+        return self._answer
+
+    @property
     def is_current(self) -> bool:
         """Whether the channel that brought it still lives."""
         return self._epoch.alive
 
     def ack(self) -> bool:
         """It is done."""
-        return self._epoch.answer(self._content.tag, _Answer.ACK)
+        return self._answered(Answer.ACK)
 
     def reject(self, requeue: bool = False) -> bool:
         """It failed: dead-lettered or dropped, or with `requeue` tried again, which counts toward a delivery limit."""
-        return self._epoch.answer(self._content.tag, _Answer.REJECT_REQUEUE if requeue else _Answer.REJECT)
+        return self._answered(Answer.REJECT_REQUEUE if requeue else Answer.REJECT)
 
     def give_back(self) -> bool:
         """It was not tried; another consumer may have it."""
-        return self._epoch.answer(self._content.tag, _Answer.GIVE_BACK)
+        return self._answered(Answer.GIVE_BACK)
+
+    def _answered(self, answer: Answer) -> bool:
+        taken = self._epoch.answer(self._content.tag, answer)
+        if taken:
+            self._answer = answer
+        return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +143,8 @@ class _Epoch:
     alive: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
     book: AckBook = field(default_factory=AckBook)
-    others: list[tuple[int, _Answer]] = field(default_factory=list)
+    others: list[tuple[int, Answer]] = field(default_factory=list)
+    subscriptions: int = 0
     timer_set: bool = False
     woken: bool = False
 
@@ -125,11 +152,11 @@ class _Epoch:
     def is_urgent(self) -> bool:
         return self.book.waiting >= FLUSH_AT or bool(self.others)
 
-    def answer(self, tag: int, answer: _Answer) -> bool:
+    def answer(self, tag: int, answer: Answer) -> bool:
         with self.lock:
             if not self.alive:
                 return False
-            if answer is _Answer.ACK:
+            if answer is Answer.ACK:
                 taken = self.book.ack(tag)
             else:
                 taken = self.book.settle(tag)
@@ -151,13 +178,14 @@ class _Epoch:
         if not self.alive or not self.channel.is_open:
             return
         with self.channel.gathered():
-            for tag, multiple in acks:
-                self.channel.ack(tag, multiple)
+            # First of all, so that no joined acknowledgement covers what was answered otherwise.
             for tag, answer in others:
-                if answer is _Answer.GIVE_BACK:
+                if answer is Answer.GIVE_BACK:
                     self.channel.give_back(tag)
                 else:
-                    self.channel.reject(tag, answer is _Answer.REJECT_REQUEUE)
+                    self.channel.reject(tag, answer is Answer.REJECT_REQUEUE)
+            for tag, multiple in acks:
+                self.channel.ack(tag, multiple)
 
     def end(self) -> None:
         with self.lock:
@@ -170,7 +198,8 @@ class Consumer:
     `queue` is a name, or a `PrivateQueue` that is declared anew on each node that the connection comes to. `handler`
     gets what has come since it last returned, oldest first, on a thread of the consumer's own; it answers each
     delivery, now or later. If it raises, what it left unanswered of that batch is rejected and requeued. `declare` is
-    declared before each consume. `prefetch` bounds what is unanswered.
+    declared before each consume. `prefetch` bounds what is unanswered. `on_change` hears each status, on the I/O
+    thread; `busy` tells whether threads of the handler's own are still at work.
     """
 
     def __init__(
@@ -184,6 +213,7 @@ class Consumer:
         exclusive: bool = False,
         arguments: Arguments = NO_ARGUMENTS,
         on_change: Callable[[ConsumerStatus], None] | None = None,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connection = connection
         self._wall = connection.wall
@@ -194,12 +224,14 @@ class Consumer:
         self._exclusive = exclusive
         self._arguments = arguments
         self._on_change = on_change
+        self._handler_busy = busy
         self._changed = threading.Condition()
         name = queue if isinstance(queue, str) else queue.prefix
         self._status = ConsumerStatus(False, name)
         self._arrived: deque[Delivery] = deque()
         self._busy = False
         self._stopping = False
+        self._unanswered = 0
         self._over: DmqError | None = None
         self._epoch: _Epoch | None = None
         self._worker = threading.Thread(target=self._work, name=f"consume {name}", daemon=True)
@@ -224,24 +256,33 @@ class Consumer:
             raise MessagingFailed(f"nothing is consumed from {self._status.queue!r}: {problem}")
         raise TimedOut(f"nothing is consumed from {self._status.queue!r} after {timeout_s:g} s", "Is the cluster up?")
 
-    def stop(self, timeout_s: float = 5.0) -> None:
+    def cancel(self) -> None:
+        """Asks the broker for no more; what has come can still be answered. Returns at once."""
+        with self._changed:
+            self._stopping = True
+        self._connection.call(self._cancel)
+
+    def stop(self, timeout_s: float = 5.0) -> int:
         """Asks for no more, lets the handler finish what has come within `timeout_s`, sends the acks, and ends.
 
-        What is unanswered by then goes back to the queue. May be called twice.
+        What is unanswered by then goes back to the queue, in its order; gives how many those are. May be called twice.
         """
-        with self._changed:
-            first = not self._stopping
-            self._stopping = True
-        if first and threading.current_thread() is not self._worker:
-            self._connection.call(self._cancel)
+        deadline = time.monotonic() + timeout_s
+        may_wait = not self._connection.on_io_thread and threading.current_thread() is not self._worker
+        self.cancel()
+        if may_wait:
             with self._changed:
                 self._changed.wait_for(self._is_done, timeout_s)
-        if not self._connection.call(self._send_the_last):
-            self._send_the_last()
+        sent = threading.Event()
+        if not self._connection.call(lambda: self._send_the_last(sent)):
+            self._send_the_last(sent)
         self._connection.detach(self)
+        if may_wait:
+            sent.wait(max(0.0, deadline - time.monotonic()))
         self._finish(MessagingFailed(f"the consumer of {self._status.queue!r} is stopped"))
-        if threading.current_thread() is not self._worker:
-            self._worker.join(timeout_s)
+        if may_wait:
+            self._worker.join(max(LEAVE_S, deadline - time.monotonic()))
+        return self._unanswered
 
     # What the connection calls, on the I/O thread.
 
@@ -278,7 +319,7 @@ class Consumer:
 
     def busy(self) -> bool:
         """Whether the handler still works on what came."""
-        return self._busy or bool(self._arrived)
+        return self._busy or bool(self._arrived) or self._handler_busy()
 
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
@@ -305,16 +346,18 @@ class Consumer:
         if entities:
             epoch.channel.declare(entities[0], lambda _depth: self._declare_next(epoch, entities[1:]))
             return
+        epoch.subscriptions = number = epoch.subscriptions + 1
         epoch.consumer_tag = epoch.channel.consume(
             epoch.queue,
             self._exclusive,
             self._arguments,
             lambda: self._set(ConsumerStatus(True, epoch.queue, epoch.endpoint)),
-            lambda: self._cancelled(epoch),
+            lambda: self._cancelled(epoch, number),
         )
 
-    def _cancelled(self, epoch: _Epoch) -> None:
-        if epoch is not self._epoch or self._stopping:
+    def _cancelled(self, epoch: _Epoch, number: int) -> None:
+        # Every subscription that a channel ever had hears of a cancel; only the last one is over by it.
+        if epoch is not self._epoch or self._stopping or number != epoch.subscriptions:
             return
         self._set(ConsumerStatus(False, epoch.queue, None, "the broker cancelled the consumer"))
         self._subscribe(epoch)
@@ -326,11 +369,15 @@ class Consumer:
 
     # Receiving and answering.
 
-    def _received(self, epoch: _Epoch, content: Content) -> None:
-        if epoch is self._epoch:
-            with epoch.lock:
-                epoch.book.delivered(content.tag)
-            self._arrived.append(Delivery(content, epoch, epoch.queue, self._wall()))
+    def _received(self, epoch: _Epoch, contents: list[Content]) -> None:
+        if epoch is not self._epoch:
+            return
+        with epoch.lock:
+            epoch.book.delivered(contents[-1].tag)
+        at = self._wall()
+        with self._changed:
+            self._arrived += [Delivery(content, epoch, epoch.queue, at) for content in contents]
+            self._changed.notify_all()
 
     def _notify(self) -> None:
         with self._changed:
@@ -348,11 +395,13 @@ class Consumer:
         else:
             epoch.channel.later(FLUSH_S, epoch.send)
 
-    def _send_the_last(self) -> None:
+    def _send_the_last(self, sent: threading.Event) -> None:
         epoch, self._epoch = self._epoch, None
         if epoch is not None:
             epoch.send()
             epoch.end()
+            self._unanswered = epoch.book.running
+        sent.set()
 
     def _work(self) -> None:
         while True:
@@ -374,6 +423,12 @@ class Consumer:
             _LOG.exception("the handler of %r failed", self._status.queue)
             for delivery in batch:
                 delivery.reject(requeue=True)
+        except BaseException as error:  # it wants to end: SystemExit and the like
+            for delivery in batch:
+                delivery.give_back()
+            self._finish(MessagingFailed(f"the handler of {self._status.queue!r} ended: {type(error).__name__}"))
+            self._connection.detach(self)
+            raise
 
     def _is_done(self) -> bool:
         epoch = self._epoch
@@ -403,13 +458,13 @@ class _Deliveries:
     def __init__(self, consumer: Consumer, epoch: _Epoch) -> None:
         self._consumer = consumer
         self._epoch = epoch
-
-    def delivered(self, content: Content) -> None:
-        self._consumer._received(self._epoch, content)
+        self._contents: list[Content] = []
+        self.delivered = self._contents.append
 
     def read_ended(self) -> None:
-        if self._consumer._arrived:
-            self._consumer._notify()
+        if self._contents:
+            self._consumer._received(self._epoch, self._contents)
+            self._contents.clear()
 
     def acked(self, tag: int, multiple: bool) -> None:
         """Nothing is published on a consuming channel."""
@@ -419,3 +474,9 @@ class _Deliveries:
 
     def returned(self, content: Content) -> None:
         """Nothing is published on a consuming channel."""
+
+
+def returns_counted(delivery: Delivery) -> int:
+    """How often the queue of `delivery` has counted its return; 0 for a queue that does not count."""
+    counted = delivery.properties.headers.get("x-delivery-count", 0) if delivery.redelivered else 0
+    return counted if isinstance(counted, int) else 0
