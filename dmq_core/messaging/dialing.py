@@ -59,6 +59,10 @@ class Dialer:
         order += [e for e in self._endpoints if e not in order]
         return min(order, key=lambda e: max(0.0, self._punished.get(e, 0.0) - now))
 
+    def has_better(self, endpoint: NodeEndpoint, now: float) -> bool:
+        """Whether there is another endpoint that did not just fail."""
+        return any(e != endpoint and self._punished.get(e, 0.0) <= now for e in self._endpoints)
+
     def failed(self, endpoint: NodeEndpoint, now: float) -> float:
         """Notes that `endpoint` failed; the seconds to wait before the next attempt."""
         self.punish(endpoint, now)

@@ -10,6 +10,7 @@ from dmq_core.errors import DmqError
 from dmq_core.messaging.dialing import Dialer, describe
 from dmq_core.messaging.network import Channel, Link, Network
 from dmq_core.messaging.reasons import CloseReason, Cure
+from dmq_core.messaging.silence import SilenceWatch, Verdict
 from dmq_core.messaging.states import (
     LIVE_STATES,
     ChannelUser,
@@ -20,9 +21,7 @@ from dmq_core.messaging.states import (
 )
 
 TICK_S = 0.25
-QUIET_S = 0.75
-SILENCE_LIMIT_S = 2.0
-SILENCE_LONGEST_S = 10.0
+HANDSHAKE_SILENCE_S = 2.0
 DENIAL_PATIENCE_S = 30.0
 REOPEN_PAUSE_S = 0.2
 REOPEN_LONGEST_PAUSE_S = 2.0
@@ -66,9 +65,8 @@ class Recovery:
         self._seats: list[_Seat] = []
         self._link: Link | None = None
         self._pulse: Channel | None = None
-        self._asked_at: float | None = None
-        self._opened_at = 0.0
-        self._patience_s = SILENCE_LIMIT_S
+        self._watch = SilenceWatch()
+        self._dialled_at = 0.0
         self._ticked_at = self._now()
         self._cancel_dial: Callable[[], None] | None = None
         self._denied_since: float | None = None
@@ -126,7 +124,8 @@ class Recovery:
 
     def _dial(self) -> None:
         self._cancel_dial = None
-        endpoint = self._dialer.next(self._now())
+        self._dialled_at = self._now()
+        endpoint = self._dialer.next(self._dialled_at)
         if self._status.state is ConnectionState.NEW:
             self._set(ConnectionState.CONNECTING, endpoint=None)
         listener = _LinkEvents(self, endpoint)
@@ -138,9 +137,8 @@ class Recovery:
         if link is None:
             return
         self._dialer.succeeded(endpoint)
-        self._opened_at = self._now()
+        self._watch.opened(self._now())
         self._denied_since = None
-        self._asked_at = None
         self._status = replace(
             self._status, epoch=self._status.epoch + 1, broker_version=link.broker_version, problem=""
         )
@@ -244,37 +242,35 @@ class Recovery:
         now = self._now()
         late = now - self._ticked_at > 4 * TICK_S
         self._ticked_at = now
-        link = self._link
-        if link is None or self._status.state not in LIVE_STATES:
-            return
+        if late:
+            self._watch.slept()
+        if self._link is not None and (why := self._why_leave(self._link, now, late)):
+            self.leave(self._link.endpoint, why)
+
+    def _why_leave(self, link: Link, now: float, late: bool) -> str:
+        if self._status.state not in LIVE_STATES:
+            return "" if late else self._silence_at_the_door(link, now)
         why = next((w for w in (seat.user.overdue(now) for seat in self._seats) if w), "")
-        # A late tick means that we ourselves were asleep: what the node said meanwhile is still unread.
-        if not why and not late and self._status.state is ConnectionState.OPEN:
-            why = self._silence(link, now)
-        elif late:
-            self._asked_at = None
-        if why:
-            self.leave(link.endpoint, why)
+        # A broker that blocks a publisher reads nothing from it, questions neither.
+        if why or late or self._status.state is not ConnectionState.OPEN:
+            return why
+        return self._silence(link, now)
 
     def _silence(self, link: Link, now: float) -> str:
-        silent = now - link.heard_at
-        if silent < QUIET_S:
-            self._asked_at = None
-            if now - self._opened_at > SILENCE_LONGEST_S:
-                self._patience_s = SILENCE_LIMIT_S
-            return ""
-        if self._asked_at is None:
-            self._asked_at = now
-            if self._pulse is not None:
-                self._pulse.ping()
-            return ""
-        owed = any(seat.user.awaits_reply() for seat in self._seats)
-        if now - self._asked_at < self._patience_s and not (owed and silent >= self._patience_s):
-            return ""
-        # A cluster without a majority throttles publishers, which looks like a freeze wherever we go; each flight in a
-        # row waits longer, so that not every two seconds' messages end as unknown.
-        self._patience_s = min(SILENCE_LONGEST_S, 2 * self._patience_s)
-        return f"silent for {silent:.1f} s"
+        match self._watch.judge(link.heard_at, now):
+            case Verdict.ASK:
+                # A pulse that is not open yet is a question too, asked when the link opened.
+                if self._pulse is not None:
+                    self._pulse.ping()
+            case Verdict.LEAVE:
+                return _silent_for(now - link.heard_at)
+        return ""
+
+    def _silence_at_the_door(self, link: Link, now: float) -> str:
+        """A handshake that stands still is left early where there is another node to try, else at its own limit."""
+        silent = now - max(link.heard_at, self._dialled_at)
+        better = silent >= HANDSHAKE_SILENCE_S and self._dialer.has_better(link.endpoint, now)
+        return _silent_for(silent) if better else ""
 
     def _set(
         self, state: ConnectionState, *, endpoint: NodeEndpoint | str | None = "", problem: str | None = None
@@ -324,3 +320,7 @@ class _LinkEvents:
 
     def blocked(self, why: str | None) -> None:
         self._io.blocked(why)
+
+
+def _silent_for(seconds: float) -> str:
+    return f"silent for {seconds:.1f} s"

@@ -225,10 +225,8 @@ def test_a_disconnect_is_a_plain_end_on_both_sides(chaos: ChaosProxy, connected:
 def test_future_connections_can_be_reset_as_they_come(chaos: ChaosProxy, connected: Callable[[], Ends]) -> None:
     before = connected().greet()
     chaos.reset(Which.FUTURE)
-    client = socket.create_connection(("127.0.0.1", chaos.port), 5)
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), socket.create_connection(("127.0.0.1", chaos.port), 5) as client:
         client.recv(1)
-    client.close()
     before.client.sendall(HEARTBEAT)
     assert got(before.broker, 8) == HEARTBEAT
 
@@ -244,11 +242,12 @@ def test_the_end_of_one_side_is_passed_on_and_the_other_may_still_speak(connecte
 def test_a_broker_that_is_not_there_resets_the_client() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    with ChaosProxy("127.0.0.1", port) as running:
-        client = socket.create_connection(("127.0.0.1", running.port), 5)
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
-        client.close()
+    with (
+        ChaosProxy("127.0.0.1", port) as running,
+        pytest.raises(ConnectionResetError),
+        socket.create_connection(("127.0.0.1", running.port), 5) as client,
+    ):
+        client.recv(1)
 
 
 @pytest.mark.parametrize("into", [0, 1, 7, 200, 207, 1000])

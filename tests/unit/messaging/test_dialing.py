@@ -35,6 +35,16 @@ def test_if_all_failed_the_one_whose_penalty_ends_first_is_tried() -> None:
     assert dialer.next(3.0) == B
 
 
+def test_there_is_a_better_endpoint_only_while_another_did_not_just_fail() -> None:
+    dialer = Dialer([A, B])
+    assert dialer.has_better(A, 0.0)
+    dialer.failed(B, now=100.0)
+    assert not dialer.has_better(A, 100.0)
+    assert dialer.has_better(B, 100.0)
+    assert dialer.has_better(A, 100.0 + PENALTY_S)
+    assert not Dialer([A]).has_better(A, 0.0)
+
+
 def test_one_round_goes_without_pause_and_later_ones_pause_up_to_two_seconds() -> None:
     dialer = Dialer([A, B, C], uniform=longest)
     pauses = [dialer.failed(dialer.next(float(n)), float(n)) for n in range(30)]
