@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from dmq_core.errors import BadInput
-from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
+from dmq_core.messaging.messages import MessageProperties
 from dmq_core.text import visible
 
 SHORT_STRING_BYTES: Final = 255
@@ -33,24 +33,22 @@ _RANGES: Final = {
 _KEEP_IT_SHORT: Final = f"AMQP allows {SHORT_STRING_BYTES} bytes of UTF-8 there; put the rest into the body."
 
 
-def check_message(message: OutgoingMessage) -> None:
-    """Raises `BadInput` if `message` cannot be written to the wire as it is."""
-    _short_string("the exchange name", message.exchange)
-    _short_string("the routing key", message.routing_key)
-    if not isinstance(message.body, bytes):
-        raise BadInput(f"the body is {_kind(message.body)}, not bytes", "Encode it, for example with .encode().")
-    _check_properties(message.properties)
+def check_address(exchange: str, routing_key: str) -> None:
+    """Raises `BadInput` if a message cannot be sent to that exchange with that routing key."""
+    _short_string("the exchange name", exchange)
+    _short_string("the routing key", routing_key)
 
 
-def plain_headers(headers: Mapping[str, object]) -> dict[str, object]:
-    """A deep copy of `headers` in types that AMQP knows; `BadInput` names what it cannot carry."""
-    table, size = _table(headers, "headers", 0)
-    if size > HEADERS_BYTES:
-        raise BadInput(f"the headers take {size} bytes", f"Keep them below {HEADERS_BYTES}; they must fit one frame.")
-    return table
+def check_body(body: bytes) -> None:
+    """Raises `BadInput` if `body` is no bytes."""
+    if not isinstance(body, bytes):
+        raise BadInput(f"the body is {_kind(body)}, not bytes", "Encode it, for example with .encode().")
 
 
-def _check_properties(properties: MessageProperties) -> None:
+def check_properties(properties: MessageProperties) -> None:
+    """Raises `BadInput` if one of the properties, headers aside, cannot be written to the wire as it is."""
+    if not isinstance(properties, MessageProperties):
+        raise BadInput(f"the properties are {_kind(properties)}", "Give MessageProperties.")
     for name in _SHORT_FIELDS:
         value = getattr(properties, name)
         if value is not None:
@@ -61,6 +59,14 @@ def _check_properties(properties: MessageProperties) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise BadInput(f"{name} is {visible(repr(value))}", f"It must be a whole number from {low} to {high}.")
+
+
+def plain_headers(headers: Mapping[str, object]) -> dict[str, object]:
+    """A deep copy of `headers` in types that AMQP knows; `BadInput` names what it cannot carry."""
+    table, size = _table(headers, "headers", 0)
+    if size > HEADERS_BYTES:
+        raise BadInput(f"the headers take {size} bytes", f"Keep them below {HEADERS_BYTES}; they must fit one frame.")
+    return table
 
 
 def _short_string(what: str, value: object) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,20 +19,31 @@ class ConfirmWindow(Generic[T]):
         self._items: deque[T | None] = deque()
         self._base = 1
         self._open = 0
+        self._sent: deque[tuple[int, float]] = deque()
 
     def __len__(self) -> int:
         return self._open
 
-    @property
-    def oldest(self) -> T | None:
-        """The item that has waited longest."""
-        return self._items[0] if self._items else None
+    def __iter__(self) -> Iterator[T]:
+        return (item for item in self._items if item is not None)
 
-    def add(self, item: T) -> int:
-        """Notes that `item` was sent; its tag."""
-        self._items.append(item)
-        self._open += 1
-        return self._base + len(self._items) - 1
+    @property
+    def oldest_at(self) -> float | None:
+        """When the item that has waited longest was sent."""
+        while self._sent and self._sent[0][0] < self._base:
+            self._sent.popleft()
+        return self._sent[0][1] if self._sent else None
+
+    def add(self, items: Collection[T], at: float) -> None:
+        """Notes that `items` were sent in that order at the second `at`."""
+        if items:
+            self._items.extend(items)
+            self._open += len(items)
+            self._sent.append((self._base + len(self._items) - 1, at))
+
+    def restart(self, at: float) -> None:
+        """Counts every item's waiting from `at`."""
+        self._sent = deque([(self._base + len(self._items) - 1, at)] if self._items else ())
 
     def settle(self, tag: int, multiple: bool) -> list[T]:
         """The items that an answer for `tag` (`multiple`: all up to it, 0: all) settles, oldest first."""
@@ -51,19 +63,17 @@ class ConfirmWindow(Generic[T]):
 
     def abandon(self) -> list[T]:
         """Everything that has no answer, oldest first; the window is over and answers nothing any more."""
-        left = [item for item in self._items if item is not None]
+        left = list(self)
         self._base += len(self._items)
         self._items.clear()
         self._open = 0
         return left
 
     def _take_up_to(self, tag: int) -> list[T]:
-        taken: list[T] = []
-        while self._items and self._base <= tag:
-            item = self._items.popleft()
-            self._base += 1
-            if item is not None:
-                taken.append(item)
+        count = max(0, tag - self._base + 1)
+        pop = self._items.popleft
+        taken = [item for item in [pop() for _ in range(count)] if item is not None]
+        self._base += count
         self._open -= len(taken)
         self._drop_settled()
         return taken

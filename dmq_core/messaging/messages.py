@@ -57,12 +57,16 @@ class OutgoingMessage:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a publish ended: its outcome, the endpoint (`host:port`) that was asked, seconds it took, and why."""
+    """How a publish ended: its outcome, the endpoint (`host:port`) that was asked, seconds it took, and why.
+
+    `sends` counts how often it was put on the wire.
+    """
 
     outcome: Outcome
     endpoint: str | None = None
     seconds: float | None = None
     reason: str = ""
+    sends: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import Credentials, NodeEndpoint
     from dmq_core.messaging.frames import FrameSink
+    from dmq_core.messaging.handles import Handle
     from dmq_core.messaging.reasons import CloseReason
     from dmq_core.messaging.topology import Arguments, Entity, QueueDepth
-    from dmq_core.messaging.transport import Prepared
 
 STACK_TIMEOUT_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -130,6 +130,21 @@ class Channel(Protocol):
         """Whether something may be sent on it."""
         ...
 
+    @property
+    def number(self) -> int:
+        """Its number on the link."""
+        ...
+
+    @property
+    def frame_limit(self) -> int:
+        """Bytes that one frame carries at most."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the link has not handed to the operating system yet."""
+        ...
+
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Calls `callback` after `seconds`, whether or not the channel is still open."""
         ...
@@ -146,8 +161,8 @@ class Channel(Protocol):
         """Switches publisher confirms on."""
         ...
 
-    def publish(self, prepared: Prepared) -> None:
-        """Sends a message; raises before anything was sent or not at all."""
+    def publish(self, handles: Sequence[Handle]) -> None:
+        """Sends messages whose frames were made for this channel, in one write."""
         ...
 
     def prefetch(self, count: int, done: Callable[[], None]) -> None:

@@ -3,99 +3,69 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from dmq_core.errors import DmqError, MessagingFailed, TimedOut
-from dmq_core.messaging.checks import check_message, plain_headers
-from dmq_core.messaging.confirms import ConfirmWindow
-from dmq_core.messaging.dialing import label
+from dmq_core.errors import BadInput, DmqError, MessagingFailed, TimedOut
+from dmq_core.messaging import forks
+from dmq_core.messaging.epochs import PublishEpoch
+from dmq_core.messaging.handles import Fate, Handle
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, Settlement
+from dmq_core.messaging.reasons import CloseReason, Cure
+from dmq_core.messaging.states import LIVE_STATES, ConnectionState
+from dmq_core.messaging.wire import Wire, own_id
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
     from dmq_core.messaging.connection import Connection
-    from dmq_core.messaging.frames import Content
     from dmq_core.messaging.network import Channel
-    from dmq_core.messaging.reasons import CloseReason
-    from dmq_core.messaging.transport import Prepared
 
-ID_HEADER = "x-dmq-id"
-BATCH = 200
+__all__ = ["PERSISTENT", "Handle", "Producer", "ProducerLimits"]
+
 PERSISTENT = MessageProperties()
+BATCH_BYTES = 1 << 20
+LARGE_BYTES = 64 << 10
+ROOM_STRIDE = 50
+CONFIRM_LONGEST_S = 10.0
+# Where nobody has said what the channel will be: as RabbitMQ and pika have it by default.
+_LIKELY_WIRE = (2, 131_064)
+_ANY_CHANGE = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
 class ProducerLimits:
-    """What a producer holds at most and how long it waits.
+    """What a producer holds at most, how long it waits, and what it does when its node goes.
 
     `messages` and `body_bytes` bound what has no outcome yet; beyond them `publish` waits `room_s` seconds for room.
-    `window` messages at most are unconfirmed on the wire. A node that confirms nothing for `confirm_s` seconds is left.
+    `window` messages at most are unconfirmed on the wire. A node that confirms nothing for `confirm_s` seconds is left;
+    each time in a row it gets twice as long, up to ten seconds. A message that is unconfirmed for `confirm_limit_s`
+    seconds after it was sent costs the channel. While the connection recovers, messages wait ("park") or end at once as
+    NOT_SENT ("fail"). `republish`: what was on the wire of a lost channel is sent again, with the same id and before
+    newer messages, instead of ending as UNKNOWN; consumers may then see it twice.
     """
 
     messages: int = 4000
     body_bytes: int = 32 << 20
     window: int = 2000
     room_s: float = 30.0
-    confirm_s: float = 10.0
-
-
-class Handle:
-    """One published message on its way to its outcome."""
-
-    __slots__ = ("_producer", "_settlement", "id", "message", "prepared", "return_reason", "sent_at", "size")
-
-    def __init__(self, producer: Producer, message: OutgoingMessage, own_id: str, prepared: Prepared) -> None:
-        self._producer = producer
-        self._settlement: Settlement | None = None
-        self.message = message
-        self.id = own_id
-        self.prepared = prepared
-        self.size = len(message.body)
-        self.sent_at = producer._now()
-        self.return_reason: str | None = None
-
-    @property
-    def settlement(self) -> Settlement | None:
-        """How it ended; None while that is open."""
-        return self._settlement
-
-    def wait(self, timeout_s: float = 30.0) -> Settlement:
-        """Waits for the outcome; `TimedOut` leaves it open."""
-        return self._producer._wait_for(self, timeout_s)
-
-    def _end(self, settlement: Settlement) -> bool:
-        # The producer's lock is held. The first outcome stands.
-        if self._settlement is not None:
-            return False
-        self._settlement = settlement
-        return True
-
-
-@dataclass(slots=True)
-class _Epoch:
-    """One channel's life: answers of an earlier channel find its own window, which is empty by then."""
-
-    channel: Channel
-    endpoint: NodeEndpoint
-    window: ConfirmWindow[Handle] = field(default_factory=ConfirmWindow)
-    by_id: dict[str, Handle] = field(default_factory=dict)
-    ready: bool = False
-    progressed_at: float = 0.0
+    confirm_s: float = 2.0
+    confirm_limit_s: float = 30.0
+    while_recovering: Literal["park", "fail"] = "park"
+    republish: bool = False
 
 
 class Producer:
     """Publishes over a `Connection`, across reconnects; thread-safe.
 
-    Messages are mandatory and persistent unless they say otherwise, and none is sent twice. While no node is there
-    they wait, bounded by `limits`. `on_settled` hears each outcome, on the I/O thread or that of `close`; it must not
-    block.
+    Messages are mandatory and persistent unless they say otherwise, and none is sent twice unless `limits` say so.
+    `on_settled` hears each outcome, on the I/O thread or that of `close`; it must not block.
     """
 
     def __init__(
@@ -108,15 +78,25 @@ class Producer:
         self._now = connection.now
         self._limits = limits or ProducerLimits()
         self._on_settled = on_settled
-        self._room = threading.Condition()
+        self._generation = forks.generation
+        # One lock for everything below; `_marks` are the numbers of outstanding messages that somebody waits for.
+        self._lock = threading.RLock()
+        self._change = threading.Condition(self._lock)
+        self._marks: list[int] = []
         self._outbox: deque[Handle] = deque()
-        self._woken = False
-        self._blocked = False
+        self._sent_before: dict[Handle, int] = {}
         self._messages = 0
         self._bytes = 0
+        self._blocked = False
         self._closed: DmqError | None = None
-        self._epoch: _Epoch | None = None
-        self._prefix = secrets.token_hex(4)
+        self._epoch: PublishEpoch | None = None
+        self._most = self._limits.messages
+        self._most_bytes = self._limits.body_bytes
+        self._fails_fast = self._limits.while_recovering == "fail"
+        self._may_refuse = self._fails_fast
+        self._patience_s = self._limits.confirm_s
+        self._wire = Wire(*_LIKELY_WIRE)
+        self._prefix = secrets.token_hex(6).encode()
         self._numbers = count(1)
         connection.attach(self)
 
@@ -124,6 +104,11 @@ class Producer:
     def outstanding(self) -> int:
         """Messages without an outcome."""
         return self._messages
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a small message would be taken on without waiting."""
+        return self._messages < self._most and self._bytes < self._most_bytes
 
     def publish(self, message: OutgoingMessage, room_s: float | None = None) -> Handle:
         """Takes `message` on; as `send`."""
@@ -142,23 +127,36 @@ class Producer:
     ) -> Handle:
         """Takes a message on and returns at once unless there is no room; then waits up to `room_s` seconds.
 
-        `BadInput` if it cannot be sent as it is, `MessagingFailed` if the producer is closed. Without room in time its
-        outcome is NOT_SENT.
+        `BadInput` if it cannot be sent as it is, `MessagingFailed` if the producer is closed or another process made
+        it. Without room in time its outcome is NOT_SENT. The same `properties` value costs less the second time.
         """
-        message = OutgoingMessage(exchange, routing_key, body, properties, mandatory)
-        handle = self._made(message)
-        with self._room:
-            if self._full(handle.size) and not self._found_room(handle.size, room_s):
-                handle._end(Settlement(Outcome.NOT_SENT, None, 0.0, "too many messages wait for the broker"))
-            else:
-                self._refuse_if_closed()
+        if self._generation != forks.generation:
+            forks.refuse_after_fork(self._generation, "the producer")
+        # A large body is copied into frames only when they are about to be sent.
+        large = type(body) is bytes and len(body) > LARGE_BYTES
+        own = own_id(self._prefix, next(self._numbers))
+        wire = self._wire
+        frames = wire.encode(exchange, routing_key, b"" if large else body, properties, mandatory, own)
+        handle = Handle(self, exchange, routing_key, body, properties, mandatory, own, self._now(), wire, frames)
+        if large:
+            handle.forget_frames()
+        size = handle.size
+        refusal = ""
+        # The I/O thread empties the outbox whenever it can, so only what comes into an empty one wakes it.
+        wake = False
+        with self._lock:
+            if self._may_refuse or self._messages >= self._most or self._bytes + size > self._most_bytes:
+                refusal = self._refusal(size, room_s)
+            if not refusal:
                 self._messages += 1
-                self._bytes += handle.size
+                self._bytes += size
+                wake = not self._outbox
                 self._outbox.append(handle)
-                if not self._woken:
-                    self._woken = self._connection.call(self._drain)
-        if handle.settlement is not None and self._on_settled is not None:
-            self._on_settled(handle)
+        if wake:
+            self._connection.call(self._drain)
+        elif refusal:
+            handle.fate = Fate(Outcome.NOT_SENT, None, self._now(), refusal, sends=0)
+            self._tell([handle])
         return handle
 
     def publish_and_wait(self, message: OutgoingMessage, timeout_s: float = 5.0) -> Settlement:
@@ -170,15 +168,26 @@ class Producer:
     def settle(self, handle: Handle, timeout_s: float) -> Settlement:
         """Waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN, for good."""
         try:
-            return handle.wait(timeout_s)
+            return self.wait_for(handle, timeout_s)
         except TimedOut:
             return self._given_up(handle, timeout_s)
+
+    def wait_for(self, handle: Handle, timeout_s: float) -> Settlement:
+        """Waits for the outcome of `handle`; `TimedOut` leaves it open."""
+        if handle.fate is None:
+            self._may_wait()
+            with self._lock:
+                self._await(lambda: handle.fate is not None, timeout_s, _ANY_CHANGE)
+        settlement = handle.settlement
+        if settlement is None:
+            raise TimedOut(f"no outcome within {timeout_s:g} s", "The message may still be confirmed; wait again.")
+        return settlement
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Waits until every message has its outcome; `TimedOut` if some have none by then."""
         self._may_wait()
-        with self._room:
-            if not self._room.wait_for(lambda: self._messages == 0, timeout_s):
+        with self._lock:
+            if not self._await(lambda: self._messages == 0, timeout_s, 0):
                 raise TimedOut(
                     f"{self._messages} messages have no outcome after {timeout_s:g} s",
                     "Look at the connection's status.",
@@ -186,8 +195,11 @@ class Producer:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Waits `timeout_s` for what is under way, then settles the rest; may be called twice."""
+        if self._generation != forks.generation:
+            return
         try:
-            self.flush(timeout_s)
+            if not self._connection.on_io_thread:
+                self.flush(timeout_s)
         except TimedOut:
             pass
         finally:
@@ -198,32 +210,55 @@ class Producer:
 
     def channel_opened(self, channel: Channel, endpoint: NodeEndpoint) -> None:
         """The connection gave us a channel: confirms on, then publish."""
-        epoch = _Epoch(channel, endpoint)
+        if not self._wire.fits(channel.number, channel.frame_limit):
+            self._wire = Wire(channel.number, channel.frame_limit)
+        epoch = PublishEpoch(channel, endpoint, self._wire, self._answered)
+        self._blocked = self._connection.status.state is ConnectionState.BLOCKED
         self._epoch = epoch
-        channel.listen(_Confirms(self, epoch))
+        channel.listen(epoch)
         channel.select_confirms(lambda: self._ready(epoch))
 
     def channel_lost(self, reason: CloseReason) -> None:
-        """The connection took the channel away: what had no answer is UNKNOWN."""
-        epoch, self._epoch = self._epoch, None
+        """The connection took the channel away: what had no answer is UNKNOWN, or sent again."""
+        with self._lock:
+            epoch, self._epoch = self._epoch, None
+            self._may_refuse = self._closed is not None or self._fails_fast
         if epoch is not None:
             self._settle_lost(epoch, reason)
+        if self._fails_fast:
+            # The connection's state tells of the loss only after its users were told.
+            self._connection.call(self._fail_waiting)
 
     def flow_changed(self, blocked: bool) -> None:
         """While the broker blocks, messages wait here, where they provably have not left."""
         self._blocked = blocked
-        if self._epoch is not None:
-            self._epoch.progressed_at = self._now()
+        with self._lock:
+            if self._epoch is not None:
+                self._epoch.restart_clock(self._now())
         if not blocked:
             self._drain()
 
     def overdue(self, now: float) -> str:
-        """Why the node should be left: it confirms nothing."""
+        """Why the node should be left: it confirms nothing, or does not close a channel."""
         epoch = self._epoch
-        if epoch is None or self._blocked or not epoch.window:
+        if epoch is None or self._blocked:
             return ""
-        waited = now - epoch.progressed_at
-        return f"no confirm for {waited:.1f} s" if waited > self._limits.confirm_s else ""
+        if epoch.expired_at is not None:
+            return "" if now - epoch.expired_at <= self._patience_s else "it does not close a channel"
+        with self._lock:
+            stalled_s, oldest_at = epoch.stalled_s(now), epoch.window.oldest_at
+        if stalled_s > self._patience_s:
+            # A cluster without a majority throttles publishers, which looks like a freeze wherever we go; each flight
+            # in a row waits longer, so that not every two seconds' messages end as unknown.
+            self._patience_s = min(max(CONFIRM_LONGEST_S, self._limits.confirm_s), 2 * self._patience_s)
+            return f"no confirm for {stalled_s:.1f} s"
+        if oldest_at is not None and now - oldest_at > self._limits.confirm_limit_s:
+            # That confirm is lost. Closing the channel is the one way to be sure that it never comes.
+            epoch.expired_at, epoch.ready = now, False
+            why = f"no confirm within {self._limits.confirm_limit_s:g} s"
+            self._settle_lost(epoch, CloseReason(Cure.RECOVER, why))
+            epoch.channel.close()
+        return ""
 
     def awaits_reply(self) -> bool:
         """Whether confirms are owed."""
@@ -235,198 +270,226 @@ class Producer:
 
     # Taking on.
 
-    def _made(self, message: OutgoingMessage) -> Handle:
-        from dmq_core.messaging.transport import prepare  # pika is loaded when it is used
-
-        check_message(message)
-        own_id = f"{self._prefix}-{next(self._numbers)}"
-        return Handle(self, message, own_id, prepare(message, _with_id(message.properties, own_id)))
-
-    def _full(self, size: int) -> bool:
-        # One message larger than the whole bound is let through alone rather than never.
-        limits = self._limits
-        return self._messages >= limits.messages or (self._messages > 0 and self._bytes + size > limits.body_bytes)
-
-    def _found_room(self, size: int, room_s: float | None) -> bool:
-        if self._connection.on_io_thread:
-            return False
-        patience = self._limits.room_s if room_s is None else room_s
-        return self._room.wait_for(lambda: self._closed is not None or not self._full(size), patience)
-
-    def _refuse_if_closed(self) -> None:
+    def _refusal(self, size: int, room_s: float | None) -> str:
+        """Why a message is not taken on, after waiting for room; the lock is held, and let go while waiting."""
+        if self._full(size) and not self._connection.on_io_thread:
+            patience = self._limits.room_s if room_s is None else room_s
+            # Waking for every confirm costs more than the confirms, so waiting ends when there is much room at once.
+            self._await(lambda: self._unusable() or not self._full(size, self._most // 2), patience, self._most // 2)
         if self._closed is not None:
             raise self._closed
+        return self._unusable() or ("too many messages wait for the broker" if self._full(size) else "")
+
+    def _full(self, size: int, most: int | None = None) -> bool:
+        # One message larger than the whole bound is let through alone rather than never.
+        messages, most = self._messages, self._most - 1 if most is None else most
+        return messages > most or (messages > 0 and self._bytes + size > self._most_bytes)
+
+    def _unusable(self) -> str:
+        if self._closed is not None:
+            return self._closed.what
+        if not self._fails_fast or self._epoch is not None:
+            return ""
+        status = self._connection.status
+        # Before the first attempt has failed a node may still be there.
+        return f"no node is there: {status.problem}" if status.state not in LIVE_STATES and status.problem else ""
 
     def _may_wait(self) -> None:
         if self._connection.on_io_thread:
             raise MessagingFailed("a callback of the producer cannot wait for the producer", "Wait on another thread.")
 
-    def _wait_for(self, handle: Handle, timeout_s: float) -> Settlement:
-        if handle.settlement is None:
-            self._may_wait()
-            with self._room:
-                self._room.wait_for(lambda: handle.settlement is not None, timeout_s)
-        if handle.settlement is None:
-            raise TimedOut(f"no outcome within {timeout_s:g} s", "The message may still be confirmed; wait again.")
-        return handle.settlement
+    def _await(self, come: Callable[[], object], timeout_s: float, mark: int) -> bool:
+        """Waits, with the lock, until `come`; it is looked at when no more than `mark` messages are outstanding."""
+        self._marks.append(mark)
+        try:
+            return bool(self._change.wait_for(come, timeout_s))
+        finally:
+            self._marks.remove(mark)
 
     def _given_up(self, handle: Handle, timeout_s: float) -> Settlement:
-        with self._room:
-            if handle in self._outbox:
-                self._outbox.remove(handle)
-                self._release([handle])
-                outcome, reason = Outcome.NOT_SENT, self._connection.status.problem or "no node took it"
+        with self._lock:
+            if handle.fate is None:
+                waits = handle in self._outbox
+                if waits:
+                    self._outbox.remove(handle)
+                    self._release([handle])
+                sends = self._sent_before.pop(handle, 0) if waits else self._sent_before.get(handle, 0) + 1
+                reason = self._connection.status.problem or "no node took it"
+                if sends:
+                    reason = f"no answer within {timeout_s:g} s"
+                outcome = Outcome.UNKNOWN if sends else Outcome.NOT_SENT
+                handle.fate = Fate(outcome, None, self._now(), reason, sends)
+                self._change.notify_all()
+                ended = [handle]
             else:
-                outcome, reason = Outcome.UNKNOWN, f"no answer within {timeout_s:g} s"
-            ended = handle._end(Settlement(outcome, None, self._now() - handle.sent_at, reason))
-        if ended and self._on_settled is not None:
-            self._on_settled(handle)
-        settlement = handle.settlement
-        if settlement is None:
-            raise MessagingFailed("a message has no outcome")
-        return settlement
+                ended = []
+        self._tell(ended)
+        return self.wait_for(handle, timeout_s)
 
     # Sending and settling, on the I/O thread.
 
-    def _ready(self, epoch: _Epoch) -> None:
+    def _ready(self, epoch: PublishEpoch) -> None:
         if epoch is self._epoch:
             epoch.ready = True
-            epoch.progressed_at = self._now()
+            with self._lock:
+                self._may_refuse = self._closed is not None
             self._drain()
 
     def _drain(self) -> None:
-        epoch = self._epoch
-        with self._room:
+        refused: list[Handle] = []
+        with self._lock:
+            epoch = self._epoch
             if epoch is None or not epoch.ready or self._blocked or not epoch.channel.is_open:
-                self._woken = False
                 return
-            room = min(BATCH, self._limits.window - len(epoch.window))
-            batch = [self._outbox.popleft() for _ in range(min(room, len(self._outbox)))]
-            # With more to send the loop is woken again right here, or by the confirm that makes room.
-            self._woken = bool(self._outbox) and bool(batch) and self._connection.call(self._drain)
-        self._send(epoch, batch)
+            batch = self._next_batch(self._limits.window - len(epoch.window))
+            stale = [handle for handle in batch if handle.wire is not epoch.wire]
+            if stale:
+                batch, refused = self._encode_again(batch, epoch.wire)
+            epoch.sent(batch, self._now())
+            more = bool(self._outbox) and len(epoch.window) < self._limits.window
+        if batch:
+            epoch.channel.publish(batch)
+        for handle in stale:
+            if handle.size > LARGE_BYTES:
+                handle.forget_frames()
+        self._tell(refused)
+        if more:
+            self._connection.call(self._drain)
 
-    def _send(self, epoch: _Epoch, batch: list[Handle]) -> None:
-        if not batch:
-            return
-        if not epoch.window:
-            epoch.progressed_at = self._now()
-        refused: list[tuple[Handle, Settlement]] = []
-        with epoch.channel.gathered():
-            for handle in batch:
-                try:
-                    epoch.channel.publish(handle.prepared)
-                except Exception as error:  # a message that pika cannot encode fails alone, unsent
-                    refused.append((handle, Settlement(Outcome.NOT_SENT, None, 0.0, visible(str(error)))))
-                else:
-                    epoch.window.add(handle)
-                    epoch.by_id[handle.id] = handle
-        self._finish(refused)
+    def _next_batch(self, room: int) -> list[Handle]:
+        outbox = self._outbox
+        if len(outbox) <= room and self._bytes <= BATCH_BYTES:
+            batch = list(outbox)
+            outbox.clear()
+            return batch
+        batch = []
+        size = 0
+        while outbox and len(batch) < room and size < BATCH_BYTES:
+            handle = outbox.popleft()
+            size += handle.size
+            batch.append(handle)
+        return batch
 
-    def _answered(self, epoch: _Epoch, tag: int, multiple: bool, outcome: Outcome) -> None:
-        handles = epoch.window.settle(tag, multiple)
-        if not handles:
-            return
+    def _encode_again(self, batch: list[Handle], wire: Wire) -> tuple[list[Handle], list[Handle]]:
+        """The batch in frames for `wire`, and what cannot be sent there and ended."""
+        good: list[Handle] = []
+        refused: list[Handle] = []
+        for handle in batch:
+            try:
+                if handle.wire is not wire:
+                    handle.encode(wire)
+                good.append(handle)
+            except BadInput as error:
+                outcome = Outcome.UNKNOWN if handle in self._sent_before else Outcome.NOT_SENT
+                refused += self._end([handle], Fate(outcome, None, self._now(), error.what, sends=0))
+        return good, refused
+
+    def _answered(self, epoch: PublishEpoch) -> None:
         now = self._now()
-        epoch.progressed_at = now
-        where = label(epoch.endpoint)
-        ends = []
-        for handle in handles:
-            epoch.by_id.pop(handle.id, None)
-            if outcome is Outcome.CONFIRMED and handle.return_reason is not None:
-                ends.append((handle, Settlement(Outcome.RETURNED, where, now - handle.sent_at, handle.return_reason)))
-            else:
-                reason = "the broker refused it" if outcome is Outcome.NACKED else ""
-                ends.append((handle, Settlement(outcome, where, now - handle.sent_at, reason)))
-        self._finish(ends)
-        if self._outbox and not self._woken:
+        with self._lock:
+            taken, refused = epoch.take_answered(now)
+            if taken or refused:
+                self._patience_s = self._limits.confirm_s
+            ended: list[Handle] = []
+            if epoch.returned_for:
+                back = [handle for handle in taken if handle in epoch.returned_for]
+                taken = [handle for handle in taken if handle not in epoch.returned_for]
+                ended += self._end_returned(epoch, back, now)
+            if taken:
+                ended += self._end(taken, Fate(Outcome.CONFIRMED, epoch.where, now))
+            if refused:
+                ended += self._end(refused, Fate(Outcome.NACKED, epoch.where, now, "the broker refused it"))
+            # A little room is not worth a write of its own.
+            room = self._limits.window - len(epoch.window)
+            enough = min(ROOM_STRIDE, len(self._outbox), max(1, self._limits.window // 4))
+            drain = bool(self._outbox) and room >= enough
+        self._tell(ended)
+        if drain and epoch is self._epoch:
             self._drain()
 
-    def _returned(self, epoch: _Epoch, content: Content) -> None:
-        from dmq_core.messaging.frames import safe_properties  # only returns need it
+    def _end_returned(self, epoch: PublishEpoch, handles: list[Handle], now: float) -> list[Handle]:
+        ended: list[Handle] = []
+        for handle in handles:
+            ended += self._end([handle], Fate(Outcome.RETURNED, epoch.where, now, epoch.returned_for.pop(handle)))
+        return ended
 
-        properties = safe_properties(content.raw_properties)
-        handle = epoch.by_id.get(str(properties.headers.get(ID_HEADER, properties.message_id)))
-        if handle is not None:
-            handle.return_reason = f"{visible(content.text)} ({content.code})"
-
-    def _settle_lost(self, epoch: _Epoch, reason: CloseReason) -> None:
-        handles = epoch.window.abandon()
-        epoch.by_id.clear()
-        culprit = next((i for i, h in enumerate(handles) if _is_to_blame(h, reason)), None)
-        kept = handles if culprit is None else handles[:culprit]
-        now, where = self._now(), label(epoch.endpoint)
-        ends = [(h, Settlement(Outcome.UNKNOWN, where, now - h.sent_at, reason.text)) for h in kept]
-        if culprit is not None:
-            blamed = [h for h in handles[culprit:] if _is_to_blame(h, reason)]
-            ends += [(h, Settlement(Outcome.NACKED, where, now - h.sent_at, reason.text)) for h in blamed]
+    def _settle_lost(self, epoch: PublishEpoch, reason: CloseReason) -> None:
+        epoch.read_ended()
+        now = self._now()
+        with self._lock:
+            lost = epoch.window.abandon()
+            back = [handle for handle in lost if handle in epoch.returned_for]
+            ended = self._end_returned(epoch, back, now)
+            unknown = Fate(Outcome.UNKNOWN, epoch.where, now, reason.text)
+            self._end([handle for handle in lost if handle.fate is not None and handle not in back], unknown)
+            rest = [handle for handle in lost if handle.fate is None]
+            culprit = next((i for i, handle in enumerate(rest) if _is_to_blame(handle, reason)), len(rest))
+            unsure, later = rest[:culprit], rest[culprit:]
+            blamed = [handle for handle in later if _is_to_blame(handle, reason)]
+            ended += self._end(blamed, Fate(Outcome.NACKED, epoch.where, now, reason.text))
             # After a channel error the broker takes nothing more from that channel, so these cannot have arrived.
-            innocent = [h for h in handles[culprit:] if not _is_to_blame(h, reason)]
-            with self._room:
-                self._outbox.extendleft(reversed([h for h in innocent if h.settlement is None]))
-                self._release([h for h in innocent if h.settlement is not None])
-        self._finish(ends)
+            again = [handle for handle in later if handle.fate is None]
+            if self._limits.republish:
+                for handle in unsure:
+                    self._sent_before[handle] = self._sent_before.get(handle, 0) + 1
+                again = unsure + again
+            else:
+                ended += self._end(unsure, unknown)
+            self._outbox.extendleft(reversed(again))
+        self._tell(ended)
+
+    def _fail_waiting(self) -> None:
+        with self._lock:
+            why = self._unusable()
+            ended = self._end_waiting(None, why) if why else []
+        self._tell(ended)
 
     def _end_all(self, error: DmqError) -> None:
-        with self._room:
+        with self._lock:
             if self._closed is None:
                 self._closed = MessagingFailed(error.what, error.hint) if type(error) is DmqError else error
+            self._may_refuse = True
             epoch, self._epoch = self._epoch, None
-            unsent = list(self._outbox)
-            self._outbox.clear()
-            sent = [] if epoch is None else epoch.window.abandon()
-        where = None if epoch is None else label(epoch.endpoint)
+            ended: list[Handle] = []
+            if epoch is not None:
+                ended = self._end(epoch.window.abandon(), Fate(Outcome.UNKNOWN, epoch.where, self._now(), error.what))
+            ended += self._end_waiting(None if epoch is None else epoch.where, error.what)
+            self._change.notify_all()
+        self._tell(ended)
+
+    def _end_waiting(self, where: str | None, why: str) -> list[Handle]:
+        waiting = list(self._outbox)
+        self._outbox.clear()
         now = self._now()
-        ends = [(h, Settlement(Outcome.UNKNOWN, where, now - h.sent_at, error.what)) for h in sent]
-        ends += [(h, Settlement(Outcome.NOT_SENT, None, now - h.sent_at, error.what)) for h in unsent]
-        self._finish(ends)
+        sent = [handle for handle in waiting if handle in self._sent_before]
+        unsent = [handle for handle in waiting if handle not in self._sent_before]
+        return self._end(sent, Fate(Outcome.UNKNOWN, where, now, why, sends=0)) + self._end(
+            unsent, Fate(Outcome.NOT_SENT, None, now, why, sends=0)
+        )
 
-    def _finish(self, ends: Iterable[tuple[Handle, Settlement]]) -> None:
-        with self._room:
-            settled = [handle for handle, settlement in ends if self._ended(handle, settlement)]
-            self._room.notify_all()
-        if self._on_settled is not None:
-            for handle in settled:
-                self._on_settled(handle)
-
-    def _ended(self, handle: Handle, settlement: Settlement) -> bool:
-        self._release([handle])
-        return handle._end(settlement)
+    def _end(self, handles: list[Handle], fate: Fate) -> list[Handle]:
+        """Settles messages that leave the producer, and gives those that had no outcome; the lock is held."""
+        self._release(handles)
+        ended = [handle for handle in handles if handle.fate is None]
+        for handle in ended:
+            handle.fate = fate
+        if self._sent_before:
+            for handle in handles:
+                before = self._sent_before.pop(handle, 0)
+                if before and handle.fate is fate:
+                    handle.fate = replace(fate, sends=fate.sends + before)
+        return ended
 
     def _release(self, handles: list[Handle]) -> None:
         self._messages -= len(handles)
-        self._bytes -= sum(h.size for h in handles)
+        self._bytes -= sum([handle.size for handle in handles])
+        if self._marks and self._messages <= max(self._marks):
+            self._change.notify_all()
 
-
-class _Confirms:
-    """Hears the answers to one epoch's publishes."""
-
-    def __init__(self, producer: Producer, epoch: _Epoch) -> None:
-        self._producer = producer
-        self._epoch = epoch
-
-    def acked(self, tag: int, multiple: bool) -> None:
-        self._producer._answered(self._epoch, tag, multiple, Outcome.CONFIRMED)
-
-    def nacked(self, tag: int, multiple: bool) -> None:
-        self._producer._answered(self._epoch, tag, multiple, Outcome.NACKED)
-
-    def returned(self, content: Content) -> None:
-        self._producer._returned(self._epoch, content)
-
-    def delivered(self, content: Content) -> None:
-        """Nothing is delivered on a publishing channel."""
-
-    def read_ended(self) -> None:
-        """Every answer was settled as it came."""
-
-
-def _with_id(properties: MessageProperties, own_id: str) -> MessageProperties:
-    """The properties with our id: as message id where there is none, else in a header, for returns to be told by."""
-    headers = plain_headers(properties.headers)
-    if properties.message_id is None:
-        return replace(properties, message_id=own_id, headers=headers)
-    return replace(properties, headers={**headers, ID_HEADER: own_id})
+    def _tell(self, ended: list[Handle]) -> None:
+        if self._on_settled is not None:
+            for handle in ended:
+                self._on_settled(handle)
 
 
 def _is_to_blame(handle: Handle, reason: CloseReason) -> bool:
@@ -435,4 +498,4 @@ def _is_to_blame(handle: Handle, reason: CloseReason) -> bool:
         return False
     if reason.code == 406:
         return f"message size {handle.size} is larger" in reason.text
-    return f"exchange '{visible(handle.message.exchange)}'" in reason.text
+    return f"exchange '{visible(handle.exchange)}'" in reason.text

@@ -20,14 +20,16 @@ LOST = CloseReason(Cure.RECOVER, "the peer closed the connection")
 class FakeChannel:
     """Takes what is sent on it and lets a test answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 2, frame_limit: int = 131_064) -> None:
+        self.number = number
+        self.frame_limit = frame_limit
+        self.unsent = 0
         self.is_open = True
         self.sink: Any = None
         self.published: list[Any] = []
         self.sent: list[tuple[Any, ...]] = []
         self.timers: list[Callable[[], None]] = []
         self.cancelled: Callable[[], None] | None = None
-        self.fail_next = False
 
     def listen(self, sink: Any) -> None:
         self.sink = sink
@@ -38,11 +40,18 @@ class FakeChannel:
     def select_confirms(self, done: Callable[[], None]) -> None:
         done()
 
-    def publish(self, prepared: Any) -> None:
-        if self.fail_next:
-            self.fail_next = False
-            raise ValueError("cannot be encoded")
-        self.published.append(prepared)
+    def publish(self, handles: Any) -> None:
+        assert all(handle.wire.fits(self.number, self.frame_limit) and handle.frames for handle in handles)
+        self.published += handles
+
+    def confirm(self, tag: int, multiple: bool = False, good: bool = True) -> None:
+        """Answers as one read of the socket would."""
+        (self.sink.acked if good else self.sink.nacked)(tag, multiple)
+        self.sink.read_ended()
+
+    def close(self) -> None:
+        self.is_open = False
+        self.sent.append(("close",))
 
     def prefetch(self, _count: int, done: Callable[[], None]) -> None:
         done()
@@ -113,8 +122,8 @@ class FakeConnection:
         while self.pending:
             self.pending.pop(0)()
 
-    def open(self) -> FakeChannel:
-        self.channel = FakeChannel()
+    def open(self, number: int = 2, frame_limit: int = 131_064) -> FakeChannel:
+        self.channel = FakeChannel(number, frame_limit)
         self.user.channel_opened(self.channel, HERE)
         self.turn()
         return self.channel

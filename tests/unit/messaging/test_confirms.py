@@ -18,12 +18,15 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.open: set[int] = set()
         self.came_out: list[int] = []
         self.published = 0
+        self.sent_at: dict[int, float] = {}
 
-    @rule()
-    def publish(self) -> None:
-        self.published += 1
-        assert self.window.add(self.published) == self.published
-        self.open.add(self.published)
+    @rule(many=st.integers(0, 5))
+    def publish(self, many: int) -> None:
+        fresh = [self.published + n + 1 for n in range(many)]
+        self.window.add(fresh, float(self.published))
+        self.published += many
+        self.sent_at.update(dict.fromkeys(fresh, float(self.published - many)))
+        self.open.update(fresh)
 
     @rule(tag=st.integers(0, 40), multiple=st.booleans())
     def answer(self, tag: int, multiple: bool) -> None:
@@ -32,6 +35,11 @@ class AnyInterleaving(RuleBasedStateMachine):
         assert settled == sorted(expected)
         self.open -= expected
         self.came_out += settled
+
+    @rule(at=st.floats(100, 200))
+    def start_the_clock_again(self, at: float) -> None:
+        self.window.restart(at)
+        self.sent_at.update(dict.fromkeys(self.open, at))
 
     @rule()
     def lose_the_channel(self) -> None:
@@ -47,6 +55,11 @@ class AnyInterleaving(RuleBasedStateMachine):
     def nothing_came_out_twice(self) -> None:
         assert len(self.came_out) == len(set(self.came_out))
         assert len(self.window) == len(self.open)
+        assert list(self.window) == sorted(self.open)
+
+    @invariant()
+    def the_one_that_waited_longest_is_known(self) -> None:
+        assert self.window.oldest_at == (self.sent_at[min(self.open)] if self.open else None)
 
 
 TestAnyInterleaving = AnyInterleaving.TestCase
@@ -55,10 +68,9 @@ TestAnyInterleaving = AnyInterleaving.TestCase
 @given(st.lists(st.integers(1, 50), max_size=100))
 def test_single_answers_in_any_order_leave_no_tombstones_at_the_front(tags: list[int]) -> None:
     window: ConfirmWindow[int] = ConfirmWindow()
-    for number in range(1, 51):
-        window.add(number)
+    window.add(range(1, 51), 0.0)
     for tag in tags:
         window.settle(tag, multiple=False)
     remaining = sorted(set(range(1, 51)) - set(tags))
-    assert window.oldest == (remaining[0] if remaining else None)
+    assert next(iter(window), None) == (remaining[0] if remaining else None)
     assert window.abandon() == remaining

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from doubles import FakeChannel, FakeConnection
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dmq_core.errors import BadInput, MessagingFailed, TimedOut
 from dmq_core.messaging.frames import Content
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
-from dmq_core.messaging.producer import ID_HEADER, Handle, Producer, ProducerLimits
+from dmq_core.messaging.producer import Handle, Producer, ProducerLimits
 from dmq_core.messaging.reasons import CloseReason, Cure
+from dmq_core.messaging.states import ConnectionState
+from dmq_core.messaging.wire import ID_HEADER
 
 
 def made(**limits: Any) -> tuple[FakeConnection, Producer, list[Handle]]:
@@ -30,67 +35,117 @@ def message(key: str = "q", body: bytes = b"body", exchange: str = "") -> Outgoi
 
 def send_back(channel: FakeChannel, index: int) -> None:
     """Has the broker return the message that was published as number `index` on `channel`."""
-    raw = b"".join(channel.published[index].properties.encode())
+    frames = channel.published[index].frames
+    header = 8 + struct.unpack_from(">BHI", frames)[2]
+    size = struct.unpack_from(">BHI", frames, header)[2]
+    raw = frames[header + 7 + 12 : header + 7 + size]
     channel.sink.returned(Content("", "q", raw, b"body", code=312, text="NO_ROUTE"))
 
 
 class AnyLife(RuleBasedStateMachine):
-    """Publishes, answers, returns, blocks, losses and a final close in any order."""
+    """Publishes, answers, returns, blocks, losses, lost confirms and a final close in any order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.connection, self.producer, self.settled = made(messages=30, window=8, room_s=0.0)
+        self.connection: FakeConnection | None = None
+
+    @initialize(republish=st.booleans(), mode=st.sampled_from(["park", "fail"]))
+    def make(self, republish: bool, mode: str) -> None:
+        self.connection, self.producer, self.settled = made(
+            messages=30, window=8, room_s=0.0, republish=republish, while_recovering=mode, confirm_limit_s=5.0
+        )
+        self.republish = republish
         self.handles: list[Handle] = []
         self.channel: FakeChannel | None = None
         self.old: list[FakeChannel] = []
+        self.confirmed_on: dict[Handle, FakeChannel] = {}
         self.closed = False
 
     @precondition(lambda self: not self.closed)
     @rule(size=st.integers(0, 3), own_id=st.booleans())
     def publish(self, size: int, own_id: bool) -> None:
         properties = MessageProperties(message_id="same" if own_id else None)
-        self.handles.append(self.producer.publish(OutgoingMessage("", "q", b"x" * size, properties)))
+        self.handles.append(self.producer.send("", "q", b"x" * size, properties))
 
     @rule()
     def io_turn(self) -> None:
         self.connection.turn()
 
     @precondition(lambda self: not self.closed and self.channel is None)
-    @rule()
-    def connect(self) -> None:
-        self.channel = self.connection.open()
+    @rule(number=st.integers(2, 3))
+    def connect(self, number: int) -> None:
+        self.connection.status = replace(self.connection.status, state=ConnectionState.OPEN, problem="")
+        self.channel = self.connection.open(number)
 
     @precondition(lambda self: self.channel is not None)
-    @rule()
-    def lose(self) -> None:
-        assert self.channel is not None
+    @rule(channel_only=st.booleans())
+    def lose(self, channel_only: bool) -> None:
         self.old.append(self.channel)
         self.channel = None
+        if not channel_only:
+            self.connection.status = replace(self.connection.status, state=ConnectionState.RECOVERING, problem="gone")
         self.connection.lose()
 
     @precondition(lambda self: self.channel is not None)
-    @rule(tag=st.integers(0, 12), multiple=st.booleans(), good=st.booleans())
-    def answer(self, tag: int, multiple: bool, good: bool) -> None:
-        assert self.channel is not None
-        (self.channel.sink.acked if good else self.channel.sink.nacked)(tag, multiple)
+    @rule(answers=st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.booleans()), max_size=4))
+    def answer(self, answers: list[tuple[int, bool, bool]]) -> None:
+        """One read of the socket may bring several answers."""
+        for tag, multiple, good in answers:
+            (self.channel.sink.acked if good else self.channel.sink.nacked)(tag, multiple)
+        self.channel.sink.read_ended()
+
+    @precondition(lambda self: self.channel is not None)
+    @rule(tag=st.integers(1, 12))
+    def lose_right_after_an_answer(self, tag: int) -> None:
+        """The answer and the close come in one read, whose end is told only after the close."""
+        channel, before = self.channel, len(self.settled)
+        open_ones = [handle for handle in channel.published if handle.settlement is None]
+        channel.sink.acked(tag, False)
+        self.lose(channel_only=True)
+        channel.sink.read_ended()
+        if 0 < tag <= len(channel.published) and channel.published[tag - 1] in open_ones:
+            assert channel.published[tag - 1].settlement.outcome in (Outcome.CONFIRMED, Outcome.RETURNED)
+            assert len(self.settled) > before
 
     @precondition(lambda self: self.old)
     @rule(tag=st.integers(0, 12))
     def answer_from_the_past(self, tag: int) -> None:
         before = len(self.settled)
-        self.old[-1].sink.acked(tag, True)
+        self.old[-1].confirm(tag, multiple=True)
         assert len(self.settled) == before
 
     @precondition(lambda self: self.channel is not None and self.channel.published)
     @rule(index=st.integers(0, 20))
     def send_one_back(self, index: int) -> None:
-        assert self.channel is not None
         send_back(self.channel, index % len(self.channel.published))
+
+    @precondition(lambda self: self.old and self.old[-1].published)
+    @rule(index=st.integers(0, 20))
+    def send_one_back_from_the_past(self, index: int) -> None:
+        send_back(self.old[-1], index % len(self.old[-1].published))
 
     @precondition(lambda self: self.channel is not None)
     @rule(blocked=st.booleans())
     def block(self, blocked: bool) -> None:
         self.connection.user.flow_changed(blocked)
+
+    @precondition(lambda self: self.handles)
+    @rule(index=st.integers(0, 40))
+    def give_up_waiting(self, index: int) -> None:
+        handle = self.handles[index % len(self.handles)]
+        had = handle.settlement
+        settlement = self.producer.settle(handle, 0.0)
+        assert settlement == had or had is None
+
+    @precondition(lambda self: self.channel is not None)
+    @rule()
+    def a_confirm_never_comes(self) -> None:
+        later = time.monotonic() + 6.0
+        self.channel.sink.acked(12, False)
+        self.producer._patience_s = 60.0
+        assert self.producer.overdue(later) == ""
+        if ("close",) in self.channel.sent:
+            self.lose(channel_only=True)
 
     @precondition(lambda self: not self.closed)
     @rule()
@@ -101,16 +156,33 @@ class AnyLife(RuleBasedStateMachine):
 
     @invariant()
     def each_handle_settled_at_most_once_and_was_told(self) -> None:
+        if self.connection is None:
+            return
         assert len(self.settled) == len({id(h) for h in self.settled})
         assert {id(h) for h in self.settled} == {id(h) for h in self.handles if h.settlement is not None}
-        assert self.producer.outstanding == len(self.handles) - len(self.settled)
         assert 0 <= self.producer.outstanding <= 30
 
+    @invariant()
+    def nothing_is_sent_twice_unless_asked_for_and_what_was_not_sent_never_left(self) -> None:
+        if self.connection is None:
+            return
+        channels = [*self.old, *([self.channel] if self.channel else [])]
+        sent = Counter(handle for channel in channels for handle in channel.published)
+        assert self.republish or all(times == 1 for times in sent.values())
+        for handle in self.settled:
+            settlement = handle.settlement
+            assert (settlement.sends == 0) == (settlement.outcome is Outcome.NOT_SENT)
+            assert handle not in sent or settlement.outcome is not Outcome.NOT_SENT
+
     def teardown(self) -> None:
+        if self.connection is None:
+            return
         if not self.closed:
             self.connection.end()
         assert all(h.settlement is not None for h in self.handles)
         assert self.producer.outstanding == 0
+        assert self.producer._bytes == 0
+        assert self.producer._sent_before == {}
 
 
 TestAnyLife = AnyLife.TestCase
@@ -138,8 +210,8 @@ def test_what_waits_is_sent_once_a_node_is_back_and_what_was_unknown_is_not_sent
     connection.lose()
     later = producer.publish(message("second"))
     channel = connection.open()
-    assert [p.message.routing_key for p in channel.published] == ["second"]
-    channel.sink.acked(1, False)
+    assert [h.routing_key for h in channel.published] == ["second"]
+    channel.confirm(1)
     assert later.wait(0).outcome is Outcome.CONFIRMED
 
 
@@ -151,11 +223,12 @@ def test_a_returned_message_is_told_from_its_neighbours_though_they_share_an_id(
     ]
     connection.turn()
     send_back(channel, 1)
-    channel.sink.acked(3, True)
+    channel.confirm(3, multiple=True)
     assert [t.wait(0).outcome for t in twins] == [Outcome.CONFIRMED, Outcome.RETURNED, Outcome.CONFIRMED]
     assert "NO_ROUTE" in twins[1].wait(0).reason
-    assert channel.published[1].properties.message_id == "same"
-    assert channel.published[1].properties.headers[ID_HEADER] != channel.published[2].properties.headers[ID_HEADER]
+    first, second = (handle.sent_properties for handle in channel.published[1:])
+    assert first.message_id == second.message_id == "same"
+    assert first.headers[ID_HEADER] != second.headers[ID_HEADER]
 
 
 def test_a_message_for_an_exchange_that_is_missing_fails_alone() -> None:
@@ -163,24 +236,25 @@ def test_a_message_for_an_exchange_that_is_missing_fails_alone() -> None:
     channel = connection.open()
     before, bad, after = (producer.publish(message(exchange=x)) for x in ("good", "gone", "good"))
     connection.turn()
-    channel.sink.acked(1, False)
+    channel.confirm(1)
     connection.lose(CloseReason(Cure.RECOVER, "NOT_FOUND - no exchange 'gone' in vhost '/'", 404))
     channel = connection.open()
-    channel.sink.acked(1, False)
+    channel.confirm(1)
     assert before.wait(0).outcome is Outcome.CONFIRMED
     assert bad.wait(0).outcome is Outcome.NACKED
     assert after.wait(0).outcome is Outcome.CONFIRMED, "the broker never looked at it, so it was sent again"
     assert len(channel.published) == 1
 
 
-def test_a_message_that_cannot_be_encoded_takes_no_tag_from_the_others() -> None:
+def test_a_message_that_does_not_fit_the_frames_of_the_next_node_takes_no_tag_from_the_others() -> None:
     connection, producer, _ = made()
-    channel = connection.open()
-    channel.fail_next = True
-    bad, good = producer.publish(message()), producer.publish(message())
-    connection.turn()
-    channel.sink.acked(1, False)
+    bad = producer.send("", "q", b"", MessageProperties(headers={"long": "x" * 5000}))
+    good = producer.publish(message())
+    channel = connection.open(frame_limit=4088)
+    channel.confirm(1)
     assert bad.wait(0).outcome is Outcome.NOT_SENT
+    assert "4088 bytes" not in bad.wait(0).reason
+    assert "the properties and headers take" in bad.wait(0).reason
     assert good.wait(0).outcome is Outcome.CONFIRMED
 
 
@@ -203,7 +277,7 @@ def test_while_the_broker_blocks_messages_wait_where_they_have_not_left() -> Non
     assert channel.published == []
     connection.user.flow_changed(False)
     assert len(channel.published) == 1
-    channel.sink.acked(1, False)
+    channel.confirm(1)
     assert handle.wait(0).outcome is Outcome.CONFIRMED
 
 
@@ -233,7 +307,7 @@ def test_a_publish_that_waits_for_room_goes_on_when_a_confirm_makes_some() -> No
     second: list[Handle] = []
     thread = threading.Thread(target=lambda: second.append(producer.publish(message())))
     thread.start()
-    channel.sink.acked(1, False)
+    channel.confirm(1)
     thread.join(10)
     assert len(second) == 1
 
@@ -245,7 +319,7 @@ def test_the_window_bounds_what_is_on_the_wire() -> None:
         producer.publish(message())
     connection.turn()
     assert len(channel.published) == 2
-    channel.sink.acked(2, True)
+    channel.confirm(2, multiple=True)
     connection.turn()
     assert len(channel.published) == 4
 
@@ -257,7 +331,7 @@ def test_waiting_without_an_answer_gives_not_sent_or_unknown_and_a_late_confirm_
     # The turn of the I/O thread comes while the caller waits.
     threading.Timer(0.05, connection.turn).start()
     assert producer.publish_and_wait(message(), 0.5).outcome is Outcome.UNKNOWN
-    channel.sink.acked(1, False)
+    channel.confirm(1)
     assert [h.wait(0).outcome for h in settled] == [Outcome.NOT_SENT, Outcome.UNKNOWN]
     assert producer.outstanding == 0
 
@@ -268,7 +342,7 @@ def test_a_handle_without_outcome_times_out_and_stays_open() -> None:
     with pytest.raises(TimedOut):
         handle.wait(0.01)
     channel = connection.open()
-    channel.sink.acked(1, False)
+    channel.confirm(1)
     assert handle.wait(0).outcome is Outcome.CONFIRMED
 
 
