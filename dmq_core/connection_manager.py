@@ -28,12 +28,13 @@ from dmq_core.cluster.base import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.cluster.urls import BrokerUrl, parse_url
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
-from dmq_core.messaging.balancing import Load, Policy, order
+from dmq_core.messaging.balancing import Load, Policy, order, relief
 from dmq_core.messaging.connection import Connection
 from dmq_core.messaging.network import AMQP, Network
-from dmq_core.messaging.registry import TopologyRegistry, in_order
+from dmq_core.messaging.registry import TopologyRegistry
 from dmq_core.messaging.states import FINAL_STATES, LIVE_STATES, ConnectionState, ConnectionStatus
 from dmq_core.messaging.topology import Entity, Queue, declare
+from dmq_core.messaging.topology_rules import Explanation, Severity, explain, in_order, judge
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -115,9 +116,10 @@ class BrokerConnectionManager:
     """Brokers of one cluster or several, and a pool of recovering connections to each; thread-safe.
 
     Producers and consumers get their connections here: publishing and consuming ones apart, one of each with
-    `Policy.ORDERED`, else up to one of each for every broker, spread by `policy`. `name` is what operators see in the
-    broker's list of connections; by default the program, its host and its process id. `network` stands in for AMQP over
-    TCP in tests.
+    `Policy.ORDERED`, else up to one of each for every broker, spread by `policy`. A broker that comes back is used
+    again: connections move there, once nothing is under way on them, until brokers differ by one at most. `name` is
+    what operators see in the broker's list of connections; by default the program, its host and its process id.
+    `network` stands in for AMQP over TCP in tests.
     """
 
     def __init__(
@@ -264,30 +266,37 @@ class BrokerConnectionManager:
     def declare(self, *entities: Entity, cluster: str = "", timeout_s: float = 10.0) -> None:
         """Declares exchanges, queues and bindings, and again on each connection that opens later.
 
-        Leaders of quorum queues and streams are spread over the nodes unless the queue says otherwise.
-        `MessagingFailed` with the broker's words if it refuses one.
+        Leaders of quorum queues and streams are spread over the nodes unless the queue says otherwise. `BadInput` for
+        what this version of RabbitMQ would refuse or ignore in silence, `MessagingFailed` with the broker's words if
+        it refuses one; ways to lose messages are logged as warnings.
         """
-        balanced = in_order(_balanced(entity) for entity in entities)
+        balanced = self._checked(entities, cluster, timeout_s)
         declare(self._any(cluster), balanced, timeout_s)
         self._cluster(cluster).registry.add(balanced)
 
     def require(self, *entities: Entity, cluster: str = "", timeout_s: float = 10.0) -> None:
         """Like `declare` where a connection is open; else returns at once, and the next that opens declares them."""
         registry = self._cluster(cluster).registry
-        balanced = in_order(_balanced(entity) for entity in entities)
         # Kept before the look at the connections: one that opens in between finds them.
-        registry.add(balanced)
+        kept = tuple(_balanced(entity) for entity in entities)
+        registry.add(kept)
         if not any(info.cluster == cluster and info.status.state in LIVE_STATES for info in self.connections):
             return
         try:
-            declare(self._any(cluster), balanced, timeout_s)
+            self.declare(*entities, cluster=cluster, timeout_s=timeout_s)
         except DmqError:
-            registry.remove(balanced)
+            registry.remove(kept)
             raise
 
     def forget(self, *entities: Entity, cluster: str = "") -> None:
         """Declares `entities` no more; on the broker they stay."""
         self._cluster(cluster).registry.remove(_balanced(entity) for entity in entities)
+
+    def explain(self, *entities: Entity, cluster: str = "") -> tuple[Explanation, ...]:
+        """What is declared, with `entities` added, in which order and why; asks the broker only for its version."""
+        known = self._cluster(cluster).registry.entities()
+        balanced = tuple(_balanced(entity) for entity in entities)
+        return explain((*known, *(e for e in balanced if e not in known)), self.broker_version(cluster))
 
     def refused(self, cluster: str = "") -> tuple[tuple[Entity, str], ...]:
         """What the broker refused when it was last declared again, with its words."""
@@ -315,7 +324,21 @@ class BrokerConnectionManager:
     ) -> None:
         self.close()
 
-    # Pools.
+    # Pools and what they share.
+
+    def _checked(self, entities: Sequence[Entity], cluster: str, timeout_s: float) -> tuple[Entity, ...]:
+        """`entities` in order and balanced; `BadInput` if the broker would refuse or ignore something of them."""
+        balanced = in_order(_balanced(entity) for entity in entities)
+        known = self._cluster(cluster).registry.entities()
+        beside = tuple(entity for entity in known if entity not in balanced)
+        for finding in judge((*beside, *balanced), self.broker_version(cluster, timeout_s)):
+            if not any(finding.entity is entity for entity in balanced):
+                continue
+            if finding.severity in (Severity.REFUSED, Severity.IGNORED):
+                raise BadInput(finding.what, finding.hint)
+            if finding.severity is Severity.LOSS_TRAP:
+                _LOG.warning("%s (%s)", finding.what, finding.hint)
+        return balanced
 
     def _leased(self, cluster: str, role: Role) -> Connection:
         with self._lock:
@@ -351,6 +374,7 @@ class BrokerConnectionManager:
             opening=cluster.registry,
             punished=cluster.punished,
             network=self._network,
+            relief=(lambda here: self._relief(cluster, lease, here)) if self._policy.evens_out else None,
         )
         cluster.leases = [other for other in cluster.leases if _is_usable(other)]
         cluster.leases.append(lease)
@@ -367,6 +391,16 @@ class BrokerConnectionManager:
             wanted.sort(key=lambda e: cluster.punished.get(e, 0.0) > now)
             lease.place = wanted[0]
             return wanted
+
+    def _relief(self, cluster: _Cluster, lease: _Lease, here: NodeEndpoint) -> NodeEndpoint | None:
+        """Where `lease` should move to, so that no broker has two connections of a role more than another."""
+        now = self._network.now()
+        with self._lock:
+            offered = [e for e in cluster.endpoints if e == here or cluster.punished.get(e, 0.0) <= now]
+            target = relief(here, offered, _loads(cluster, lease.role))
+            if target is not None:
+                lease.place = target
+            return target
 
     def _changed(self, lease: _Lease, status: ConnectionStatus) -> None:
         with self._lock:

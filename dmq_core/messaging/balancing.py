@@ -27,6 +27,11 @@ class Policy(StrEnum):
         """Whether several connections are kept, so that every broker can have one."""
         return self is not Policy.ORDERED
 
+    @property
+    def evens_out(self) -> bool:
+        """Whether connections move when one broker has two more than another."""
+        return self in (Policy.ROUND_ROBIN, Policy.LEAST_CONNECTIONS)
+
 
 @dataclass(frozen=True, slots=True)
 class Load:

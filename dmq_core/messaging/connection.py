@@ -30,7 +30,8 @@ class Connection:
     It starts with its first user or `start`. `prefer` may reorder the endpoints at each attempt; it is called on the
     I/O thread and must not block. Listeners hear each change of status there, in order. A node from which nothing is
     heard for about two seconds though it was asked is left for another. Whenever it opens, `opening` is played before
-    users get their channels. `punished` may be shared with other connections, see `Dialer`.
+    users get their channels. `punished` may be shared with other connections, see `Dialer`. `relief` is asked every few
+    seconds, on the I/O thread, whether the connection should move to another endpoint.
     `network` is what it connects through (None: AMQP over TCP); `now` tells its monotonic seconds, by which everything
     about the broker is timed, and `wall` its epoch seconds.
     """
@@ -45,8 +46,10 @@ class Connection:
         opening: OpeningAct | None = None,
         punished: dict[NodeEndpoint, float] | None = None,
         network: Network | None = None,
+        relief: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
     ) -> None:
         self.name = name
+        self._relief = relief
         self._network = network or AMQP
         self.now = self._network.now
         self.wall = self._network.wall
@@ -120,6 +123,12 @@ class Connection:
             io = self._io
             io.call(lambda: io.leave(endpoint, why))
 
+    def move(self, endpoint: NodeEndpoint) -> None:
+        """Goes over to `endpoint` as soon as nothing is under way; stays if that cannot be. Returns at once."""
+        if self._io is not None:
+            io = self._io
+            io.call(lambda: io.move(endpoint))
+
     def close(self) -> None:
         """Ends it within four seconds, back-off included; final, and may be called twice."""
         self.begin_closing()
@@ -142,7 +151,13 @@ class Connection:
                 raise MessagingFailed(f"the connection {self.name!r} is closed")
             if self._io is None:
                 self._io = Recovery(
-                    self.name, self._credentials, self._dialer, self._publish, self._network, self._opening
+                    self.name,
+                    self._credentials,
+                    self._dialer,
+                    self._publish,
+                    self._network,
+                    self._opening,
+                    self._relief,
                 )
                 self._thread = threading.Thread(target=self._io.run, name=f"amqp {self.name}", daemon=True)
                 self._thread.start()

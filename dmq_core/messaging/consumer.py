@@ -313,10 +313,6 @@ class Consumer:
         """A consumer that receives nothing may have nothing to receive."""
         return ""
 
-    def awaits_reply(self) -> bool:
-        """Whether an answer to a declaration or subscription is owed."""
-        return self._epoch is not None and not self._status.consuming
-
     def busy(self) -> bool:
         """Whether the handler still works on what came."""
         return self._busy or bool(self._arrived) or self._handler_busy()

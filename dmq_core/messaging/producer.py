@@ -88,6 +88,7 @@ class Producer:
         self._messages = 0
         self._bytes = 0
         self._blocked = False
+        self._resting = False
         self._closed: DmqError | None = None
         self._epoch: PublishEpoch | None = None
         self._most = self._limits.messages
@@ -214,6 +215,7 @@ class Producer:
             self._wire = Wire(channel.number, channel.frame_limit)
         epoch = PublishEpoch(channel, endpoint, self._wire, self._answered)
         self._blocked = self._connection.status.state is ConnectionState.BLOCKED
+        self._resting = False
         self._epoch = epoch
         channel.listen(epoch)
         channel.select_confirms(lambda: self._ready(epoch))
@@ -260,9 +262,15 @@ class Producer:
             epoch.channel.close()
         return ""
 
-    def awaits_reply(self) -> bool:
-        """Whether confirms are owed."""
-        return self._epoch is not None and bool(self._epoch.window)
+    def rest(self, resting: bool) -> None:
+        """While it rests, messages wait here."""
+        self._resting = resting
+        if not resting:
+            self._drain()
+
+    def at_rest(self) -> bool:
+        """Whether nothing is on the wire without its answer."""
+        return self._epoch is None or not self._epoch.window
 
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
@@ -339,7 +347,7 @@ class Producer:
         refused: list[Handle] = []
         with self._lock:
             epoch = self._epoch
-            if epoch is None or not epoch.ready or self._blocked or not epoch.channel.is_open:
+            if epoch is None or not epoch.ready or self._blocked or self._resting or not epoch.channel.is_open:
                 return
             batch = self._next_batch(self._limits.window - len(epoch.window))
             stale = [handle for handle in batch if handle.wire is not epoch.wire]

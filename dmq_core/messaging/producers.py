@@ -78,6 +78,11 @@ class ExchangeProducer:
         self._declare_once = _nothing
 
     @property
+    def has_room(self) -> bool:
+        """Whether `publish` would not wait."""
+        return self._declare_once is _nothing and self._core.has_room
+
+    @property
     def outstanding(self) -> int:
         """Messages without an outcome."""
         return self._core.outstanding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from dmq_core.messaging.states import (
     ChannelUser,
     ConnectionState,
     ConnectionStatus,
+    Mover,
     OpeningAct,
     Worker,
 )
@@ -27,6 +29,9 @@ REOPEN_PAUSE_S = 0.2
 REOPEN_LONGEST_PAUSE_S = 2.0
 # A declaration that a cluster without a majority never answers must not keep everybody from working.
 OPENING_LIMIT_S = 5.0
+REST_LOOK_S = 0.02
+REST_LIMIT_S = 2.0
+RELIEF_EVERY_S = (4.0, 8.0)
 
 
 @dataclass(slots=True)
@@ -40,6 +45,20 @@ class _Seat:
     opened_at: float = 0.0
 
 
+@dataclass(slots=True)
+class _Move:
+    """The link to another node, opened beside the one in use, and when to give up on resting users."""
+
+    link: Link
+    events: _LinkEvents
+    rest_until: float = 0.0
+    blocked: str | None = None
+
+    @property
+    def arrived(self) -> bool:
+        return self.rest_until > 0
+
+
 class Recovery:
     """What the I/O thread of a connection owns; only `call` may be used by others."""
 
@@ -51,6 +70,7 @@ class Recovery:
         publish: Callable[[ConnectionStatus, DmqError | None], None],
         network: Network,
         opening: OpeningAct | None = None,
+        relief: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
     ) -> None:
         self._network = network
         self._now = network.now
@@ -64,6 +84,10 @@ class Recovery:
         self._status = ConnectionStatus(ConnectionState.NEW, self._network.wall())
         self._seats: list[_Seat] = []
         self._link: Link | None = None
+        self._events: _LinkEvents | None = None
+        self._move: _Move | None = None
+        self._relief = relief
+        self._relief_at = 0.0
         self._pulse: Channel | None = None
         self._watch = SilenceWatch()
         self._dialled_at = 0.0
@@ -113,6 +137,8 @@ class Recovery:
         self._set(ConnectionState.CLOSING)
         if self._cancel_dial is not None:
             self._cancel_dial()
+        if self._move is not None:
+            self._stay("the connection is closed")
         if self._link is None:
             self._finish(None)
         else:
@@ -128,28 +154,39 @@ class Recovery:
         endpoint = self._dialer.next(self._dialled_at)
         if self._status.state is ConnectionState.NEW:
             self._set(ConnectionState.CONNECTING, endpoint=None)
-        listener = _LinkEvents(self, endpoint)
-        self._link = self._network.link(self._loop, endpoint, self._credentials[endpoint], self._name, listener)
+        self._link, self._events = self._linked(endpoint)
 
-    def opened(self, endpoint: NodeEndpoint) -> None:
+    def _linked(self, endpoint: NodeEndpoint) -> tuple[Link, _LinkEvents]:
+        events = _LinkEvents(self, endpoint)
+        return self._network.link(self._loop, endpoint, self._credentials[endpoint], self._name, events), events
+
+    def opened(self, events: _LinkEvents) -> None:
         """The link opened: every user gets a channel."""
+        if self._move is not None and events is self._move.events:
+            self._arrived(self._move)
+            return
         link = self._link
         if link is None:
             return
-        self._dialer.succeeded(endpoint)
-        self._watch.opened(self._now())
-        self._denied_since = None
-        self._status = replace(
-            self._status, epoch=self._status.epoch + 1, broker_version=link.broker_version, problem=""
-        )
-        # A channel of its own for the question "are you there?": a user's channel may wait for a slow declaration.
-        link.channel(self._pulse_opened, self._pulse_lost)
-        self._set(ConnectionState.OPEN, endpoint=endpoint)
+        self._moved_in(link)
         if self._opening is None:
             self._raise_curtain(link)
         else:
             self._loop.call_later(OPENING_LIMIT_S, lambda: self._raise_curtain(link))
             self._opening.play(link, lambda: self._raise_curtain(link))
+
+    def _moved_in(self, link: Link) -> None:
+        now = self._now()
+        self._dialer.succeeded(link.endpoint)
+        self._watch.opened(now)
+        self._denied_since = None
+        self._relief_at = now + random.uniform(*RELIEF_EVERY_S)
+        self._status = replace(
+            self._status, epoch=self._status.epoch + 1, broker_version=link.broker_version, problem=""
+        )
+        # A channel of its own for the question "are you there?": a user's channel may wait for a slow declaration.
+        link.channel(self._pulse_opened, self._pulse_lost)
+        self._set(ConnectionState.OPEN, endpoint=link.endpoint)
 
     def _raise_curtain(self, link: Link) -> None:
         """Every user gets a channel, once for each link."""
@@ -158,9 +195,21 @@ class Recovery:
             for seat in tuple(self._seats):
                 self._open_channel(seat)
 
-    def lost(self, endpoint: NodeEndpoint, reason: CloseReason) -> None:
-        """The link is over: users are told, and the next endpoint is tried."""
-        self._link = None
+    def lost(self, events: _LinkEvents, reason: CloseReason) -> None:
+        """A link is over: users are told, and the next endpoint is tried."""
+        if self._move is not None and events is self._move.events:
+            self._stay(reason.text)
+        elif events is self._events:
+            self._lost(events.endpoint, reason)
+
+    def _lost(self, endpoint: NodeEndpoint, reason: CloseReason) -> None:
+        if self._move is not None and self._move.arrived:
+            self._dialer.punish(endpoint, self._now())
+            self._switch(self._move, reason)
+            return
+        if self._move is not None:
+            self._stay(reason.text)
+        self._link = self._events = None
         self._curtain_up = False
         self._pulse = None
         for seat in tuple(self._seats):
@@ -178,14 +227,78 @@ class Recovery:
         self._set(state, endpoint=None, problem=problem)
         self._cancel_dial = self._loop.call_later(pause, self._dial)
 
-    def blocked(self, why: str | None) -> None:
+    def blocked(self, events: _LinkEvents, why: str | None) -> None:
         """The broker blocks publishers, or (None) no longer does."""
-        if self._status.state not in LIVE_STATES:
+        if self._move is not None and events is self._move.events:
+            self._move.blocked = why
+        if events is not self._events or self._status.state not in LIVE_STATES:
             return
         problem = "" if why is None else f"the broker blocks publishers: {why}"
         self._set(ConnectionState.OPEN if why is None else ConnectionState.BLOCKED, problem=problem)
         for seat in tuple(self._seats):
             seat.user.flow_changed(why is not None)
+
+    # Moving to another node: the link there first, then the users once nothing of theirs is under way.
+
+    def move(self, endpoint: NodeEndpoint) -> None:
+        """Goes over to `endpoint`, or stays where it is if that cannot be done without losing anything."""
+        if self._move is None and self._link is not None and self._status.state is ConnectionState.OPEN:
+            self._move = _Move(*self._linked(endpoint))
+
+    def _arrived(self, move: _Move) -> None:
+        move.rest_until = self._now() + REST_LIMIT_S
+        for mover in self._movers():
+            mover.rest(True)
+        self._await_rest(move)
+
+    def _await_rest(self, move: _Move) -> None:
+        if move is not self._move:
+            return
+        if all(mover.at_rest() for mover in self._movers()):
+            self._switch(move, CloseReason(Cure.RECOVER, f"the connection moved to {describe(move.events.endpoint)}"))
+        elif self._now() > move.rest_until:
+            self._stay("what is under way takes too long")
+        else:
+            self._loop.call_later(REST_LOOK_S, lambda: self._await_rest(move))
+
+    def _switch(self, move: _Move, reason: CloseReason) -> None:
+        left, self._move = self._link, None
+        self._link, self._events = move.link, move.events
+        self._pulse = None
+        for seat in tuple(self._seats):
+            self._vacate(seat, reason)
+        if left is not None:
+            left.close()
+        self._moved_in(move.link)
+        for seat in tuple(self._seats):
+            self._open_channel(seat)
+        if move.blocked is not None:
+            self.blocked(move.events, move.blocked)
+
+    def _stay(self, why: str) -> None:
+        move, self._move = self._move, None
+        if move is None:
+            return
+        self._dialer.punish(move.events.endpoint, self._now())
+        if self._closing:
+            move.link.abandon(why)
+        else:
+            move.link.close()
+        if move.arrived:
+            for mover in self._movers():
+                mover.rest(False)
+        # Whoever counts on the move hears that it did not come about.
+        self._set(self._status.state)
+
+    def _movers(self) -> tuple[Mover, ...]:
+        return tuple(seat.user for seat in self._seats if isinstance(seat.user, Mover))
+
+    def _seek_relief(self, link: Link, now: float) -> None:
+        if self._relief is None or now < self._relief_at or self._status.state is not ConnectionState.OPEN:
+            return
+        self._relief_at = now + random.uniform(*RELIEF_EVERY_S)
+        if self._move is None and (endpoint := self._relief(link.endpoint)) is not None:
+            self.move(endpoint)
 
     def _gives_up(self, reason: CloseReason) -> bool:
         if reason.cure is not Cure.GIVE_UP:
@@ -244,8 +357,12 @@ class Recovery:
         self._ticked_at = now
         if late:
             self._watch.slept()
-        if self._link is not None and (why := self._why_leave(self._link, now, late)):
+        if self._link is None:
+            return
+        if why := self._why_leave(self._link, now, late):
             self.leave(self._link.endpoint, why)
+        else:
+            self._seek_relief(self._link, now)
 
     def _why_leave(self, link: Link, now: float, late: bool) -> str:
         if self._status.state not in LIVE_STATES:
@@ -306,20 +423,20 @@ class Recovery:
 
 
 class _LinkEvents:
-    """Passes a link's events on, with the endpoint that they are about."""
+    """Passes a link's events on, with the link that they are about."""
 
     def __init__(self, io: Recovery, endpoint: NodeEndpoint) -> None:
         self._io = io
-        self._endpoint = endpoint
+        self.endpoint = endpoint
 
     def opened(self) -> None:
-        self._io.opened(self._endpoint)
+        self._io.opened(self)
 
     def lost(self, reason: CloseReason) -> None:
-        self._io.lost(self._endpoint, reason)
+        self._io.lost(self, reason)
 
     def blocked(self, why: str | None) -> None:
-        self._io.blocked(why)
+        self._io.blocked(self, why)
 
 
 def _silent_for(seconds: float) -> str:

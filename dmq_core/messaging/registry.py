@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue, is_adopted, is_refusal
+from dmq_core.messaging.topology import Binding, Entity, is_adopted, is_refusal
+from dmq_core.messaging.topology_rules import in_order
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ _LOG = logging.getLogger("dmq.messaging")
 class TopologyRegistry:
     """What was declared, by name, and what the broker last refused of it; methods may be called from any thread.
 
-    It is the opening of every connection: on each new link everything is declared again, exchanges first, then queues,
-    then bindings. One that the broker refuses does not keep the rest from being declared.
+    It is the opening of every connection: on each new link everything is declared again, each entity after what it
+    needs. One that the broker refuses does not keep the rest from being declared.
     """
 
     def __init__(self) -> None:
@@ -65,12 +66,6 @@ class TopologyRegistry:
                 self._refused.pop(_identity(entity), None)
             else:
                 self._refused[_identity(entity)] = problem
-
-
-def in_order(entities: Iterable[Entity]) -> tuple[Entity, ...]:
-    """`entities` so that each comes after what it needs: exchanges, queues, bindings; else in the order given."""
-    ranks: dict[type, int] = {Exchange: 0, Queue: 1, Binding: 2}
-    return tuple(sorted(entities, key=lambda entity: ranks[type(entity)]))
 
 
 class _Replay:

@@ -74,10 +74,6 @@ class ChannelUser(Protocol):
         """Asked every quarter second: why the node must be left (empty: it need not be)."""
         ...
 
-    def awaits_reply(self) -> bool:
-        """Whether the broker owes this user an answer, so that silence is a bad sign."""
-        ...
-
     def ended(self, error: DmqError | None) -> None:
         """No channel will come any more: the connection was closed, or failed with `error`."""
         ...
@@ -89,4 +85,17 @@ class Worker(Protocol):
 
     def busy(self) -> bool:
         """Whether they still work on what came. From any thread."""
+        ...
+
+
+@runtime_checkable
+class Mover(Protocol):
+    """A channel user that can let go of its channel without losing anything. Called on the I/O thread."""
+
+    def rest(self, resting: bool) -> None:
+        """Begin nothing more on this channel, while what is under way goes on; or (False) go on."""
+        ...
+
+    def at_rest(self) -> bool:
+        """Whether nothing is under way on this channel."""
         ...

@@ -230,10 +230,6 @@ class _Errand(Generic[T]):
         """The caller has a bound of its own."""
         return ""
 
-    def awaits_reply(self) -> bool:
-        """Whether the broker owes an answer; a slow declaration alone is no reason to leave."""
-        return False
-
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
         if not self._finished.is_set():

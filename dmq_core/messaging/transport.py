@@ -231,8 +231,9 @@ class Link:
         return str((self._connection.server_properties or {}).get("version", ""))
 
     def channel(self, on_open: Callable[[Channel], None], on_closed: Callable[[CloseReason], None]) -> None:
-        """Opens a channel; `on_closed` comes once, also when the link is lost."""
-        Channel(self._loop, self._connection, self._services, on_open, on_closed)
+        """Opens a channel; `on_closed` comes once, also when the link is lost. Nothing comes once the link is ending."""
+        if self._connection.is_open:
+            Channel(self._loop, self._connection, self._services, on_open, on_closed)
 
     def close(self) -> None:
         """Closes it politely; within a second it is over in any case."""

@@ -371,7 +371,7 @@ def test_a_node_that_confirms_nothing_is_overdue_but_not_while_it_blocks() -> No
     connection.open()
     producer.publish(message())
     connection.turn()
-    assert producer.awaits_reply()
+    assert not producer.at_rest()
     now = time.monotonic()
     assert producer.overdue(now + 4.0) == ""
     assert "no confirm for" in producer.overdue(now + 6.0)
