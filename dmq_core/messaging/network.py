@@ -110,7 +110,7 @@ class Link(Protocol):
         ...
 
     def channel(self, on_open: Callable[[Channel], None], on_closed: Callable[[CloseReason], None]) -> None:
-        """Opens a channel; `on_closed` comes once, also when the link is lost. Nothing comes once the link is ending."""
+        """Opens a channel; `on_closed` comes once, also when the link is lost; nothing comes of one that is ending."""
         ...
 
     def close(self) -> None:

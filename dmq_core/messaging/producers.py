@@ -67,15 +67,13 @@ class ExchangeProducer:
         internal: bool = False,
         arguments: Arguments = NO_ARGUMENTS,
     ) -> None:
-        """Declares the exchange, and again after each reconnect; without a call, the first publish does, durable.
+        """Declares the exchange, and again after each reconnect; `MessagingFailed` if it is there in another form.
 
-        `MessagingFailed` if one of that name is there in another form.
+        Without a call the first publish declares it, durable, or takes the one that is there.
         """
         if not self.exchange_name:
             raise BadInput("the default exchange is there already", "Give the producer an exchange_name.")
-        exchange = Exchange(self.exchange_name, self.exchange_type, durable, auto_delete, internal, arguments)
-        self._manager.require(exchange, cluster=self._cluster)
-        self._declare_once = _nothing
+        self._require(Exchange(self.exchange_name, self.exchange_type, durable, auto_delete, internal, arguments))
 
     @property
     def has_room(self) -> bool:
@@ -131,7 +129,11 @@ class ExchangeProducer:
             self._on_settled(handle)
 
     def _declare_exchange(self) -> None:
-        self.declare_exchange()
+        self._require(Exchange(self.exchange_name, self.exchange_type, adopt=True))
+
+    def _require(self, exchange: Exchange) -> None:
+        self._manager.require(exchange, cluster=self._cluster)
+        self._declare_once = _nothing
 
 
 class _KeyedProducer(ExchangeProducer):

@@ -33,17 +33,20 @@ class TopologyRegistry:
         self._refused: dict[object, str] = {}
 
     def add(self, entities: Iterable[Entity]) -> None:
-        """Keeps `entities`; one of the same name replaces the earlier one."""
+        """Keeps `entities`; each replaces an earlier one of its name, unless it would have taken that one as it is."""
         with self._lock:
             for entity in entities:
-                self._entities[_identity(entity)] = entity
+                known = self._entities.get(_identity(entity))
+                if known is None or isinstance(entity, Binding) or not entity.adopt:
+                    self._entities[_identity(entity)] = entity
 
     def remove(self, entities: Iterable[Entity]) -> None:
-        """Forgets `entities`."""
+        """Forgets `entities`; another of the same name stays."""
         with self._lock:
             for entity in entities:
-                self._entities.pop(_identity(entity), None)
-                self._refused.pop(_identity(entity), None)
+                if self._entities.get(_identity(entity)) == entity:
+                    del self._entities[_identity(entity)]
+                    self._refused.pop(_identity(entity), None)
 
     def entities(self) -> tuple[Entity, ...]:
         """Everything, in the order in which it is declared."""

@@ -31,7 +31,10 @@ _LOG = logging.getLogger("dmq.messaging")
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange to declare; `type` is `direct`, `topic`, `fanout`, `headers` or what a plugin adds."""
+    """An exchange to declare; `type` is `direct`, `topic`, `fanout`, `headers` or what a plugin adds.
+
+    With `adopt`, an exchange of that name and type that is there already is taken as it is.
+    """
 
     name: str
     type: str = "direct"
@@ -39,6 +42,7 @@ class Exchange:
     auto_delete: bool = False
     internal: bool = False
     arguments: Arguments = field(default_factory=lambda: NO_ARGUMENTS)
+    adopt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +125,12 @@ def is_refusal(reason: CloseReason) -> bool:
 
 
 def is_adopted(entity: Entity, reason: CloseReason) -> bool:
-    """Whether `reason` only says that the queue `entity` is there already in another form, and that is accepted."""
-    taken = isinstance(entity, Queue) and entity.adopt and reason.code == INEQUIVALENT and "inequivalent" in reason.text
+    """Whether `reason` only says that `entity` is there already in another form, and that is accepted."""
+    if isinstance(entity, Binding) or not entity.adopt or reason.code != INEQUIVALENT:
+        return False
+    taken = "inequivalent" in reason.text and not (isinstance(entity, Exchange) and "arg 'type'" in reason.text)
     if taken:
-        _LOG.info("the queue is taken as it is: %s", visible(reason.text))
+        _LOG.info("taken as it is: %s", visible(reason.text))
     return taken
 
 

@@ -231,7 +231,7 @@ class Link:
         return str((self._connection.server_properties or {}).get("version", ""))
 
     def channel(self, on_open: Callable[[Channel], None], on_closed: Callable[[CloseReason], None]) -> None:
-        """Opens a channel; `on_closed` comes once, also when the link is lost. Nothing comes once the link is ending."""
+        """Opens a channel; `on_closed` comes once, also when the link is lost; nothing comes of one that is ending."""
         if self._connection.is_open:
             Channel(self._loop, self._connection, self._services, on_open, on_closed)
 
