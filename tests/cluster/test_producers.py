@@ -1,0 +1,192 @@
+"""Producers of the four types on real nodes: every message ends in exactly one way, and the way is the true one."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from clients import await_until, drain
+
+from dmq_core.cluster.base import Cluster, NodeAction
+from dmq_core.cluster.docker_engine import connect
+from dmq_core.connection_manager import BrokerConnectionManager
+from dmq_core.errors import BadInput, MessagingFailed, TimedOut
+from dmq_core.messaging import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer
+from dmq_core.messaging.aio import AsyncProducer
+from dmq_core.messaging.messages import Outcome
+from dmq_core.messaging.producer import Handle, ProducerLimits
+from dmq_core.messaging.states import ConnectionState
+from dmq_core.messaging.topology import Binding, Exchange, Queue, delete_queue, queue_depth
+
+pytestmark = [pytest.mark.real, pytest.mark.docker]
+
+
+@pytest.fixture
+def manager(docker_cluster: Cluster) -> Iterator[BrokerConnectionManager]:
+    with BrokerConnectionManager() as made:
+        for node in docker_cluster.nodes():
+            made.register_broker(node.name, node.endpoint.host, node.endpoint.amqp_port)
+        yield made
+
+
+@pytest.fixture
+def queue(manager: BrokerConnectionManager) -> Iterator[str]:
+    name = f"test.{secrets.token_hex(4)}"
+    manager.declare(Queue(name, "quorum"))
+    yield name
+    manager.forget(Queue(name, "quorum"))
+    delete_queue(manager.publishing(), name)
+
+
+def test_ten_thousand_interleaved_messages_with_and_without_a_route_are_told_apart_exactly(
+    manager: BrokerConnectionManager, queue: str
+) -> None:
+    with DirectProducer(connection_manager=manager) as producer:
+        handles = [producer.publish(queue if i % 2 else f"{queue}.nobody", f"{i}") for i in range(10_000)]
+        producer.flush(60)
+        outcomes = [handle.wait(0).outcome for handle in handles]
+    assert outcomes[1::2] == [Outcome.CONFIRMED] * 5000
+    assert outcomes[::2] == [Outcome.RETURNED] * 5000
+    depth = queue_depth(manager.publishing(), queue)
+    assert depth is not None
+    assert depth.ready == 5000
+
+
+def test_each_type_of_exchange_routes_by_its_own_rule(
+    manager: BrokerConnectionManager, queue: str, docker_cluster: Cluster
+) -> None:
+    manager.declare(
+        *(Exchange(f"{queue}.{kind}", kind, auto_delete=True) for kind in ("direct", "topic", "fanout", "headers")),
+        Binding(f"{queue}.direct", queue, "red"),
+        Binding(f"{queue}.topic", queue, "log.*.error"),
+        Binding(f"{queue}.fanout", queue),
+        Binding(f"{queue}.headers", queue, arguments={"x-match": "all", "colour": "red"}),
+    )
+    settled = [
+        DirectProducer(manager, f"{queue}.direct").publish_and_wait("red", "direct"),
+        DirectProducer(manager, f"{queue}.direct").publish_and_wait("blue", "never"),
+        TopicProducer(manager, f"{queue}.topic").publish_and_wait("log.disk.error", "topic"),
+        TopicProducer(manager, f"{queue}.topic").publish_and_wait("log.disk.notice", "never"),
+        FanoutProducer(manager, f"{queue}.fanout").publish_and_wait("fanout"),
+        HeadersProducer(manager, f"{queue}.headers").publish_and_wait({"colour": "red"}, "headers"),
+        HeadersProducer(manager, f"{queue}.headers").publish_and_wait({"colour": "blue"}, "never"),
+    ]
+    taken, returned = Outcome.CONFIRMED, Outcome.RETURNED
+    assert [s.outcome for s in settled] == [taken, returned, taken, returned, taken, taken, returned]
+    assert sorted(drain(docker_cluster.nodes()[0].endpoint, queue, 4)) == ["direct", "fanout", "headers", "topic"]
+
+
+def test_a_producer_makes_its_exchange_and_refuses_one_of_another_type(manager: BrokerConnectionManager) -> None:
+    name = f"test.{secrets.token_hex(4)}"
+    topic = TopicProducer(manager, name)
+    topic.declare_exchange(auto_delete=True)
+    assert topic.publish_and_wait("a.key", "x").outcome is Outcome.RETURNED
+    with pytest.raises(MessagingFailed, match="inequivalent arg 'type'"):
+        DirectProducer(manager, name).publish("a.key", "x")
+    with pytest.raises(BadInput, match="exchange_name"):
+        TopicProducer(manager)
+
+
+def test_asyncio_awaits_outcomes_and_its_loop_is_never_held_up(manager: BrokerConnectionManager, queue: str) -> None:
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - began)
+
+    async def main() -> Counter[Outcome]:
+        watching = asyncio.create_task(watch())
+        # Less room than messages, so that publishing has to wait for some of them.
+        producer = DirectProducer(connection_manager=manager, limits=ProducerLimits(messages=300))
+        async with AsyncProducer(producer) as publishing:
+            settled = await asyncio.gather(*(publishing.publish(queue, f"{i}") for i in range(3000)))
+            with pytest.raises(BadInput):
+                await publishing.publish("k" * 300, "x")
+        watching.cancel()
+        return Counter(s.outcome for s in settled)
+
+    assert asyncio.run(main()) == {Outcome.CONFIRMED: 3000}
+    assert longest < 1.0
+
+
+def test_an_alarm_blocks_publishers_and_its_end_releases_them_with_nothing_lost(
+    docker_cluster: Cluster, manager: BrokerConnectionManager, queue: str
+) -> None:
+    def watermark(fraction: str) -> None:
+        command = ["rabbitmqctl", "set_vm_memory_high_watermark", fraction]
+        status, said = engine.run_in(f"dmq-{docker_cluster.name}-rmq3", command, "rabbitmq")
+        assert status == 0, said
+
+    engine = connect()
+    with DirectProducer(connection_manager=manager, limits=ProducerLimits(messages=500, room_s=0.2)) as producer:
+        assert producer.publish_and_wait(queue, "before").outcome is Outcome.CONFIRMED
+        watermark("0.00001")
+        try:
+            handles = [producer.publish(queue, "during")]
+            # The broker blocks those who publish, once it sees them do it.
+            await_until(lambda: _publishes_until_blocked(producer, queue, handles, manager), 20, "it blocks")
+            waiting = [producer.publish(queue, "waiting") for _ in range(100)]
+            with pytest.raises(TimedOut):
+                producer.flush(0.5)
+            assert all(handle.settlement is None for handle in waiting)
+        finally:
+            watermark("0.6")
+        producer.flush(30)
+        assert {h.wait(0).outcome for h in handles + waiting} == {Outcome.CONFIRMED}
+        assert manager.state is ConnectionState.OPEN
+    engine.close()
+
+
+def _publishes_until_blocked(
+    producer: DirectProducer, queue: str, handles: list[Handle], manager: BrokerConnectionManager
+) -> bool:
+    handles.append(producer.publish(queue, "during"))
+    return manager.state is ConnectionState.BLOCKED
+
+
+@pytest.mark.parametrize("action", [NodeAction.KILL, NodeAction.STOP, NodeAction.PAUSE])
+def test_what_was_confirmed_under_load_is_there_after_its_node_is_gone(
+    docker_cluster: Cluster, manager: BrokerConnectionManager, queue: str, action: NodeAction
+) -> None:
+    handles = []
+    with DirectProducer(connection_manager=manager) as producer:
+        acting = threading.Thread(target=lambda: docker_cluster.act(action, "rmq1"), daemon=True)
+        until = time.monotonic() + 4.0
+        number = 0
+        while time.monotonic() < until:
+            if number == 500:
+                acting.start()
+            handles.append(producer.publish(queue, f"{number}"))
+            number += 1
+            if number % 20 == 0:
+                threading.Event().wait(0.02)
+        producer.flush(30)
+        acting.join(60)
+    outcomes = Counter(handle.wait(0).outcome for handle in handles)
+    assert set(outcomes) <= {Outcome.CONFIRMED, Outcome.UNKNOWN}
+    confirmed = {handle.body.decode() for handle in handles if handle.wait(0).outcome is Outcome.CONFIRMED}
+    living = docker_cluster.nodes()[1].endpoint
+    there = set(drain(living, queue, len(handles), limit_s=15))
+    assert confirmed <= there
+    assert there <= {handle.body.decode() for handle in handles}
+    assert len(confirmed) > 500
+
+
+def test_with_republish_nothing_stays_unknown_when_the_node_is_killed(
+    docker_cluster: Cluster, manager: BrokerConnectionManager, queue: str
+) -> None:
+    with DirectProducer(connection_manager=manager, limits=ProducerLimits(republish=True)) as producer:
+        producer.publish_and_wait(queue, "first", timeout_s=20)
+        handles = [producer.publish(queue, f"{i}") for i in range(2000)]
+        docker_cluster.act(NodeAction.KILL, "rmq1")
+        handles += [producer.publish(queue, f"{i}") for i in range(2000, 2500)]
+        producer.flush(30)
+        assert {handle.wait(0).outcome for handle in handles} == {Outcome.CONFIRMED}
