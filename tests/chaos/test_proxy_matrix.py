@@ -1,0 +1,320 @@
+"""What connections, declarations, producers and consumers do when the link to a real broker breaks at every step."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from clients import await_until
+
+from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeEndpoint
+from dmq_core.cluster.docker_engine import docker_available
+from dmq_core.errors import DmqError
+from dmq_core.messaging.connection import Connection
+from dmq_core.messaging.consumer import Consumer, Delivery
+from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
+from dmq_core.messaging.producer import Handle, Producer, ProducerLimits
+from dmq_core.messaging.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.topology import Queue, declare, delete_queue, queue_depth
+from dmq_core.testing import ChaosProxy, Step, Way
+
+BACKEND = Backend.DOCKER if docker_available() is None else Backend.LOCAL
+pytestmark = [pytest.mark.real, getattr(pytest.mark, BACKEND)]
+
+# What a call is given, what it may take beyond that on a busy machine, and what a failover may take.
+BOUND_S, GRACE_S, FAILOVER_S = 1.5, 0.75, 3.0
+Open = Callable[..., Connection]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A cluster whose first node is reached through a proxy, and whose second is not."""
+
+    cluster: Cluster
+    proxy: ChaosProxy
+    healthy: NodeEndpoint
+
+    @property
+    def both(self) -> list[NodeEndpoint]:
+        return [self.proxy.endpoint, self.healthy]
+
+
+@pytest.fixture
+def link(cluster_on: Callable[[Backend], Cluster]) -> Iterator[Link]:
+    cluster = cluster_on(BACKEND)
+    first, second, *_ = (node.endpoint for node in cluster.nodes())
+    with ChaosProxy(first.host, first.amqp_port or 0) as proxy:
+        yield Link(cluster, proxy, second)
+
+
+@pytest.fixture
+def connect(link: Link) -> Iterator[Open]:
+    """Makes connections to the given endpoints (by default to the proxied node alone), and closes them at the end."""
+    made: list[Connection] = []
+
+    def make(*endpoints: NodeEndpoint, on_change: Callable[[ConnectionStatus], None] | None = None) -> Connection:
+        places = endpoints or (link.proxy.endpoint,)
+        made.append(
+            Connection(places, dict.fromkeys(places, link.cluster.credentials), "dmq test", on_change=on_change)
+        )
+        return made[-1]
+
+    yield make
+    for connection in made:
+        connection.begin_closing()
+    for connection in made:
+        connection.close()
+
+
+@pytest.fixture
+def queue(link: Link, connect: Open) -> Iterator[str]:
+    name = f"test.proxy.{secrets.token_hex(4)}"
+    direct = connect(link.healthy)
+    declare(direct, [Queue(name, "quorum")], 30)
+    yield name
+    delete_queue(direct, name, timeout_s=20)
+
+
+class Collector:
+    """A handler that acknowledges and remembers bodies."""
+
+    def __init__(self) -> None:
+        self.bodies: Counter[bytes] = Counter()
+
+    def __call__(self, deliveries: tuple[Delivery, ...]) -> None:
+        for delivery in deliveries:
+            self.bodies[delivery.body] += 1
+            delivery.ack()
+
+
+def to(queue: str, body: bytes = b"x" * 100) -> OutgoingMessage:
+    return OutgoingMessage("", queue, body)
+
+
+def is_open_at(connection: Connection, endpoint: NodeEndpoint) -> Callable[[], bool]:
+    return lambda: connection.status.endpoint == endpoint
+
+
+# Each public call on a connection of its own; what comes of it, an error included.
+def opening(connection: Connection, _queue: str) -> object:
+    return connection.wait_open(BOUND_S)
+
+
+def declaring(connection: Connection, queue: str) -> object:
+    declare(connection, [Queue(queue, "quorum")], BOUND_S)
+    return "declared"
+
+
+def consuming(connection: Connection, queue: str) -> object:
+    consumer = Consumer(connection, queue, Collector())
+    try:
+        return consumer.wait_consuming(BOUND_S)
+    finally:
+        consumer.stop(0)
+
+
+def publishing(connection: Connection, queue: str) -> object:
+    return Producer(connection).publish_and_wait(to(queue), BOUND_S)
+
+
+Call = Callable[[Connection, str], object]
+EVERY_CALL: tuple[Call, ...] = (opening, declaring, consuming, publishing)
+HELD_UP: dict[Step, tuple[Call, ...]] = {
+    Step.CONNECT: EVERY_CALL,
+    Step.START: EVERY_CALL,
+    Step.TUNE: EVERY_CALL,
+    Step.OPEN: EVERY_CALL,
+    Step.CHANNEL: EVERY_CALL[1:],
+    Step.DECLARE: (declaring,),
+    Step.CONSUME: (consuming,),
+    Step.MID_BODY: (publishing,),
+}
+BEFORE_OPEN = (Step.CONNECT, Step.START, Step.TUNE, Step.OPEN)
+
+
+@pytest.mark.parametrize("step", list(Step))
+def test_a_black_hole_at_any_step_ends_every_call_that_it_holds_up_within_its_bound(
+    link: Link, connect: Open, queue: str, step: Step
+) -> None:
+    link.proxy.stall_at(step)
+
+    def outcome(call: Call) -> tuple[object, float]:
+        began = time.monotonic()
+        try:
+            return call(connect(), queue), time.monotonic() - began
+        except DmqError as error:
+            return error, time.monotonic() - began
+
+    with ThreadPoolExecutor(len(EVERY_CALL)) as pool:
+        results = dict(zip(HELD_UP[step], pool.map(outcome, HELD_UP[step]), strict=True))
+    for call, (result, seconds) in results.items():
+        assert seconds < BOUND_S + GRACE_S, f"{call.__name__} took {seconds:.2f} s"
+        if call is publishing:
+            assert isinstance(result, Settlement)
+            assert result.outcome is (Outcome.UNKNOWN if step is Step.MID_BODY else Outcome.NOT_SENT)
+            assert result.reason
+        else:
+            assert isinstance(result, DmqError), f"{call.__name__} gave {result}"
+            assert result.what
+    assert step is Step.CONNECT or link.proxy.counts.sprung >= len(results)
+
+
+@pytest.mark.parametrize("step", BEFORE_OPEN)
+def test_a_connection_that_stands_still_before_it_opens_goes_to_the_next_node_in_time(
+    link: Link, connect: Open, step: Step
+) -> None:
+    link.proxy.stall_at(step)
+    connection = connect(*link.both)
+    began = time.monotonic()
+    assert connection.wait_open(FAILOVER_S) == link.healthy
+    assert time.monotonic() - began < FAILOVER_S
+    assert connection.status.epoch == 1
+
+
+@pytest.mark.parametrize("step", [step for step in Step if step not in BEFORE_OPEN])
+def test_a_link_that_stalls_after_it_opened_is_left_for_the_next_node_in_time(
+    link: Link, connect: Open, queue: str, step: Step
+) -> None:
+    connection = connect(*link.both)
+    assert connection.wait_open(10) == link.proxy.endpoint
+    link.proxy.stall_at(step)
+    began = time.time()
+    if step is Step.CONSUME:
+        Consumer(connection, queue, Collector()).wait_consuming(20)
+    elif step is Step.MID_BODY:
+        assert Producer(connection).publish_and_wait(to(queue), 20).outcome is Outcome.UNKNOWN
+    else:
+        declare(connection, [Queue(queue, "quorum")], 20)
+    assert connection.wait_open(10) == link.healthy
+    assert connection.status.at - began < FAILOVER_S
+    assert Producer(connection).publish_and_wait(to(queue), 10).outcome is Outcome.CONFIRMED
+
+
+def test_a_message_whose_ack_is_lost_is_unknown_though_the_broker_has_it(link: Link, connect: Open, queue: str) -> None:
+    link.proxy.drop_acks()
+    connection = connect()
+    producer = Producer(connection)
+    handles = [producer.publish(to(queue, b"%d" % n)) for n in range(50)]
+    producer.flush(10)
+    assert Counter(h.wait(0).outcome for h in handles) == {Outcome.UNKNOWN: 50}
+    assert link.proxy.counts.dropped > 0
+    assert (queue_depth(connect(link.healthy), queue, 10) or pytest.fail("gone")).ready == 50
+    link.proxy.heal()
+    assert producer.publish_and_wait(to(queue), 10).outcome is Outcome.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("step", "way"), [(Step.MID_BODY, Way.TO_BROKER), (None, Way.TO_BROKER), (None, Way.TO_CLIENT)]
+)
+def test_a_frame_that_is_cut_leaves_the_message_unknown_and_the_connection_comes_back(
+    link: Link, connect: Open, queue: str, step: Step | None, way: Way
+) -> None:
+    connection = connect()
+    producer = Producer(connection)
+    assert producer.publish_and_wait(to(queue), 10).outcome is Outcome.CONFIRMED
+    link.proxy.cut_at(step, way=way)
+    settlement = producer.publish_and_wait(to(queue), 10)
+    assert settlement.outcome is Outcome.UNKNOWN
+    assert "reset" in settlement.reason
+    link.proxy.heal()
+    assert producer.publish_and_wait(to(queue), 10).outcome is Outcome.CONFIRMED
+    assert connection.status.epoch >= 2
+
+
+def test_resets_in_full_flow_settle_every_message_once_and_lose_none_that_was_confirmed(
+    link: Link, connect: Open, queue: str
+) -> None:
+    settled: Counter[Handle] = Counter()
+
+    def note(handle: Handle) -> None:
+        settled[handle] += 1
+
+    producer = Producer(connect(), ProducerLimits(window=200), on_settled=note)
+    handles: list[Handle] = []
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            handles.append(producer.publish(to(queue, b"%d" % len(handles))))
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    try:
+        for _ in range(4):
+            reached = len(settled)
+            await_until(lambda reached=reached: len(settled) > reached + 500, 30, "messages flow")
+            link.proxy.reset()
+    finally:
+        stop.set()
+        publisher.join(40)
+    producer.flush(60)
+    assert set(settled) == set(handles)
+    assert set(settled.values()) == {1}
+    outcomes = Counter(h.wait(0).outcome for h in handles)
+    assert set(outcomes) == {Outcome.CONFIRMED, Outcome.UNKNOWN}
+    assert outcomes[Outcome.UNKNOWN] <= 4 * 200, "at most a window for each reset"
+    collector = Collector()
+    Consumer(connect(link.healthy), queue, collector)
+    confirmed = {h.message.body for h in handles if h.wait(0).outcome is Outcome.CONFIRMED}
+    await_until(lambda: confirmed <= set(collector.bodies), 60, "everything that was confirmed is delivered")
+    assert set(collector.bodies.values()) == {1}, "nothing was sent twice"
+
+
+def test_consumers_of_an_idle_queue_leave_a_node_that_stalls_within_three_seconds(
+    link: Link, connect: Open, queue: str
+) -> None:
+    connections = []
+    for _ in range(6):
+        # Opened one after the other, so that each is at another point between two questions.
+        connections.append(connect(*link.both))
+        assert Consumer(connections[-1], queue, Collector()).wait_consuming(10).endpoint == link.proxy.endpoint
+    stalled_at = time.time()
+    link.proxy.stall()
+    await_until(lambda: all(is_open_at(c, link.healthy)() for c in connections), 10, "all are elsewhere")
+    waited = [c.status.at - stalled_at for c in connections]
+    assert max(waited) < FAILOVER_S, waited
+
+
+def test_a_consumer_leaves_a_frozen_node_within_three_seconds(link: Link, connect: Open, queue: str) -> None:
+    first, second, third = (node.endpoint for node in link.cluster.nodes())
+    consumer = Consumer(connect(third, second, first), queue, Collector())
+    connection = connect(third, second, first)
+    assert consumer.wait_consuming(10).endpoint == third
+    assert connection.wait_open(10) == third
+    frozen_at = time.time()
+    link.cluster.act(NodeAction.PAUSE, "rmq3")
+    try:
+        await_until(lambda: connection.status.endpoint not in (None, third), 10, "it is elsewhere")
+    finally:
+        link.cluster.act(NodeAction.UNPAUSE, "rmq3")
+    assert connection.status.at - frozen_at < FAILOVER_S
+
+
+def test_a_slow_link_works_and_its_idleness_raises_no_alarm(link: Link, connect: Open, queue: str) -> None:
+    link.proxy.delay(0.05, jitter_s=0.02)
+    changes: list[ConnectionState] = []
+    connection = connect(on_change=lambda status: changes.append(status.state))
+    direct = connect(link.healthy, on_change=lambda status: changes.append(status.state))
+    collector = Collector()
+    consumer = Consumer(connection, queue, collector)
+    consumer.wait_consuming(10)
+    Consumer(direct, queue, collector).wait_consuming(10)
+    producer = Producer(connection)
+    began = time.monotonic()
+    for n in range(500):
+        producer.publish(to(queue, b"%d" % n))
+    producer.flush(20)
+    await_until(lambda: len(collector.bodies) == 500, 20, "all have come")
+    assert time.monotonic() - began < 10, "they were pipelined, not sent one by one"
+    idle_from = time.monotonic()
+    while time.monotonic() - idle_from < 6:
+        assert connection.status.epoch == direct.status.epoch == 1, connection.status.problem
+        time.sleep(0.1)
+    assert ConnectionState.RECOVERING not in changes
+    assert set(collector.bodies.values()) == {1}
