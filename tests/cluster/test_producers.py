@@ -173,8 +173,9 @@ def test_what_was_confirmed_under_load_is_there_after_its_node_is_gone(
     outcomes = Counter(handle.wait(0).outcome for handle in handles)
     assert set(outcomes) <= {Outcome.CONFIRMED, Outcome.UNKNOWN}
     confirmed = {handle.body.decode() for handle in handles if handle.wait(0).outcome is Outcome.CONFIRMED}
-    living = docker_cluster.nodes()[1].endpoint
-    there = set(drain(living, queue, len(handles), limit_s=15))
+    depth = queue_depth(manager.publishing(), queue, 20)
+    assert depth is not None
+    there = set(drain(docker_cluster.nodes()[1].endpoint, queue, depth.ready))
     assert confirmed <= there
     assert there <= {handle.body.decode() for handle in handles}
     assert len(confirmed) > 500
