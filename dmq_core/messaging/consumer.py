@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FLUSH_AT = 50
 FLUSH_S = 0.005
 LEAVE_S = 0.1
+CANCELLED = "the broker cancelled the consumer"
 _LOG = logging.getLogger("dmq.messaging")
 
 
@@ -138,6 +139,7 @@ class _Epoch:
     channel: Channel
     endpoint: NodeEndpoint
     wake: Callable[[_Epoch, bool], None]
+    flush_at: int = FLUSH_AT
     queue: str = ""
     consumer_tag: str = ""
     alive: bool = True
@@ -150,7 +152,7 @@ class _Epoch:
 
     @property
     def is_urgent(self) -> bool:
-        return self.book.waiting >= FLUSH_AT or bool(self.others)
+        return self.book.waiting >= self.flush_at or bool(self.others)
 
     def answer(self, tag: int, answer: Answer) -> bool:
         with self.lock:
@@ -199,7 +201,7 @@ class Consumer:
     gets what has come since it last returned, oldest first, on a thread of the consumer's own; it answers each
     delivery, now or later. If it raises, what it left unanswered of that batch is rejected and requeued. `declare` is
     declared before each consume. `prefetch` bounds what is unanswered. `on_change` hears each status, on the I/O
-    thread; `busy` tells whether threads of the handler's own are still at work.
+    thread; `on_end` once why it is over; `busy` tells whether threads of the handler's own are still at work.
     """
 
     def __init__(
@@ -213,6 +215,7 @@ class Consumer:
         exclusive: bool = False,
         arguments: Arguments = NO_ARGUMENTS,
         on_change: Callable[[ConsumerStatus], None] | None = None,
+        on_end: Callable[[DmqError], None] | None = None,
         busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connection = connection
@@ -224,6 +227,7 @@ class Consumer:
         self._exclusive = exclusive
         self._arguments = arguments
         self._on_change = on_change
+        self._on_end = on_end
         self._handler_busy = busy
         self._changed = threading.Condition()
         name = queue if isinstance(queue, str) else queue.prefix
@@ -262,27 +266,34 @@ class Consumer:
             self._stopping = True
         self._connection.call(self._cancel)
 
-    def stop(self, timeout_s: float = 5.0) -> int:
+    def stop(self, timeout_s: float = 5.0) -> None:
         """Asks for no more, lets the handler finish what has come within `timeout_s`, sends the acks, and ends.
 
-        What is unanswered by then goes back to the queue, in its order; gives how many those are. May be called twice.
+        What is unanswered by then goes back to the queue, in its order. May be called twice.
         """
         deadline = time.monotonic() + timeout_s
-        may_wait = not self._connection.on_io_thread and threading.current_thread() is not self._worker
         self.cancel()
-        if may_wait:
+        if self._may_wait:
             with self._changed:
                 self._changed.wait_for(self._is_done, timeout_s)
+        self.leave(max(LEAVE_S, deadline - time.monotonic()))
+
+    def leave(self, timeout_s: float = LEAVE_S) -> int:
+        """Sends the answers that there are, waits until they are sent, and ends; gives how many deliveries had none."""
         sent = threading.Event()
         if not self._connection.call(lambda: self._send_the_last(sent)):
             self._send_the_last(sent)
         self._connection.detach(self)
-        if may_wait:
-            sent.wait(max(0.0, deadline - time.monotonic()))
+        if self._may_wait:
+            sent.wait(timeout_s)
         self._finish(MessagingFailed(f"the consumer of {self._status.queue!r} is stopped"))
-        if may_wait:
-            self._worker.join(max(LEAVE_S, deadline - time.monotonic()))
+        if self._may_wait:
+            self._worker.join(timeout_s)
         return self._unanswered
+
+    @property
+    def _may_wait(self) -> bool:
+        return not self._connection.on_io_thread and threading.current_thread() is not self._worker
 
     # What the connection calls, on the I/O thread.
 
@@ -290,7 +301,8 @@ class Consumer:
         """The connection gave us a channel: subscribe on it."""
         if self._stopping:
             return
-        epoch = _Epoch(channel, endpoint, self._wake)
+        # With few allowed unanswered, the broker waits for every ack.
+        epoch = _Epoch(channel, endpoint, self._wake, max(1, min(FLUSH_AT, self._prefetch // 4)))
         self._epoch = epoch
         channel.listen(_Deliveries(self, epoch))
         channel.prefetch(self._prefetch, lambda: self._subscribe(epoch))
@@ -355,7 +367,7 @@ class Consumer:
         # Every subscription that a channel ever had hears of a cancel; only the last one is over by it.
         if epoch is not self._epoch or self._stopping or number != epoch.subscriptions:
             return
-        self._set(ConsumerStatus(False, epoch.queue, None, "the broker cancelled the consumer"))
+        self._set(ConsumerStatus(False, epoch.queue, None, CANCELLED))
         self._subscribe(epoch)
 
     def _cancel(self) -> None:
@@ -441,9 +453,11 @@ class Consumer:
 
     def _finish(self, error: DmqError) -> None:
         with self._changed:
-            self._over = self._over or error
+            is_first, self._over = self._over is None, self._over or error
             self._arrived.clear()
             self._changed.notify_all()
+        if is_first and self._on_end is not None:
+            self._on_end(error)
         if self._status.consuming:
             self._set(ConsumerStatus(False, self._status.queue, None, error.what))
 

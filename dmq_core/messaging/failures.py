@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Queue
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.messaging.consumer import Delivery
 
-DELIVERY_LIMIT = 20
+DELIVERY_LIMIT: Final = 20
+PAUSE_S: Final = 0.1
+REMEMBERED: Final = 1000
+_COUNTS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,10 @@ class FailurePath(Protocol):
 
 
 class Requeue:
-    """Failed messages go back to the front of their queue at once; after `limit` returns to `<queue>.dead`.
+    """Failed messages go back to the front of their queue at once; after `limit` returns they go to `<queue>.dead`.
 
-    The broker counts them (rejections count on every version). Without `dead_letter` the broker drops a message at the
-    limit.
+    A quorum queue counts the returns itself. For one that does not count, this path does as long as it lives, and
+    slows down. Without `dead_letter` a quorum queue drops a message at the limit, any other tries it for ever.
     """
 
     keeps_order = True
@@ -60,6 +64,9 @@ class Requeue:
     def __init__(self, limit: int = DELIVERY_LIMIT, dead_letter: bool = True) -> None:
         self._limit = limit
         self._dead_letter = dead_letter
+        self._lock = threading.Lock()
+        self._failures: dict[object, int] = {}
+        self._closed = threading.Event()
 
     def prepare(self, queue: Queue, version: Version) -> FailurePlan:
         """A delivery limit where the queue counts, and a dead-letter queue."""
@@ -72,16 +79,32 @@ class Requeue:
         """Nothing is needed."""
 
     def failed(self, delivery: Delivery, why: str) -> None:
-        """Back to the queue, counted."""
-        delivery.reject(requeue=True)
+        """Back to the queue."""
+        if not delivery.redelivered or not _COUNTS.isdisjoint(delivery.properties.headers):
+            delivery.reject(requeue=True)
+            return
+        # Nothing but this pause keeps a message that nobody can handle from going round as fast as it can.
+        self._closed.wait(PAUSE_S)
+        delivery.reject(requeue=not (self._dead_letter and self._counted(delivery) > self._limit))
 
     def close(self, timeout_s: float) -> None:
-        """Nothing is under way."""
+        """Ends pauses."""
+        self._closed.set()
+
+    def _counted(self, delivery: Delivery) -> int:
+        who = delivery.properties.message_id or hash((delivery.routing_key, delivery.body))
+        with self._lock:
+            # The first failure, before which it was not redelivered, went uncounted.
+            count = self._failures.pop(who, 1) + 1
+            self._failures[who] = count
+            if len(self._failures) > REMEMBERED:
+                del self._failures[next(iter(self._failures))]
+        return count
 
 
 def dead_letter_queue(queue: Queue) -> Queue:
     """Where messages of `queue` go that nobody could handle: `<queue>.dead`."""
-    return Queue(f"{queue.name}.dead", "quorum")
+    return Queue(f"{queue.name}.dead", "quorum", adopt=True)
 
 
 def dead_letter_arguments(queue: Queue) -> dict[str, object]:
