@@ -12,6 +12,7 @@ from dmq_core.errors import NotReachable
 if TYPE_CHECKING:
     from dmq_core.cluster.base import Cluster, ProgressListener
     from dmq_core.config import Settings
+    from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.messaging.connection import Connection
     from dmq_core.messaging.consumer import Consumer, Delivery
     from dmq_core.messaging.producer import Handle, Producer
@@ -139,3 +140,26 @@ def open_connection(settings: Settings, name: str, vhost: str | None = None) -> 
         yield connection
     finally:
         connection.close()
+
+
+@contextmanager
+def open_manager(settings: Settings, name: str) -> Iterator[BrokerConnectionManager]:
+    """A connection manager that knows every node of the cluster that speaks AMQP."""
+    from dmq_core.connection_manager import BrokerConnectionManager
+
+    cluster = find_cluster(settings)
+    with BrokerConnectionManager(name=name) as manager:
+        user = cluster.credentials
+        for node in cluster.nodes():
+            at = node.endpoint
+            if at.amqp_port is not None:
+                manager.register_broker(
+                    node.name,
+                    at.host,
+                    at.amqp_port,
+                    username=user.username,
+                    password=user.password,
+                    virtual_host=at.virtual_host,
+                    tls=at.tls,
+                )
+        yield manager

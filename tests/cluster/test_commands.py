@@ -202,3 +202,13 @@ def test_a_load_through_a_kill_loses_nothing(dmq: Dmq) -> None:
     assert account["lost"] == 0
     assert account["delivered"] >= account["confirmed"] > 100
     dmq("node", "start", victim)
+
+
+def test_the_benchmark_prints_both_rates_and_their_ratio_and_leaves_no_queue(dmq: Dmq) -> None:
+    result = dmq.json("bench", "--messages", "2000", "--rounds", "1")
+    for what in ("publish_confirmed", "consume_acked"):
+        pair = result[what]
+        assert pair["ratio"] == pytest.approx(pair["dmq"] / pair["pika_blocking"], rel=0.01)
+        assert pair["ratio"] > 1, "waiting for each confirm is slower than not waiting"
+    assert not [q for q in dmq.json("queue", "list") if q["name"].startswith("dmq.bench")]
+    assert "read-only" in dmq("bench", "--read-only", status=6).stderr
