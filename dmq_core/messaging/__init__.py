@@ -6,16 +6,21 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dmq_core.messaging.consumers import DirectConsumer, FanoutConsumer, HeadersConsumer, TopicConsumer
     from dmq_core.messaging.producers import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer
 
-__all__ = ["DirectProducer", "FanoutProducer", "HeadersProducer", "TopicProducer"]
+__all__ = [
+    "DirectConsumer",
+    "DirectProducer",
+    "FanoutConsumer",
+    "FanoutProducer",
+    "HeadersConsumer",
+    "HeadersProducer",
+    "TopicConsumer",
+    "TopicProducer",
+]
 
-_HOMES = {
-    "DirectProducer": "producers",
-    "FanoutProducer": "producers",
-    "HeadersProducer": "producers",
-    "TopicProducer": "producers",
-}
+_HOMES = {name: "producers" if name.endswith("Producer") else "consumers" for name in __all__}
 
 
 def __getattr__(name: str) -> object:
