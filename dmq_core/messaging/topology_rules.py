@@ -112,7 +112,7 @@ def _about_exchange(exchange: Exchange) -> Iterator[Finding]:
     name = _named("exchange", exchange.name)
     if exchange.name == "":
         yield Finding(exchange, Severity.REFUSED, "the default exchange cannot be declared", "It is always there.")
-    elif exchange.name.startswith("amq.") and exchange != declared_exchange(exchange.name):
+    elif exchange.name.startswith("amq.") and not _is_built_in(exchange):
         yield _refused(exchange, f"{name} begins with amq., which the broker keeps for itself", "Take another name.")
     for key, value in exchange.arguments.items():
         if key == "alternate-exchange":
@@ -120,6 +120,11 @@ def _about_exchange(exchange: Exchange) -> Iterator[Finding]:
                 yield _refused(exchange, f"the alternate exchange of {name} is no text", "Give the exchange's name.")
         elif exchange.type in _PLAIN_EXCHANGES and key.startswith("x-"):
             yield _ignored(exchange, f"{visible(key)[:60]} means nothing to {name}", "Take it out.")
+
+
+def _is_built_in(exchange: Exchange) -> bool:
+    built_in = declared_exchange(exchange.name)
+    return built_in is not None and (exchange.type == built_in.type if exchange.adopt else exchange == built_in)
 
 
 def _about_binding(binding: Binding, known: DeadLetters) -> Iterator[Finding]:

@@ -184,6 +184,7 @@ def test_names_and_bindings_that_the_broker_keeps_for_itself_are_refused() -> No
     ):
         assert len(found(REFUSED, V43, entity)) == 1
     assert judge([Exchange("amq.topic", "topic")], V43) == ()
+    assert judge([Exchange("amq.topic", "topic", durable=False, adopt=True)], V43) == ()
 
 
 def test_a_binding_to_what_is_not_declared_here_is_noted() -> None:
