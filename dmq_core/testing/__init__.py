@@ -1,4 +1,5 @@
-"""For tests: fakes of `Cluster` and `Session` that behave like the real ones, and a TCP proxy that breaks links.
+"""For tests: fakes of `Cluster` and `Session` that behave like the real ones, an in-memory RabbitMQ, and a TCP
+proxy that breaks links.
 
 Each name is loaded when it is first used, so that the pytest plugin costs nothing at start-up.
 """
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dmq_core.testing.broker import SimBroker
     from dmq_core.testing.cluster import FakeCluster
+    from dmq_core.testing.memory.broker import MemoryBroker
     from dmq_core.testing.proxy import ChaosProxy, ProxyCounts
     from dmq_core.testing.proxy_rules import Step, Way, Which
     from dmq_core.testing.samples import HOSTILE_NAMES, hostile, nothing, shop, thousand_queues
@@ -22,6 +24,7 @@ __all__ = [
     "ChaosProxy",
     "FakeCluster",
     "FakeSession",
+    "MemoryBroker",
     "ProxyCounts",
     "Script",
     "SimBroker",
@@ -37,6 +40,7 @@ __all__ = [
 _HOMES = {
     "broker": ("SimBroker",),
     "cluster": ("FakeCluster",),
+    "memory.broker": ("MemoryBroker",),
     "proxy": ("ChaosProxy", "ProxyCounts"),
     "proxy_rules": ("Step", "Way", "Which"),
     "samples": ("HOSTILE_NAMES", "hostile", "nothing", "shop", "thousand_queues"),

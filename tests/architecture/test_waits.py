@@ -18,6 +18,7 @@ ALLOWED = {
     ("dmq_core.messaging.consumer", "Consumer._work"): "the idle wait of a daemon thread, ended by stop()",
     ("dmq_core.messaging.tap", "_Buffer.take"): "the idle wait of a daemon thread, ended by close()",
     ("dmq_core.prerequisites", "_run_lines"): "a timer ends the process that is waited for",
+    ("dmq_core.testing.memory.clock", "Clock.serve"): "the idle wait of a loop's thread, ended by stop()",
     ("dmq_core.testing.pump", "Pump._run"): "the idle wait of a daemon thread, ended by close()",
 }
 

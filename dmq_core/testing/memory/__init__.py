@@ -1,0 +1,1 @@
+"""An in-memory RabbitMQ with a clock that only tests move; see `dmq_core.testing.MemoryBroker`."""

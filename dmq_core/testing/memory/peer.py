@@ -1,0 +1,120 @@
+"""The broker's end of a connection: what waits to be read, what waits to be sent, and its channels."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dmq_core.messaging.reasons import CloseReason, Cure
+from dmq_core.testing.memory.queue import MemoryQueue
+from dmq_core.testing.memory.refusal import Refusal
+from dmq_core.testing.memory.session import Session
+
+if TYPE_CHECKING:
+    from dmq_core.testing.memory.broker import MemoryBroker
+    from dmq_core.testing.memory.link import MemoryChannel, MemoryLink
+    from dmq_core.testing.memory.node import MemoryNode
+    from dmq_core.testing.memory.virtual_host import VirtualHost
+
+ALARM = "low on memory"
+HUNG_UP = CloseReason(Cure.RECOVER, "the peer closed the connection")
+
+
+class Peer:
+    """A client's connection as its node sees it. Everything happens in the broker's turn."""
+
+    def __init__(self, broker: MemoryBroker, node: MemoryNode, host: VirtualHost, link: MemoryLink, user: str) -> None:
+        self.broker = broker
+        self.node = node
+        self.host = host
+        self.user = user
+        self.link = link
+        self.exclusive: list[MemoryQueue] = []
+        self.gone = False
+        self._sessions: list[Session] = []
+        self._unread: deque[Callable[[], None]] = deque()
+        self._unsent: deque[Callable[[], None]] = deque()
+        self._blocked = False
+
+    @property
+    def reads(self) -> bool:
+        """Whether what is sent to it is read."""
+        return not (self.node.frozen or self._blocked)
+
+    def receive(self, action: Callable[[], None]) -> None:
+        """Does what the client sent, as soon as it is read."""
+        if self.gone:
+            return
+        if self.reads:
+            action()
+        else:
+            self._unread.append(action)
+
+    def reply(self, callback: Callable[[], None]) -> None:
+        """Has the client's loop call `callback`, unless the node is frozen: then once it is not."""
+        if self.gone:
+            return
+        if self.node.frozen:
+            self._unsent.append(callback)
+        else:
+            self.link.arrived(callback)
+
+    def session(self, channel: MemoryChannel) -> Session:
+        """Opens a channel."""
+        session = Session(self, channel)
+        self._sessions.append(session)
+        return session
+
+    def has_published(self) -> None:
+        """A message came; during an alarm nothing more is read from whoever publishes."""
+        if self.broker.alarmed and not self._blocked:
+            self._blocked = True
+            self.reply(lambda: self.link.listener.blocked(ALARM))
+
+    def unblock(self) -> None:
+        """The alarm is over."""
+        if self._blocked:
+            self._blocked = False
+            self.reply(lambda: self.link.listener.blocked(None))
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Reads what waited to be read and sends what waited to be sent."""
+        while self._unsent and not self.node.frozen:
+            self.link.arrived(self._unsent.popleft())
+        while self._unread and self.reads and not self.gone:
+            self._unread.popleft()()
+
+    def detach(self) -> None:
+        """The other nodes have lost sight of this one."""
+        for session in tuple(self._sessions):
+            session.detach()
+
+    def close(self, refusal: Refusal) -> None:
+        """Closes the connection on the client."""
+        denied = refusal.code == 403
+        reason = CloseReason(Cure.GIVE_UP if denied else Cure.RECOVER, refusal.text, refusal.code, denied)
+        self.reply(lambda: self.link.ended(reason))
+        self.hung_up()
+
+    def hung_up(self) -> None:
+        """The client is gone."""
+        self._end(Session.close)
+
+    def killed(self) -> None:
+        """The node died under it."""
+        if not self.gone:
+            self.link.arrived(lambda: self.link.ended(HUNG_UP))
+        self._end(Session.suspend)
+
+    def _end(self, end: Callable[[Session], None]) -> None:
+        if self.gone:
+            return
+        self.gone = True
+        self.node.peers.remove(self)
+        self._unread.clear()
+        for session in tuple(self._sessions):
+            end(session)
+        for queue in tuple(self.exclusive):
+            self.host.drop(queue)
