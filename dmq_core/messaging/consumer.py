@@ -15,7 +15,7 @@ from dmq_core.errors import DmqError, MessagingFailed, TimedOut
 from dmq_core.messaging.acks import AckBook
 from dmq_core.messaging.frames import Content, safe_properties
 from dmq_core.messaging.messages import MessageProperties
-from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, PrivateQueue
+from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, PrivateQueue, Queue
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dmq_core.messaging.reasons import CloseReason
 
 FLUSH_AT = 50
+# What a queue's leader on another node had sent already comes after the broker agreed to send no more.
+SILENT_S = 0.1
 FLUSH_S = 0.005
 LEAVE_S = 0.1
 CANCELLED = "the broker cancelled the consumer"
@@ -147,12 +149,18 @@ class _Epoch:
     book: AckBook = field(default_factory=AckBook)
     others: list[tuple[int, Answer]] = field(default_factory=list)
     subscriptions: int = 0
+    silent_since: float | None = None
     timer_set: bool = False
     woken: bool = False
 
     @property
     def is_urgent(self) -> bool:
         return self.book.waiting >= self.flush_at or bool(self.others)
+
+    @property
+    def owes_nothing(self) -> bool:
+        with self.lock:
+            return not (self.book.running or self.book.waiting or self.others)
 
     def answer(self, tag: int, answer: Answer) -> bool:
         with self.lock:
@@ -264,7 +272,7 @@ class Consumer:
         """Asks the broker for no more; what has come can still be answered. Returns at once."""
         with self._changed:
             self._stopping = True
-        self._connection.call(self._cancel)
+        self._connection.call(lambda: self._cancel(self._notify))
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Asks for no more, lets the handler finish what has come within `timeout_s`, sends the acks, and ends.
@@ -329,6 +337,34 @@ class Consumer:
         """Whether the handler still works on what came."""
         return self._busy or bool(self._arrived) or self._handler_busy()
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether its queue ends with the connection."""
+        return (
+            self._exclusive
+            or not isinstance(self._queue, str)
+            or any(isinstance(entity, Queue) and entity.exclusive for entity in self._declare)
+        )
+
+    def rest(self, resting: bool) -> None:
+        """While it rests, the broker sends no more, and what has come is handled."""
+        epoch = self._epoch
+        if epoch is None or self._stopping:
+            return
+        if resting:
+            self._cancel(lambda: self._fell_silent(epoch))
+        else:
+            epoch.silent_since = None
+            self._subscribe(epoch)
+
+    def at_rest(self) -> bool:
+        """Whether everything that came was answered, and the answers were sent."""
+        epoch = self._epoch
+        if epoch is None:
+            return True
+        is_silent = epoch.silent_since is not None and self._connection.now() - epoch.silent_since > SILENT_S
+        return is_silent and not self.busy() and epoch.owes_nothing
+
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
         epoch, self._epoch = self._epoch, None
@@ -370,16 +406,21 @@ class Consumer:
         self._set(ConsumerStatus(False, epoch.queue, None, CANCELLED))
         self._subscribe(epoch)
 
-    def _cancel(self) -> None:
+    def _cancel(self, done: Callable[[], None]) -> None:
         epoch = self._epoch
         if epoch is not None and epoch.consumer_tag and epoch.channel.is_open:
-            epoch.channel.cancel(epoch.consumer_tag, self._notify)
+            epoch.channel.cancel(epoch.consumer_tag, done)
 
     # Receiving and answering.
+
+    def _fell_silent(self, epoch: _Epoch) -> None:
+        epoch.silent_since = self._connection.now()
 
     def _received(self, epoch: _Epoch, contents: list[Content]) -> None:
         if epoch is not self._epoch:
             return
+        if epoch.silent_since is not None:
+            self._fell_silent(epoch)
         with epoch.lock:
             epoch.book.delivered(contents[-1].tag)
         at = self._wall()

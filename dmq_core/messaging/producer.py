@@ -262,6 +262,11 @@ class Producer:
             epoch.channel.close()
         return ""
 
+    @property
+    def is_bound(self) -> bool:
+        """Nothing of a producer ends with its connection."""
+        return False
+
     def rest(self, resting: bool) -> None:
         """While it rests, messages wait here."""
         self._resting = resting

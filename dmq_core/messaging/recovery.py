@@ -242,7 +242,11 @@ class Recovery:
 
     def move(self, endpoint: NodeEndpoint) -> None:
         """Goes over to `endpoint`, or stays where it is if that cannot be done without losing anything."""
-        if self._move is None and self._link is not None and self._status.state is ConnectionState.OPEN:
+        if self._move is not None or self._link is None or self._status.state is not ConnectionState.OPEN:
+            return
+        if any(mover.is_bound for mover in self._movers()):
+            self._set(self._status.state)
+        else:
             self._move = _Move(*self._linked(endpoint))
 
     def _arrived(self, move: _Move) -> None:

@@ -92,6 +92,11 @@ class Worker(Protocol):
 class Mover(Protocol):
     """A channel user that can let go of its channel without losing anything. Called on the I/O thread."""
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether something of its own ends with the connection, so that it must not move."""
+        ...
+
     def rest(self, resting: bool) -> None:
         """Begin nothing more on this channel, while what is under way goes on; or (False) go on."""
         ...

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent
 from dmq_core.errors import AccessDenied, BadInput, MessagingFailed, NotReachable
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.messaging import DirectProducer, TopicProducer
 from dmq_core.messaging.balancing import Policy
 from dmq_core.messaging.consumer import Consumer
+from dmq_core.messaging.consumers import DirectConsumer
 from dmq_core.messaging.messages import Outcome
+from dmq_core.messaging.producer import Handle
+from dmq_core.messaging.producers import DirectProducer, TopicProducer
 from dmq_core.messaging.states import ConnectionState
 from dmq_core.messaging.topology import Binding, Exchange, Queue, delete_queue, queue_depth
 
@@ -97,6 +100,45 @@ def test_connections_consumers_and_leaders_are_spread_and_a_node_that_comes_back
         assert {p.publish_and_wait(queues[0].name, "x").outcome for p in producers} == {Outcome.CONFIRMED}
         for queue in queues:
             delete_queue(manager.publishing(), queue.name)
+
+
+def test_moving_under_traffic_leaves_no_outcome_unknown_and_has_nothing_handled_twice(
+    docker_cluster: Cluster, name: str
+) -> None:
+    taken: list[str] = []
+    handles: list[Handle] = []
+    with manage(docker_cluster) as manager:
+        consumer = DirectConsumer(name, manager)
+        consumer.declare_queue(dead_letter=False)
+        consumer.start_consuming(lambda message, _headers: taken.append(str(message)) is None)
+        producer = DirectProducer(connection_manager=manager)
+        stop = threading.Event()
+
+        def publish() -> None:
+            while not stop.wait(0.001):
+                handles.append(producer.publish(name, f"{len(handles)}"))
+
+        publishing = threading.Thread(target=publish)
+        publishing.start()
+        for target in ("rmq2", "rmq3", "rmq1"):
+            endpoint = next(n.endpoint for n in docker_cluster.nodes() if n.name == target)
+            for connection in (manager.publishing(), manager.consuming()):
+                connection.move(replace(endpoint, management_port=None))
+            await_until(
+                lambda at=endpoint.amqp_port: all(  # type: ignore[misc]  # the default binds the loop's own port
+                    i.status.endpoint is not None and i.status.endpoint.amqp_port == at for i in manager.connections
+                ),
+                20,
+                f"both connections are at {target}",
+            )
+        stop.set()
+        publishing.join(10)
+        producer.flush(20)
+        await_until(lambda: len(taken) >= len(handles), 20, "all are taken")
+        assert Counter(h.wait(0).outcome for h in handles) == {Outcome.CONFIRMED: len(handles)}
+        assert sorted(taken, key=int) == [f"{number}" for number in range(len(handles))]
+        consumer.close()
+        delete_queue(manager.publishing(), name)
 
 
 def test_two_hundred_managers_leave_neither_threads_nor_descriptors(docker_cluster: Cluster) -> None:
