@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
 from dmq_core.messaging.consumer import CANCELLED, Consumer, ConsumerStatus, Delivery, returns_counted
 from dmq_core.messaging.decoding import Decode, MessageHeaders, Undecodable, decode_message, headers_of
-from dmq_core.messaging.failures import DELIVERY_LIMIT, FailurePath, Requeue
+from dmq_core.messaging.failures import DELIVERY_LIMIT, FailurePath, FailurePlan, Requeue
 from dmq_core.messaging.handling import ConsumerStats, Handler, Handling, Job, OnError, RecentIds, Tally
 from dmq_core.messaging.lanes import NO_KEY, Crew, Lanes
 from dmq_core.messaging.queue_arguments import delivery_limit as limit_of
@@ -41,6 +41,7 @@ from dmq_core.text import visible
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
+    from dmq_core.cluster.blueprint import Version
     from dmq_core.connection_manager import BrokerConnectionManager
 
 PREFETCH: Final = 200
@@ -265,27 +266,32 @@ class QueueConsumer:
         queue = replace(queue, arguments={**plan.arguments, **queue.arguments})
         if self._order is not Order.NONE and (limit_of(queue.arguments, version) or 0) <= 0:
             raise BadInput(f"without a delivery limit {visible(queue.name)!r} does not keep its order", "Set one.")
-        self._manager.declare(*plan.entities, cluster=self._cluster)
-        if not queue.exclusive:
-            queue = self._declared_or_taken(queue, takes_any)
+        if queue.exclusive:
+            self._manager.declare(*plan.entities, cluster=self._cluster)
+        else:
+            queue, plan = self._declared_or_taken(queue, plan, takes_any, version)
         self._queue = queue
         self._limit = limit_of(queue.arguments, version) if queue.type == "quorum" else None
         self._declared = (*plan.entities, *(() if queue.exclusive else (queue,)))
 
-    def _declared_or_taken(self, queue: Queue, takes_any: bool) -> Queue:
+    def _declared_or_taken(
+        self, queue: Queue, plan: FailurePlan, takes_any: bool, version: Version
+    ) -> tuple[Queue, FailurePlan]:
         try:
-            self._manager.declare(queue, cluster=self._cluster)
+            self._manager.declare(*plan.entities, queue, cluster=self._cluster)
         except MessagingFailed as error:
             if not takes_any or "inequivalent" not in error.what:
                 raise
             # What it does with failed messages is its own affair, and not known here.
             taken = Queue(queue.name, queue.type, arguments=queue.arguments, adopt=True)
-            self._manager.declare(taken, cluster=self._cluster)
             _LOG.info("the queue is taken as it is: %s", visible(error.what))
             if self._retry is None:
                 self._path = Requeue(dead_letter=False)
-            return Queue(queue.name)
-        return queue
+            # Without the arguments that were planned, the path may need something else beside the queue.
+            plan = self._path.prepare(taken, version)
+            self._manager.declare(*plan.entities, taken, cluster=self._cluster)
+            return Queue(queue.name), plan
+        return queue, plan
 
     def _declare_the_rest(self) -> None:
         if self.queue_name and self._queue is None:
