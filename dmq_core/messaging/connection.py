@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
+from dmq_core.messaging import forks
 from dmq_core.messaging.dialing import Dialer
 from dmq_core.messaging.network import AMQP, Network
 from dmq_core.messaging.recovery import Recovery
@@ -49,6 +50,7 @@ class Connection:
         relief: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
     ) -> None:
         self.name = name
+        self._generation = forks.generation
         self._relief = relief
         self._network = network or AMQP
         self.now = self._network.now
@@ -109,28 +111,29 @@ class Connection:
 
     def detach(self, user: ChannelUser) -> None:
         """Closes the user's channel and forgets the user, who hears nothing more."""
-        if self._io is not None:
-            io = self._io
+        if io := self._io_here():
             io.call(lambda: io.detach(user))
 
     def call(self, callback: Callable[[], None]) -> bool:
         """Has the I/O thread call `callback`; False if there is no such thread any more."""
+        self._refuse_after_fork()
         return self._io is not None and self._io.call(callback)
 
     def leave(self, endpoint: NodeEndpoint | None, why: str) -> None:
         """Leaves `endpoint` at once if connected there (None: wherever it is) and avoids it for a while."""
-        if self._io is not None:
-            io = self._io
+        if io := self._io_here():
             io.call(lambda: io.leave(endpoint, why))
 
     def move(self, endpoint: NodeEndpoint) -> None:
         """Goes over to `endpoint` as soon as nothing is under way; stays if that cannot be. Returns at once."""
-        if self._io is not None:
-            io = self._io
+        if io := self._io_here():
             io.call(lambda: io.move(endpoint))
 
     def close(self) -> None:
-        """Ends it within four seconds, back-off included; final, and may be called twice."""
+        """Ends it within four seconds, back-off included; final, and may be called twice.
+
+        In a forked process it does nothing: what is open belongs to the process that made it.
+        """
         self.begin_closing()
         thread = self._thread
         if thread is not None and threading.current_thread() is not thread:
@@ -138,6 +141,8 @@ class Connection:
 
     def begin_closing(self) -> None:
         """Begins what `close` waits for."""
+        if self._generation != forks.generation:
+            return
         with self._changed:
             closing, self._closing = self._closing, True
             if self._io is None and not closing:
@@ -145,7 +150,15 @@ class Connection:
         if self._io is not None:
             self._io.call(self._io.close)
 
+    def _refuse_after_fork(self) -> None:
+        if self._generation != forks.generation:
+            forks.refuse(f"the connection {self.name!r}")
+
+    def _io_here(self) -> Recovery | None:
+        return self._io if self._generation == forks.generation else None
+
     def _running_io(self) -> Recovery:
+        self._refuse_after_fork()
         with self._changed:
             if self._closing:
                 raise MessagingFailed(f"the connection {self.name!r} is closed")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from dmq_core.messaging.wire import Wire
 
 
+SLEPT_S = 1.0
+
+
 class PublishEpoch:
     """Hears the answers on one channel; those of an earlier channel find their own window, which is empty by then.
 
@@ -26,7 +29,7 @@ class PublishEpoch:
     """
 
     def __init__(
-        self, channel: Channel, endpoint: NodeEndpoint, wire: Wire, answered: Callable[[PublishEpoch], None]
+        self, channel: Channel, endpoint: NodeEndpoint, wire: Wire, now: float, answered: Callable[[PublishEpoch], None]
     ) -> None:
         self.channel = channel
         self.where = label(endpoint)
@@ -40,6 +43,7 @@ class PublishEpoch:
         self._by_id: dict[bytes, Handle] = {}
         self._progressed_at = 0.0
         self._unsent = 0
+        self._asked_at = now
 
     # What the channel brings.
 
@@ -92,14 +96,19 @@ class PublishEpoch:
         self.window.restart(now)
 
     def stalled_s(self, now: float) -> float:
-        """For how many seconds nothing was confirmed though something is owed, and nothing left for the node either."""
-        if not self.window:
-            return 0.0
+        """For how many seconds nothing was confirmed though something is owed, and nothing left for the node either.
+
+        To be asked every quarter second.
+        """
+        slept, self._asked_at = now - self._asked_at > SLEPT_S, now
+        if slept:
+            # What the node said while this process was stopped is still unread.
+            self.restart_clock(now)
         unsent, before = self.channel.unsent, self._unsent
         self._unsent = unsent
         if unsent < before:
             self._progressed_at = now
-        return now - self._progressed_at
+        return now - self._progressed_at if self.window else 0.0
 
     def _find(self, own: bytes) -> Handle | None:
         if own not in self._by_id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 from dmq_core.errors import MessagingFailed
 
@@ -17,7 +18,6 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def refuse_after_fork(made_in: int, what: str) -> None:
-    """Raises `MessagingFailed` if `what` was made in generation `made_in` and this is a later one."""
-    if made_in != generation:
-        raise MessagingFailed(f"{what} was made in another process", "Make a manager after the fork.")
+def refuse(what: str) -> NoReturn:
+    """Raises `MessagingFailed`: `what` was made before the fork, when `generation` was another."""
+    raise MessagingFailed(f"{what} was made in another process", "Make a manager after the fork.")

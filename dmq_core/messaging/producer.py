@@ -132,7 +132,7 @@ class Producer:
         it. Without room in time its outcome is NOT_SENT. The same `properties` value costs less the second time.
         """
         if self._generation != forks.generation:
-            forks.refuse_after_fork(self._generation, "the producer")
+            forks.refuse("the producer")
         # A large body is copied into frames only when they are about to be sent.
         large = type(body) is bytes and len(body) > LARGE_BYTES
         own = own_id(self._prefix, next(self._numbers))
@@ -213,7 +213,7 @@ class Producer:
         """The connection gave us a channel: confirms on, then publish."""
         if not self._wire.fits(channel.number, channel.frame_limit):
             self._wire = Wire(channel.number, channel.frame_limit)
-        epoch = PublishEpoch(channel, endpoint, self._wire, self._answered)
+        epoch = PublishEpoch(channel, endpoint, self._wire, self._now(), self._answered)
         self._blocked = self._connection.status.state is ConnectionState.BLOCKED
         self._resting = False
         self._epoch = epoch
@@ -403,11 +403,7 @@ class Producer:
             taken, refused = epoch.take_answered(now)
             if taken or refused:
                 self._patience_s = self._limits.confirm_s
-            ended: list[Handle] = []
-            if epoch.returned_for:
-                back = [handle for handle in taken if handle in epoch.returned_for]
-                taken = [handle for handle in taken if handle not in epoch.returned_for]
-                ended += self._end_returned(epoch, back, now)
+            taken, ended = self._end_returned(epoch, taken, now)
             if taken:
                 ended += self._end(taken, Fate(Outcome.CONFIRMED, epoch.where, now))
             if refused:
@@ -420,21 +416,27 @@ class Producer:
         if drain and epoch is self._epoch:
             self._drain()
 
-    def _end_returned(self, epoch: PublishEpoch, handles: list[Handle], now: float) -> list[Handle]:
+    def _end_returned(
+        self, epoch: PublishEpoch, handles: list[Handle], now: float
+    ) -> tuple[list[Handle], list[Handle]]:
+        """Of messages that leave the wire those that no return came for, and the others, which end as RETURNED."""
+        if not epoch.returned_for:
+            return handles, []
         ended: list[Handle] = []
         for handle in handles:
-            ended += self._end([handle], Fate(Outcome.RETURNED, epoch.where, now, epoch.returned_for.pop(handle)))
-        return ended
+            if handle in epoch.returned_for:
+                ended += self._end([handle], Fate(Outcome.RETURNED, epoch.where, now, epoch.returned_for[handle]))
+        rest = [handle for handle in handles if handle not in epoch.returned_for]
+        epoch.returned_for = {h: why for h, why in epoch.returned_for.items() if h.fate is None}
+        return rest, ended
 
     def _settle_lost(self, epoch: PublishEpoch, reason: CloseReason) -> None:
         epoch.read_ended()
         now = self._now()
         with self._lock:
-            lost = epoch.window.abandon()
-            back = [handle for handle in lost if handle in epoch.returned_for]
-            ended = self._end_returned(epoch, back, now)
+            lost, ended = self._end_returned(epoch, epoch.window.abandon(), now)
             unknown = Fate(Outcome.UNKNOWN, epoch.where, now, reason.text)
-            self._end([handle for handle in lost if handle.fate is not None and handle not in back], unknown)
+            self._end([handle for handle in lost if handle.fate is not None], unknown)
             rest = [handle for handle in lost if handle.fate is None]
             culprit = next((i for i, handle in enumerate(rest) if _is_to_blame(handle, reason)), len(rest))
             unsure, later = rest[:culprit], rest[culprit:]
@@ -465,7 +467,9 @@ class Producer:
             epoch, self._epoch = self._epoch, None
             ended: list[Handle] = []
             if epoch is not None:
-                ended = self._end(epoch.window.abandon(), Fate(Outcome.UNKNOWN, epoch.where, self._now(), error.what))
+                now = self._now()
+                sent, ended = self._end_returned(epoch, epoch.window.abandon(), now)
+                ended += self._end(sent, Fate(Outcome.UNKNOWN, epoch.where, now, error.what))
             ended += self._end_waiting(None if epoch is None else epoch.where, error.what)
             self._change.notify_all()
         self._tell(ended)

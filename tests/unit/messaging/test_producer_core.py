@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from doubles import FakeChannel, FakeConnection
+from doubles import HERE, FakeChannel, FakeConnection
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from dmq_core.cluster.base import Credentials
 from dmq_core.errors import BadInput, MessagingFailed, TimedOut
+from dmq_core.messaging.connection import Connection
 from dmq_core.messaging.frames import Content
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
 from dmq_core.messaging.producer import Handle, Producer, ProducerLimits
@@ -142,8 +146,8 @@ class AnyLife(RuleBasedStateMachine):
     def a_confirm_never_comes(self) -> None:
         later = time.monotonic() + 6.0
         self.channel.sink.acked(12, False)
-        self.producer._patience_s = 60.0
-        assert self.producer.overdue(later) == ""
+        for quarter in range(24):
+            self.producer.overdue(later + quarter / 4)
         if ("close",) in self.channel.sent:
             self.lose(channel_only=True)
 
@@ -366,14 +370,240 @@ def test_a_callback_cannot_wait_for_its_own_thread() -> None:
         producer.flush(1)
 
 
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def timed(**limits: Any) -> tuple[FakeConnection, Producer, Clock]:
+    """A producer whose broker's time a test decides."""
+    connection, clock = FakeConnection(), Clock()
+    connection.now = clock  # type: ignore[method-assign]
+    return connection, Producer(connection, ProducerLimits(**limits)), clock  # type: ignore[arg-type]  # a double
+
+
+def ask_until(producer: Producer, clock: Clock, seconds: float) -> tuple[str, float]:
+    """Asks every quarter second whether the node is overdue, until it is; why, and after how many seconds."""
+    for step in range(1, int(seconds * 4) + 1):
+        clock.at += 0.25
+        if why := producer.overdue(clock.at):
+            return why, step / 4
+    return "", seconds
+
+
 def test_a_node_that_confirms_nothing_is_overdue_but_not_while_it_blocks() -> None:
-    connection, producer, _ = made(confirm_s=5.0)
+    connection, producer, clock = timed()
     connection.open()
     producer.publish(message())
     connection.turn()
     assert not producer.at_rest()
-    now = time.monotonic()
-    assert producer.overdue(now + 4.0) == ""
-    assert "no confirm for" in producer.overdue(now + 6.0)
+    why, after = ask_until(producer, clock, 10)
+    assert "no confirm for 2." in why
+    assert after == 2.25
     connection.user.flow_changed(True)
-    assert producer.overdue(now + 60.0) == ""
+    assert ask_until(producer, clock, 60)[0] == ""
+
+
+def test_each_flight_in_a_row_waits_twice_as_long_until_something_is_confirmed() -> None:
+    connection, producer, clock = timed()
+    waits = []
+    for flight in range(5):
+        channel = connection.open()
+        producer.publish(message())
+        connection.turn()
+        waits.append(ask_until(producer, clock, 20)[1])
+        if flight == 3:
+            channel.confirm(1)
+        connection.lose()
+    assert waits == [2.25, 4.25, 8.25, 10.25, 2.25]
+
+
+def test_a_process_that_was_stopped_itself_does_not_blame_the_node() -> None:
+    connection, producer, clock = timed()
+    channel = connection.open()
+    handle = producer.publish(message())
+    connection.turn()
+    clock.at += 3600
+    assert producer.overdue(clock.at) == ""
+    assert channel.is_open
+    channel.confirm(1)
+    assert handle.wait(0).outcome is Outcome.CONFIRMED
+
+
+def test_a_node_that_still_takes_bytes_is_not_frozen() -> None:
+    connection, producer, clock = timed()
+    channel = connection.open()
+    producer.send("", "q", b"x" * 1_000_000)
+    connection.turn()
+    for unsent in range(40, 0, -1):
+        channel.unsent = unsent
+        assert ask_until(producer, clock, 0.25)[0] == ""
+    assert "no confirm" in ask_until(producer, clock, 5)[0]
+
+
+def test_a_confirm_that_never_comes_costs_the_channel_and_leaves_its_messages_unknown() -> None:
+    connection, producer, clock = timed(confirm_limit_s=5.0)
+    channel = connection.open()
+    handles = [producer.publish(message()) for _ in range(40)]
+    connection.turn()
+    for quarter in range(24):
+        assert ask_until(producer, clock, 0.25)[0] == ""
+        if channel.is_open:
+            channel.confirm(2 + quarter)
+    assert not channel.is_open
+    assert handles[0].wait(0).outcome is Outcome.UNKNOWN
+    assert "no confirm within 5 s" in handles[0].wait(0).reason
+    assert {h.wait(0).outcome for h in handles[1:20]} == {Outcome.CONFIRMED}
+    assert {h.wait(0).outcome for h in handles[30:]} == {Outcome.UNKNOWN}
+    channel.confirm(40, multiple=True)
+    assert handles[0].wait(0).outcome is Outcome.UNKNOWN, "a confirm that comes after all changes nothing"
+    later = producer.publish(message())
+    connection.turn()
+    assert later not in channel.published
+    connection.lose()
+    connection.open().confirm(1)
+    assert later.wait(0).outcome is Outcome.CONFIRMED
+
+
+def test_a_channel_that_does_not_close_is_left_with_its_node() -> None:
+    connection, producer, clock = timed(confirm_s=60.0, confirm_limit_s=1.0)
+    connection.open()
+    producer.publish(message())
+    connection.turn()
+    assert ask_until(producer, clock, 100) == ("it does not close a channel", 61.5)
+
+
+def test_sent_again_a_message_keeps_its_id_and_its_place_before_newer_ones() -> None:
+    connection, producer, settled = made(republish=True)
+    first_channel = connection.open()
+    first, second = producer.publish(message("a")), producer.publish(message("b"))
+    connection.turn()
+    first_channel.confirm(1)
+    connection.lose()
+    assert second.settlement is None
+    newer = producer.publish(message("c"))
+    channel = connection.open(number=5)
+    assert [h.routing_key for h in channel.published] == ["b", "c"]
+    assert channel.published[0].sent_properties == first_channel.published[1].sent_properties
+    channel.confirm(2, multiple=True)
+    assert [h.wait(0).outcome for h in (first, second, newer)] == [Outcome.CONFIRMED] * 3
+    assert [h.wait(0).sends for h in (first, second, newer)] == [1, 2, 1]
+    assert settled == [first, second, newer]
+
+
+def test_at_close_what_may_have_arrived_earlier_is_unknown_and_the_rest_not_sent() -> None:
+    connection, producer, _ = made(republish=True)
+    connection.open()
+    sent = producer.publish(message())
+    connection.turn()
+    connection.lose()
+    unsent = producer.publish(message())
+    producer.close(0.01)
+    assert (sent.wait(0).outcome, sent.wait(0).sends) == (Outcome.UNKNOWN, 1)
+    assert (unsent.wait(0).outcome, unsent.wait(0).sends) == (Outcome.NOT_SENT, 0)
+
+
+def test_who_asks_to_fail_at_once_waits_for_no_node() -> None:
+    connection, producer, settled = made(while_recovering="fail")
+    connection.status = replace(connection.status, problem="")
+    early = producer.publish(message())
+    assert early.settlement is None, "the first attempt may still succeed"
+    channel = connection.open()
+    assert channel.published == [early]
+    connection.user.flow_changed(True)
+    waiting = producer.publish(message())
+    connection.status = replace(connection.status, state=ConnectionState.RECOVERING, problem="it was killed")
+    connection.lose()
+    assert early.wait(0).outcome is Outcome.UNKNOWN
+    assert waiting.wait(0).outcome is Outcome.NOT_SENT
+    at_once = producer.publish(message())
+    assert at_once.wait(0).outcome is Outcome.NOT_SENT
+    assert "it was killed" in at_once.wait(0).reason
+    connection.status = replace(connection.status, state=ConnectionState.OPEN, problem="")
+    channel = connection.open()
+    good = producer.publish(message())
+    connection.turn()
+    channel.confirm(1)
+    assert good.wait(0).outcome is Outcome.CONFIRMED
+    assert settled == [early, waiting, at_once, good]
+
+
+def test_a_node_that_blocks_is_forgotten_with_its_channel() -> None:
+    connection, producer, _ = made()
+    connection.open()
+    connection.user.flow_changed(True)
+    connection.lose()
+    producer.publish(message())
+    connection.status = replace(connection.status, state=ConnectionState.OPEN)
+    assert len(connection.open().published) == 1
+    connection.lose()
+    connection.status = replace(connection.status, state=ConnectionState.BLOCKED)
+    producer.publish(message())
+    assert connection.open().published == []
+
+
+def test_a_returned_message_is_returned_even_if_its_confirm_is_lost() -> None:
+    connection, producer, _ = made(republish=True)
+    channel = connection.open()
+    handle = producer.publish(message())
+    connection.turn()
+    send_back(channel, 0)
+    connection.lose()
+    assert handle.wait(0).outcome is Outcome.RETURNED
+
+
+def test_a_large_body_is_held_once_before_and_after_it_is_on_the_wire() -> None:
+    connection, producer, _ = made()
+    handle = producer.send("", "q", b"x" * 200_000)
+    assert handle.frames == b""
+    seen: list[int] = []
+    channel = FakeChannel()
+    channel.publish = lambda handles: seen.extend(len(h.frames) for h in handles)  # type: ignore[method-assign]
+    connection.user.channel_opened(channel, HERE)
+    assert seen[0] > 200_000
+    assert handle.frames == b""
+
+
+def test_a_thousand_messages_wake_the_io_thread_once() -> None:
+    connection, producer, _ = made()
+    connection.open()
+    for _ in range(1000):
+        producer.publish(message())
+    assert len(connection.pending) == 1
+
+
+def test_after_a_fork_a_producer_and_its_connection_refuse_what_they_are_asked() -> None:
+    connection = Connection([HERE], Credentials(), "made before")
+    _, producer, _ = made()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Nothing of the parent's test run may go on in here.
+        try:
+            said = [_refusal(call) for call in (lambda: producer.publish(message()), connection.start)]
+            said += [_refusal(lambda: connection.call(lambda: None)), _refusal(lambda: connection.attach(producer))]
+            connection.close()
+            producer.close()
+            os.write(writer, "\n".join(said).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as answers:
+        said = answers.read().splitlines()
+    made_elsewhere = "the connection 'made before' was made in another process"
+    assert said == ["the producer was made in another process", *[made_elsewhere] * 3]
+    assert producer.publish(message()).settlement is None, "the parent goes on"
+
+
+def _refusal(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except MessagingFailed as error:
+        return error.what
+    return "no error"
