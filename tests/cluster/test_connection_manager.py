@@ -75,6 +75,7 @@ def broker(docker_cluster: Cluster, name: str) -> Iterator[Broker]:
     seen.client.close()
 
 
+@pytest.mark.thorough
 def test_connections_consumers_and_leaders_are_spread_and_a_node_that_comes_back_is_used_again(
     docker_cluster: Cluster, broker: Broker, name: str
 ) -> None:

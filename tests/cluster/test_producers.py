@@ -152,7 +152,14 @@ def _publishes_until_blocked(
     return manager.state is ConnectionState.BLOCKED
 
 
-@pytest.mark.parametrize("action", [NodeAction.KILL, NodeAction.STOP, NodeAction.PAUSE])
+@pytest.mark.parametrize(
+    "action",
+    [
+        NodeAction.KILL,
+        pytest.param(NodeAction.STOP, marks=pytest.mark.thorough),
+        pytest.param(NodeAction.PAUSE, marks=pytest.mark.thorough),
+    ],
+)
 def test_what_was_confirmed_under_load_is_there_after_its_node_is_gone(
     docker_cluster: Cluster, manager: BrokerConnectionManager, queue: str, action: NodeAction
 ) -> None:

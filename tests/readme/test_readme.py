@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from dmq_core.cluster.base import Cluster
 from dmq_core.config import Flags, load_settings
 from dmq_tui.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 # Run by other means: make by `make -n` below and by whoever runs this suite, the wheel's installation by tests/wheel.
 RUN_ELSEWHERE = ("make ", "pipx ")
 
@@ -66,6 +68,23 @@ def test_the_commands_of_the_readme_run_in_order(environment: dict[str, str]) ->
     finally:
         for name in (own, other):
             bash(f"dmq destroy --yes --cluster {name} || test $? = 3", environment, 120)
+
+
+@pytest.mark.real
+@pytest.mark.docker
+def test_the_library_snippet_of_the_readme_runs_as_it_stands(
+    docker_cluster: Cluster, environment: dict[str, str]
+) -> None:
+    """Its ports alone are those of a cluster of the tests."""
+    snippet = next(block for block in PYTHON_BLOCKS if "register_broker" in block)
+    for usual, node in zip((5672, 5673, 5674), docker_cluster.nodes(), strict=True):
+        snippet = snippet.replace(f"{usual})", f"{node.endpoint.amqp_port})")
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["confirmed", "Hello World! greetings"]
+    assert done.stderr == ""
 
 
 def test_the_make_targets_of_the_readme_are_targets(environment: dict[str, str]) -> None:
@@ -118,4 +137,4 @@ def test_the_picture_of_the_readme_is_there() -> None:
 def test_every_room_of_the_map_is_there() -> None:
     rooms = re.findall(r"^\| `((?:dmq_|demos|cluster|tests)[^`]*)` \|", README, re.MULTILINE)
     assert len(rooms) > 8
-    assert all((ROOT / room).is_dir() for room in rooms)
+    assert all((ROOT / room).exists() for room in rooms)
