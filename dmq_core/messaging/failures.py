@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dmq_core.messaging.queue_arguments import WITH_DELIVERY_LIMIT
 from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Queue
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _COUNTS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 
 @dataclass(frozen=True, slots=True)
 class FailurePlan:
-    """What a failure path needs at the broker: `arguments` for the queue itself, `entities` declared before it."""
+    """What a failure path needs at the broker: `arguments` for the queue itself, `entities` declared beside it."""
 
     arguments: Arguments = field(default_factory=lambda: NO_ARGUMENTS)
     entities: tuple[Entity, ...] = ()
@@ -73,7 +74,7 @@ class Requeue:
         limited = {"x-delivery-limit": self._limit} if queue.type == "quorum" else {}
         if not self._dead_letter:
             return FailurePlan(limited)
-        return FailurePlan({**limited, **dead_letter_arguments(queue)}, (dead_letter_queue(queue),))
+        return FailurePlan({**limited, **dead_letter_arguments(queue)}, (dead_letter_queue(queue, version),))
 
     def bind(self, manager: BrokerConnectionManager, queue_name: str) -> None:
         """Nothing is needed."""
@@ -102,18 +103,24 @@ class Requeue:
         return count
 
 
-def dead_letter_queue(queue: Queue) -> Queue:
-    """Where messages of `queue` go that nobody could handle: `<queue>.dead`."""
-    return Queue(f"{queue.name}.dead", "quorum", adopt=True)
+def dead_letter_queue(queue: Queue, version: Version) -> Queue:
+    """Where messages of `queue` go that nobody could handle: `<queue>.dead`, which itself drops none."""
+    # Before 4.0 no limit is the default, and a negative one drops at the first return.
+    unlimited = {"x-delivery-limit": -1} if version >= WITH_DELIVERY_LIMIT else NO_ARGUMENTS
+    return Queue(_dead_letter_name(queue), "quorum", arguments=unlimited, adopt=True)
 
 
 def dead_letter_arguments(queue: Queue) -> dict[str, object]:
     """What makes `queue` dead-letter to `dead_letter_queue`, without loss where its type can."""
     arguments: dict[str, object] = {
         "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": dead_letter_queue(queue).name,
+        "x-dead-letter-routing-key": _dead_letter_name(queue),
     }
     if queue.type == "quorum":
         # Without rejecting publishes at a length limit, the broker silently falls back to at-most-once.
         arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
     return arguments
+
+
+def _dead_letter_name(queue: Queue) -> str:
+    return f"{queue.name}.dead"
