@@ -46,9 +46,9 @@ class Lanes(Generic[T]):
         self._closed: set[Lane[T]] = set()
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing is to be handed out, now or later."""
-        return not self._ready and not self._lanes
+    def has_ready(self) -> bool:
+        """Whether there may be something to take."""
+        return bool(self._ready)
 
     def add(self, item: T, key: Hashable = NO_KEY) -> None:
         """Takes in an item; without a key it waits for nothing but its turn."""
@@ -150,8 +150,9 @@ class Crew(Generic[T]):
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is being handled or waits for it."""
-        return self._at_work > 0 or not self._lanes.is_empty
+        """Whether something is being handled, or could be."""
+        with self._idle:
+            return self._at_work > 0 or self._lanes.has_ready
 
     def add(self, items: Sequence[tuple[T, Hashable]]) -> None:
         """Takes in items with their keys, oldest first; after `dismiss` nothing any more."""
