@@ -476,8 +476,8 @@ class Consumer:
             for delivery in batch:
                 delivery.give_back()
             self._finish(MessagingFailed(f"the handler of {self._status.queue!r} ended: {type(error).__name__}"))
+            self._connection.call(lambda: self._send_the_last(threading.Event()))
             self._connection.detach(self)
-            raise
 
     def _is_done(self) -> bool:
         epoch = self._epoch

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from doubles import FakeChannel, FakeConnection
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dmq_core.errors import MessagingFailed
-from dmq_core.messaging.consumer import FLUSH_AT, Consumer, Delivery
+from dmq_core.errors import DmqError, MessagingFailed
+from dmq_core.messaging.consumer import FLUSH_AT, Answer, Consumer, Delivery
 from dmq_core.messaging.topology import Binding, PrivateBinding, PrivateQueue, Queue
 
 
@@ -20,6 +22,16 @@ def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.002)
+
+
+def turn_until(connection: FakeConnection, condition: Callable[[], bool]) -> None:
+    """Does the I/O thread's work until `condition` holds."""
+
+    def held() -> bool:
+        connection.turn()
+        return condition()
+
+    until(held)
 
 
 class Hand:
@@ -202,6 +214,107 @@ def test_what_was_waiting_for_the_handler_is_dropped_with_its_channel() -> None:
     consumer.stop(0.1)
 
 
+ANSWERS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["ack", "reject", "requeue", "give back"]), st.integers(0, 11)),
+        st.just(("turn", 0)),
+        st.just(("fire", 0)),
+    ),
+    max_size=60,
+)
+
+
+def answered_at_the_broker(sent: list[tuple[Any, ...]], tags: set[int]) -> dict[int, Answer]:
+    """What a broker would take each delivery for; it would close the channel over an answer to nothing."""
+    answers: dict[int, Answer] = {}
+    for kind, tag, *rest in (s for s in sent if s[0] in ("ack", "reject", "give back")):
+        hit = {t for t in tags - set(answers) if t <= tag} if kind == "ack" and rest[0] else {tag}
+        assert tag in hit
+        assert not hit & set(answers), "answered twice"
+        told = {"ack": Answer.ACK, "give back": Answer.GIVE_BACK}.get(kind)
+        answers |= dict.fromkeys(hit, told or (Answer.REJECT_REQUEUE if rest[0] else Answer.REJECT))
+    return answers
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 12), ANSWERS)
+def test_in_whatever_order_deliveries_are_answered_the_broker_hears_each_answer_once_and_no_other(
+    count: int, moves: list[tuple[str, int]]
+) -> None:
+    connection, _, hand = made(prefetch=12)
+    channel = delivered(connection, hand, count)
+    for move, index in moves:
+        delivery = hand.got[index % count]
+        if move == "turn":
+            connection.turn()
+        elif move == "fire":
+            fire(channel)
+        elif move == "ack":
+            delivery.ack()
+        elif move == "give back":
+            delivery.give_back()
+        else:
+            delivery.reject(requeue=move == "requeue")
+    connection.turn()
+    fire(channel)
+    told = answered_at_the_broker(channel.sent, set(range(1, count + 1)))
+    assert told == {n: d.answer for n, d in enumerate(hand.got, 1) if d.answer is not None}
+    connection.end()
+
+
+def test_with_few_allowed_unanswered_an_ack_goes_at_once() -> None:
+    connection, consumer, hand = made(prefetch=1)
+    channel = delivered(connection, hand, 1)
+    hand.got[0].ack()
+    connection.turn()
+    assert ("ack", 1, True) in channel.sent
+    consumer.stop(0.1)
+
+
+def test_a_second_cancel_by_the_broker_leads_to_one_subscription_more() -> None:
+    connection, consumer, _ = made()
+    channel = connection.open()
+    heard = []
+    for _ in range(2):
+        # The channel keeps telling every subscription that it ever had.
+        assert channel.cancelled is not None
+        heard.append(channel.cancelled)
+        for cancelled in heard:
+            cancelled()
+    assert [s[0] for s in channel.sent].count("consume") == 3
+    consumer.stop(0.1)
+
+
+def test_a_handler_that_wants_to_end_gives_back_and_ends_the_consumer() -> None:
+    def leaves(_deliveries: tuple[Delivery, ...]) -> None:
+        raise SystemExit(3)
+
+    connection = FakeConnection()
+    ends: list[DmqError] = []
+    consumer = Consumer(connection, "q", leaves, on_end=ends.append)  # type: ignore[arg-type]  # a double
+    channel = connection.open()
+    channel.deliver(1)
+    until(lambda: bool(ends))
+    connection.turn()
+    assert ("give back", 1) in channel.sent
+    with pytest.raises(MessagingFailed, match="ended: SystemExit"):
+        consumer.wait_consuming(0.1)
+
+
+def test_leaving_tells_how_many_deliveries_had_no_answer() -> None:
+    connection, consumer, hand = made()
+    channel = delivered(connection, hand, 3)
+    hand.got[1].ack()
+    consumer.cancel()
+    leaver = threading.Thread(target=lambda: left.append(consumer.leave(10)))
+    left: list[int] = []
+    leaver.start()
+    turn_until(connection, lambda: bool(left))
+    leaver.join(10)
+    assert left == [2]
+    assert ("ack", 2, False) in channel.sent
+
+
 def test_stop_lets_the_handler_finish_and_sends_its_acks() -> None:
     connection = FakeConnection()
 
@@ -213,8 +326,9 @@ def test_stop_lets_the_handler_finish_and_sends_its_acks() -> None:
     consumer = Consumer(connection, "q", slow)  # type: ignore[arg-type]  # a double
     channel = connection.open()
     channel.deliver(1)
-    consumer.stop(5.0)
-    connection.turn()
+    stopper = threading.Thread(target=consumer.stop)
+    stopper.start()
+    turn_until(connection, lambda: not stopper.is_alive())
     assert ("ack", 1, True) in channel.sent
     assert not any(t.name == "consume q" for t in threading.enumerate())
 
