@@ -165,8 +165,7 @@ class Handling:
             self._tell(error, headers.delivery)
             return f"{type(error).__name__}: {visible(str(error))}"
         except BaseException as error:  # SystemExit and the like
-            if headers.delivery.give_back():
-                self._count("given_back")
+            # Unanswered, so that it goes back with its channel: in its order, before those behind it.
             self._ended(error)
             return None
         if result is True:
