@@ -321,6 +321,7 @@ def test_a_duplicate_is_acknowledged_unseen_as_long_as_its_id_is_remembered(newe
     consumer.start_consuming(hand)
     newest.publish(b"a", b"a", message_id="1")
     newest.publish(b"once more", message_id="2")
+    newest.until(lambda: consumer.stats.acked == 2)
     newest.publish(b"b", message_id="3")
     newest.publish(b"a", message_id="1")
     newest.until(lambda: consumer.stats.acked == 4)
