@@ -1,5 +1,5 @@
-"""For tests: fakes of `Cluster` and `Session` that behave like the real ones, an in-memory RabbitMQ, and a TCP
-proxy that breaks links.
+"""For tests: fakes of `Cluster` and `Session` that behave like the real ones, an in-memory RabbitMQ, a TCP proxy
+that breaks links, and a real cluster whose nodes a test may kill (the pytest fixture `dmq_cluster`).
 
 Each name is loaded when it is first used, so that the pytest plugin costs nothing at start-up.
 """
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from dmq_core.testing.samples import HOSTILE_NAMES, hostile, nothing, shop, thousand_queues
     from dmq_core.testing.script import Script
     from dmq_core.testing.session import FakeSession
+    from dmq_core.testing.under_test import ClusterUnderTest
 
 __all__ = [
     "HOSTILE_NAMES",
     "ChaosProxy",
+    "ClusterUnderTest",
     "FakeCluster",
     "FakeSession",
     "MemoryBroker",
@@ -46,6 +48,7 @@ _HOMES = {
     "samples": ("HOSTILE_NAMES", "hostile", "nothing", "shop", "thousand_queues"),
     "script": ("Script",),
     "session": ("FakeSession",),
+    "under_test": ("ClusterUnderTest",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,0 +1,173 @@
+"""A real cluster in the hands of a test: where it is, what to break, and clients that end with the test."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from dmq_core.cluster.base import Cluster, Credentials, NodeAction, NodeEndpoint, NodeState
+from dmq_core.errors import BadInput, DmqError, TimedOut
+from dmq_core.management.models import EntityKey
+from dmq_core.operations import NodeOperation, perform
+from dmq_core.text import visible
+
+if TYPE_CHECKING:
+    from dmq_core.connection_manager import BrokerConnectionManager
+    from dmq_core.management.client import ManagementClient
+    from dmq_core.testing.proxy import ChaosProxy
+
+LEADER_LIMIT_S = 15.0
+# What one node has declared another may not know for a moment.
+DECLARED_S = 2.0
+_LOOK_EVERY_S = 0.1
+
+
+class ClusterUnderTest:
+    """A running cluster with faults by method call; what the fixture `dmq_cluster` gives.
+
+    Nodes are called `rmq1`, `rmq2` and so on; an unknown one raises `BadInput`. A fault returns once it holds, `start`,
+    `unpause` and `heal` once the nodes serve, each within 60 s or with a `DmqError`.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._managers: list[BrokerConnectionManager] = []
+        self._proxies: list[ChaosProxy] = []
+
+    def __repr__(self) -> str:
+        return f"<{self._cluster.name} on {self._cluster.backend}>"
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster itself, with its logs and states."""
+        return self._cluster
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of all nodes, in order."""
+        return tuple(info.name for info in self._cluster.nodes())
+
+    @property
+    def endpoints(self) -> tuple[NodeEndpoint, ...]:
+        """Where clients reach each node, in the order of `nodes`."""
+        return tuple(info.endpoint for info in self._cluster.nodes())
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The AMQP URL of each node, in the order of `nodes`, without credentials: `amqp://127.0.0.1:5672`."""
+        return tuple(url for endpoint in self.endpoints if (url := endpoint.amqp_url) is not None)
+
+    @property
+    def amqp_url(self) -> str:
+        """The AMQP URL of a node that runs."""
+        infos = self._cluster.nodes()
+        running = [info for info in infos if info.state is NodeState.RUNNING] or infos
+        return str(running[0].endpoint.amqp_url)
+
+    @property
+    def credentials(self) -> Credentials:
+        """The user of the cluster: guest/guest, every client's default."""
+        return self._cluster.credentials
+
+    def kill(self, node: str) -> None:
+        """Ends a node with SIGKILL."""
+        self._act(NodeAction.KILL, node)
+
+    def stop(self, node: str) -> None:
+        """Stops a node in good order; its data is kept."""
+        self._act(NodeAction.STOP, node)
+
+    def start(self, node: str) -> None:
+        """Starts a node that was killed or stopped."""
+        self._act(NodeAction.START, node)
+
+    def pause(self, node: str) -> None:
+        """Freezes a node: it keeps its connections and says nothing."""
+        self._act(NodeAction.PAUSE, node)
+
+    def unpause(self, node: str) -> None:
+        """Lets a frozen node go on."""
+        self._act(NodeAction.UNPAUSE, node)
+
+    def heal(self) -> None:
+        """Starts and unpauses every node that needs it, and returns when the cluster is whole.
+
+        A cluster that cannot be healed is made anew, empty.
+        """
+        try:
+            self._cluster.start()
+        except DmqError:
+            self._cluster.destroy()
+            self._cluster.start()
+
+    def leader_of(self, queue: str, virtual_host: str = "/") -> str:
+        """The running node that leads `queue`, within 15 s of an election; `BadInput` if there is no such queue."""
+        from dmq_core.management.client import ManagementClient
+        from dmq_core.management.endpoints import management_endpoints
+
+        client = ManagementClient(management_endpoints(self._cluster.nodes()), self.credentials)
+        try:
+            return self._await_leader(client, EntityKey(virtual_host, queue))
+        finally:
+            client.close()
+
+    def manager(self) -> BrokerConnectionManager:
+        """A `BrokerConnectionManager` that knows every node by its name; closed after the test."""
+        from dmq_core.connection_manager import BrokerConnectionManager
+
+        manager = BrokerConnectionManager()
+        self._managers.append(manager)
+        user = self.credentials
+        for info in self._cluster.nodes():
+            manager.register_broker(
+                info.name, info.endpoint.host, info.endpoint.amqp_port, username=user.username, password=user.password
+            )
+        return manager
+
+    def proxy(self, node: str) -> ChaosProxy:
+        """A `ChaosProxy` in front of a node; closed after the test."""
+        from dmq_core.testing.proxy import ChaosProxy
+
+        endpoint = dict(zip(self.nodes, self.endpoints, strict=True)).get(node)
+        if endpoint is None or endpoint.amqp_port is None:
+            raise BadInput(
+                f"{self._cluster.name} has no node {visible(node)!r}", f"Its nodes: {', '.join(self.nodes)}."
+            )
+        proxy = ChaosProxy(endpoint.host, endpoint.amqp_port)
+        self._proxies.append(proxy)
+        return proxy
+
+    def close_clients(self) -> None:
+        """Closes every manager and proxy that was asked for."""
+        managers, self._managers = self._managers, []
+        proxies, self._proxies = self._proxies, []
+        for manager in managers:
+            manager.close()
+        for proxy in proxies:
+            proxy.close()
+
+    def _act(self, action: NodeAction, node: str) -> None:
+        perform(self._cluster, NodeOperation(action, node), read_only=False)
+
+    def _await_leader(self, client: ManagementClient, key: EntityKey) -> str:
+        began = time.monotonic()
+        while time.monotonic() - began < LEADER_LIMIT_S:
+            # With a node frozen an answer may take long; the next one comes from another node.
+            with contextlib.suppress(TimedOut):
+                figures = client.queue(key)
+                if figures is None and time.monotonic() - began > DECLARED_S:
+                    raise BadInput(f"there is no queue {visible(key.name)!r}", "Declare it before you ask.")
+                leader = None if figures is None else self._running(figures.leader)
+                if leader is not None:
+                    return leader
+            time.sleep(_LOOK_EVERY_S)
+        raise TimedOut(
+            f"{visible(key.name)!r} has no leader on a running node after {LEADER_LIMIT_S:g} s",
+            "Does a majority of its members run?",
+        )
+
+    def _running(self, erlang_name: str | None) -> str | None:
+        """Our name for a node, if it runs: figures lag behind, and may still tell one that went for the leader."""
+        running = {i.erlang_name: i.name for i in self._cluster.nodes() if i.state is NodeState.RUNNING}
+        return None if erlang_name is None else running.get(erlang_name)
