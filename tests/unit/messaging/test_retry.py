@@ -66,7 +66,17 @@ class FakeProducer:
     def __init__(self) -> None:
         self.handles: list[FakeHandle] = []
         self.error: DmqError | None = None
-        self.handoff: HandOff | None = None
+        self.tell: Any = None
+        self.opened = 0
+
+    def open(self, tell: Any) -> Any:
+        assert all(handle.settlement is not None for handle in self.handles)
+        self.tell = tell
+        self.opened += 1
+        return self
+
+    def close(self, _timeout_s: float) -> None:
+        """What is open stays so."""
 
     def send(
         self, exchange: str, key: str, _body: bytes, properties: MessageProperties, mandatory: bool, _room_s: Any
@@ -82,10 +92,9 @@ class FakeProducer:
         return self.end(handle, Outcome.NOT_SENT)
 
     def end(self, handle: FakeHandle, outcome: Outcome) -> Settlement:
-        assert self.handoff is not None
         if handle.settlement is None:
             handle.settlement = Settlement(outcome, reason="as the test says")
-            self.handoff.settled(handle)  # type: ignore[arg-type]
+            self.tell(handle)
         return handle.settlement
 
 
@@ -95,7 +104,7 @@ class Stage:
     def __init__(self) -> None:
         self.now = 0.0
         self.producer = FakeProducer()
-        self.handoff = self.producer.handoff = HandOff(self.producer, lambda: self.now, lambda: None)
+        self.handoff = HandOff(self.producer.open, lambda: self.now, lambda: None)
 
     def take(self, delivery: FakeDelivery) -> Errand:
         errand = Errand(delivery, "work.parked", MessageProperties())  # type: ignore[arg-type]
@@ -323,6 +332,22 @@ def test_a_closed_producer_is_asked_again_and_an_unsendable_copy_goes_back_to_it
     stage.producer.error = BadInput("the headers take 1 GB")
     stage.pass_time(1)
     assert (delivery.answer, stage.handoff.left) == (Answer.REJECT_REQUEUE, 0)
+
+
+def test_a_channel_that_refuses_stubbornly_is_left_for_a_fresh_one_but_not_at_each_refusal() -> None:
+    stage = Stage()
+    stage.take(FakeDelivery())
+    while stage.now < 60:
+        if stage.producer.handles[-1].settlement is None:
+            stage.end(Outcome.NACKED)
+        stage.pass_time(0.05)
+    assert 10 <= stage.producer.opened <= len(stage.producer.handles) - 1
+    returned = Stage()
+    returned.take(FakeDelivery())
+    for _ in range(10):
+        returned.end(Outcome.RETURNED)
+        returned.pass_time(LONGEST_PAUSE_S)
+    assert returned.producer.opened == 1, "another channel would not find the queue either"
 
 
 def test_pauses_double_up_to_five_seconds() -> None:
