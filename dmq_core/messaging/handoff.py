@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 LOOK_S: Final = 0.25
+STUBBORN_TRIES: Final = 3
+RENEW_PAUSE_S: Final = 1.0
 _LOG = logging.getLogger("dmq.messaging")
 
 
@@ -46,6 +48,14 @@ class Publishes(Protocol):
         """Gives up on a message that has no outcome in time."""
         ...
 
+    def close(self, timeout_s: float) -> None:
+        """Ends it."""
+        ...
+
+
+Opens = Callable[[Callable[["Handle"], None]], Publishes]
+"""Makes a producer that tells each outcome to what it is given."""
+
 
 @dataclass(eq=False, slots=True)
 class Errand:
@@ -65,13 +75,15 @@ def pause_s(tries: int, uniform: Callable[[float, float], float] = random.unifor
 
 
 class HandOff:
-    """Hands messages on over a producer, each until its copy is confirmed or its delivery is stale; pure but for it.
+    """Hands messages on over producers that `opens` makes, each until its copy is confirmed or its delivery is stale.
 
-    Whoever drives it calls `turn`, always from the same thread; the rest may be called from any.
+    Whoever drives it calls `turn`, and `close` in the end, always from the same thread; the rest may be called from
+    any.
     """
 
-    def __init__(self, producer: Publishes, now: Callable[[], float], wake: Callable[[], None]) -> None:
-        self._producer = producer
+    def __init__(self, opens: Opens, now: Callable[[], float], wake: Callable[[], None]) -> None:
+        self._opens = opens
+        self._producer = opens(self._tell)
         self._now = now
         self._wake = wake
         self._order = count()
@@ -80,6 +92,8 @@ class HandOff:
         self._settled: deque[Handle] = deque()
         self._waiting: list[tuple[float, int, Errand]] = []
         self._under_way: dict[Handle, Errand] = {}
+        self._stuck = False
+        self._renewed_at = now()
 
     @property
     def left(self) -> int:
@@ -92,15 +106,8 @@ class HandOff:
         self._inbox.append(errand)
         self._wake()
 
-    def settled(self, handle: Handle) -> None:
-        """What the producer tells of each outcome."""
-        self._settled.append(handle)
-        self._wake()
-
     def turn(self) -> float:
         """Does what is due; the seconds until there may be more to do, at most `LOOK_S`."""
-        while self._inbox:
-            self._publish(self._inbox.popleft())
         while self._settled:
             self._end(self._settled.popleft())
         for handle, errand in tuple(self._under_way.items()):
@@ -108,9 +115,29 @@ class HandOff:
                 # The broker delivers it again: a copy that has not left by now had better not leave at all.
                 self._producer.settle(handle, 0.0)
         now = self._now()
+        if self._stuck and not self._under_way and now - self._renewed_at >= RENEW_PAUSE_S:
+            self._renew(now)
+        if self._stuck:
+            return LOOK_S
+        while self._inbox:
+            self._publish(self._inbox.popleft())
         while self._waiting and self._waiting[0][0] <= now:
             self._publish(heapq.heappop(self._waiting)[2])
         return LOOK_S if not self._waiting else max(0.0, min(LOOK_S, self._waiting[0][0] - now))
+
+    def close(self) -> None:
+        """Closes the producer; what is under way stays unanswered."""
+        self._producer.close(0.0)
+
+    def _tell(self, handle: Handle) -> None:
+        self._settled.append(handle)
+        self._wake()
+
+    def _renew(self, now: float) -> None:
+        # On RabbitMQ 3 a channel that published to a quorum queue while it had no leader is refused for ever.
+        self._producer.close(0.0)
+        self._producer = self._opens(self._tell)
+        self._stuck, self._renewed_at = False, now
 
     def _publish(self, errand: Errand) -> None:
         delivery = errand.delivery
@@ -139,6 +166,7 @@ class HandOff:
             errand.delivery.ack()
             self._over(errand)
         else:
+            self._stuck |= settlement.outcome is Outcome.NACKED and errand.tries >= STUBBORN_TRIES
             self._again(errand, f"{settlement.outcome}: {settlement.reason}")
 
     def _over(self, errand: Errand) -> None:
@@ -166,15 +194,11 @@ class HandOffThread:
         self._thread = threading.Thread(target=self._run, name=f"retry {queue}", daemon=True)
         self.handoff: HandOff | None = None
 
-    def start(self, producer: Publishes) -> None:
-        """Begins to hand on over `producer`, whose outcomes go to `settled`."""
-        self.handoff = HandOff(producer, time.monotonic, self._wake)
+    def start(self, opens: Opens) -> HandOff:
+        """Begins to hand on over producers that `opens` makes."""
+        self.handoff = HandOff(opens, time.monotonic, self._wake)
         self._thread.start()
-
-    def settled(self, handle: Handle) -> None:
-        """What the producer tells of each outcome."""
-        if self.handoff is not None:
-            self.handoff.settled(handle)
+        return self.handoff
 
     def close(self, timeout_s: float) -> int:
         """Waits `timeout_s` until all is handed on, and ends; how many messages are left."""
@@ -200,4 +224,6 @@ class HandOffThread:
                 self._changed.wait_for(lambda: self._woken or self._closing, patience)
                 self._woken = False
                 if self._closing:
-                    return
+                    break
+        if handoff is not None:
+            handoff.close()

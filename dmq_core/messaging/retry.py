@@ -65,7 +65,6 @@ class Retry:
         self._closing = threading.Event()
         self._manager: BrokerConnectionManager | None = None
         self._connection: Connection | None = None
-        self._producer: Producer | None = None
         self._thread: HandOffThread | None = None
 
     @property
@@ -81,10 +80,9 @@ class Retry:
     def bind(self, manager: BrokerConnectionManager, queue_name: str) -> None:
         """Opens what copies are published over."""
         self._manager = manager
-        self._connection = manager.publishing(self._cluster)
+        self._connection = connection = manager.publishing(self._cluster)
         self._thread = HandOffThread(queue_name)
-        self._producer = Producer(self._connection, _LIMITS, self._thread.settled)
-        self._thread.start(self._producer)
+        self._thread.start(lambda tell: Producer(connection, _LIMITS, tell))
 
     def failed(self, delivery: Delivery, why: str) -> None:
         """Has the message tried again, or gives it up; in place this takes the delay, else it returns at once."""
@@ -108,8 +106,6 @@ class Retry:
         self._closing.set()
         if self._thread is not None:
             self._thread.close(timeout_s)
-        if self._producer is not None:
-            self._producer.close(0.0)
         connection, self._connection = self._connection, None
         if connection is not None and self._manager is not None:
             self._manager.release(connection)
