@@ -24,6 +24,8 @@ from dmq_core.messaging.producer import Producer
 from dmq_core.messaging.retry import Retry
 from dmq_core.messaging.topology import Queue, queue_depth
 
+pytestmark = pytest.mark.thorough
+
 STEP_S = 0.3
 PROPERTIES = MessageProperties(
     content_type="application/octet-stream",
