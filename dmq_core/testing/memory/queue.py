@@ -284,7 +284,7 @@ class MemoryQueue:
         pause = None if retry is None else retry.seconds(failed, stored.message.failed)
         if pause is not None:
             heapq.heappush(self._delayed, (self._clock.now + pause, stored))
-        elif limit is None and told:
+        elif limit is None and told and self._rules.returns_to_the_end:
             self._waiting.append(stored)
         else:
             self._returns.append(stored)

@@ -17,12 +17,14 @@ class Rules:
 
     `counts_tries`: a message that was given back is told from one that failed, and only the latter counts toward the
     delivery limit. `held_s`: how long a quorum queue waits for the consumers of a node that is gone, in seconds, as our
-    clusters are configured. `marks_delivered`: a dead letter that a consumer has had arrives as redelivered.
+    clusters are configured. `returns_to_the_end`: so does what a consumer returns where there is no limit.
+    `marks_delivered`: a dead letter that a consumer has had arrives as redelivered.
     """
 
     version: Version
     counts_tries: bool
     held_s: float
+    returns_to_the_end: bool
     marks_delivered: bool
     last_death: bool
     trusts_client_deaths: bool
@@ -37,6 +39,7 @@ class Rules:
             version=version,
             counts_tries=v43,
             held_s=1.0 if v43 else 0.0,
+            returns_to_the_end=not v43,
             marks_delivered=v43,
             last_death=v4,
             trusts_client_deaths=not v4,

@@ -102,7 +102,9 @@ class Session:
     ) -> None:
         """Begins to deliver from a queue."""
         queue = self._broker.reached(self._peer, name)
-        if any(other.exclusive for other in queue.subscriptions) or (exclusive and queue.subscriptions):
+        claimed = any(other.exclusive for other in queue.subscriptions) or (exclusive and queue.subscriptions)
+        # A quorum queue pays no heed to it.
+        if claimed and not queue.is_quorum:
             refuse(403, f"queue '{name}' in vhost '{self._host.name}' in exclusive use")
         self._peer.reply(done)
         subscription = Subscription(self, tag, queue, self.prefetch_count, exclusive)
