@@ -172,6 +172,14 @@ _RULES: Final = (
     _Rule("x-max-age", (STREAM,), _max_age),
     _Rule("x-stream-max-segment-size-bytes", (STREAM,), _whole(0)),
     _Rule("x-stream-filter-size-bytes", (STREAM,), _whole(16, 255), since=WITH_STREAM_FILTERS),
+    _Rule(
+        "x-stream-filter-size-bytes",
+        QUEUES_THAT_FORGET,
+        _anything,
+        since=WITH_STREAM_FILTERS,
+        until=_V43,
+        idle="Only streams filter; take it out.",
+    ),
     _Rule("x-initial-cluster-size", (STREAM,), _whole(1)),
 )
 
