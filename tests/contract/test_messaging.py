@@ -233,7 +233,14 @@ def _in_memory(version: str) -> Iterator[Rig]:
         rig.close()
 
 
-@pytest.fixture(params=["4.3.6", "4.0.9", "3.10.8", ON_DOCKER, ON_LOCAL])
+# Some minutes; whoever touches the in-memory broker runs them.
+ON_REAL = [
+    pytest.param(*where.values, marks=(*where.marks, pytest.mark.thorough), id=where.id)
+    for where in (ON_DOCKER, ON_LOCAL)
+]
+
+
+@pytest.fixture(params=["4.3.6", "4.0.9", "3.10.8", *ON_REAL])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     where: Backend | str = request.param
     if not isinstance(where, Backend):
