@@ -49,12 +49,14 @@ def bytes_only(body: bytes, properties: MessageProperties) -> bytes:
 
 def message_of(delivery: Delivery, decode: Decode) -> object:
     """What the handler gets for `delivery`; `Undecodable` whatever way `decode` fails."""
-    if decode is decode_message:
-        # The first two properties are all that is needed; most messages are never asked for the others.
-        return _decoder(*content_kind(delivery.raw_properties))(delivery.body)
     try:
+        if decode is decode_message:
+            # The first two properties are all that is needed; most messages are never asked for the others.
+            return _decoder(*content_kind(delivery.raw_properties))(delivery.body)
         return decode(delivery.body, delivery.properties)
-    except Exception as error:  # the user's code may raise anything about bytes from outside
+    except Undecodable:
+        raise
+    except Exception as error:  # neither the user's code nor a codec can be trusted with bytes from outside
         raise Undecodable(f"{type(error).__name__}: {visible(str(error))}") from error
 
 
@@ -96,7 +98,7 @@ def _charset(parameters: str) -> str:
 def _text(body: bytes, charset: str) -> str:
     try:
         return body.decode(charset)
-    except (UnicodeError, LookupError) as error:
+    except (ValueError, LookupError) as error:
         raise Undecodable(f"the body is not {visible(charset)}: {visible(str(error))}") from error
 
 

@@ -53,6 +53,7 @@ def test_a_body_becomes_what_its_type_says(
         (b"[" * 100_000, "application/json", None, "not JSON"),
         (b"a", "text/plain; charset=klingon", None, "klingon"),
         (b"a", "text/plain", "hex", "hex"),
+        (b"", None, "\0", "null character"),
         (b"plain", None, "gzip", "not compressed"),
         (gzip.compress(b"hello")[:-4], None, "gzip", "cut off"),
         (gzip.compress(b"hello") + b"more", None, "gzip", "runs on"),
