@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 SLEPT_S = 1.0
+WORN_OUT_S = 1.0
 
 
 class PublishEpoch:
@@ -38,12 +39,14 @@ class PublishEpoch:
         self.returned_for: dict[Handle, str] = {}
         self.ready = False
         self.expired_at: float | None = None
+        self.worn_out = False
         self._answered = answered
         self._answers: list[tuple[int, bool, bool]] = []
         self._by_id: dict[bytes, Handle] = {}
         self._progressed_at = 0.0
         self._unsent = 0
         self._asked_at = now
+        self._refused_at: float | None = None
 
     # What the channel brings.
 
@@ -88,6 +91,10 @@ class PublishEpoch:
             (taken if good else refused).extend(self.window.settle(tag, multiple))
         if taken or refused:
             self._progressed_at = now
+        if refused:
+            self._refused_at = self._refused_at or now
+            # A channel that met a queue while its leader was gone may look for that leader for ever.
+            self.worn_out = now - self._refused_at >= WORN_OUT_S
         return taken, refused
 
     def restart_clock(self, now: float) -> None:

@@ -34,6 +34,7 @@ BATCH_BYTES = 1 << 20
 LARGE_BYTES = 64 << 10
 ROOM_STRIDE = 50
 CONFIRM_LONGEST_S = 10.0
+FRESH_CHANNEL_EVERY_S = 10.0
 # Where nobody has said what the channel will be: as RabbitMQ and pika have it by default.
 _LIKELY_WIRE = (2, 131_064)
 _ANY_CHANGE = sys.maxsize
@@ -96,6 +97,7 @@ class Producer:
         self._fails_fast = self._limits.while_recovering == "fail"
         self._may_refuse = self._fails_fast
         self._patience_s = self._limits.confirm_s
+        self._fresh_again_at = 0.0
         self._wire = Wire(*_LIKELY_WIRE)
         self._prefix = secrets.token_hex(6).encode()
         self._numbers = count(1)
@@ -413,8 +415,20 @@ class Producer:
             enough = min(ROOM_STRIDE, len(self._outbox), max(1, self._limits.window // 4))
             drain = bool(self._outbox) and room >= enough
         self._tell(ended)
+        if epoch.worn_out:
+            self._ask_for_a_fresh_channel(epoch, now)
         if drain and epoch is self._epoch:
             self._drain()
+
+    def _ask_for_a_fresh_channel(self, epoch: PublishEpoch, now: float) -> None:
+        """Closes a channel that goes on refusing, once nothing on its wire could end as unknown.
+
+        The queue may just be full, which a fresh channel does not mend, so this is rare.
+        """
+        if epoch.ready and now >= self._fresh_again_at:
+            epoch.ready, self._fresh_again_at = False, now + FRESH_CHANNEL_EVERY_S
+        if not (epoch.ready or epoch.window or epoch.expired_at):
+            epoch.channel.close()
 
     def _end_returned(
         self, epoch: PublishEpoch, handles: list[Handle], now: float
@@ -487,9 +501,12 @@ class Producer:
     def _end(self, handles: list[Handle], fate: Fate) -> list[Handle]:
         """Settles messages that leave the producer, and gives those that had no outcome; the lock is held."""
         self._release(handles)
-        ended = [handle for handle in handles if handle.fate is None]
-        for handle in ended:
-            handle.fate = fate
+        ended: list[Handle] = []
+        for handle in handles:
+            handle.frames = b""
+            if handle.fate is None:
+                handle.fate = fate
+                ended.append(handle)
         if self._sent_before:
             for handle in handles:
                 before = self._sent_before.pop(handle, 0)

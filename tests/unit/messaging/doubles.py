@@ -27,6 +27,7 @@ class FakeChannel:
         self.is_open = True
         self.sink: Any = None
         self.published: list[Any] = []
+        self.frames: list[bytes] = []
         self.sent: list[tuple[Any, ...]] = []
         self.timers: list[Callable[[], None]] = []
         self.cancelled: Callable[[], None] | None = None
@@ -43,6 +44,7 @@ class FakeChannel:
     def publish(self, handles: Any) -> None:
         assert all(handle.wire.fits(self.number, self.frame_limit) and handle.frames for handle in handles)
         self.published += handles
+        self.frames += [handle.frames for handle in handles]
 
     def confirm(self, tag: int, multiple: bool = False, good: bool = True) -> None:
         """Answers as one read of the socket would."""

@@ -39,7 +39,7 @@ def message(key: str = "q", body: bytes = b"body", exchange: str = "") -> Outgoi
 
 def send_back(channel: FakeChannel, index: int) -> None:
     """Has the broker return the message that was published as number `index` on `channel`."""
-    frames = channel.published[index].frames
+    frames = channel.frames[index]
     header = 8 + struct.unpack_from(">BHI", frames)[2]
     size = struct.unpack_from(">BHI", frames, header)[2]
     raw = frames[header + 7 + 12 : header + 7 + size]
@@ -468,6 +468,46 @@ def test_a_confirm_that_never_comes_costs_the_channel_and_leaves_its_messages_un
     connection.lose()
     connection.open().confirm(1)
     assert later.wait(0).outcome is Outcome.CONFIRMED
+
+
+def refuse(channel: FakeChannel, tag: int) -> None:
+    channel.sink.nacked(tag, False)
+    channel.sink.read_ended()
+
+
+def test_a_channel_that_goes_on_refusing_is_changed_for_a_fresh_one_and_nothing_becomes_unknown() -> None:
+    connection, producer, clock = timed()
+    channel = connection.open()
+    handles = [producer.publish(message()) for _ in range(4)]
+    connection.turn()
+    refuse(channel, 1)
+    clock.at += 0.9
+    refuse(channel, 2)
+    clock.at += 0.1
+    refuse(channel, 3)
+    assert channel.is_open, "a message is still on its wire"
+    later = producer.publish(message())
+    connection.turn()
+    assert later not in channel.published, "nothing more is sent on it"
+    channel.confirm(4)
+    assert not channel.is_open
+    connection.lose()
+    connection.open().confirm(1)
+    assert [h.wait(0).outcome for h in (*handles, later)] == [Outcome.NACKED] * 3 + [Outcome.CONFIRMED] * 2
+
+
+def test_a_full_queue_costs_a_channel_only_now_and_then() -> None:
+    connection, producer, clock = timed()
+    channel, fresh = connection.open(), 0
+    for _ in range(100):
+        producer.publish(message())
+        connection.turn()
+        refuse(channel, len(channel.published))
+        clock.at += 0.5
+        if not channel.is_open:
+            connection.lose()
+            channel, fresh = connection.open(), fresh + 1
+    assert fresh == 5
 
 
 def test_a_channel_that_does_not_close_is_left_with_its_node() -> None:
