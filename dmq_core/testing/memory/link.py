@@ -304,21 +304,26 @@ class MemoryChannel:
         self._link.forget(self)
         self._on_closed(reason)
 
+    def heard(self, callback: Callable[[], None]) -> None:
+        """Something came for this channel, which nobody wants to hear once it is being closed."""
+        if self.is_open:
+            callback()
+
     def confirmed(self, number: int, taken: bool) -> None:
         """The broker answered for a message."""
-        if self._sink is not None and not self._over:
+        if self._sink is not None:
             (self._sink.acked if taken else self._sink.nacked)(number, False)
             self._link.touch(self._sink)
 
     def returned(self, content: Content) -> None:
         """No queue wanted a mandatory message."""
-        if self._sink is not None and not self._over:
+        if self._sink is not None:
             self._sink.returned(content)
             self._link.touch(self._sink)
 
     def delivered(self, content: Content) -> None:
         """A message came from a queue."""
-        if self._sink is not None and not self._over:
+        if self._sink is not None:
             self._sink.delivered(content)
             self._link.touch(self._sink)
 

@@ -76,7 +76,7 @@ class Session:
                 code=NO_ROUTE,
                 text="NO_ROUTE",
             )
-            self._peer.reply(lambda: self._channel.returned(returned))
+            self._reply(lambda: self._channel.returned(returned))
         verdicts = Verdicts(len(targets), lambda taken: self._confirm(number, taken))
         for queue in targets:
             queue.publish(message, verdicts)
@@ -93,7 +93,7 @@ class Session:
 
     def _confirm(self, number: int, taken: bool) -> None:
         if self.confirming and not self._closed and not self._broker.loses_confirms:
-            self._peer.reply(lambda: self._channel.confirmed(number, taken))
+            self._reply(lambda: self._channel.confirmed(number, taken))
 
     # Consuming.
 
@@ -106,7 +106,7 @@ class Session:
         # A quorum queue pays no heed to it.
         if claimed and not queue.is_quorum:
             refuse(403, f"queue '{name}' in vhost '{self._host.name}' in exclusive use")
-        self._peer.reply(done)
+        self._reply(done)
         subscription = Subscription(self, tag, queue, self.prefetch_count, exclusive)
         self._subscriptions[tag] = (subscription, cancelled)
         queue.subscribe(subscription)
@@ -114,7 +114,7 @@ class Session:
     def cancel(self, tag: str, done: Callable[[], None]) -> None:
         """Delivers no more to a consumer; what it holds stays its own."""
         subscription, _ = self._subscriptions.pop(tag, (None, None))
-        self._peer.reply(done)
+        self._reply(done)
         if subscription is not None:
             subscription.queue.unsubscribe(subscription)
 
@@ -131,13 +131,13 @@ class Session:
             tag=self._delivered,
             redelivered=redelivered,
         )
-        self._peer.reply(lambda: self._channel.delivered(content))
+        self._reply(lambda: self._channel.delivered(content))
 
     def cancelled(self, subscription: Subscription) -> None:
         """Tells that the broker ended the consumer; what it held is no longer its own."""
         found = self._subscriptions.pop(subscription.tag, None)
         if found is not None:
-            self._peer.reply(found[1])
+            self._reply(found[1])
         self._take_back(subscription)
 
     def acknowledge(self, tag: int, multiple: bool) -> None:
@@ -186,14 +186,14 @@ class Session:
                 if not entity.to_exchange and entity.destination in self._host.queues:
                     self._broker.reached(self._peer, entity.destination)
                 self._host.bind(entity)
-        self._peer.reply(lambda: done(depth))
+        self._reply(lambda: done(depth))
 
     def depth(self, name: str, done: Callable[[QueueDepth], None]) -> None:
         """Tells how deep a queue is."""
         queue = self._broker.reached(self._peer, name)
         # One whose leader is silent answers all the same, with nothing.
         depth = _depth(queue) if self._broker.is_available(queue) else QueueDepth(name, 0, 0)
-        self._peer.reply(lambda: done(depth))
+        self._reply(lambda: done(depth))
 
     def delete_queue(self, name: str, only_empty: bool, done: Callable[[], None]) -> None:
         """Deletes a queue, as soon as the cluster has a majority."""
@@ -209,11 +209,14 @@ class Session:
             if only_empty and queue.ready:
                 refuse(406, f"{where} not empty")
             self._host.drop(queue)
-        self._peer.reply(done)
+        self._reply(done)
 
     def answer(self, done: Callable[[], None]) -> None:
         """Replies, and that is all."""
-        self._peer.reply(done)
+        self._reply(done)
+
+    def _reply(self, callback: Callable[[], None]) -> None:
+        self._peer.reply(lambda: self._channel.heard(callback))
 
     # Ending.
 
