@@ -403,6 +403,9 @@ class Consumer:
         # Every subscription that a channel ever had hears of a cancel; only the last one is over by it.
         if epoch is not self._epoch or self._stopping or number != epoch.subscriptions:
             return
+        if not epoch.channel.is_open:
+            # It is being closed, and what comes after it subscribes again.
+            return
         self._set(ConsumerStatus(False, epoch.queue, None, CANCELLED))
         self._subscribe(epoch)
 

@@ -25,7 +25,8 @@ Arguments = Mapping[str, object]
 NO_ARGUMENTS: Arguments = MappingProxyType({})
 NOT_FOUND = 404
 INEQUIVALENT = 406
-_REFUSALS = frozenset({403, NOT_FOUND, 405, INEQUIVALENT})
+NOT_IMPLEMENTED = 540
+_REFUSALS = frozenset({403, NOT_FOUND, 405, INEQUIVALENT, NOT_IMPLEMENTED})
 _LOG = logging.getLogger("dmq.messaging")
 
 
@@ -119,7 +120,7 @@ class QueueDepth:
 
 
 def is_refusal(reason: CloseReason) -> bool:
-    """Whether the broker closed a channel because it will not do what was asked; asking again would not help."""
+    """Whether the broker closed channel or connection because it will not do what was asked, now or later."""
     # A classic queue whose node is down answers "not found" too, and comes back with its node.
     return reason.code in _REFUSALS and "is down or inaccessible" not in reason.text
 
@@ -177,7 +178,10 @@ def queue_depth(connection: Connection, queue: str, timeout_s: float = 5.0) -> Q
 
 
 def delete_queue(connection: Connection, queue: str, *, only_empty: bool = False, timeout_s: float = 10.0) -> None:
-    """Deletes `queue` if it exists; with `only_empty`, `MessagingFailed` if it holds messages."""
+    """Deletes `queue` if it exists; with `only_empty`, `MessagingFailed` if it holds messages.
+
+    `only_empty` is for classic queues: over any other RabbitMQ closes the whole connection, which then recovers.
+    """
 
     def steps(channel: Channel, done: Callable[[None], None]) -> None:
         channel.delete_queue(queue, only_empty, lambda: done(None))
