@@ -68,6 +68,14 @@ def silent(_error: BaseException, _delivery: Delivery) -> None:
     """Hears errors and says nothing."""
 
 
+def send(cluster: Cluster, queue: str, *bodies: bytes) -> None:
+    """Publishes to `queue`, each confirmed: what a client hangs up on unconfirmed, the broker may drop."""
+    with channel(cluster.nodes()[0].endpoint, cluster.credentials) as ch:
+        ch.confirm_delivery()
+        for body in bodies:
+            ch.basic_publish("", queue, body, mandatory=True)
+
+
 def ready(cluster: Cluster, queue: str) -> int:
     with channel(cluster.nodes()[0].endpoint, cluster.credentials) as ch:
         return int(ch.queue_declare(queue, passive=True).method.message_count)
@@ -101,9 +109,7 @@ def test_twenty_five_failures_end_in_the_dead_letter_queue_with_the_right_count(
     consumer = DirectConsumer(name, manager_of(real_cluster))
     consumer.declare_queue(delivery_limit=24)
     consumer.start_consuming(hand)
-    with channel(real_cluster.nodes()[0].endpoint) as ch:
-        for body in (b"poison", b"good"):
-            ch.basic_publish("", name, body)
+    send(real_cluster, name, b"poison", b"good")
     await_until(lambda: ready(real_cluster, f"{name}.dead") == 1, 30, "it is given up")
     await_until(lambda: consumer.stats.acked == 1, 10, "the other is done")
     assert [d.attempts for d in hand.deliveries if d.body == b"poison"] == list(range(1, 26))
@@ -118,9 +124,7 @@ def test_an_undecodable_message_is_kept_byte_by_byte(real_cluster: Cluster, mana
     consumer = DirectConsumer(name, manager_of(real_cluster), on_error=silent)
     consumer.declare_queue()
     consumer.start_consuming(hand)
-    with channel(real_cluster.nodes()[2].endpoint) as ch:
-        for body in (b"\xff\x00\xfe", b"good"):
-            ch.basic_publish("", name, body)
+    send(real_cluster, name, b"\xff\x00\xfe", b"good")
     await_until(lambda: ready(real_cluster, f"{name}.dead") == 1, 20, "it is kept")
     await_until(lambda: hand.got == ["good"], 20, "the other is handled")
     assert consumer.stats.undecodable == 1
@@ -144,10 +148,7 @@ def test_stopping_in_the_middle_gives_back_what_was_not_handled(
 
     consumer = DirectConsumer(name, manager_of(real_cluster), prefetch=50)
     consumer.declare_queue()
-    with channel(real_cluster.nodes()[0].endpoint) as ch:
-        ch.confirm_delivery()
-        for n in range(100):
-            ch.basic_publish("", name, b"%d" % n)
+    send(real_cluster, name, *(b"%d" % n for n in range(100)))
     consumer.start_consuming(handle)
     assert begun.wait(20)
     threading.Timer(0.3, opened.set).start()
@@ -255,8 +256,7 @@ def test_a_handler_that_takes_longer_than_two_heartbeats_costs_no_connection(
     consumer = DirectConsumer(name, manager)
     consumer.declare_queue()
     consumer.start_consuming(slow)
-    with channel(docker_cluster.nodes()[0].endpoint) as ch:
-        ch.basic_publish("", name, b"slow")
+    send(docker_cluster, name, b"slow")
     assert began.wait(20)
     await_until(lambda: consumer.stats.acked == 1, 40, "it is acknowledged on the channel that brought it")
     assert (consumer.stats.delivered, consumer.stats.stale) == (1, 0)
