@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 def growth_mib() -> float:
     """MiB that the process has grown by in the minute; prints both figures."""
-    cluster = DockerCluster(f"perf-{os.getpid()}", node_count=1)
+    cluster = DockerCluster(f"perf-{os.getpid()}", nodes=1)
     try:
         cluster.start()
         node = cluster.nodes()[0]

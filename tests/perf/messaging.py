@@ -27,8 +27,8 @@ from tests.perf.peers.task import LIMIT_S, Sample, Task
 SIZE = 100
 RATE = 2000.0
 COUNTS = {
-    ("dmq", "publish"): 20_000,
-    ("rabbitmq_c", "publish"): 20_000,
+    ("dmq", "publish"): 40_000,
+    ("rabbitmq_c", "publish"): 40_000,
     ("aio_pika_tuned", "publish"): 8_000,
     ("pika_blocking", "publish"): 800,
     ("kombu_confirm", "publish"): 800,
