@@ -53,6 +53,7 @@ class ExchangeProducer:
         self._cluster = cluster
         self._connection = connection_manager.publishing(cluster)
         self._on_settled = on_settled
+        self._closed = False
         self._watched: dict[Handle, Callable[[Handle], None]] = {}
         self._core = Producer(self._connection, limits, self._settled)
         if exchange_name and not exchange_name.startswith("amq."):
@@ -92,7 +93,9 @@ class ExchangeProducer:
     def close(self, timeout_s: float = 5.0) -> None:
         """Waits up to `timeout_s` for what is under way, settles the rest, and ends; may be called twice."""
         self._core.close(timeout_s)
-        self._manager.release(self._connection)
+        if not self._closed:
+            self._closed = True
+            self._manager.release(self._connection)
 
     def __enter__(self) -> Self:
         return self
