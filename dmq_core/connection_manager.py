@@ -28,13 +28,13 @@ from dmq_core.cluster.base import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.cluster.urls import BrokerUrl, parse_url
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
-from dmq_core.messaging.balancing import Load, Policy, order, relief
-from dmq_core.messaging.connection import Connection
+from dmq_core.messaging.declaring.registry import TopologyRegistry
+from dmq_core.messaging.declaring.topology_rules import Explanation, Severity, explain, in_order, judge
+from dmq_core.messaging.linking.balancing import Load, Policy, order, relief
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.linking.states import FINAL_STATES, LIVE_STATES, ConnectionState, ConnectionStatus
 from dmq_core.messaging.network import AMQP, Network
-from dmq_core.messaging.registry import TopologyRegistry
-from dmq_core.messaging.states import FINAL_STATES, LIVE_STATES, ConnectionState, ConnectionStatus
 from dmq_core.messaging.topology import Entity, Queue, declare
-from dmq_core.messaging.topology_rules import Explanation, Severity, explain, in_order, judge
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

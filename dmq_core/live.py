@@ -14,10 +14,10 @@ from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachab
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import BindingFigures, EntityKey
-from dmq_core.messaging.connection import Connection
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.linking.states import FINAL_STATES
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
-from dmq_core.messaging.producer import Producer
-from dmq_core.messaging.states import FINAL_STATES
+from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.tap import Tap
 from dmq_core.messaging.topology import PrivateBinding
 from dmq_core.observe.events import Event, Gravity, Origin

@@ -14,7 +14,7 @@ from dmq_core.cli.output import UNKNOWN, Output, confirm, known
 from dmq_core.cli.status import age_of
 from dmq_core.errors import DmqError
 from dmq_core.management.models import BindingFigures, EntityKey
-from dmq_core.messaging.fields import parse_headers
+from dmq_core.messaging.publishing.fields import parse_headers
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.operations import guard_change
 from dmq_core.text import visible

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from dmq_core.cluster.base import Cluster, ProgressListener
     from dmq_core.config import Settings
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.messaging.connection import Connection
-    from dmq_core.messaging.consumer import Consumer, Delivery
-    from dmq_core.messaging.producer import Handle, Producer
+    from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+    from dmq_core.messaging.linking.connection import Connection
+    from dmq_core.messaging.publishing.producer import Handle, Producer
     from dmq_core.observe.snapshot import ClusterSnapshot
     from dmq_core.prerequisites import Package, Prerequisites
     from dmq_core.session import Session
@@ -99,7 +99,7 @@ def open_session(settings: Settings) -> Iterator[Session]:
 @contextmanager
 def open_producer(settings: Settings, on_settled: Callable[[Handle], None]) -> Iterator[Producer]:
     """A producer connected to the cluster; `NotReachable` or `AccessDenied` if that takes over 10 s."""
-    from dmq_core.messaging.producer import Producer
+    from dmq_core.messaging.publishing.producer import Producer
 
     with open_connection(settings, "dmq publish") as connection:
         producer = Producer(connection, on_settled=on_settled)
@@ -114,7 +114,7 @@ def open_consumer(
     settings: Settings, queue: str, handler: Callable[[tuple[Delivery, ...]], None], *, prefetch: int
 ) -> Iterator[Consumer]:
     """A consumer that receives from `queue`; a typed error says why it does not."""
-    from dmq_core.messaging.consumer import Consumer
+    from dmq_core.messaging.consuming.consumer import Consumer
 
     with open_connection(settings, "dmq consume") as connection:
         consumer = Consumer(connection, queue, handler, prefetch=prefetch)
@@ -128,7 +128,7 @@ def open_consumer(
 @contextmanager
 def open_connection(settings: Settings, name: str, vhost: str | None = None) -> Iterator[Connection]:
     """An open AMQP connection, by default in the cluster's own virtual host."""
-    from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.linking.connection import Connection
 
     cluster = find_cluster(settings)
     endpoints = [node.endpoint for node in cluster.nodes()]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from dmq_core.messaging.producer import Handle
+    from dmq_core.messaging.publishing.producer import Handle
 
 P = ParamSpec("P")
 

@@ -21,12 +21,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
-from dmq_core.messaging.consumer import CANCELLED, Consumer, ConsumerStatus, Delivery, returns_counted
-from dmq_core.messaging.decoding import Decode, MessageHeaders, Undecodable, decode_message, headers_of
-from dmq_core.messaging.failures import DELIVERY_LIMIT, FailurePath, FailurePlan, Requeue
-from dmq_core.messaging.handling import ConsumerStats, Handler, Handling, Job, OnError, RecentIds, Tally
-from dmq_core.messaging.lanes import NO_KEY, Crew, Lanes
-from dmq_core.messaging.queue_arguments import delivery_limit as limit_of
+from dmq_core.messaging.consuming.consumer import CANCELLED, Consumer, ConsumerStatus, Delivery, returns_counted
+from dmq_core.messaging.consuming.decoding import Decode, MessageHeaders, Undecodable, decode_message, headers_of
+from dmq_core.messaging.consuming.failures import DELIVERY_LIMIT, FailurePath, FailurePlan, Requeue
+from dmq_core.messaging.consuming.handling import ConsumerStats, Handler, Handling, Job, OnError, RecentIds, Tally
+from dmq_core.messaging.consuming.lanes import NO_KEY, Crew, Lanes
+from dmq_core.messaging.declaring.queue_arguments import delivery_limit as limit_of
 from dmq_core.messaging.topology import (
     Arguments,
     Binding,

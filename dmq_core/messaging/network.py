@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import Credentials, NodeEndpoint
-    from dmq_core.messaging.frames import FrameSink
-    from dmq_core.messaging.handles import Handle
-    from dmq_core.messaging.reasons import CloseReason
+    from dmq_core.messaging.amqp.frames import FrameSink
+    from dmq_core.messaging.linking.reasons import CloseReason
+    from dmq_core.messaging.publishing.handles import Handle
     from dmq_core.messaging.topology import Arguments, Entity, QueueDepth
 
 STACK_TIMEOUT_S: Final = 3.0

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from dmq_core.errors import BadInput
-from dmq_core.messaging.encoding import Message, Properties, described, encode, with_headers
 from dmq_core.messaging.messages import Settlement
-from dmq_core.messaging.producer import Handle, Producer, ProducerLimits
+from dmq_core.messaging.publishing.encoding import Message, Properties, described, encode, with_headers
+from dmq_core.messaging.publishing.producer import Handle, Producer, ProducerLimits
 from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Exchange
 
 if TYPE_CHECKING:

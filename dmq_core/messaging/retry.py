@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.errors import BadInput, MessagingFailed
-from dmq_core.messaging.handoff import LOOK_S, Errand, HandOffThread
-from dmq_core.messaging.producer import Producer, ProducerLimits
-from dmq_core.messaging.retry_copy import Failure, attempts_before, copied
-from dmq_core.messaging.retry_plan import Mode, chosen_mode, parked, policy, retry_plan, rung
+from dmq_core.messaging.publishing.producer import Producer, ProducerLimits
+from dmq_core.messaging.retrying.handoff import LOOK_S, Errand, HandOffThread
+from dmq_core.messaging.retrying.retry_copy import Failure, attempts_before, copied
+from dmq_core.messaging.retrying.retry_plan import Mode, chosen_mode, parked, policy, retry_plan, rung
 
 if TYPE_CHECKING:
     from dmq_core.cluster.blueprint import Version
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.messaging.connection import Connection
-    from dmq_core.messaging.consumer import Delivery
-    from dmq_core.messaging.failures import FailurePlan
+    from dmq_core.messaging.consuming.consumer import Delivery
+    from dmq_core.messaging.consuming.failures import FailurePlan
+    from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.topology import Queue
 
 REMEMBERED: Final = 10_000

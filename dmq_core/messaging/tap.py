@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from dmq_core.errors import DmqError
-from dmq_core.messaging.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer, Delivery
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap_plan import cut, plan_tap, untraced
 from dmq_core.messaging.topology import PrivateBinding, PrivateQueue, queue_depth
 from dmq_core.session import TailSource, TailStatus
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.linking.connection import Connection
 
 QUEUE_LENGTH = 10_000
 BUFFER_MESSAGES = 5_000

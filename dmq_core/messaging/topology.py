@@ -15,9 +15,9 @@ from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
-    from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.linking.connection import Connection
+    from dmq_core.messaging.linking.reasons import CloseReason
     from dmq_core.messaging.network import Channel
-    from dmq_core.messaging.reasons import CloseReason
 
 T = TypeVar("T")
 

@@ -24,16 +24,16 @@ from pika.data import encode_table
 
 from dmq_core import __version__
 from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.messaging.frames import FrameReader, FrameSink
+from dmq_core.messaging.amqp.frames import FrameReader, FrameSink
+from dmq_core.messaging.amqp.wire import FRAME_OVERHEAD
+from dmq_core.messaging.linking.reasons import CloseReason, Cure
+from dmq_core.messaging.linking.tls import tls_context
 from dmq_core.messaging.network import CLOSE_TIMEOUT_S, STACK_TIMEOUT_S, LinkListener
-from dmq_core.messaging.reasons import CloseReason, Cure
-from dmq_core.messaging.tls import tls_context
 from dmq_core.messaging.topology import Arguments, Binding, Entity, Exchange, Queue, QueueDepth
-from dmq_core.messaging.wire import FRAME_OVERHEAD
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.handles import Handle
+    from dmq_core.messaging.publishing.handles import Handle
 
 HEARTBEAT_S = 10
 TCP_USER_TIMEOUT_MS = 5000

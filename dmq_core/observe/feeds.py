@@ -22,8 +22,8 @@ from dmq_core.observe.picture import EVENT_SOURCE, LOG_SOURCE
 from dmq_core.observe.snapshot import SourceStatus
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.connection import Connection
-    from dmq_core.messaging.consumer import Consumer, Delivery
+    from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+    from dmq_core.messaging.linking.connection import Connection
 
 CONNECTION_NAME = "dmq observe"
 GIVE_UP_S = 60.0
@@ -156,14 +156,14 @@ class _Ear:
             threading.Thread(target=old.close, name="close feeds", daemon=True).start()
 
     def _connect(self) -> None:
-        from dmq_core.messaging.connection import Connection
+        from dmq_core.messaging.linking.connection import Connection
 
         self._connection = Connection(self._endpoints, self._credentials, CONNECTION_NAME, prefer=self._prefer)
         for feed in _FEEDS:
             self._listen(self._connection, feed)
 
     def _listen(self, connection: Connection, feed: _Feed) -> None:
-        from dmq_core.messaging.consumer import Consumer
+        from dmq_core.messaging.consuming.consumer import Consumer
         from dmq_core.messaging.topology import PrivateBinding, PrivateQueue
 
         queue = PrivateQueue(feed.queue_prefix, tuple(PrivateBinding(feed.exchange, key) for key in feed.keys))

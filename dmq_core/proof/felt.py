@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dmq_core.cluster.base import NodeEndpoint
-from dmq_core.messaging.consumer import ConsumerStatus
-from dmq_core.messaging.states import LIVE_STATES, ConnectionState, ConnectionStatus
+from dmq_core.messaging.consuming.consumer import ConsumerStatus
+from dmq_core.messaging.linking.states import LIVE_STATES, ConnectionState, ConnectionStatus
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.text import visible
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint, NodeInfo
 from dmq_core.errors import BadInput, DmqError
-from dmq_core.messaging.connection import Connection
-from dmq_core.messaging.consumer import Consumer, ConsumerStatus, Delivery
-from dmq_core.messaging.dialing import label
+from dmq_core.messaging.consuming.consumer import Consumer, ConsumerStatus, Delivery
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.linking.dialing import label
+from dmq_core.messaging.linking.states import ConnectionStatus
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
-from dmq_core.messaging.producer import Handle, Producer, ProducerLimits
-from dmq_core.messaging.states import ConnectionStatus
+from dmq_core.messaging.publishing.producer import Handle, Producer, ProducerLimits
 from dmq_core.messaging.topology import Binding, Exchange, Queue, delete_queue, queue_depth
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.proof.account import LoadAccount

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from dmq_core.cluster.base import Backend, NodeEndpoint, NodeState
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures, QueueFigures
+from dmq_core.messaging.declaring.routing import Topology, route
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
-from dmq_core.messaging.routing import Topology, route
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.text import visible
 

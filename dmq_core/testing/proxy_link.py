@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from dmq_core.messaging.frames import FrameReader
+from dmq_core.messaging.amqp.frames import FrameReader
 from dmq_core.testing.proxy_rules import Act, Conditions, Way, is_answer
 
 Address = tuple[socket.AddressFamily, tuple[str, int]]

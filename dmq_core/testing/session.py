@@ -8,8 +8,8 @@ from typing import Protocol
 from dmq_core.cluster.base import Backend, Cluster, ProgressListener, silent
 from dmq_core.errors import BadInput, MessagingFailed
 from dmq_core.management.models import EntityKey
+from dmq_core.messaging.declaring.routing import topic_matches
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
-from dmq_core.messaging.routing import topic_matches
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation, guard, guard_change, perform

@@ -16,11 +16,11 @@ from clients import await_until
 from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeEndpoint
 from dmq_core.cluster.docker_engine import docker_available
 from dmq_core.errors import DmqError
-from dmq_core.messaging.connection import Connection
-from dmq_core.messaging.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
-from dmq_core.messaging.producer import Handle, Producer, ProducerLimits
-from dmq_core.messaging.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.publishing.producer import Handle, Producer, ProducerLimits
 from dmq_core.messaging.topology import Queue, declare, delete_queue, queue_depth
 from dmq_core.testing import ChaosProxy, Step, Way
 

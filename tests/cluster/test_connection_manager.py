@@ -19,13 +19,13 @@ from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent
 from dmq_core.errors import AccessDenied, BadInput, MessagingFailed, NotReachable
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.messaging.balancing import Policy
-from dmq_core.messaging.consumer import Consumer
 from dmq_core.messaging.consumers import DirectConsumer
+from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.linking.balancing import Policy
+from dmq_core.messaging.linking.states import ConnectionState
 from dmq_core.messaging.messages import Outcome
-from dmq_core.messaging.producer import Handle
 from dmq_core.messaging.producers import DirectProducer, TopicProducer
-from dmq_core.messaging.states import ConnectionState
+from dmq_core.messaging.publishing.producer import Handle
 from dmq_core.messaging.topology import Binding, Exchange, Queue, delete_queue, queue_depth
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]

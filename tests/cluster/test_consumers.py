@@ -15,11 +15,11 @@ from dmq_core.cluster.base import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.messaging.consumer import Delivery
 from dmq_core.messaging.consumers import DirectConsumer, TopicConsumer
-from dmq_core.messaging.decoding import MessageHeaders
+from dmq_core.messaging.consuming.consumer import Delivery
+from dmq_core.messaging.consuming.decoding import MessageHeaders
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
-from dmq_core.messaging.producer import Producer
+from dmq_core.messaging.publishing.producer import Producer
 
 Make = Callable[[Cluster], BrokerConnectionManager]
 

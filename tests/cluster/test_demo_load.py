@@ -10,7 +10,7 @@ import pytest
 from clients import await_until, node
 
 from dmq_core.cluster.base import Cluster, Credentials, NodeAction, NodeEndpoint, NodeInfo, NodeState
-from dmq_core.messaging.connection import Connection
+from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.topology import queue_depth
 from dmq_core.observe.events import Event
 from dmq_core.proof.account import LoadAccount

@@ -19,11 +19,11 @@ from clients import await_until, connect
 
 from dmq_core.cluster.base import Cluster, Credentials, NodeAction, NodeEndpoint
 from dmq_core.errors import AccessDenied, MessagingFailed, NotReachable
-from dmq_core.messaging.connection import Connection
-from dmq_core.messaging.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
-from dmq_core.messaging.producer import Producer
-from dmq_core.messaging.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.tap import Tap
 from dmq_core.messaging.topology import (
     Binding,
@@ -380,10 +380,10 @@ def test_a_declaration_that_the_broker_refuses_gives_its_words(opened: Open, que
 COUNT = """
 import os, sys, threading, time
 from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.messaging.connection import Connection
-from dmq_core.messaging.consumer import Consumer
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.consuming.consumer import Consumer
 from dmq_core.messaging.messages import OutgoingMessage
-from dmq_core.messaging.producer import Producer
+from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.topology import PrivateBinding, PrivateQueue
 
 def open_things():

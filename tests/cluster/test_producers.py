@@ -18,9 +18,9 @@ from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import BadInput, MessagingFailed, TimedOut
 from dmq_core.messaging import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer
 from dmq_core.messaging.aio import AsyncProducer
+from dmq_core.messaging.linking.states import ConnectionState
 from dmq_core.messaging.messages import Outcome
-from dmq_core.messaging.producer import Handle, ProducerLimits
-from dmq_core.messaging.states import ConnectionState
+from dmq_core.messaging.publishing.producer import Handle, ProducerLimits
 from dmq_core.messaging.topology import Binding, Exchange, Queue, delete_queue, queue_depth
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]

@@ -10,8 +10,8 @@ from clients import connect
 
 from dmq_core.cluster.base import Cluster
 from dmq_core.cluster.blueprint import Version, parse_version
+from dmq_core.messaging.declaring.topology_rules import Severity, judge
 from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
-from dmq_core.messaging.topology_rules import Severity, judge
 
 NAME = "test.rules"
 VALUES: dict[str, tuple[object, ...]] = {

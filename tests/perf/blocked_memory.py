@@ -15,9 +15,9 @@ from pathlib import Path
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.cluster.docker_cluster import DockerCluster
-from dmq_core.messaging.connection import Connection
-from dmq_core.messaging.producer import Producer
-from dmq_core.messaging.states import ConnectionState
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.linking.states import ConnectionState
+from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.topology import Queue, declare
 
 BLOCKED_S = 60.0

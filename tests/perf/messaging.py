@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.messaging.connection import Connection
-from dmq_core.messaging.producer import Producer
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.topology import Queue, declare, delete_queue
 from tests.perf.blocked_memory import growth_mib
 from tests.perf.peers.contestants import install, run

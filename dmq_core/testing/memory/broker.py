@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.cluster.blueprint import node_names, parse_version
 from dmq_core.errors import BadInput
-from dmq_core.messaging.connection import Connection
-from dmq_core.messaging.frames import safe_properties
+from dmq_core.messaging.amqp.frames import safe_properties
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.linking.reasons import CloseReason, Cure
 from dmq_core.messaging.messages import SeenMessage
-from dmq_core.messaging.reasons import CloseReason, Cure
 from dmq_core.messaging.topology import Queue, QueueDepth
 from dmq_core.testing.memory.clock import Clock
 from dmq_core.testing.memory.link import MemoryLink, MemoryNetwork
@@ -27,7 +27,7 @@ from dmq_core.testing.memory.virtual_host import VirtualHost
 if TYPE_CHECKING:
     from typing import Self
 
-    from dmq_core.messaging.states import ConnectionStatus
+    from dmq_core.messaging.linking.states import ConnectionStatus
 
 FIRST_PORT = 5672
 ELECTION_S = 0.5
@@ -42,9 +42,9 @@ class MemoryBroker:
     but what follows at once from what was done; timers, whether the broker's or the clients', go off in `advance`.
     `version` is the RabbitMQ that it plays, from 3.10 on. Users are `credentials` alone, virtual hosts those named.
 
-    >>> from dmq_core.messaging.consumer import Consumer
+    >>> from dmq_core.messaging.consuming.consumer import Consumer
     >>> from dmq_core.messaging.messages import OutgoingMessage
-    >>> from dmq_core.messaging.producer import Producer
+    >>> from dmq_core.messaging.publishing.producer import Producer
     >>> from dmq_core.messaging.topology import Queue, declare
     >>> with MemoryBroker(nodes=3) as broker:
     ...     connection = broker.connection("shop")

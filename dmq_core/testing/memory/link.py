@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.messaging.frames import Content, FrameSink
+from dmq_core.messaging.amqp.frames import Content, FrameSink
+from dmq_core.messaging.linking.reasons import CloseReason, Cure
 from dmq_core.messaging.network import STACK_TIMEOUT_S, LinkListener, Loop, LoopOwner
-from dmq_core.messaging.reasons import CloseReason, Cure
 from dmq_core.testing.memory.clock import MemoryLoop
 from dmq_core.testing.memory.wire import Published, read_publish
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import Credentials, NodeEndpoint
-    from dmq_core.messaging.handles import Handle
     from dmq_core.messaging.network import Channel
+    from dmq_core.messaging.publishing.handles import Handle
     from dmq_core.messaging.topology import Arguments, Entity, QueueDepth
     from dmq_core.testing.memory.broker import MemoryBroker
     from dmq_core.testing.memory.peer import Peer

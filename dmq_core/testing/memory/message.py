@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from dmq_core.messaging.frames import decode_properties, safe_properties
+from dmq_core.messaging.amqp.frames import decode_properties, safe_properties
 from dmq_core.messaging.messages import NO_HEADERS, Headers
 
 _HAS_TYPE, _HAS_ENCODING, _HAS_HEADERS, _HAS_EXPIRATION = 1 << 15, 1 << 14, 1 << 13, 1 << 8

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dmq_core.messaging.frames import Content, safe_properties
-from dmq_core.messaging.reasons import CloseReason, Cure
+from dmq_core.messaging.amqp.frames import Content, safe_properties
+from dmq_core.messaging.linking.reasons import CloseReason, Cure
 from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue, QueueDepth
 from dmq_core.testing.memory.message import Message, deaths_told
 from dmq_core.testing.memory.queue import MemoryQueue, Stored, Subscription, Verdicts

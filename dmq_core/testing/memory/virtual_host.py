@@ -8,9 +8,9 @@ from typing import NoReturn
 
 from dmq_core.cluster.blueprint import Version
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures
+from dmq_core.messaging.declaring.queue_arguments import judge_argument
+from dmq_core.messaging.declaring.routing import Topology, route
 from dmq_core.messaging.messages import Headers
-from dmq_core.messaging.queue_arguments import judge_argument
-from dmq_core.messaging.routing import Topology, route
 from dmq_core.messaging.topology import Arguments, Binding, Exchange, Queue
 from dmq_core.testing.memory.queue import MemoryQueue
 from dmq_core.testing.memory.refusal import refuse

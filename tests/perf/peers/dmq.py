@@ -7,10 +7,10 @@ import threading
 import time
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.messaging.connection import Connection
-from dmq_core.messaging.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.messages import Outcome
-from dmq_core.messaging.producer import Handle, Producer
+from dmq_core.messaging.publishing.producer import Handle, Producer
 from tests.perf.peers.task import LIMIT_S, PREFETCH, WARM_UP, Meter, Task, asked
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from dmq_core.cluster.base import NodeEndpoint
 from dmq_core.errors import DmqError
-from dmq_core.messaging.frames import Content
-from dmq_core.messaging.reasons import CloseReason, Cure
-from dmq_core.messaging.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.amqp.frames import Content
+from dmq_core.messaging.linking.reasons import CloseReason, Cure
+from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
 
 HERE = NodeEndpoint("127.0.0.1", 5672, None)
 LOST = CloseReason(Cure.RECOVER, "the peer closed the connection")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.messaging import decoding
-from dmq_core.messaging.decoding import Undecodable, bytes_only, decode_message
-from dmq_core.messaging.frames import content_kind, decode_properties, has_headers
+from dmq_core.messaging.amqp.frames import content_kind, decode_properties, has_headers
+from dmq_core.messaging.consuming import decoding
+from dmq_core.messaging.consuming.decoding import Undecodable, bytes_only, decode_message
 from dmq_core.messaging.messages import MessageProperties
 
 

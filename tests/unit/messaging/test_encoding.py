@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.errors import BadInput
-from dmq_core.messaging.encoding import BINARY, JSON, TEXT, described, encode, with_headers
 from dmq_core.messaging.messages import MessageProperties
+from dmq_core.messaging.publishing.encoding import BINARY, JSON, TEXT, described, encode, with_headers
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
-from dmq_core.messaging.frames import Content, FrameReader, decode_properties, safe_properties
+from dmq_core.messaging.amqp.frames import Content, FrameReader, decode_properties, safe_properties
 
 
 class Sink:

@@ -18,13 +18,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dmq_core.cluster.base import Credentials
 from dmq_core.errors import BadInput, MessagingFailed, TimedOut
-from dmq_core.messaging.connection import Connection
-from dmq_core.messaging.frames import Content
+from dmq_core.messaging.amqp.frames import Content
+from dmq_core.messaging.amqp.wire import ID_HEADER
+from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.linking.reasons import CloseReason, Cure
+from dmq_core.messaging.linking.states import ConnectionState
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
-from dmq_core.messaging.producer import Handle, Producer, ProducerLimits
-from dmq_core.messaging.reasons import CloseReason, Cure
-from dmq_core.messaging.states import ConnectionState
-from dmq_core.messaging.wire import ID_HEADER
+from dmq_core.messaging.publishing.producer import Handle, Producer, ProducerLimits
 
 
 def made(**limits: Any) -> tuple[FakeConnection, Producer, list[Handle]]:

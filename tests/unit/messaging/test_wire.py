@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pika import frame, spec
 
 from dmq_core.errors import BadInput
+from dmq_core.messaging.amqp.wire import FRAME_OVERHEAD, ID_HEADER, OWN_ID_BYTES, Wire, own_id, with_id
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
-from dmq_core.messaging.wire import FRAME_OVERHEAD, ID_HEADER, OWN_ID_BYTES, Wire, own_id, with_id
 
 OWN = own_id(b"0123456789ab", 7)
 SHORT = st.text(st.characters(codec="utf-8"), max_size=60)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dmq_core.cluster.base import NodeEndpoint
-from dmq_core.messaging.consumer import ConsumerStatus
-from dmq_core.messaging.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.consuming.consumer import ConsumerStatus
+from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.proof.felt import QUIET_S, ClientStory
 

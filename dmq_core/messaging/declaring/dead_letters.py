@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from dmq_core.cluster.blueprint import Version
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures
-from dmq_core.messaging.queue_arguments import QUORUM, delivery_limit, queue_kind
-from dmq_core.messaging.routing import Route, Topology, route
+from dmq_core.messaging.declaring.queue_arguments import QUORUM, delivery_limit, queue_kind
+from dmq_core.messaging.declaring.routing import Route, Topology, route
 from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
 from dmq_core.text import visible
 

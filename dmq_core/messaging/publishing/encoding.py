@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Final
 
 from dmq_core.errors import BadInput
-from dmq_core.messaging.fields import PROPERTY_NAMES
 from dmq_core.messaging.messages import MessageProperties
+from dmq_core.messaging.publishing.fields import PROPERTY_NAMES
 from dmq_core.text import visible
 
 TEXT: Final = "text/plain"

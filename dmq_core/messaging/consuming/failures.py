@@ -6,13 +6,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dmq_core.messaging.queue_arguments import WITH_DELIVERY_LIMIT
+from dmq_core.messaging.declaring.queue_arguments import WITH_DELIVERY_LIMIT
 from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Queue
 
 if TYPE_CHECKING:
     from dmq_core.cluster.blueprint import Version
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.messaging.consumer import Delivery
+    from dmq_core.messaging.consuming.consumer import Delivery
 
 DELIVERY_LIMIT: Final = 20
 PAUSE_S: Final = 0.1

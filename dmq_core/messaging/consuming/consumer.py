@@ -12,16 +12,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from dmq_core.errors import DmqError, MessagingFailed, TimedOut
-from dmq_core.messaging.acks import AckBook
-from dmq_core.messaging.frames import Content, safe_properties
+from dmq_core.messaging.amqp.frames import Content, safe_properties
+from dmq_core.messaging.consuming.acks import AckBook
 from dmq_core.messaging.messages import MessageProperties
 from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, PrivateQueue, Queue
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
-    from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.linking.connection import Connection
+    from dmq_core.messaging.linking.reasons import CloseReason
     from dmq_core.messaging.network import Channel
-    from dmq_core.messaging.reasons import CloseReason
 
 FLUSH_AT = 50
 # What a queue's leader on another node had sent already comes after the broker agreed to send no more.

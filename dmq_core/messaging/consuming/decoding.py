@@ -8,11 +8,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.messaging.frames import content_kind, has_headers
+from dmq_core.messaging.amqp.frames import content_kind, has_headers
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.consumer import Delivery
+    from dmq_core.messaging.consuming.consumer import Delivery
     from dmq_core.messaging.messages import MessageProperties
 
 Decode = Callable[[bytes, "MessageProperties"], object]

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dmq_core.messaging.confirms import ConfirmWindow
-from dmq_core.messaging.dialing import label
-from dmq_core.messaging.frames import safe_properties
-from dmq_core.messaging.wire import ID_HEADER
+from dmq_core.messaging.amqp.frames import safe_properties
+from dmq_core.messaging.amqp.wire import ID_HEADER
+from dmq_core.messaging.linking.dialing import label
+from dmq_core.messaging.publishing.confirms import ConfirmWindow
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
-    from dmq_core.messaging.frames import Content
-    from dmq_core.messaging.handles import Handle
+    from dmq_core.messaging.amqp.frames import Content
+    from dmq_core.messaging.amqp.wire import Wire
     from dmq_core.messaging.network import Channel
-    from dmq_core.messaging.wire import Wire
+    from dmq_core.messaging.publishing.handles import Handle
 
 
 SLEPT_S = 1.0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dmq_core.messaging.amqp.wire import with_id
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, Settlement
-from dmq_core.messaging.wire import with_id
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.producer import Producer
-    from dmq_core.messaging.wire import Wire
+    from dmq_core.messaging.amqp.wire import Wire
+    from dmq_core.messaging.publishing.producer import Producer
 
 
 @dataclass(frozen=True, slots=True)

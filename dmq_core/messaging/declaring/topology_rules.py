@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dmq_core.cluster.blueprint import Version
-from dmq_core.messaging.dead_letters import DeadLetters, declared_exchange, listing, reasons_to_die
-from dmq_core.messaging.queue_arguments import (
+from dmq_core.messaging.declaring.dead_letters import DeadLetters, declared_exchange, listing, reasons_to_die
+from dmq_core.messaging.declaring.queue_arguments import (
     CLASSIC,
     QUEUE_TYPES,
     QUORUM,

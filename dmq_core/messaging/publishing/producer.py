@@ -13,18 +13,18 @@ from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 from dmq_core.errors import BadInput, DmqError, MessagingFailed, TimedOut
-from dmq_core.messaging import forks
-from dmq_core.messaging.epochs import PublishEpoch
-from dmq_core.messaging.handles import Fate, Handle
+from dmq_core.messaging.amqp.wire import Wire, own_id
+from dmq_core.messaging.linking import forks
+from dmq_core.messaging.linking.reasons import CloseReason, Cure
+from dmq_core.messaging.linking.states import LIVE_STATES, ConnectionState
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, Settlement
-from dmq_core.messaging.reasons import CloseReason, Cure
-from dmq_core.messaging.states import LIVE_STATES, ConnectionState
-from dmq_core.messaging.wire import Wire, own_id
+from dmq_core.messaging.publishing.epochs import PublishEpoch
+from dmq_core.messaging.publishing.handles import Fate, Handle
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
-    from dmq_core.messaging.connection import Connection
+    from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.network import Channel
 
 __all__ = ["PERSISTENT", "Handle", "Producer", "ProducerLimits"]

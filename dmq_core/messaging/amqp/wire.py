@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from dmq_core.errors import BadInput
-from dmq_core.messaging.checks import check_address, check_body, check_properties, plain_headers
 from dmq_core.messaging.messages import MessageProperties
+from dmq_core.messaging.publishing.checks import check_address, check_body, check_properties, plain_headers
 from dmq_core.text import visible
 
 ID_HEADER: Final = "x-dmq-id"

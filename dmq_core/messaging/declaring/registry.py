@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from dmq_core.messaging.declaring.topology_rules import in_order
 from dmq_core.messaging.topology import Binding, Entity, is_adopted, is_refusal
-from dmq_core.messaging.topology_rules import in_order
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
+    from dmq_core.messaging.linking.reasons import CloseReason
     from dmq_core.messaging.network import Channel, Link
-    from dmq_core.messaging.reasons import CloseReason
     from dmq_core.messaging.topology import QueueDepth
 
 _LOG = logging.getLogger("dmq.messaging")

@@ -9,11 +9,10 @@ from dataclasses import replace
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
-from dmq_core.messaging import forks
-from dmq_core.messaging.dialing import Dialer
-from dmq_core.messaging.network import AMQP, Network
-from dmq_core.messaging.recovery import Recovery
-from dmq_core.messaging.states import (
+from dmq_core.messaging.linking import forks
+from dmq_core.messaging.linking.dialing import Dialer
+from dmq_core.messaging.linking.recovery import Recovery
+from dmq_core.messaging.linking.states import (
     FINAL_STATES,
     LIVE_STATES,
     ChannelUser,
@@ -21,6 +20,7 @@ from dmq_core.messaging.states import (
     ConnectionStatus,
     OpeningAct,
 )
+from dmq_core.messaging.network import AMQP, Network
 
 CLOSE_LIMIT_S = 4.0
 

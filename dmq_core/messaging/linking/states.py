@@ -11,8 +11,8 @@ from dmq_core.cluster.base import NodeEndpoint
 from dmq_core.errors import DmqError
 
 if TYPE_CHECKING:
+    from dmq_core.messaging.linking.reasons import CloseReason
     from dmq_core.messaging.network import Channel, Link
-    from dmq_core.messaging.reasons import CloseReason
 
 
 class ConnectionState(StrEnum):

@@ -9,9 +9,15 @@ from typing import Final
 
 from dmq_core.cluster.blueprint import Version
 from dmq_core.errors import BadInput
-from dmq_core.messaging.checks import check_address
-from dmq_core.messaging.failures import DELIVERY_LIMIT, FailurePlan
-from dmq_core.messaging.queue_arguments import QUORUM, STREAM, WITH_DELAYED_RETRY, WITH_DELIVERY_LIMIT, queue_kind
+from dmq_core.messaging.consuming.failures import DELIVERY_LIMIT, FailurePlan
+from dmq_core.messaging.declaring.queue_arguments import (
+    QUORUM,
+    STREAM,
+    WITH_DELAYED_RETRY,
+    WITH_DELIVERY_LIMIT,
+    queue_kind,
+)
+from dmq_core.messaging.publishing.checks import check_address
 from dmq_core.messaging.topology import Queue
 
 LONGEST_DELAY_S: Final = 86400.0 * 365

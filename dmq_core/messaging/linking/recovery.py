@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError
-from dmq_core.messaging.dialing import Dialer, describe
-from dmq_core.messaging.network import Channel, Link, Network
-from dmq_core.messaging.reasons import CloseReason, Cure
-from dmq_core.messaging.silence import SilenceWatch, Verdict
-from dmq_core.messaging.states import (
+from dmq_core.messaging.linking.dialing import Dialer, describe
+from dmq_core.messaging.linking.reasons import CloseReason, Cure
+from dmq_core.messaging.linking.silence import SilenceWatch, Verdict
+from dmq_core.messaging.linking.states import (
     LIVE_STATES,
     ChannelUser,
     ConnectionState,
@@ -21,6 +20,7 @@ from dmq_core.messaging.states import (
     OpeningAct,
     Worker,
 )
+from dmq_core.messaging.network import Channel, Link, Network
 
 TICK_S = 0.25
 HANDSHAKE_SILENCE_S = 2.0

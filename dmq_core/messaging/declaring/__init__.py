@@ -1,0 +1,1 @@
+"""What a declaration is judged by, and what is declared again after a reconnect."""

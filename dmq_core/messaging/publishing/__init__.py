@@ -1,0 +1,1 @@
+"""What a producer is made of: checks before the wire, handles, confirms, epochs."""
