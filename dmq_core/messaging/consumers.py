@@ -25,7 +25,7 @@ from dmq_core.messaging.consuming.consumer import CANCELLED, Consumer, ConsumerS
 from dmq_core.messaging.consuming.decoding import Decode, MessageHeaders, Undecodable, decode_message, headers_of
 from dmq_core.messaging.consuming.failures import DELIVERY_LIMIT, FailurePath, FailurePlan, Requeue
 from dmq_core.messaging.consuming.handling import ConsumerStats, Handler, Handling, Job, OnError, RecentIds, Tally
-from dmq_core.messaging.consuming.lanes import NO_KEY, Crew, Lanes
+from dmq_core.messaging.consuming.lanes import NO_KEY, Crew, Lanes, Soloist
 from dmq_core.messaging.declaring.queue_arguments import delivery_limit as limit_of
 from dmq_core.messaging.topology import (
     Arguments,
@@ -131,7 +131,7 @@ class QueueConsumer:
         self._tally = Tally()
         self._lock = threading.Lock()
         self._core: Consumer | None = None
-        self._crew: Crew[Job] | None = None
+        self._crew: Crew[Job] | Soloist[Job] | None = None
         self._stopping = False
         self._restoring = False
         self._error: DmqError | None = None
@@ -191,8 +191,7 @@ class QueueConsumer:
         source = self._source()
         name = source if isinstance(source, str) else source.prefix
         self._path.bind(self._manager, name)
-        lanes: Lanes[Job] = Lanes(_comes_again, _is_gone)
-        self._crew = Crew(visible(name), self._concurrency, lanes, handling.handle, self._missed)
+        self._crew = self._crew_of(visible(name), handling)
         self._connection = self._manager.consuming(self._cluster)
         with self._lock:
             self._core = Consumer(
@@ -252,6 +251,11 @@ class QueueConsumer:
     def stats(self) -> ConsumerStats:
         """What became of the messages so far."""
         return self._tally.stats()
+
+    def _crew_of(self, name: str, handling: Handling) -> Crew[Job] | Soloist[Job]:
+        if self._concurrency == 1 and self._order is Order.NONE:
+            return Soloist(_is_gone, handling.handle)
+        return Crew(name, self._concurrency, Lanes(_comes_again, _is_gone), handling.handle, self._missed)
 
     # Declaring.
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dmq_core.messaging.messages import NO_HEADERS, Headers, MessageProperties
 
@@ -25,8 +24,7 @@ _DELIVER, _RETURN, _ACK, _NACK = 0x003C003C, 0x003C0032, 0x003C0050, 0x003C0078
 _MAX_DEPTH = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """A message as it came: `tag` and `redelivered` of a delivery, or `code` and `text` of a return."""
 
     exchange: str
@@ -118,12 +116,39 @@ class FrameReader:
             if after > end:
                 break
             sink = self.sinks.get(channel)
-            if sink is not None and data[after - 1] == _FRAME_END and self._take(sink, channel, kind, data, position):
-                self.swallowed += 8 + size
-            else:
-                self._passed_on(data[position:after])
+            if sink is not None and data[after - 1] == _FRAME_END:
+                whole = self._take_whole(sink, channel, data, position, after)
+                if whole:
+                    self.swallowed += whole - position
+                    position = whole
+                    continue
+                if self._take(sink, channel, kind, data, position):
+                    self.swallowed += 8 + size
+                    position = after
+                    continue
+            self._passed_on(data[position:after])
             position = after
         return position
+
+    def _take_whole(self, sink: FrameSink, channel: int, data: bytes, start: int, header: int) -> int:
+        """Takes a delivery whose three frames are all here, which is most of them; gives where it ends, or 0."""
+        end = len(data)
+        if data[start] != _METHOD or header - start < 12 or end - header < 20 or _U32(data, start + 7)[0] != _DELIVER:
+            return 0
+        kind, on, size = _FRAME_HEAD(data, header)
+        body = header + 8 + size
+        if kind != _HEADER or on != channel or end - body < 8 or data[body - 1] != _FRAME_END:
+            return 0
+        kind, on, length = _FRAME_HEAD(data, body)
+        after = body + 8 + length
+        if kind != _BODY or on != channel or after > end or data[after - 1] != _FRAME_END:
+            return 0
+        if length != _U64(data, header + 11)[0]:
+            return 0
+        sink.delivered(
+            _delivered(data[start + 11 : header - 1], data[header + 19 : body - 1], data[body + 7 : after - 1])
+        )
+        return after
 
     def _take(self, sink: FrameSink, channel: int, kind: int, data: bytes, position: int) -> bool:
         size = _U32(data, position + 3)[0]
@@ -181,15 +206,19 @@ class _Assembly:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         arguments = self._arguments
         if self.method == _DELIVER:
-            at = 1 + arguments[0]
-            tag, bit = _TAG_AND_BIT(arguments, at)
-            exchange, at = _short(arguments, at + 9)
-            key, _ = _short(arguments, at)
-            return Content(exchange, key, self._properties, body, tag=tag, redelivered=bool(bit & 1))
+            return _delivered(arguments, self._properties, body)
         text, at = _short(arguments, 2)
         exchange, at = _short(arguments, at)
         key, _ = _short(arguments, at)
         return Content(exchange, key, self._properties, body, code=_U16(arguments, 0)[0], text=text)
+
+
+def _delivered(arguments: bytes, properties: bytes, body: bytes) -> Content:
+    at = 1 + arguments[0]
+    tag, bit = _TAG_AND_BIT(arguments, at)
+    exchange, at = _short(arguments, at + 9)
+    key, _ = _short(arguments, at)
+    return Content(exchange, key, properties, body, tag, bool(bit & 1))
 
 
 _SHORT_FIELDS = {

@@ -124,6 +124,48 @@ class Lanes(Generic[T]):
             del self._lanes[lane.key]
 
 
+class Soloist(Generic[T]):
+    """What a crew of one does for items without keys: whoever adds them handles them, at once and in their order.
+
+    `gone(item)` tells whether the broker has taken it away; such an item is left out. `handle` must not raise.
+    """
+
+    def __init__(self, gone: Callable[[T], bool], handle: Callable[[T], bool]) -> None:
+        self._gone = gone
+        self._handle = handle
+        self._idle = threading.Condition()
+        self._worker: threading.Thread | None = None
+        self._dismissed = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being handled."""
+        return self._worker is not None
+
+    def add(self, items: Sequence[tuple[T, Hashable]]) -> None:
+        """Handles the items, oldest first, and returns when that is done; after `dismiss` begins no more."""
+        self._worker = threading.current_thread()
+        try:
+            for item, _ in items:
+                if self._dismissed:
+                    break
+                if not self._gone(item):
+                    self._handle(item)
+        finally:
+            with self._idle:
+                self._worker = None
+                self._idle.notify_all()
+
+    def dismiss(self) -> None:
+        """Begins nothing more; returns at once."""
+        self._dismissed = True
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits until nothing is handled, but by the caller itself; False if that takes longer."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._worker in (None, threading.current_thread()), timeout_s)
+
+
 class Crew(Generic[T]):
     """`size` daemon threads that handle what is added.
 
