@@ -113,9 +113,11 @@ class Loop:
 class _Wire(AbstractStreamProtocol, AbstractStreamTransport):  # type: ignore[misc]  # pika is untyped
     """Stands between the socket and pika: reads frames first, gathers writes, notes when it last heard anything."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, after_this: Callable[[Callable[[], None]], None]) -> None:
         self.inner = inner
         self.reader = FrameReader(inner.data_received)
+        self._after_this = after_this
+        self._untold = False
         self.heard_at = time.monotonic()
         self._transport: Any = None
         self._gathered: list[bytes | memoryview] | None = None
@@ -134,11 +136,20 @@ class _Wire(AbstractStreamProtocol, AbstractStreamTransport):  # type: ignore[mi
                 self.abort_because(f"the peer does not speak AMQP, it says {visible(data[:16].decode('latin-1'))!r}")
                 return
         self.reader.feed(data)
+        if not self._untold:
+            # Pika reads the socket in small pieces; whoever gets messages is woken once for all of them.
+            self._untold = True
+            self._after_this(self._tell)
+
+    def _tell(self) -> None:
+        self._untold = False
+        self.reader.end_read()
 
     def eof_received(self) -> Any:
         return self.inner.eof_received()
 
     def connection_lost(self, error: BaseException | None) -> None:
+        self._tell()
         self.inner.connection_lost(error or self._why)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -179,6 +190,7 @@ class _TappedServices(SelectorIOServicesAdapter):  # type: ignore[misc]  # pika 
 
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop.native)
+        self._after_this = loop.native.add_callback
         self.wire: _Wire | None = None
 
     def create_streaming_connection(
@@ -190,7 +202,7 @@ class _TappedServices(SelectorIOServicesAdapter):  # type: ignore[misc]  # pika 
         server_hostname: str | None = None,
     ) -> Any:
         def with_wire() -> _Wire:
-            self.wire = _Wire(protocol_factory())
+            self.wire = _Wire(protocol_factory(), self._after_this)
             return self.wire
 
         def done(result: Any) -> None:

@@ -57,7 +57,7 @@ class FrameSink(Protocol):
         ...
 
     def read_ended(self) -> None:
-        """Everything that one read of the socket held has been told."""
+        """Everything that the socket held has been told."""
         ...
 
 
@@ -97,13 +97,18 @@ class FrameReader:
             self._chunks = [rest]
             self._have = len(rest)
             self._want = 8 + _FRAME_HEAD(rest)[2] if len(rest) >= 7 else 8
+
+    def end_read(self) -> None:
+        """Tells every sink that nothing more has come for now."""
         for sink in tuple(self.sinks.values()):
             sink.read_ended()
 
     def forget(self, channel: int) -> None:
-        """Lets go of a channel that was closed."""
-        self.sinks.pop(channel, None)
+        """Lets go of a channel that was closed; its sink still hears that this was all."""
+        sink = self.sinks.pop(channel, None)
         self._assembling.pop(channel, None)
+        if sink is not None:
+            sink.read_ended()
 
     def _frames(self, data: bytes) -> int:
         position, end = 0, len(data)
@@ -140,10 +145,10 @@ class FrameReader:
         if kind != _HEADER or on != channel or end - body < 8 or data[body - 1] != _FRAME_END:
             return 0
         kind, on, length = _FRAME_HEAD(data, body)
-        after = body + 8 + length
+        after: int = body + 8 + length
         if kind != _BODY or on != channel or after > end or data[after - 1] != _FRAME_END:
             return 0
-        if length != _U64(data, header + 11)[0]:
+        if length != int(_U64(data, header + 11)[0]):
             return 0
         sink.delivered(
             _delivered(data[start + 11 : header - 1], data[header + 19 : body - 1], data[body + 7 : after - 1])
