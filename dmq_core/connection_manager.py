@@ -1,12 +1,4 @@
-"""`BrokerConnectionManager`: the brokers that a program talks to, and the connections that it keeps to them.
-
-manager = BrokerConnectionManager(policy=Policy.LEAST_CONNECTIONS)
-manager.register_broker(1, "localhost", 5672)
-manager.register_broker(2, "localhost", 5673)
-manager.register_broker(3, url="amqps://shop:secret@mq3.example.org/orders", cluster="orders")
-...
-manager.close()
-"""
+"""`BrokerConnectionManager`: the brokers that a program talks to, and the connections that it keeps to them."""
 
 from __future__ import annotations
 
@@ -40,6 +32,8 @@ from dmq_core.text import visible
 if TYPE_CHECKING:
     from typing import Self
 
+__all__ = ["Broker", "BrokerConnectionManager", "ConnectionEvent", "ConnectionInfo", "Role"]
+
 EVENTS_KEPT: Final = 1000
 _LOG = logging.getLogger("dmq.messaging")
 
@@ -47,7 +41,12 @@ BrokerId = int | str
 
 
 class Role(StrEnum):
-    """What a connection is for; a broker that blocks publishers must not keep consumers from working."""
+    """What a connection is for; a broker that blocks publishers must not keep consumers from working.
+
+    >>> with DirectProducer(manager):
+    ...     print([info.role is Role.PUBLISHING for info in manager.connections])
+    [True]
+    """
 
     PUBLISHING = "publishing"
     CONSUMING = "consuming"
@@ -55,7 +54,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A registered broker."""
+    """A registered broker; its password never shows in a repr.
+
+    >>> broker = manager.register_broker("backup", "mq9.example.org", 5672, cluster="backup")
+    >>> print(broker.id, broker.endpoint.amqp_url, broker.credentials.username)
+    backup amqp://mq9.example.org:5672 guest
+    """
 
     id: BrokerId
     endpoint: NodeEndpoint
@@ -65,7 +69,14 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
-    """A connection of the manager: its name as operators see it, where it is (None: nowhere), and its users."""
+    """A connection of the manager: its name as operators see it, where it is (None: nowhere), and how many use it.
+
+    >>> with DirectProducer(manager) as producer:
+    ...     _ = producer.publish_and_wait("nobody", "Hello World!")
+    ...     for info in manager.connections:
+    ...         print(info.role, info.status.state, info.broker, info.users)
+    publishing open 1 1
+    """
 
     name: str
     cluster: str
@@ -77,7 +88,14 @@ class ConnectionInfo:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEvent:
-    """A change of a connection's state. `number` counts the manager's events from 1 without gaps."""
+    """A change of a connection's state. `number` counts the manager's events from 1 without gaps.
+
+    >>> manager.declare(Queue("orders", "quorum"))
+    >>> for event in manager.events:
+    ...     print(event.number, event.role, event.status.state)
+    1 consuming connecting
+    2 consuming open
+    """
 
     number: int
     connection: str
@@ -119,7 +137,17 @@ class BrokerConnectionManager:
     `Policy.ORDERED`, else up to one of each for every broker, spread by `policy`. A broker that comes back is used
     again: connections move there, once nothing is under way on them, until brokers differ by one at most. `name` is
     what operators see in the broker's list of connections; by default the program, its host and its process id.
-    `network` stands in for AMQP over TCP in tests.
+    `network` stands in for AMQP over TCP in tests. Once it is closed, and in a forked process, everything that needs a
+    connection raises `MessagingFailed`; `BadInput` if no broker is registered for the `cluster` that is named.
+
+    >>> with BrokerConnectionManager(Policy.LEAST_CONNECTIONS, name="shop") as cm:
+    ...     for number, port in enumerate((5672, 5673, 5674), start=1):
+    ...         print(cm.register_broker(number, "localhost", port).endpoint.amqp_url)
+    ...     print(cm.state)
+    amqp://localhost:5672
+    amqp://localhost:5673
+    amqp://localhost:5674
+    new
     """
 
     def __init__(
@@ -158,6 +186,11 @@ class BrokerConnectionManager:
 
         Without a user it is guest/guest. Brokers with the same `cluster` are nodes of one cluster: each can take the
         other's place. `BadInput` if the address makes no sense, or `broker_id` stands for another broker.
+
+        >>> url = "amqps://shop:secret@mq3.example.org/orders"
+        >>> broker = manager.register_broker(4, url=url, cluster="orders")
+        >>> print(broker.endpoint.amqp_url, broker.endpoint.virtual_host, broker.credentials.username)
+        amqps://mq3.example.org:5671 orders shop
         """
         said = None if url is None else parse_url(url)
         endpoint = _endpoint(host, port, tls) if said is None else _endpoint_of(said, tls)
@@ -185,7 +218,11 @@ class BrokerConnectionManager:
             return tuple(broker for cluster in self._clusters.values() for broker in cluster.brokers)
 
     def broker_version(self, cluster: str = "", timeout_s: float = 10.0) -> Version:
-        """The RabbitMQ version of a cluster; connects if need be. `NotReachable` if nobody answers in time."""
+        """The RabbitMQ version of a cluster; connects if need be. `NotReachable` if nobody answers in `timeout_s`.
+
+        >>> manager.broker_version().major >= 3
+        True
+        """
         connection = self._any(cluster)
         connection.wait_open(timeout_s)
         return parse_version(connection.status.broker_version)
@@ -193,15 +230,20 @@ class BrokerConnectionManager:
     # Connections.
 
     def publishing(self, cluster: str = "") -> Connection:
-        """A connection to publish over; give it back with `release`."""
+        """A connection to publish over, perhaps not open yet; give it back with `release`."""
         return self._leased(cluster, Role.PUBLISHING)
 
     def consuming(self, cluster: str = "") -> Connection:
-        """A connection to consume over; give it back with `release`."""
+        """A connection to consume over, perhaps not open yet; give it back with `release`."""
         return self._leased(cluster, Role.CONSUMING)
 
     def release(self, connection: Connection) -> None:
-        """Gives a connection back; it stays open for the next who asks."""
+        """Gives a connection back; it stays open for the next who asks.
+
+        >>> connection = manager.consuming()
+        >>> _ = connection.wait_open(timeout_s=10)
+        >>> manager.release(connection)
+        """
         with self._lock:
             for cluster in self._clusters.values():
                 for lease in cluster.leases:
@@ -235,7 +277,14 @@ class BrokerConnectionManager:
         return next((state for state in _WORST_FIRST if state in states), ConnectionState.NEW)
 
     def wait_open(self, timeout_s: float = 10.0, cluster: str = "") -> None:
-        """Waits until a connection to the cluster is open; a typed error says why none is."""
+        """Waits until a connection to the cluster is open.
+
+        `AccessDenied`, `NotReachable` or `TimedOut` say why none is after `timeout_s` seconds.
+
+        >>> manager.wait_open(timeout_s=10)
+        >>> print(manager.state)
+        open
+        """
         self._any(cluster).wait_open(timeout_s)
 
     # Events.
@@ -250,6 +299,12 @@ class BrokerConnectionManager:
         """Tells `listener` each change of state in order, on an I/O thread, which it must not block.
 
         Gives what ends it.
+
+        >>> end = manager.listen(lambda event: print(event.role, event.status.state))
+        >>> manager.declare(Queue("orders", "quorum"))
+        consuming connecting
+        consuming open
+        >>> end()
         """
         with self._events_lock:
             self._listeners.append(listener)
@@ -268,14 +323,24 @@ class BrokerConnectionManager:
 
         Leaders of quorum queues and streams are spread over the nodes unless the queue says otherwise. `BadInput` for
         what this version of RabbitMQ would refuse or ignore in silence, `MessagingFailed` with the broker's words if
-        it refuses one; ways to lose messages are logged as warnings.
+        it refuses one, `NotReachable` or `TimedOut` if nobody answers within `timeout_s` seconds; ways to lose messages
+        are logged as warnings.
+
+        >>> manager.declare(Exchange("shop", "topic"), Queue("orders", "quorum"), Binding("shop", "orders", "order.#"))
+        >>> print(TopicProducer(manager, "shop").publish_and_wait("order.eu", "a book").outcome)
+        confirmed
         """
         balanced = self._checked(entities, cluster, timeout_s)
         declare(self._any(cluster), balanced, timeout_s)
         self._cluster(cluster).registry.add(balanced)
 
     def require(self, *entities: Entity, cluster: str = "", timeout_s: float = 10.0) -> None:
-        """Like `declare` where a connection is open; else returns at once, and the next that opens declares them."""
+        """Like `declare` where a connection is open; else returns at once, and the next that opens declares them.
+
+        >>> manager.require(Queue("orders", "quorum"))
+        >>> print(manager.state)
+        new
+        """
         registry = self._cluster(cluster).registry
         # Kept before the look at the connections: one that opens in between finds them.
         kept = tuple(_balanced(entity) for entity in entities)
@@ -289,17 +354,30 @@ class BrokerConnectionManager:
             raise
 
     def forget(self, *entities: Entity, cluster: str = "") -> None:
-        """Declares `entities` no more; on the broker they stay."""
+        """Declares `entities` no more; on the broker they stay.
+
+        >>> orders = Queue("orders", "quorum")
+        >>> manager.declare(orders)
+        >>> manager.forget(orders)
+        """
         self._cluster(cluster).registry.remove(_balanced(entity) for entity in entities)
 
     def explain(self, *entities: Entity, cluster: str = "") -> tuple[Explanation, ...]:
-        """What is declared, with `entities` added, in which order and why; asks the broker only for its version."""
+        """What is declared, with `entities` added, in which order and why; asks the broker only for its version.
+
+        >>> archive = Queue("archive", "stream", arguments={"x-max-age": "7D"})
+        >>> for explanation in manager.explain(Binding("shop", "archive", "order"), archive, Exchange("shop")):
+        ...     print(explanation.text)
+        declare the durable direct exchange 'shop'
+        declare the durable stream queue 'archive' with x-max-age=7D and x-queue-leader-locator=balanced
+        bind queue 'archive' to exchange 'shop' by the key 'order'
+        """
         known = self._cluster(cluster).registry.entities()
         balanced = tuple(_balanced(entity) for entity in entities)
         return explain((*known, *(e for e in balanced if e not in known)), self.broker_version(cluster))
 
     def refused(self, cluster: str = "") -> tuple[tuple[Entity, str], ...]:
-        """What the broker refused when it was last declared again, with its words."""
+        """What the broker refused when it was last declared again, with its words; empty if it took everything."""
         return self._cluster(cluster).registry.refused()
 
     # The end.

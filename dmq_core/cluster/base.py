@@ -50,7 +50,12 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How to verify a TLS endpoint: a CA file (None: the system's), an optional client certificate, or no check."""
+    """How to verify a TLS endpoint: a CA file (None: the system's), an optional client certificate, or no check.
+
+    >>> tls = TlsSettings(ca_file="/etc/ssl/shop-ca.pem")
+    >>> print(manager.register_broker(7, "mq7.example.org", tls=tls, cluster="tls").endpoint.amqp_url)
+    amqps://mq7.example.org:5671
+    """
 
     ca_file: str | None = None
     cert_file: str | None = None

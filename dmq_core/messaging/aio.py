@@ -1,8 +1,4 @@
-"""Publishing from asyncio, over the same producers.
-
-async with AsyncProducer(DirectProducer(connection_manager=manager)) as producer:
-    settlement = await producer.publish("orders", "Hello World!")
-"""
+"""Publishing from asyncio, over the same producers."""
 
 from __future__ import annotations
 
@@ -53,6 +49,15 @@ class AsyncProducer(Generic[P]):
 
     `publish` takes what the producer's `publish` takes. Messages go out in the order in which `publish` was called;
     for speed have many under way, with `asyncio.gather` or a task group. Cancelling does not take a message back.
+
+    >>> import asyncio
+    >>> manager.declare(Queue("orders", "quorum"))
+    >>> async def main():
+    ...     async with AsyncProducer(DirectProducer(manager)) as producer:
+    ...         settlements = await asyncio.gather(*(producer.publish("orders", f"book {n}") for n in range(3)))
+    ...         print(*(settlement.outcome for settlement in settlements))
+    >>> asyncio.run(main())
+    confirmed confirmed confirmed
     """
 
     def __init__(self, producer: Publishing[P]) -> None:
@@ -93,11 +98,11 @@ class AsyncProducer(Generic[P]):
                 outcome.set_result(settlement)
 
     async def flush(self, timeout_s: float = 30.0) -> None:
-        """Waits until every message has its outcome; `TimedOut` if some have none by then."""
+        """Waits until every message has its outcome; `TimedOut` if some have none after `timeout_s` seconds."""
         await asyncio.to_thread(self._producer.flush, timeout_s)
 
     async def close(self, timeout_s: float = 5.0) -> None:
-        """Waits up to `timeout_s` for what is under way, settles the rest, and ends."""
+        """Waits up to `timeout_s` seconds for what is under way, settles the rest, and ends."""
         await asyncio.to_thread(self._producer.close, timeout_s)
 
     async def __aenter__(self) -> Self:

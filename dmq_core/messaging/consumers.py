@@ -1,10 +1,5 @@
 """Consumers for the four types of exchange, over one core; made with a `BrokerConnectionManager`.
 
-    consumer = DirectConsumer("orders", manager)
-    consumer.declare_queue()
-    consumer.start_consuming(handle)        # handle(message, headers) returns True, or False if it failed
-    consumer.wait()
-
 Handlers run on threads of the consumer. A message is acknowledged after its handler returned True, so whatever dies in
 between, it is delivered again: handlers may see a message twice.
 """
@@ -50,7 +45,11 @@ _LOG = logging.getLogger("dmq.messaging")
 
 
 class Order(StrEnum):
-    """What a consumer promises of the order in which messages are handled: nothing, all of it, or within a key."""
+    """What a consumer promises of the order in which messages are handled: nothing, all of it, or within a key.
+
+    >>> consumer = DirectConsumer("orders", manager, order=Order.KEY, key="customer", concurrency=8)
+    >>> consumer.declare_queue()
+    """
 
     NONE = "none"
     STRICT = "strict"
@@ -61,7 +60,11 @@ Key = Callable[[object, MessageHeaders], Hashable] | str
 
 
 class ConsumerOptions(TypedDict, total=False):
-    """What every consumer can be told by keyword; see `QueueConsumer`."""
+    """What every consumer can be told by keyword; see `QueueConsumer`.
+
+    >>> options: ConsumerOptions = {"prefetch": 50, "concurrency": 4, "deduplicate": 10_000}
+    >>> consumers = [DirectConsumer(name, manager, **options) for name in ("orders", "returns")]
+    """
 
     auto_ack: bool
     prefetch: int
@@ -85,7 +88,15 @@ class QueueConsumer:
     before any later one. `retry` decides what becomes of a failed message (None: `Requeue`). `decode(body, properties)`
     makes the message; what it cannot decode is dead-lettered. With `deduplicate`, that many message ids that were
     handled well are remembered, and such a message is acknowledged unseen. `on_error(error, delivery)` hears what
-    handler and decoder raise; without it, that is logged.
+    handler and decoder raise; without it, that is logged. `BadInput` for what makes no sense.
+
+    >>> def failures(consumer: QueueConsumer) -> int:
+    ...     return consumer.stats.failed
+    >>> consumer = DirectConsumer("orders", manager, concurrency=4, deduplicate=10_000)
+    >>> consumer.declare_queue()
+    >>> with consumer.start_consuming(lambda message, headers: True):
+    ...     failures(consumer)
+    0
     """
 
     exchange_type: ClassVar[str]
@@ -151,7 +162,12 @@ class QueueConsumer:
 
         `queue_type` is `quorum` (None, for queues that are to last) or `classic`. A message that failed
         `delivery_limit` times and once more goes to the queue `<name>.dead` if `dead_letter`. Where nothing is asked
-        for, a queue of that name is taken as it is; else `MessagingFailed` says in what it differs.
+        for, a queue of that name is taken as it is; else `MessagingFailed` says in what it differs. `BadInput` for what
+        cannot take failed messages back in order, or what this version of RabbitMQ would refuse; `NotReachable` if no
+        broker answers within ten seconds.
+
+        >>> consumer = DirectConsumer("orders", manager)
+        >>> consumer.declare_queue(delivery_limit=3, arguments={"x-message-ttl": 60_000})
         """
         kind = queue_type or ("quorum" if durable and not exclusive and not auto_delete else "classic")
         if kind == "stream" or (kind == "classic" and self._order is not Order.NONE):
@@ -171,7 +187,20 @@ class QueueConsumer:
 
         The handler returns True when it is done with a message. False, anything else and an exception mean that it
         failed. `headers.delivery` tells its routing key, properties, attempts and so on. A typed error says what cannot
-        be declared.
+        be declared. `MessagingFailed` the second time.
+
+        >>> from threading import Event
+        >>> done = Event()
+        >>> def handle(message, headers):
+        ...     print(message["title"], headers.delivery.routing_key)
+        ...     done.set()
+        ...     return True
+        >>> manager.declare(Queue("orders", "quorum"))
+        >>> with DirectConsumer("orders", manager).start_consuming(handle), DirectProducer(manager) as producer:
+        ...     _ = producer.publish("orders", {"title": "a book"})
+        ...     done.wait(timeout=10)
+        a book orders
+        True
         """
         if self._crew is not None:
             raise MessagingFailed("this consumer has been started before", "Make another one.")
@@ -207,7 +236,18 @@ class QueueConsumer:
         return self
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Waits until it is stopped, and raises why if it failed; False if `timeout_s` seconds pass before."""
+        """Waits until it is stopped, and raises why if it failed; False if `timeout_s` seconds pass before.
+
+        Without `timeout_s` that may be for ever.
+
+        >>> consumer = DirectConsumer("orders", manager)
+        >>> consumer.declare_queue()
+        >>> with consumer.start_consuming(lambda message, headers: True):
+        ...     consumer.wait(timeout_s=0)
+        False
+        >>> consumer.wait()
+        True
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._over.wait(SLICE_S if deadline is None else max(0.0, min(SLICE_S, deadline - time.monotonic()))):
             if deadline is not None and time.monotonic() >= deadline:
@@ -217,7 +257,7 @@ class QueueConsumer:
         return True
 
     def stop_consuming(self, timeout_s: float = 5.0) -> None:
-        """Begins nothing more, lets running handlers finish within `timeout_s`, sends the acknowledgements, and ends.
+        """Begins nothing more, lets running handlers finish in `timeout_s` seconds, sends the answers, and ends.
 
         What was not handled goes back to the queue in its order. Final; may be called twice, and by the handler.
         """
@@ -425,6 +465,20 @@ class DirectConsumer(QueueConsumer):
 
     On the default exchange nothing is declared unless `declare_queue` is called or an order asked for. With an exchange
     and no keys, the queue is bound by its own name; without a `queue_name` it is a private queue.
+
+    >>> from threading import Event
+    >>> done = Event()
+    >>> def handle(message, headers):
+    ...     print(message)
+    ...     done.set()
+    ...     return True
+    >>> consumer = DirectConsumer(queue_name="orders", connection_manager=manager)
+    >>> consumer.declare_queue(durable=True)
+    >>> with consumer.start_consuming(handle), DirectProducer(manager) as producer:
+    ...     _ = producer.publish("orders", "Hello World!")
+    ...     done.wait(timeout=10)
+    Hello World!
+    True
     """
 
     exchange_type = "direct"
@@ -450,7 +504,21 @@ class DirectConsumer(QueueConsumer):
 
 
 class TopicConsumer(QueueConsumer):
-    """Receives what a topic exchange routes by `binding_pattern` (or several), to `queue_name` or a private queue."""
+    """Receives what a topic exchange routes by `binding_pattern` (or several), to `queue_name` or a private queue.
+
+    >>> from threading import Event
+    >>> done = Event()
+    >>> def handle(message, headers):
+    ...     print(headers.delivery.routing_key, message)
+    ...     done.set()
+    ...     return True
+    >>> consumer = TopicConsumer("shop", ["order.#", "return.#"], "desk", manager)
+    >>> with consumer.start_consuming(handle), TopicProducer(manager, "shop") as producer:
+    ...     _ = producer.publish("order.eu", "a book")
+    ...     done.wait(timeout=10)
+    order.eu a book
+    True
+    """
 
     exchange_type = "topic"
 
@@ -468,7 +536,21 @@ class TopicConsumer(QueueConsumer):
 
 
 class FanoutConsumer(QueueConsumer):
-    """Receives everything that is published to a fanout exchange, to `queue_name` or a private queue."""
+    """Receives everything that is published to a fanout exchange, to `queue_name` or a private queue.
+
+    >>> from threading import Event
+    >>> done = Event()
+    >>> def handle(message, headers):
+    ...     print(message)
+    ...     done.set()
+    ...     return True
+    >>> consumer = FanoutConsumer("news", "mail", manager)
+    >>> with consumer.start_consuming(handle), FanoutProducer(manager, "news") as producer:
+    ...     _ = producer.publish("It rains.")
+    ...     done.wait(timeout=10)
+    It rains.
+    True
+    """
 
     exchange_type = "fanout"
 
@@ -488,6 +570,19 @@ class HeadersConsumer(QueueConsumer):
     """Receives what a headers exchange routes by `binding_headers`, to `queue_name` or a private queue.
 
     `match` is `all` or `any` of them; `all-with-x` and `any-with-x` look at headers that begin with `x-`, too.
+
+    >>> from threading import Event
+    >>> done = Event()
+    >>> def handle(message, headers):
+    ...     print(headers["kind"], message)
+    ...     done.set()
+    ...     return True
+    >>> consumer = HeadersConsumer("reports", {"kind": "daily"}, "all", "archive", manager)
+    >>> with consumer.start_consuming(handle), HeadersProducer(manager, "reports") as producer:
+    ...     _ = producer.publish({"kind": "daily"}, "All is well.")
+    ...     done.wait(timeout=10)
+    daily All is well.
+    True
     """
 
     exchange_type = "headers"

@@ -1,9 +1,5 @@
 """Producers for the four types of exchange, over one core; made with a `BrokerConnectionManager`.
 
-    producer = DirectProducer(connection_manager=manager)
-    handle = producer.publish(routing_key="orders", message="Hello World!")
-    handle.wait().outcome                   # Outcome.CONFIRMED
-
 `publish` returns at once, and many messages are under way together: that is what makes it fast. Look at the handles
 later, or wait for all of them with `flush`.
 """
@@ -31,7 +27,13 @@ class ExchangeProducer:
 
     Messages are text, bytes, or plain values that go as JSON; mandatory and persistent unless the call says otherwise.
     Each gets exactly one outcome. While no node is there they wait, within `limits`; `on_settled` hears each outcome,
-    on a thread that it must not block.
+    on a thread that it must not block. `BadInput` without an `exchange_name`, unless the type has a default exchange.
+
+    >>> def hear(handle):
+    ...     assert handle.settlement.outcome == "returned"
+    >>> producer = FanoutProducer(manager, "news", on_settled=hear)
+    >>> isinstance(producer, ExchangeProducer), producer.exchange_name
+    (True, 'news')
     """
 
     exchange_type: ClassVar[str]
@@ -70,7 +72,11 @@ class ExchangeProducer:
     ) -> None:
         """Declares the exchange, and again after each reconnect; `MessagingFailed` if it is there in another form.
 
-        Without a call the first publish declares it, durable, or takes the one that is there.
+        Without a call the first publish declares it, durable, or takes the one that is there. `BadInput` for the
+        default exchange.
+
+        >>> producer = TopicProducer(manager, "shop")
+        >>> producer.declare_exchange(arguments={"alternate-exchange": "amq.fanout"})
         """
         if not self.exchange_name:
             raise BadInput("the default exchange is there already", "Give the producer an exchange_name.")
@@ -87,11 +93,19 @@ class ExchangeProducer:
         return self._core.outstanding
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Waits until every message has its outcome; `TimedOut` if some have none by then."""
+        """Waits until every message has its outcome; `TimedOut` if some have none after `timeout_s` seconds.
+
+        >>> manager.declare(Queue("orders", "quorum"))
+        >>> with DirectProducer(manager) as producer:
+        ...     handles = [producer.publish("orders", f"book {number}") for number in range(100)]
+        ...     producer.flush(timeout_s=10)
+        >>> {str(handle.settlement.outcome) for handle in handles}
+        {'confirmed'}
+        """
         self._core.flush(timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Waits up to `timeout_s` for what is under way, settles the rest, and ends; may be called twice."""
+        """Waits up to `timeout_s` seconds for what is under way, settles the rest, and ends; may be called twice."""
         self._core.close(timeout_s)
         if not self._closed:
             self._closed = True
@@ -106,7 +120,14 @@ class ExchangeProducer:
         self.close()
 
     def when_settled(self, handle: Handle, hear: Callable[[Handle], None]) -> None:
-        """Calls `hear` once `handle` has its outcome: at once, or on a thread that it must not block."""
+        """Calls `hear` once `handle` has its outcome: at once, or on a thread that it must not block.
+
+        >>> producer = DirectProducer(manager)
+        >>> handle = producer.publish("nobody-listens-here", "Hello World!")
+        >>> _ = handle.wait()
+        >>> producer.when_settled(handle, lambda settled: print(settled.settlement.outcome))
+        returned
+        """
         self._watched[handle] = hear
         if handle.settlement is not None and self._watched.pop(handle, None) is not None:
             hear(handle)
@@ -153,7 +174,13 @@ class _KeyedProducer(ExchangeProducer):
     ) -> Handle:
         """Publishes one message; waits only where there is no room, up to `timeout_s` (None: the limits' `room_s`).
 
-        `BadInput` if the message cannot be sent as it is, `MessagingFailed` if the producer is closed.
+        Without room by then its outcome is NOT_SENT. `BadInput` if the message cannot be sent as it is,
+        `MessagingFailed` if the producer is closed.
+
+        >>> producer = DirectProducer(manager)
+        >>> handle = producer.publish("orders", {"title": "a book"}, {"message_id": "4711", "priority": 3})
+        >>> handle.body, handle.properties.content_type
+        (b'{"title":"a book"}', 'application/json')
         """
         return self._send(routing_key, message, properties, mandatory, timeout_s)
 
@@ -174,20 +201,41 @@ class _KeyedProducer(ExchangeProducer):
 
 
 class DirectProducer(_KeyedProducer):
-    """Publishes to a direct exchange; without an `exchange_name` to the default one, which routes by queue name."""
+    """Publishes to a direct exchange; without an `exchange_name` to the default one, which routes by queue name.
+
+    >>> manager.declare(Queue("orders", "quorum"))
+    >>> with DirectProducer(connection_manager=manager) as producer:
+    ...     handle = producer.publish(routing_key="orders", message="Hello World!")
+    ...     print(handle.wait().outcome)
+    confirmed
+    """
 
     exchange_type = "direct"
     has_default = True
 
 
 class TopicProducer(_KeyedProducer):
-    """Publishes to a topic exchange, whose bindings match routing keys word by word."""
+    """Publishes to a topic exchange, whose bindings match routing keys word by word.
+
+    >>> manager.declare(Exchange("shop", "topic"), Queue("orders", "quorum"), Binding("shop", "orders", "order.*"))
+    >>> with TopicProducer(manager, "shop") as producer:
+    ...     for key in ("order.eu", "order.eu.rush"):
+    ...         print(producer.publish_and_wait(key, "a book").outcome)
+    confirmed
+    returned
+    """
 
     exchange_type = "topic"
 
 
 class FanoutProducer(ExchangeProducer):
-    """Publishes to a fanout exchange: every queue that is bound to it gets a copy."""
+    """Publishes to a fanout exchange: every queue that is bound to it gets a copy.
+
+    >>> manager.declare(Exchange("news", "fanout"), Queue("mail", "quorum"), Binding("news", "mail"))
+    >>> with FanoutProducer(manager, "news") as producer:
+    ...     print(producer.publish("It rains.").wait().outcome)
+    confirmed
+    """
 
     exchange_type = "fanout"
 
@@ -201,7 +249,8 @@ class FanoutProducer(ExchangeProducer):
     ) -> Handle:
         """Publishes one message; waits only where there is no room, up to `timeout_s` (None: the limits' `room_s`).
 
-        `BadInput` if the message cannot be sent as it is, `MessagingFailed` if the producer is closed.
+        Without room by then its outcome is NOT_SENT. `BadInput` if the message cannot be sent as it is,
+        `MessagingFailed` if the producer is closed.
         """
         return self._send("", message, properties, mandatory, timeout_s)
 
@@ -219,7 +268,14 @@ class FanoutProducer(ExchangeProducer):
 
 
 class HeadersProducer(ExchangeProducer):
-    """Publishes to a headers exchange, whose bindings look at the message's headers."""
+    """Publishes to a headers exchange, whose bindings look at the message's headers.
+
+    >>> daily = Binding("reports", "archive", arguments={"x-match": "all", "kind": "daily"})
+    >>> manager.declare(Exchange("reports", "headers"), Queue("archive", "quorum"), daily)
+    >>> with HeadersProducer(manager, "reports") as producer:
+    ...     print(producer.publish({"kind": "daily"}, b"%PDF").wait().outcome)
+    confirmed
+    """
 
     exchange_type = "headers"
 
@@ -232,9 +288,11 @@ class HeadersProducer(ExchangeProducer):
         mandatory: bool = True,
         timeout_s: float | None = None,
     ) -> Handle:
-        """Publishes one message with `headers`; waits only where there is no room, up to `timeout_s`.
+        """Publishes one message with `headers`, which win over those of `properties`.
 
-        `BadInput` if the message cannot be sent as it is, `MessagingFailed` if the producer is closed.
+        It waits only where there is no room, up to `timeout_s` (None: the limits' `room_s`); without room by then its
+        outcome is NOT_SENT. `BadInput` if the message cannot be sent as it is, `MessagingFailed` if the producer is
+        closed.
         """
         return self._send_with(headers, message, properties, mandatory, timeout_s)
 

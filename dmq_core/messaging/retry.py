@@ -1,7 +1,4 @@
-"""Trying failed messages again after growing delays, and parking what fails for good; nothing is lost on the way.
-
-consumer = DirectConsumer("orders", manager, retry=Retry(delays=(1.0, 5.0, 30.0)))
-"""
+"""Trying failed messages again after growing delays, and parking what fails for good; nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -31,16 +28,35 @@ _LIMITS: Final = ProducerLimits(while_recovering="fail")
 
 
 class Retry:
-    """A failure path that tries a message `attempts` times, `delays[n]` seconds after its n-th failure.
+    """A failure path that tries a message `attempts` times, each delay in seconds after the failure before.
 
-    Without `attempts` there is one more than delays; with more, the last delay serves for the rest. `mode` is `auto`,
-    `ladder`, `native` or `in place` (see `Mode`). What fails for good goes to `<queue>.parked`, its body and properties
-    kept and the failures told in headers `x-dmq-*`; without `parking` it is dead-lettered, for which its queue needs a
-    dead-letter exchange of its own. `cluster` is where the consumer's queue is. `BadInput` for numbers without sense.
+    Without `attempts` there is one more than delays; with more, the last delay serves for the rest. Delays are from
+    0.001 s to a year and attempts 1 or more, else `BadInput`. `mode` says who lets a message wait: `ladder` one queue
+    for each delay, `native` the queue itself, where RabbitMQ 4.3 or newer can, `in place` the worker, which keeps the
+    order, `auto` the queue itself if it can keep those very delays, else the ladder. What fails for good goes to
+    `<queue>.parked`, its body and properties kept and the failures told in headers `x-dmq-*`; without `parking` it is
+    dead-lettered, for which its queue needs a dead-letter exchange of its own. `cluster` is where the consumer's queue
+    is.
 
     A message is acknowledged only once its copy is confirmed. While it is not, copies are tried again after 0.1 to 5
     seconds. Should the broker have taken a copy without our knowing it, the message comes twice, with the same message
     id and the same `x-dmq-attempts`. Waiting in place blocks the worker whose message failed.
+
+    >>> from threading import Event
+    >>> done = Event()
+    >>> def handle(message, headers):
+    ...     print(message, "failed", headers.get("x-dmq-attempts", 0), "times before")
+    ...     if "x-dmq-attempts" in headers:
+    ...         done.set()
+    ...     return done.is_set()
+    >>> consumer = DirectConsumer("orders", manager, retry=Retry(delays=(0.1, 0.5)))
+    >>> consumer.declare_queue()
+    >>> with consumer.start_consuming(handle), DirectProducer(manager) as producer:
+    ...     _ = producer.publish("orders", "a book")
+    ...     done.wait(timeout=10)
+    a book failed 0 times before
+    a book failed 1 times before
+    True
     """
 
     def __init__(

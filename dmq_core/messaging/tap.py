@@ -33,6 +33,16 @@ class Tap:
     `exchange_type` is the type of `source.exchange`. For a `source.queue`, `bindings` are what that queue is bound by;
     the tap is bound alike. The firehose (no exchange, no queue) shows something only while tracing is on, which is
     the caller's to switch. `BadInput` if nothing of the kind can be tapped.
+
+    >>> from threading import Event
+    >>> seen = Event()
+    >>> manager.declare(Exchange("shop", "topic"))
+    >>> tap = Tap(manager.consuming(), TailSource("shop", "order.#"), lambda messages: seen.set())
+    >>> tap.wait_ready(timeout_s=10)
+    >>> _ = TopicProducer(manager, "shop").publish("order.eu", "a book")
+    >>> seen.wait(timeout=10)
+    True
+    >>> tap.close()
     """
 
     def __init__(
@@ -66,7 +76,7 @@ class Tap:
         return TailStatus(self._plan.method, self._plan.blind_spots, self._seen, self._buffer.dropped, problem)
 
     def wait_ready(self, timeout_s: float = 10.0) -> None:
-        """Waits until the tap is bound and receives; a typed error says why it does not."""
+        """Waits until the tap is bound and receives; a typed error says why it does not after `timeout_s` seconds."""
         self._consumer.wait_consuming(timeout_s)
 
     def close(self) -> None:

@@ -35,6 +35,8 @@ class Exchange:
     """An exchange to declare; `type` is `direct`, `topic`, `fanout`, `headers` or what a plugin adds.
 
     With `adopt`, an exchange of that name and type that is there already is taken as it is.
+
+    >>> manager.declare(Exchange("shop", "topic", arguments={"alternate-exchange": "amq.fanout"}))
     """
 
     name: str
@@ -51,6 +53,9 @@ class Queue:
     """A queue to declare; `type` is `quorum`, `classic` or `stream`, None leaves it to the virtual host's default.
 
     With `adopt`, a queue of that name that is there already is taken as it is, whatever its type and arguments.
+    Times in `arguments` are RabbitMQ's, in milliseconds.
+
+    >>> manager.declare(Queue("orders", "quorum", arguments={"x-message-ttl": 60_000, "x-delivery-limit": 5}))
     """
 
     name: str
@@ -70,7 +75,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A binding from the exchange `source` to a queue, or to an exchange if `to_exchange`."""
+    """A binding from the exchange `source` to a queue, or to an exchange if `to_exchange`.
+
+    >>> manager.declare(Exchange("shop", "topic"), Queue("orders", "quorum"), Binding("shop", "orders", "order.#"))
+    >>> manager.declare(Exchange("audit", "fanout"), Binding("shop", "audit", "#", to_exchange=True))
+    """
 
     source: str
     destination: str
@@ -84,7 +93,11 @@ Entity = Exchange | Queue | Binding
 
 @dataclass(frozen=True, slots=True)
 class PrivateBinding:
-    """A binding of a private queue, whose name is not known before it is declared."""
+    """A binding of a private queue, whose name is not known before it is declared.
+
+    >>> PrivateBinding("shop", "order.#").routing_key
+    'order.#'
+    """
 
     source: str
     routing_key: str = ""

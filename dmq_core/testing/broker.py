@@ -118,6 +118,12 @@ class SimBroker:
     """The simulated cluster. With `realtime` its clock follows the wall; else only `advance` moves it.
 
     Thread-safe; everything that waits inside the simulation (a boot, a confirm) moves a virtual clock by itself.
+
+    >>> from dmq_core.testing import FakeSession, SimBroker
+    >>> def one_queue(broker: SimBroker) -> None:
+    ...     _ = broker.declare_queue("orders", leader="rmq2")
+    >>> [queue.figures.name for queue in FakeSession(one_queue).snapshot().queues]
+    ['orders']
     """
 
     def __init__(self, name: str, node_count: int, *, backend: Backend, started: bool, realtime: bool) -> None:

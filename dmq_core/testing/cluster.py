@@ -26,7 +26,14 @@ _WATCH_S = 0.05
 
 
 class FakeCluster:
-    """A cluster in memory that passes the same contract tests as the real ones."""
+    """A cluster in memory that passes the same contract tests as the real ones.
+
+    >>> from dmq_core.testing import FakeSession
+    >>> cluster = FakeSession(started=False).cluster
+    >>> cluster.start()
+    >>> [str(node.state) for node in cluster.nodes()]
+    ['running', 'running', 'running']
+    """
 
     def __init__(self, broker: SimBroker, script: Script | None = None) -> None:
         self._broker = broker

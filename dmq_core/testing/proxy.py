@@ -26,6 +26,11 @@ _BACKLOG = 128
 class ProxyCounts:
     """What has gone through a proxy: connections taken on, and those still there; bytes written to each side; acks and
     nacks dropped; connections in which a frame sprang what `stall_at` or `cut_at` set.
+
+    >>> from dmq_core.testing import ChaosProxy
+    >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
+    ...     proxy.counts
+    ProxyCounts(accepted=0, open=0, to_broker=0, to_client=0, dropped=0, sprung=0)
     """
 
     accepted: int = 0
@@ -43,15 +48,15 @@ class ChaosProxy:
     returns, and stays until `heal`. `which` says whether it is for connections that are there, for later ones, or for
     both; `way` is one direction (None: both). Faults add up: a slow link may drop acks too. Methods may be called from
     any thread; after `close` they raise `MessagingFailed`. What is not AMQP in plain text passes too, but the faults
-    that look at frames leave it alone.
+    that look at frames leave it alone. `NotReachable` if nobody knows the host.
 
-        >>> from dmq_core.testing import ChaosProxy, Way
-        >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
-        ...     proxy.delay(0.05)                 # a slow link, 50 ms each way,
-        ...     proxy.stall(way=Way.TO_CLIENT)    # on which nothing comes back at all
-        ...     proxy.heal()
-        ...     proxy.counts.accepted
-        0
+    >>> from dmq_core.testing import ChaosProxy, Way
+    >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
+    ...     proxy.delay(0.05)                 # a slow link, 50 ms each way,
+    ...     proxy.stall(way=Way.TO_CLIENT)    # on which nothing comes back at all
+    ...     proxy.heal()
+    ...     proxy.counts.accepted
+    0
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -125,13 +130,13 @@ class ChaosProxy:
         self._apply(which, way, lambda c: replace(c, stalled=True))
 
     def delay(self, seconds: float, jitter_s: float = 0.0, way: Way | None = None, which: Which = Which.ALL) -> None:
-        """Every byte comes `seconds` later, and up to `jitter_s` more, in order."""
+        """Every byte comes `seconds` later, and up to `jitter_s` seconds more, in order; `BadInput` below 0."""
         if seconds < 0 or jitter_s < 0:
             raise BadInput(f"a delay of {min(seconds, jitter_s):g} s lies in the past", "Give 0 or more.")
         self._apply(which, way, lambda c: replace(c, delay_s=seconds, jitter_s=jitter_s))
 
     def throttle(self, bytes_per_s: float, way: Way | None = None, which: Which = Which.ALL) -> None:
-        """At most so many bytes a second pass each way, on each connection."""
+        """At most so many bytes a second pass each way, on each connection; `BadInput` unless above 0."""
         if bytes_per_s <= 0:
             raise BadInput(f"at {bytes_per_s:g} bytes a second nothing moves", "Use stall() for that.")
         self._apply(which, way, lambda c: replace(c, bytes_per_s=bytes_per_s))
@@ -144,6 +149,10 @@ class ChaosProxy:
         """A black hole both ways, on each connection from the moment a frame at `step` is seen.
 
         `into` bytes of that frame pass; None: half of it where the step is `mid-body`, else nothing.
+
+        >>> from dmq_core.testing import ChaosProxy, Step
+        >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
+        ...     proxy.stall_at(Step.DECLARE)    # who declares waits for ever, or for as long as it cares to
         """
         if step is Step.CONNECT:
             self.stall(which=Which.FUTURE)
@@ -154,7 +163,10 @@ class ChaosProxy:
     def cut_at(
         self, step: Step | None = None, into: int | None = None, way: Way | None = None, which: Which = Which.ALL
     ) -> None:
-        """Each connection: lets `into` bytes (None: half) of the next frame at `step` (None: any) pass, then resets."""
+        """Each connection: lets `into` bytes (None: half) of the next frame at `step` (None: any) pass, then resets.
+
+        `BadInput` for `Step.CONNECT`, at which there is no frame.
+        """
         if step is Step.CONNECT:
             raise BadInput("no frame comes at connect", "Use refuse(), or reset(Which.FUTURE).")
         self._apply(which, way, lambda c: replace(c, trap=Trap(Act.RESET, step, into)))
@@ -172,7 +184,7 @@ class ChaosProxy:
         self._end(Act.DISCONNECT, which)
 
     def close(self) -> None:
-        """Ends the proxy and every connection through it; may be called twice."""
+        """Ends the proxy and every connection through it within five seconds; may be called twice."""
         with self._lock:
             if self._over:
                 return

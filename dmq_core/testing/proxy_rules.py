@@ -15,14 +15,24 @@ _ACK_AND_NACK = frozenset({b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"})
 
 
 class Way(StrEnum):
-    """A direction through the proxy."""
+    """A direction through the proxy.
+
+    >>> from dmq_core.testing import ChaosProxy, Way
+    >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
+    ...     proxy.throttle(1_000, way=Way.TO_BROKER)    # bytes a second
+    """
 
     TO_BROKER = "to the broker"
     TO_CLIENT = "to the client"
 
 
 class Which(StrEnum):
-    """The connections that a fault is meant for."""
+    """The connections that a fault is meant for.
+
+    >>> from dmq_core.testing import ChaosProxy, Which
+    >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
+    ...     proxy.drop_acks(which=Which.FUTURE)
+    """
 
     EXISTING = "existing"
     FUTURE = "future"
@@ -33,6 +43,10 @@ class Step(StrEnum):
     """A step of the protocol, known by the frame that begins it: `start` and `tune` are the broker's, the next four
     the client's; `declare` is that of an exchange, a queue or a binding; `mid-body` is inside a message's body,
     whoever sends it; `connect` comes before any frame.
+
+    >>> from dmq_core.testing import ChaosProxy, Step
+    >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
+    ...     proxy.cut_at(Step.MID_BODY)
     """
 
     CONNECT = "connect"

@@ -55,6 +55,12 @@ def dmq_cluster(pytestconfig: pytest.Config) -> Iterator[ClusterUnderTest]:
     Before each test that uses it every node runs and is unpaused; queues and messages stay from test to test. What
     `manager()` and `proxy()` gave is closed after each test. Where nothing can run a cluster the test is skipped,
     unless a backend was asked for by name.
+
+    >>> def test_the_service_outlives_a_node(dmq_cluster):
+    ...     with dmq_cluster.manager() as manager:
+    ...         dmq_cluster.kill("rmq1")
+    ...         assert len(manager.brokers) == 3
+    >>> test_the_service_outlives_a_node(dmq_cluster)
     """
     from dmq_core.testing.under_test import ClusterUnderTest
 

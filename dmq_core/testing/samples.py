@@ -22,11 +22,21 @@ HOSTILE_NAMES = (
 
 
 def nothing(_broker: SimBroker) -> None:
-    """Only what every broker has."""
+    """Only what every broker has.
+
+    >>> from dmq_core.testing import FakeSession
+    >>> len(FakeSession(nothing).snapshot().queues)
+    0
+    """
 
 
 def shop(broker: SimBroker) -> None:
-    """A few exchanges of each type and the queues behind them, with some traffic."""
+    """A few exchanges of each type and the queues behind them, with some traffic.
+
+    >>> from dmq_core.testing import FakeSession
+    >>> sorted(queue.figures.name for queue in FakeSession(shop).snapshot().queues)[:3]
+    ['audit', 'mail', 'orders']
+    """
     broker.declare_exchange("orders", "topic")
     broker.declare_exchange("payments", "direct", alternate_exchange="unrouted")
     broker.declare_exchange("unrouted", "fanout")
@@ -50,7 +60,12 @@ def shop(broker: SimBroker) -> None:
 
 
 def thousand_queues(broker: SimBroker) -> None:
-    """The shop and 1,000 queues more."""
+    """The shop and 1,000 queues more.
+
+    >>> from dmq_core.testing import FakeSession
+    >>> len(FakeSession(thousand_queues).snapshot().queues) > 1000
+    True
+    """
     shop(broker)
     for number in range(1000):
         broker.declare_queue(f"bulk.{number:04}", "classic" if number % 4 == 0 else "quorum")
@@ -58,7 +73,12 @@ def thousand_queues(broker: SimBroker) -> None:
 
 
 def hostile(broker: SimBroker) -> None:
-    """Names that try to be markup, escape sequences, identifiers, paths, or very long."""
+    """Names that try to be markup, escape sequences, identifiers, paths, or very long.
+
+    >>> from dmq_core.testing import HOSTILE_NAMES, FakeSession
+    >>> {queue.figures.name for queue in FakeSession(hostile).snapshot().queues} == set(HOSTILE_NAMES)
+    True
+    """
     for name in HOSTILE_NAMES:
         broker.declare_exchange(name, "fanout")
         broker.declare_queue(name)

@@ -13,7 +13,16 @@ _LONGEST_HOLD_S = 30.0
 
 
 class Script:
-    """What a fake will do wrong; methods are named as in the protocol, `boot rmq2` names one node's boot."""
+    """What a fake will do wrong; methods are named as in the protocol, `boot rmq2` names one node's boot.
+
+    >>> from dmq_core.errors import ClusterFailed
+    >>> from dmq_core.testing import FakeSession
+    >>> session = FakeSession(started=False)
+    >>> session.script.fail_next("boot rmq2", ClusterFailed("rmq2 does not boot"))
+    >>> session.start_cluster()
+    Traceback (most recent call last):
+    dmq_core.errors.ClusterFailed: rmq2 does not boot
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -37,6 +37,14 @@ class FakeSession:
 
     Without `realtime` nothing moves but by `advance` or by a call that takes its time (a boot, a confirm), so tests are
     deterministic. `sample` fills it with exchanges and queues; `script` makes calls fail or wait.
+
+    >>> from dmq_core.messaging import OutgoingMessage
+    >>> from dmq_core.testing import FakeSession
+    >>> session = FakeSession()
+    >>> print(session.publish(OutgoingMessage("", "orders", b"a book")).outcome)
+    confirmed
+    >>> session.advance(1.0)
+    >>> session.close()
     """
 
     def __init__(

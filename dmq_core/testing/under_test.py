@@ -28,6 +28,13 @@ class ClusterUnderTest:
 
     Nodes are called `rmq1`, `rmq2` and so on; an unknown one raises `BadInput`. A fault returns once it holds, `start`,
     `unpause` and `heal` once the nodes serve, each within 60 s or with a `DmqError`.
+
+    >>> dmq_cluster.nodes
+    ('rmq1', 'rmq2', 'rmq3')
+    >>> dmq_cluster.kill("rmq1")
+    >>> dmq_cluster.amqp_url == dmq_cluster.urls[1]
+    True
+    >>> dmq_cluster.heal()
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -113,7 +120,11 @@ class ClusterUnderTest:
             client.close()
 
     def manager(self) -> BrokerConnectionManager:
-        """A `BrokerConnectionManager` that knows every node by its name; closed after the test."""
+        """A `BrokerConnectionManager` that knows every node by its name; closed after the test.
+
+        >>> [broker.id for broker in dmq_cluster.manager().brokers]
+        ['rmq1', 'rmq2', 'rmq3']
+        """
         from dmq_core.connection_manager import BrokerConnectionManager
 
         manager = BrokerConnectionManager()
@@ -126,7 +137,12 @@ class ClusterUnderTest:
         return manager
 
     def proxy(self, node: str) -> ChaosProxy:
-        """A `ChaosProxy` in front of a node; closed after the test."""
+        """A `ChaosProxy` in front of a node; closed after the test.
+
+        >>> proxy = dmq_cluster.proxy("rmq1")
+        >>> proxy.stall()
+        >>> dmq_cluster.close_clients()
+        """
         from dmq_core.testing.proxy import ChaosProxy
 
         endpoint = dict(zip(self.nodes, self.endpoints, strict=True)).get(node)

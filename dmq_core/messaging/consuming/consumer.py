@@ -33,7 +33,11 @@ _LOG = logging.getLogger("dmq.messaging")
 
 
 class Answer(StrEnum):
-    """What the broker is told of a delivery."""
+    """What the broker is told of a delivery: it is done, it failed for good, it failed, or it was not tried.
+
+    >>> Answer("reject") is Answer.REJECT
+    True
+    """
 
     ACK = "ack"
     REJECT = "reject"
@@ -45,7 +49,22 @@ class Delivery:
     """One message from a queue, to be answered once; answers may come from any thread and at any time.
 
     An answer gives False, and sends nothing, if the channel that brought the message is gone (the broker delivers it
-    again) or it was answered before.
+    again) or it was answered before. A consumer answers by what its handler returns; a handler may do so itself.
+
+    >>> from threading import Event
+    >>> done = Event()
+    >>> def handle(message, headers):
+    ...     delivery = headers.delivery
+    ...     print(delivery.routing_key, delivery.body, delivery.attempts, delivery.reject(requeue=False))
+    ...     done.set()
+    ...     return True
+    >>> consumer = DirectConsumer("orders", manager)
+    >>> consumer.declare_queue()
+    >>> with consumer.start_consuming(handle), DirectProducer(manager) as producer:
+    ...     _ = producer.publish("orders", "a bad book")
+    ...     done.wait(timeout=10)
+    orders b'a bad book' 1 True
+    True
     """
 
     __slots__ = ("_answer", "_content", "_epoch", "_properties", "at", "queue")
@@ -92,7 +111,10 @@ class Delivery:
 
     @property
     def attempts(self) -> int:
-        """Which attempt at this message this is, from 1, as far as its queue counts."""
+        """Which attempt at this message this is, from 1, as far as its queue counts.
+
+        A copy that `Retry` made is a new message to its queue; the copy's header `x-dmq-attempts` counts on.
+        """
         return returns_counted(self) + 1
 
     @property
@@ -126,7 +148,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStatus:
-    """Whether it receives from `queue` at `endpoint` (None: nowhere), and why not (empty: all is well)."""
+    """Whether it receives from `queue` at `endpoint` (None: nowhere), and why not (empty: all is well).
+
+    >>> print(DirectConsumer("orders", manager).status.problem)
+    not started
+    """
 
     consuming: bool
     queue: str

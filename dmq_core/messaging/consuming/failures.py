@@ -22,14 +22,26 @@ _COUNTS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 
 @dataclass(frozen=True, slots=True)
 class FailurePlan:
-    """What a failure path needs at the broker: `arguments` for the queue itself, `entities` declared beside it."""
+    """What a failure path needs at the broker: `arguments` for the queue itself, `entities` declared beside it.
+
+    >>> plan = FailurePlan({"x-dead-letter-exchange": "bin"}, (Exchange("bin", "fanout"),))
+    >>> manager.declare(*plan.entities, Queue("orders", "classic", arguments=plan.arguments))
+    """
 
     arguments: Arguments = field(default_factory=lambda: NO_ARGUMENTS)
     entities: tuple[Entity, ...] = ()
 
 
 class FailurePath(Protocol):
-    """What becomes of a delivery whose handler failed. One path serves one consumer."""
+    """What becomes of a delivery whose handler failed. One path serves one consumer.
+
+    >>> class Bury(Requeue):    # dead-letters at the first failure
+    ...     def failed(self, delivery, why):
+    ...         delivery.reject(requeue=False)
+    >>> path: FailurePath = Bury()
+    >>> consumer = DirectConsumer("orders", manager, retry=path)
+    >>> consumer.declare_queue()
+    """
 
     @property
     def keeps_order(self) -> bool:
@@ -58,6 +70,21 @@ class Requeue:
 
     A quorum queue counts the returns itself. For one that does not count, this path does as long as it lives, and
     slows down. Without `dead_letter` a quorum queue drops a message at the limit, any other tries it for ever.
+
+    >>> from threading import Event
+    >>> done = Event()
+    >>> def bury(message, headers):
+    ...     print(message, "failed", consumer.stats.failed, "times")
+    ...     done.set()
+    ...     return True
+    >>> consumer = DirectConsumer("orders", manager, retry=Requeue(limit=2))
+    >>> consumer.declare_queue()
+    >>> dead = DirectConsumer("orders.dead", manager)
+    >>> with consumer.start_consuming(lambda message, headers: False), dead.start_consuming(bury):
+    ...     _ = DirectProducer(manager).publish("orders", "a bad book")
+    ...     done.wait(timeout=10)
+    a bad book failed 3 times
+    True
     """
 
     keeps_order = True

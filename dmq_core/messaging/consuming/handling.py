@@ -28,6 +28,10 @@ class ConsumerStats:
 
     `stale`: handled, but the channel that brought them was gone before the answer, so the broker delivers them again.
     `duplicates` were recognised by their id, and acknowledged without the handler.
+
+    >>> consumer = DirectConsumer("orders", manager)
+    >>> consumer.stats == ConsumerStats(delivered=0, acked=0, failed=0)
+    True
     """
 
     delivered: int = 0

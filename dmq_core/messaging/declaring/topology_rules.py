@@ -29,7 +29,12 @@ _HEADER_MATCHES = frozenset({"all", "any", "all-with-x", "any-with-x"})
 
 class Severity(StrEnum):
     """How bad a finding is: the broker refuses the declaration; takes it but ignores a part of it; may lose messages
-    or their order by it; or it is only worth knowing."""
+    or their order by it; or it is only worth knowing.
+
+    >>> [orders] = manager.explain(Queue("orders", "quorum", exclusive=True))
+    >>> any(finding.severity is Severity.REFUSED for finding in orders.findings)
+    True
+    """
 
     REFUSED = "refused"
     IGNORED = "ignored"
@@ -39,7 +44,12 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with `entity`, and what to do about it; both are safe to show."""
+    """What is wrong with `entity`, and what to do about it; both are safe to show.
+
+    >>> [orders] = manager.explain(Queue("orders", "quorum", arguments={"x-max-priority": 5}))
+    >>> print(orders.findings[0].what)
+    queue 'orders': a quorum queue has no x-max-priority
+    """
 
     entity: Entity
     severity: Severity
@@ -52,7 +62,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What will be declared for `entity`, in one sentence without its full stop, and what was found about it."""
+    """What will be declared for `entity`, in one sentence without its full stop, and what was found about it.
+
+    >>> [news] = manager.explain(Exchange("news", "fanout"))
+    >>> print(news)
+    declare the durable fanout exchange 'news'.
+    """
 
     entity: Entity
     text: str

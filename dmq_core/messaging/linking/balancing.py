@@ -15,6 +15,11 @@ class Policy(StrEnum):
 
     ORDERED the first that answers, in the order of registration; ROUND_ROBIN each connection begins one broker further;
     RANDOM by chance; LEAST_CONNECTIONS where this manager has the fewest.
+
+    >>> from dmq_core.connection_manager import BrokerConnectionManager
+    >>> cm = BrokerConnectionManager(policy=Policy.LEAST_CONNECTIONS)
+    >>> Policy.LEAST_CONNECTIONS.spreads, Policy.ORDERED.spreads
+    (True, False)
     """
 
     ORDERED = "ordered"

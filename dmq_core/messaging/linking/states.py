@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 
 class ConnectionState(StrEnum):
-    """What a connection is doing."""
+    """What a connection is doing.
+
+    BLOCKED is open, but the broker takes no messages for now; RECOVERING had been open, and dials again; CLOSED and
+    FAILED are final.
+
+    >>> manager.wait_open()
+    >>> manager.state is ConnectionState.OPEN
+    True
+    """
 
     NEW = "new"
     CONNECTING = "connecting"
@@ -37,6 +45,11 @@ class ConnectionStatus:
     """What a connection is doing since `at` (epoch seconds), where (None: nowhere), and what last went wrong.
 
     `epoch` counts how often it was opened.
+
+    >>> manager.wait_open()
+    >>> status = manager.connections[0].status
+    >>> print(status.state, status.epoch, status.problem or "no problem")
+    open 1 no problem
     """
 
     state: ConnectionState

@@ -28,6 +28,13 @@ class Handle:
     """One published message on its way to its outcome.
 
     `frames` are its bytes for `wire`; without a wire they are yet to be made.
+
+    >>> manager.declare(Queue("orders", "quorum"))
+    >>> handle = DirectProducer(manager).publish("orders", "a book")
+    >>> print(handle.wait(timeout_s=10).outcome)
+    confirmed
+    >>> handle.settlement == handle.wait()
+    True
     """
 
     __slots__ = (
@@ -78,7 +85,7 @@ class Handle:
 
     @property
     def id(self) -> str:
-        """The id that it is sent with: its message id, or a header where it has one of its own."""
+        """The producer's own id for it: sent as its message id, or where it was given one of those, in a header."""
         return self.own_id.decode()
 
     @property
@@ -95,7 +102,7 @@ class Handle:
         return Settlement(fate.outcome, fate.endpoint, fate.at - self.taken_at, fate.reason, fate.sends)
 
     def wait(self, timeout_s: float = 30.0) -> Settlement:
-        """Waits for the outcome; `TimedOut` leaves it open."""
+        """Waits for the outcome, up to `timeout_s` seconds; `TimedOut` leaves it open, so that one may wait again."""
         return self._producer.wait_for(self, timeout_s)
 
     def encode(self, wire: Wire) -> None:

@@ -49,7 +49,13 @@ class ProducerLimits:
     each time in a row it gets twice as long, up to ten seconds. A message that is unconfirmed for `confirm_limit_s`
     seconds after it was sent costs the channel. While the connection recovers, messages wait ("park") or end at once as
     NOT_SENT ("fail"). `republish`: what was on the wire of a lost channel is sent again, with the same id and before
-    newer messages, instead of ending as UNKNOWN; consumers may then see it twice.
+    newer messages, instead of ending as UNKNOWN; consumers may then see it twice. `messages` and `window` are 1 or
+    more.
+
+    >>> limits = ProducerLimits(messages=20_000, room_s=5.0, republish=True)
+    >>> with DirectProducer(manager, limits=limits) as producer:
+    ...     print(producer.has_room)
+    True
     """
 
     messages: int = 4000

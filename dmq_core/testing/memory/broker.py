@@ -41,19 +41,18 @@ class MemoryBroker:
     Connections to it run the whole of dmq's messaging: only sockets and time are not real. Nothing happens by itself
     but what follows at once from what was done; timers, whether the broker's or the clients', go off in `advance`.
     `version` is the RabbitMQ that it plays, from 3.10 on. Users are `credentials` alone, virtual hosts those named.
+    Nodes are called `rmq1`, `rmq2` and so on; an unknown one raises `BadInput`.
 
-    >>> from dmq_core.messaging.consuming.consumer import Consumer
-    >>> from dmq_core.messaging.messages import OutgoingMessage
-    >>> from dmq_core.messaging.publishing.producer import Producer
-    >>> from dmq_core.messaging.topology import Queue, declare
-    >>> with MemoryBroker(nodes=3) as broker:
-    ...     connection = broker.connection("shop")
-    ...     declare(connection, [Queue("orders", "quorum", arguments={"x-message-ttl": 60_000})])
-    ...     producer = Producer(connection)
-    ...     print(producer.publish_and_wait(OutgoingMessage("", "orders", b"a book")).outcome)
+    >>> from dmq_core.connection_manager import BrokerConnectionManager
+    >>> from dmq_core.messaging import DirectProducer, Queue
+    >>> with MemoryBroker(nodes=3) as broker, BrokerConnectionManager(network=broker.network) as manager:
+    ...     for at in broker.endpoints:
+    ...         _ = manager.register_broker(at.amqp_port, at.host, at.amqp_port)
+    ...     manager.declare(Queue("orders", "quorum", arguments={"x-message-ttl": 60_000}))
+    ...     print(DirectProducer(manager).publish_and_wait("orders", "a book").outcome)
     ...     broker.kill("rmq1")
     ...     broker.advance(1)
-    ...     print(connection.status.state, broker.depth("orders").ready)
+    ...     print(manager.state, broker.depth("orders").ready)
     ...     broker.advance(60)
     ...     print(broker.depth("orders").ready)
     confirmed
@@ -105,7 +104,12 @@ class MemoryBroker:
         endpoints: Sequence[NodeEndpoint] | None = None,
         on_change: Callable[[ConnectionStatus], None] | None = None,
     ) -> Connection:
-        """A connection called `name`, to the first of `endpoints` (None: all) that answers; `close` closes it."""
+        """A connection called `name`, to the first of `endpoints` (None: all) that answers; `close` closes it.
+
+        >>> with MemoryBroker() as broker:
+        ...     print(broker.connection("shop").wait_open().amqp_url)
+        amqp://127.0.0.1:5672
+        """
         connection = Connection(
             endpoints or self.endpoints, self.credentials, name, on_change=on_change, network=self.network
         )
@@ -113,7 +117,10 @@ class MemoryBroker:
         return connection
 
     def advance(self, seconds: float) -> None:
-        """Lets `seconds` go by; whatever is due goes off in order, with all that follows from it at once."""
+        """Lets `seconds` go by; whatever is due goes off in order, with all that follows from it at once.
+
+        `TimedOut` if a handler hangs for ten real seconds.
+        """
         self.clock.advance(seconds)
 
     def settle(self, timeout_s: float = 10.0) -> None:
