@@ -101,7 +101,7 @@ class Link(Protocol):
 
     @property
     def heard_at(self) -> float:
-        """When (`Network.now`) something last came from there."""
+        """When (`Network.now`) something last came from there, or something that we sent was last taken."""
         ...
 
     @property

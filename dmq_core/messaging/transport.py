@@ -6,13 +6,16 @@ Everything here but `Loop.call_soon` belongs to the thread that runs the loop.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import ssl
+import sys
+import termios
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pika
@@ -20,7 +23,6 @@ from pika import exceptions as pika_errors
 from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.adapters.utils.nbio_interface import AbstractStreamProtocol, AbstractStreamTransport
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
-from pika.data import encode_table
 
 from dmq_core import __version__
 from dmq_core.cluster.base import Credentials, NodeEndpoint
@@ -113,8 +115,10 @@ class Loop:
 class _Wire(AbstractStreamProtocol, AbstractStreamTransport):  # type: ignore[misc]  # pika is untyped
     """Stands between the socket and pika: reads frames first, gathers writes, notes when it last heard anything."""
 
-    def __init__(self, inner: Any, after_this: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, inner: Any, sock: socket.socket, after_this: Callable[[Callable[[], None]], None]) -> None:
         self.inner = inner
+        self._socket = sock
+        self._unsent = 0
         self.reader = FrameReader(inner.data_received)
         self._after_this = after_this
         self._untold = False
@@ -171,6 +175,18 @@ class _Wire(AbstractStreamProtocol, AbstractStreamTransport):  # type: ignore[mi
     def get_write_buffer_size(self) -> int:
         return int(self._transport.get_write_buffer_size())
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the peer's machine has not taken yet, in our own buffer and in the kernel's."""
+        return 0 if self._transport is None else self.get_write_buffer_size() + _in_the_kernel(self._socket)
+
+    def moved_at(self) -> float:
+        """When something last came, or went out: a node that still takes a large message is not silent."""
+        before, self._unsent = self._unsent, self.unsent
+        if self._unsent < before:
+            self.heard_at = time.monotonic()
+        return self.heard_at
+
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
         if self._gathered is not None:
@@ -202,7 +218,7 @@ class _TappedServices(SelectorIOServicesAdapter):  # type: ignore[misc]  # pika 
         server_hostname: str | None = None,
     ) -> Any:
         def with_wire() -> _Wire:
-            self.wire = _Wire(protocol_factory(), self._after_this)
+            self.wire = _Wire(protocol_factory(), sock, self._after_this)
             return self.wire
 
         def done(result: Any) -> None:
@@ -234,8 +250,8 @@ class Link:
 
     @property
     def heard_at(self) -> float:
-        """The monotonic second at which bytes last came."""
-        return 0.0 if self._services.wire is None else self._services.wire.heard_at
+        """The monotonic second at which bytes last came, or were taken."""
+        return 0.0 if self._services.wire is None else self._services.wire.moved_at()
 
     @property
     def broker_version(self) -> str:
@@ -323,7 +339,7 @@ class Channel:
     @property
     def unsent(self) -> int:
         """Bytes that the link has not handed to the operating system yet."""
-        return 0 if self._services.wire is None else self._services.wire.get_write_buffer_size()
+        return 0 if self._services.wire is None else self._services.wire.unsent
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Calls `callback` after `seconds`, whether or not the channel is still open."""
@@ -468,11 +484,14 @@ class _Counting:
         self._sink.read_ended()
 
 
-def encoded_table(table: Mapping[str, object]) -> bytes:
-    """An AMQP table as pika encodes it."""
-    pieces: list[bytes] = []
-    encode_table(pieces, dict(table))
-    return b"".join(pieces)
+def _in_the_kernel(sock: socket.socket) -> int:
+    """Bytes that were written and not acknowledged yet; 0 where the system does not tell."""
+    count = bytearray(4)
+    try:
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
+    except (OSError, ValueError):
+        return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 def close_reason(error: BaseException) -> CloseReason:

@@ -20,6 +20,7 @@ from dmq_core.testing.proxy_rules import Act, Conditions, Step, Trap, Way, Which
 LOOPBACK = "127.0.0.1"
 CLOSE_LIMIT_S = 5.0
 _BACKLOG = 128
+_TAKEN_IN_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +296,8 @@ class ChaosProxy:
 def _bound(port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # What the proxy's machine took in, a client takes for gone; a slow link must feel slow.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TAKEN_IN_BYTES)
     sock.setblocking(False)
     sock.bind((LOOPBACK, port))
     return sock

@@ -318,3 +318,14 @@ def test_a_slow_link_works_and_its_idleness_raises_no_alarm(link: Link, connect:
         time.sleep(0.1)
     assert ConnectionState.RECOVERING not in changes
     assert set(collector.bodies.values()) == {1}
+
+
+def test_a_large_message_on_a_slow_uplink_is_no_silence(link: Link, connect: Open, queue: str) -> None:
+    link.proxy.throttle(1e6, Way.TO_BROKER)
+    changes: list[ConnectionState] = []
+    connection = connect(on_change=lambda status: changes.append(status.state))
+    began = time.monotonic()
+    settlement = Producer(connection).publish_and_wait(to(queue, b"x" * 6_000_000), 30)
+    assert settlement.outcome is Outcome.CONFIRMED, settlement.reason
+    assert time.monotonic() - began > 4, "it took longer than an idle node is given to answer"
+    assert ConnectionState.RECOVERING not in changes

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import BadInput, DmqError, MessagingFailed, TimedOut
 from dmq_core.messaging.amqp.frames import decode_properties
+from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.amqp.wire import Wire, own_id
 from dmq_core.messaging.consuming.consumer import Consumer, Delivery
 from dmq_core.messaging.linking.connection import Connection
@@ -22,7 +23,6 @@ from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMess
 from dmq_core.messaging.publishing.producer import Handle, Producer, ProducerLimits
 from dmq_core.messaging.tap import Tap
 from dmq_core.messaging.topology import Queue, declare, queue_depth
-from dmq_core.messaging.transport import encoded_table
 from dmq_core.session import TailSource
 from dmq_core.testing import MemoryBroker
 from dmq_core.testing.memory import broker as broker_module

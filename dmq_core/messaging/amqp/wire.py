@@ -1,7 +1,7 @@
 """A message as the bytes of its frames, made on the caller's thread; no I/O.
 
 What repeats is encoded once: the method frame of an exchange, routing key and mandatory flag, and the properties of
-one value around the place of the message's own id. Tables of headers are left to pika.
+one value around the place of the message's own id.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from dmq_core.errors import BadInput
+from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.messages import MessageProperties
 from dmq_core.messaging.publishing.checks import check_address, check_body, check_properties, plain_headers
-from dmq_core.text import visible
 
 ID_HEADER: Final = "x-dmq-id"
 OWN_ID_BYTES: Final = 25
@@ -191,14 +191,9 @@ def _short(text: str) -> bytes:
 
 
 def _entries(headers: Mapping[str, object]) -> bytes:
-    from dmq_core.messaging.transport import encoded_table  # pika is loaded when it is used
-
     plain = plain_headers(headers)
     plain.pop(ID_HEADER, None)
-    try:
-        return encoded_table(plain)[4:]
-    except Exception as error:  # whatever pika cannot encode is the message's fault
-        raise BadInput(f"the headers cannot be encoded: {visible(str(error))}", "Send them as text.") from error
+    return encoded_table(plain)[4:]
 
 
 def _remember(cache: dict[Any, Any], key: Any, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -116,12 +117,12 @@ def _value(value: object, where: str, depth: int) -> tuple[object, int]:
             return plain, size + 1
         case list() | tuple():
             return _array(value, where, depth + 1)
-        case int() | Decimal() | datetime():
+        case int() | float() | Decimal() | datetime():
             _check_quantity(value, where)
             return value, 9
     raise BadInput(
         f"{_shown(where)} is {_kind(value)}, which an AMQP header cannot carry here",
-        "Send it as text, or as a whole number.",
+        "Send it as text.",
     )
 
 
@@ -132,8 +133,12 @@ def _array(values: list[object] | tuple[object, ...], where: str, depth: int) ->
     return [item for item, _ in items], 5 + sum(size for _, size in items)
 
 
-def _check_quantity(value: int | Decimal | datetime, where: str) -> None:
-    if isinstance(value, int):
+def _check_quantity(value: float | Decimal | datetime, where: str) -> None:
+    if isinstance(value, float):
+        # RabbitMQ closes the connection over a float that Erlang does not have.
+        if not math.isfinite(value):
+            raise BadInput(f"{_shown(where)} is {value}, which RabbitMQ does not take", "Send it as text.")
+    elif isinstance(value, int):
         if not -(2**63) <= value < 2**63:
             raise BadInput(f"{_shown(where)} is too large for 64 bits", "Send it as text.")
     elif isinstance(value, datetime):

@@ -10,6 +10,7 @@ from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.cluster.blueprint import node_names, parse_version
 from dmq_core.errors import BadInput
 from dmq_core.messaging.amqp.frames import safe_properties
+from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.linking.reasons import CloseReason, Cure
 from dmq_core.messaging.messages import SeenMessage
@@ -317,8 +318,6 @@ class MemoryBroker:
         headers = message.told_headers(self.rules.last_death, counts)
         if headers == safe_properties(message.raw_properties).headers:
             return message.raw_properties
-        from dmq_core.messaging.transport import encoded_table  # pika is loaded when it is used
-
         return respliced(message.raw_properties, encoded_table(headers) if headers else b"")
 
     # Nodes.

@@ -41,7 +41,8 @@ SELDOM = {
     ),
 }
 BAD_HEADERS: dict[str, tuple[Any, str]] = {
-    "a float": ({"ratio": 0.5}, "headers['ratio'] is float"),
+    "a float that is no number": ({"ratio": float("nan")}, "headers['ratio'] is nan"),
+    "an infinite float": ({"ratio": [float("-inf")]}, "headers['ratio'][0] is -inf"),
     "an object": ({"thing": object()}, "headers['thing'] is object"),
     "a nested set": ({"a": [{"b": {1}}]}, "headers['a'][0]['b'] is set"),
     "a huge number": ({"n": 2**63}, "too large for 64 bits"),
@@ -82,7 +83,7 @@ def test_headers_that_amqp_cannot_carry_are_refused(case: str) -> None:
 
 def test_control_characters_of_a_header_name_do_not_reach_the_sentence() -> None:
     with pytest.raises(BadInput) as caught:
-        plain_headers({"\x1b[2J": 0.5})
+        plain_headers({"\x1b[2J": object()})
     assert "\x1b" not in caught.value.what
 
 
