@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmq_core.cluster import local_node, processes
+from dmq_core.cluster import local_isolation, local_node, processes
 from dmq_core.cluster.base import NodeChange, NodeInfo, NodeState
 from dmq_core.cluster.local_node import NODE_MARK, NodePlace
 from dmq_core.cluster.local_state import LocalState, read_state
@@ -87,6 +87,8 @@ def _judge(process: OwnProcess | None, place: NodePlace, listening: frozenset[in
         return NodeState.STOPPED
     if processes.frozen(process):
         return NodeState.PAUSED
+    if local_isolation.is_cut(place, process):
+        return NodeState.ISOLATED
     if place.node.amqp_port in listening:
         return NodeState.RUNNING
     booting = not served and processes.age_s(process) < _BOOT_LIMIT_S
