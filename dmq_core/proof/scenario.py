@@ -1,0 +1,306 @@
+"""What a proof run does and when: built-in scenarios by name, and those that users write as TOML; no I/O but one file.
+
+title = "Two nodes in turn"
+duration = 30                  # seconds of publishing, and longer where a step is not undone by then
+seed = 7
+[workload]
+rate = 200
+[[step]]
+at = 4                         # seconds after the load began
+fault = "pause"
+target = "leader"              # or follower, connected, or a node's name
+undo = 12
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from dmq_core.errors import BadInput
+from dmq_core.proof.result import Workload
+from dmq_core.text import visible
+
+MOST_SECONDS: Final = 24 * 3600.0
+MOST_RATE: Final = 20_000.0
+QUEUE_TYPES: Final = ("quorum", "classic")
+EXCHANGE_TYPES: Final = ("direct", "topic", "fanout", "headers")
+ROLES: Final = ("leader", "follower", "connected")
+_MOST_STEPS: Final = 100
+
+
+class Fault(StrEnum):
+    """What is broken; all but ROLLING happen to one node and are undone."""
+
+    KILL = "kill"
+    STOP = "stop"
+    PAUSE = "pause"
+    ISOLATE = "isolate"
+    DRAIN = "drain"
+    ROLLING = "rolling"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A fault that begins `at_s` seconds after the load and is undone at `undo_s`.
+
+    `target` is leader, follower, connected or a node's name; a rolling restart has none, and nothing to undo.
+    """
+
+    at_s: float
+    fault: Fault
+    target: str = "leader"
+    undo_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A whole run: the load for `duration_s` seconds, and the steps in the order of their beginning.
+
+    Publishing goes on until the last step is undone, where that is later.
+    """
+
+    name: str
+    title: str
+    steps: tuple[Step, ...]
+    duration_s: float
+    workload: Workload = field(default_factory=Workload)
+    seed: int = 0
+
+    @property
+    def fault(self) -> str:
+        """The fault, or all of them: `kill`, `kill+pause`."""
+        return "+".join(dict.fromkeys(str(step.fault) for step in self.steps)) or "none"
+
+    @property
+    def target(self) -> str:
+        """The target, or all of them."""
+        return "+".join(dict.fromkeys(step.target for step in self.steps if step.target))
+
+
+def of_fault(fault: Fault, target: str, duration_s: float | None = None) -> Scenario:
+    """One fault with sensible times: it begins after an eighth to a quarter of the run, and is undone past its middle.
+
+    `duration_s` None: long enough to see the cluster whole again.
+    """
+    if fault is Fault.ROLLING:
+        return Scenario("rolling", _TITLE[fault], (Step(3.0, fault, ""),), duration_s or 60.0)
+    usual_s, undo_s = _TIMES[fault]
+    begin_s = 3.0
+    if duration_s is not None:
+        begin_s, undo_s = min(3.0, duration_s / 4), max(min(undo_s, duration_s * 0.6), duration_s / 2)
+    title = _TITLE[fault].format(_WHO.get(target, target))
+    step = Step(begin_s, fault, target, undo_s)
+    return Scenario(f"{fault}-{target}", title, (step,), duration_s or usual_s)
+
+
+def built_in() -> dict[str, Scenario]:
+    """Every scenario that has a name, in the order to list them."""
+    single = [of_fault(fault, role) for fault in _TIMES for role in ROLES]
+    return {scenario.name: scenario for scenario in (*single, of_fault(Fault.ROLLING, ""), *_COMPOSED)}
+
+
+def find(name_or_file: str) -> Scenario:
+    """The built-in scenario of that name, or the one in that TOML file; `BadInput` says what is wrong, and where."""
+    known = built_in()
+    if name_or_file in known:
+        return known[name_or_file]
+    path = Path(name_or_file)
+    if path.suffix != ".toml":
+        raise BadInput(
+            f"there is no scenario {visible(name_or_file)!r}", "'dmq proof list' names them; a file ends in .toml."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise BadInput(f"{visible(name_or_file)} cannot be read: {why}", "Give a TOML file.") from error
+    return parse(text, visible(name_or_file))
+
+
+def parse(text: str, name: str) -> Scenario:
+    """The scenario that `text` describes, called `name` in messages; `BadInput` for whatever makes no sense in it."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{name}: {visible(str(error))}", "See 'dmq proof list' for an example.") from error
+    top = _Table(document, name)
+    steps = [_step(top.inside(table, f"step {number}")) for number, table in enumerate(top.tables("step"), start=1)]
+    scenario = Scenario(
+        name=Path(name).stem,
+        title=top.text("title", Path(name).stem),
+        steps=tuple(sorted(steps, key=lambda step: step.at_s)),
+        duration_s=top.number("duration", 30.0, least=1.0, most=MOST_SECONDS),
+        workload=_workload(top.inside(top.table("workload"), "workload")),
+        seed=top.whole("seed", 0, 0, 2**63 - 1),
+    )
+    top.nothing_else()
+    return checked(scenario, name)
+
+
+def checked(scenario: Scenario, name: str) -> Scenario:
+    """`scenario`, unless its times or figures make no sense (`BadInput`)."""
+    if len(scenario.steps) > _MOST_STEPS:
+        raise BadInput(f"{name}: {len(scenario.steps)} steps are too many", f"At most {_MOST_STEPS}.")
+    for number, step in enumerate(scenario.steps, start=1):
+        if step.at_s >= scenario.duration_s:
+            raise BadInput(
+                f"{name}: step {number}: it begins at {step.at_s:g} s, and the load ends at {scenario.duration_s:g} s",
+                "Let it begin earlier, or the run last longer.",
+            )
+    return replace(scenario, workload=checked_workload(scenario.workload, name))
+
+
+def checked_workload(workload: Workload, where: str) -> Workload:
+    """`workload`, unless it makes no sense (`BadInput`)."""
+    limits = {"keys": 1000, "publishers": 64, "consumers": 64}
+    for name, most in limits.items():
+        if not 1 <= getattr(workload, name) <= most:
+            raise BadInput(f"{where}: {name} is {getattr(workload, name)}", f"Give a whole number from 1 to {most}.")
+    if not 0 < workload.rate <= MOST_RATE:
+        raise BadInput(f"{where}: rate is {workload.rate:g}", f"Give messages a second, at most {MOST_RATE:g}.")
+    if not 0 <= workload.size <= 1 << 20:
+        raise BadInput(f"{where}: size is {workload.size}", "Give bytes, at most 1048576.")
+    if not 0 <= workload.handler_s <= 1:
+        raise BadInput(f"{where}: handler_s is {workload.handler_s:g}", "Give seconds, at most 1.")
+    for name, choices in (("queue_type", QUEUE_TYPES), ("exchange_type", EXCHANGE_TYPES)):
+        if getattr(workload, name) not in choices:
+            given = visible(str(getattr(workload, name)))
+            raise BadInput(f"{where}: {name} is {given!r}", f"Say {', '.join(choices)}.")
+    return workload
+
+
+class _Table:
+    """A table of a document, each key of which is taken once and judged; `where` names it in messages."""
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self._values = dict(values)
+        self._where = where
+
+    def inside(self, values: Mapping[str, Any], what: str) -> _Table:
+        return _Table(values, f"{self._where}: {what}")
+
+    def text(self, key: str, usual: str | None = None) -> str:
+        value = self._take(key, usual)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(key, value, "Give a text.")
+        return value
+
+    def number(self, key: str, usual: float | None = None, *, least: float, most: float) -> float:
+        value = self._take(key, usual)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise self.wrong(key, value, f"Give a number from {least:g} to {most:g}.")
+        return float(value)
+
+    def whole(self, key: str, usual: int, least: int, most: int) -> int:
+        value = self._take(key, usual)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.wrong(key, value, f"Give a whole number from {least} to {most}.")
+        return value
+
+    def table(self, key: str) -> Mapping[str, Any]:
+        value = self._values.pop(key, {})
+        if not isinstance(value, dict):
+            raise self.wrong(key, value, f"Write [{key}] and its settings below it.")
+        return value
+
+    def tables(self, key: str) -> list[Mapping[str, Any]]:
+        value = self._values.pop(key, [])
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise self.wrong(key, value, f"Write [[{key}]] for each, and its settings below it.")
+        return value
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
+    def nothing_else(self) -> None:
+        if self._values:
+            unknown = visible(next(iter(self._values)))
+            raise BadInput(f"{self._where}: there is no setting {unknown!r}", "See 'dmq proof list' for an example.")
+
+    def _take(self, key: str, usual: object) -> Any:
+        value = self._values.pop(key, usual)
+        if value is None:
+            raise BadInput(f"{self._where}: {key} is missing", "See 'dmq proof list' for an example.")
+        return value
+
+    def wrong(self, key: str, value: object, hint: str) -> BadInput:
+        return BadInput(f"{self._where}: {key} is {visible(str(value))[:80]!r}", hint)
+
+
+def _step(table: _Table) -> Step:
+    at_s = table.number("at", least=0.0, most=MOST_SECONDS)
+    said = table.text("fault")
+    if said not in list(Fault):
+        raise table.wrong("fault", said, f"Say {', '.join(Fault)}.")
+    fault = Fault(said)
+    if fault is Fault.ROLLING:
+        step = Step(at_s, fault, "")
+    else:
+        # A node that is not brought back cannot be asked whether its queues are empty.
+        step = Step(at_s, fault, table.text("target", "leader"), table.number("undo", least=at_s, most=MOST_SECONDS))
+    table.nothing_else()
+    return step
+
+
+def _workload(table: _Table) -> Workload:
+    usual = Workload()
+    readers: dict[str, Callable[[str, Any], Any]] = {
+        "float": lambda key, value: table.number(key, value, least=0.0, most=MOST_RATE),
+        "int": lambda key, value: table.whole(key, value, 0, 1 << 20),
+        "str": table.text,
+    }
+    said = {f.name: readers[str(f.type)](f.name, getattr(usual, f.name)) for f in fields(Workload) if table.has(f.name)}
+    table.nothing_else()
+    return replace(usual, **said)
+
+
+# Seconds that a run takes, and at which the fault is undone; it begins at three.
+_TIMES: Final = {
+    Fault.KILL: (16.0, 8.0),
+    Fault.STOP: (16.0, 8.0),
+    # Long enough for the others to notice (net_ticktime is 5 s on clusters that dmq makes).
+    Fault.PAUSE: (16.0, 11.0),
+    Fault.ISOLATE: (16.0, 11.0),
+    Fault.DRAIN: (14.0, 8.0),
+}
+_WHO: Final = {
+    "leader": "the node that leads the queue",
+    "follower": "a node that follows",
+    "connected": "the node that the clients are connected to",
+}
+_TITLE: Final = {
+    Fault.KILL: "Kill {}, start it again",
+    Fault.STOP: "Stop {} in good order, start it again",
+    Fault.PAUSE: "Freeze {}, let it go on",
+    Fault.ISOLATE: "Cut off {} from its peers, connect it again",
+    Fault.DRAIN: "Put {} into maintenance, revive it",
+    Fault.ROLLING: "Restart every node, one after the other",
+}
+_COMPOSED: Final = (
+    Scenario(
+        "leader-twice",
+        "Kill the leader, and the next leader once the first is back",
+        (Step(3.0, Fault.KILL, "leader", 6.0), Step(18.0, Fault.KILL, "leader", 21.0)),
+        duration_s=34.0,
+    ),
+)
+EXAMPLE: Final = """title = "Freeze the leader, then kill it"
+duration = 40
+[workload]
+rate = 200
+[[step]]
+at = 4
+fault = "pause"
+target = "leader"
+undo = 12
+[[step]]
+at = 20
+fault = "kill"
+target = "connected"
+undo = 26
+"""

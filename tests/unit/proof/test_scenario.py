@@ -1,0 +1,89 @@
+"""Scenarios: the built-in ones make sense, and a file that makes none is told what is wrong, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dmq_core.errors import BadInput
+from dmq_core.proof.scenario import EXAMPLE, ROLES, Fault, Step, built_in, checked, find, of_fault, parse
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_every_built_in_scenario_makes_sense(name: str) -> None:
+    scenario = built_in()[name]
+    assert checked(scenario, name) == scenario
+    assert scenario.title
+    for step in scenario.steps:
+        assert step.undo_s is None or step.at_s < step.undo_s < scenario.duration_s
+
+
+def test_every_fault_has_a_scenario_for_every_role() -> None:
+    names = set(built_in())
+    assert {f"{fault}-{role}" for fault in Fault if fault is not Fault.ROLLING for role in ROLES} < names
+    assert "rolling" in names
+
+
+@pytest.mark.parametrize("duration_s", [1.0, 5.0, 20.0, 600.0])
+@pytest.mark.parametrize("fault", [f for f in Fault if f is not Fault.ROLLING])
+def test_the_times_of_a_fault_fit_any_duration(fault: Fault, duration_s: float) -> None:
+    (step,) = of_fault(fault, "leader", duration_s).steps
+    assert step.undo_s is not None
+    assert 0 < step.at_s < step.undo_s < duration_s
+
+
+def test_the_example_is_read_as_it_stands() -> None:
+    scenario = parse(EXAMPLE, "example.toml")
+    assert scenario.steps == (Step(4.0, Fault.PAUSE, "leader", 12.0), Step(20.0, Fault.KILL, "connected", 26.0))
+    assert scenario.workload.rate == 200
+    assert (scenario.fault, scenario.target) == ("pause+kill", "leader+connected")
+
+
+def test_steps_are_taken_in_the_order_of_their_times(tmp_path: Path) -> None:
+    step = '[[step]]\nat = {}\nfault = "kill"\ntarget = "rmq{}"\nundo = 29\n'
+    file = tmp_path / "two.toml"
+    file.write_text(step.format(9, 1) + step.format(2, 2))
+    assert [s.target for s in find(str(file)).steps] == ["rmq2", "rmq1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nonsense", "Expected"),
+        ("durations = 3", "no setting 'durations'"),
+        ("duration = 0", "duration is '0'"),
+        ("duration = true", "duration is 'True'"),
+        ("seed = 1.5", "seed is '1.5'"),
+        ("step = 3", "step is '3'"),
+        ("workload = 3", "workload is '3'"),
+        ("[workload]\nrat = 3", "workload: there is no setting 'rat'"),
+        ("[workload]\nrate = 0", "rate is 0"),
+        ("[workload]\nkeys = 0", "keys is 0"),
+        ('[workload]\nqueue_type = "heap"', "queue_type is 'heap'"),
+        ('[[step]]\nat = 1\nfault = "melt"', "step 1: fault is 'melt'"),
+        ('[[step]]\nfault = "kill"', "step 1: at is missing"),
+        ('[[step]]\nat = 1\nfault = "kill"', "step 1: undo is missing"),
+        ('[[step]]\nat = 5\nfault = "kill"\nundo = 3', "step 1: undo is '3'"),
+        ('[[step]]\nat = 1\nfault = "kill"\nundo = 3\nwho = "x"', "step 1: there is no setting 'who'"),
+        ('[[step]]\nat = 99\nfault = "kill"\nundo = 100', "step 1: it begins at 99 s, and the load ends at 30 s"),
+    ],
+)
+def test_what_makes_no_sense_is_named_with_its_place(text: str, said: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        parse(text, "mine.toml")
+    assert raised.value.what.startswith("mine.toml: ")
+    assert said in raised.value.what
+    assert "\n" not in raised.value.what
+    assert raised.value.hint
+
+
+def test_a_name_that_nobody_knows_and_a_file_that_is_not_there_are_told(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no scenario 'melt-leader'"):
+        find("melt-leader")
+    with pytest.raises(BadInput, match="No such file"):
+        find(str(tmp_path / "none.toml"))
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInput, match="not UTF-8"):
+        find(str(binary))
