@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from dmq_core.messaging.declaring.topology_rules import in_order
-from dmq_core.messaging.topology import Binding, Entity, is_adopted, is_refusal
+from dmq_core.messaging.topology import NOT_IMPLEMENTED, Binding, Entity, is_adopted, is_refusal
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class TopologyRegistry:
         self._lock = threading.Lock()
         self._entities: dict[object, Entity] = {}
         self._refused: dict[object, str] = {}
+        self._given_up: set[object] = set()
 
     def add(self, entities: Iterable[Entity]) -> None:
         """Keeps `entities`; each replaces an earlier one of its name, unless it would have taken that one as it is."""
@@ -39,6 +40,7 @@ class TopologyRegistry:
                 known = self._entities.get(_identity(entity))
                 if known is None or isinstance(entity, Binding) or not entity.adopt:
                     self._entities[_identity(entity)] = entity
+                    self._given_up.discard(_identity(entity))
 
     def remove(self, entities: Iterable[Entity]) -> None:
         """Forgets `entities`; another of the same name stays."""
@@ -53,6 +55,11 @@ class TopologyRegistry:
         with self._lock:
             return in_order(self._entities.values())
 
+    def declarable(self) -> tuple[Entity, ...]:
+        """What is declared again: everything but what the broker ends a whole connection over."""
+        with self._lock:
+            return in_order(entity for key, entity in self._entities.items() if key not in self._given_up)
+
     def refused(self) -> tuple[tuple[Entity, str], ...]:
         """What the broker refused when it was last declared, with its words."""
         with self._lock:
@@ -62,9 +69,11 @@ class TopologyRegistry:
         """Declares everything over `link`, then calls `done`; on the I/O thread."""
         _Replay(self, link, done).begin()
 
-    def note(self, entity: Entity, problem: str | None) -> None:
-        """Remembers how the declaration of `entity` ended; None: well."""
+    def note(self, entity: Entity, problem: str | None, *, give_up: bool = False) -> None:
+        """Remembers how the declaration of `entity` ended; None: well. `give_up`: it is not to be tried again."""
         with self._lock:
+            if give_up:
+                self._given_up.add(_identity(entity))
             if problem is None:
                 self._refused.pop(_identity(entity), None)
             else:
@@ -78,7 +87,7 @@ class _Replay:
         self._registry = registry
         self._link = link
         self._done = done
-        self._left = deque(registry.entities())
+        self._left = deque(registry.declarable())
 
     def begin(self) -> None:
         if self._left:
@@ -104,7 +113,7 @@ class _Replay:
             return
         entity = self._left.popleft()
         problem = None if is_adopted(entity, reason) else visible(reason.text)
-        self._registry.note(entity, problem)
+        self._registry.note(entity, problem, give_up=reason.code == NOT_IMPLEMENTED)
         if problem is not None:
             _LOG.warning("not declared again: %s", problem)
         self.begin()

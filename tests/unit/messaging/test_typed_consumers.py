@@ -650,3 +650,15 @@ def test_a_classic_queue_does_not_count_so_the_consumer_does(newest: Rig) -> Non
     newest.publish(b"poison")
     newest.until(lambda: newest.broker.depth("q.dead").ready == 1)
     assert len(hand.got) == 4
+
+
+def test_what_a_broker_ends_the_connection_over_is_not_declared_for_ever(newest: Rig) -> None:
+    newest.manager.require(Queue("a.stream", "stream"), Queue("orders", "quorum"))
+    connection = newest.manager.consuming()
+    newest.until(lambda: connection.status.endpoint is not None and newest.broker.depth("orders").ready == 0)
+    assert [(entity, "NOT_IMPLEMENTED" in words) for entity, words in newest.manager.refused()] == [
+        (Queue("a.stream", "stream", arguments={"x-queue-leader-locator": "balanced"}), True)
+    ]
+    epoch = connection.status.epoch
+    newest.broker.advance(30)
+    assert connection.status.epoch == epoch
