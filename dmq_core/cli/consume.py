@@ -15,7 +15,7 @@ from dmq_core.messaging.messages import SeenMessage
 from dmq_core.operations import guard_change
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.consuming.consumer import Delivery
+    from dmq_core.messaging.consuming.delivery import Delivery
 
 _LOOK_S = 0.2
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from dmq_core.cluster.base import Cluster, ProgressListener
     from dmq_core.config import Settings
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+    from dmq_core.messaging.consuming.consumer import Consumer
+    from dmq_core.messaging.consuming.delivery import Delivery
     from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.publishing.producer import Handle, Producer
     from dmq_core.observe.snapshot import ClusterSnapshot

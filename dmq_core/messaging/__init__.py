@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dmq_core.cluster.base import TlsSettings
     from dmq_core.messaging.aio import AsyncProducer
-    from dmq_core.messaging.consumers import (
-        ConsumerOptions,
-        DirectConsumer,
-        FanoutConsumer,
-        HeadersConsumer,
-        Order,
-        QueueConsumer,
-        TopicConsumer,
-    )
-    from dmq_core.messaging.consuming.consumer import Answer, ConsumerStatus, Delivery
+    from dmq_core.messaging.consumers import DirectConsumer, FanoutConsumer, HeadersConsumer, TopicConsumer
+    from dmq_core.messaging.consuming.consumer import ConsumerStatus
     from dmq_core.messaging.consuming.decoding import MessageHeaders, Undecodable, bytes_only, decode_message
+    from dmq_core.messaging.consuming.delivery import Answer, Delivery
     from dmq_core.messaging.consuming.failures import FailurePath, FailurePlan, Requeue
     from dmq_core.messaging.consuming.handling import ConsumerStats
+    from dmq_core.messaging.consuming.queue_consumer import ConsumerOptions, Order, QueueConsumer
     from dmq_core.messaging.declaring.topology_rules import Explanation, Finding, Severity
     from dmq_core.messaging.linking.balancing import Policy
     from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
@@ -95,19 +89,13 @@ __all__ = [
 _HOMES = {
     "dmq_core.cluster.base": ("TlsSettings",),
     "dmq_core.messaging.aio": ("AsyncProducer",),
-    "dmq_core.messaging.consumers": (
-        "ConsumerOptions",
-        "DirectConsumer",
-        "FanoutConsumer",
-        "HeadersConsumer",
-        "Order",
-        "QueueConsumer",
-        "TopicConsumer",
-    ),
-    "dmq_core.messaging.consuming.consumer": ("Answer", "ConsumerStatus", "Delivery"),
+    "dmq_core.messaging.consumers": ("DirectConsumer", "FanoutConsumer", "HeadersConsumer", "TopicConsumer"),
+    "dmq_core.messaging.consuming.consumer": ("ConsumerStatus",),
     "dmq_core.messaging.consuming.decoding": ("MessageHeaders", "Undecodable", "bytes_only", "decode_message"),
+    "dmq_core.messaging.consuming.delivery": ("Answer", "Delivery"),
     "dmq_core.messaging.consuming.failures": ("FailurePath", "FailurePlan", "Requeue"),
     "dmq_core.messaging.consuming.handling": ("ConsumerStats",),
+    "dmq_core.messaging.consuming.queue_consumer": ("ConsumerOptions", "Order", "QueueConsumer"),
     "dmq_core.messaging.declaring.topology_rules": ("Explanation", "Finding", "Severity"),
     "dmq_core.messaging.linking.balancing": ("Policy",),
     "dmq_core.messaging.linking.states": ("ConnectionState", "ConnectionStatus"),

@@ -17,7 +17,7 @@ from dmq_core.messaging.retrying.retry_plan import Mode, chosen_mode, parked, po
 if TYPE_CHECKING:
     from dmq_core.cluster.blueprint import Version
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.messaging.consuming.consumer import Delivery
+    from dmq_core.messaging.consuming.delivery import Delivery
     from dmq_core.messaging.consuming.failures import FailurePlan
     from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.topology import Queue

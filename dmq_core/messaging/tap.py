@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from dmq_core.errors import DmqError
-from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap_plan import cut, plan_tap, untraced
 from dmq_core.messaging.topology import PrivateBinding, PrivateQueue, queue_depth

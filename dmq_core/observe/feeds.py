@@ -22,7 +22,8 @@ from dmq_core.observe.picture import EVENT_SOURCE, LOG_SOURCE
 from dmq_core.observe.snapshot import SourceStatus
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+    from dmq_core.messaging.consuming.consumer import Consumer
+    from dmq_core.messaging.consuming.delivery import Delivery
     from dmq_core.messaging.linking.connection import Connection
 
 CONNECTION_NAME = "dmq observe"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint, NodeInfo
 from dmq_core.errors import BadInput, DmqError
-from dmq_core.messaging.consuming.consumer import Consumer, ConsumerStatus, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer, ConsumerStatus
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.linking.dialing import label
 from dmq_core.messaging.linking.states import ConnectionStatus

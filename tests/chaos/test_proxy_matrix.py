@@ -16,7 +16,8 @@ from clients import await_until
 from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeEndpoint
 from dmq_core.cluster.docker_engine import docker_available
 from dmq_core.errors import DmqError
-from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement

@@ -16,7 +16,8 @@ from conftest import ON_DOCKER, ON_LOCAL
 from dmq_core.cluster.base import Backend, Cluster, Credentials, NodeEndpoint
 from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.errors import AccessDenied, DmqError, MessagingFailed
-from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
 from dmq_core.messaging.network import AMQP, Network

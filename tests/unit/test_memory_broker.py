@@ -16,7 +16,8 @@ from dmq_core.errors import BadInput, DmqError, MessagingFailed, TimedOut
 from dmq_core.messaging.amqp.frames import decode_properties
 from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.amqp.wire import Wire, own_id
-from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.linking.states import ConnectionState
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage

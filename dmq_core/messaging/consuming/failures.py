@@ -12,7 +12,7 @@ from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Queue
 if TYPE_CHECKING:
     from dmq_core.cluster.blueprint import Version
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.messaging.consuming.consumer import Delivery
+    from dmq_core.messaging.consuming.delivery import Delivery
 
 DELIVERY_LIMIT: Final = 20
 PAUSE_S: Final = 0.1

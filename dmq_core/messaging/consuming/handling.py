@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.messaging.consuming.consumer import Answer, returns_counted
 from dmq_core.messaging.consuming.decoding import Decode, MessageHeaders, Undecodable, headers_of, message_of
+from dmq_core.messaging.consuming.delivery import Answer, returns_counted
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.consuming.consumer import Delivery
+    from dmq_core.messaging.consuming.delivery import Delivery
     from dmq_core.messaging.consuming.failures import FailurePath
 
 Handler = Callable[..., bool | None]

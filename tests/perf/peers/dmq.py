@@ -7,7 +7,8 @@ import threading
 import time
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.producer import Handle, Producer

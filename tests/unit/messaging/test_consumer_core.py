@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmq_core.errors import DmqError, MessagingFailed
-from dmq_core.messaging.consuming.consumer import FLUSH_AT, Answer, Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import FLUSH_AT, Consumer
+from dmq_core.messaging.consuming.delivery import Answer, Delivery
 from dmq_core.messaging.topology import Binding, PrivateBinding, PrivateQueue, Queue
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dmq_core.cluster.blueprint import Version
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
-from dmq_core.messaging.consuming.consumer import Answer
+from dmq_core.messaging.consuming.delivery import Answer
 from dmq_core.messaging.declaring.topology_rules import judge
 from dmq_core.messaging.messages import MessageProperties, Outcome, Settlement
 from dmq_core.messaging.publishing.checks import plain_headers

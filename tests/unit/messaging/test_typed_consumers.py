@@ -12,10 +12,10 @@ import pytest
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
 from dmq_core.messaging import DirectConsumer, DirectProducer, FanoutConsumer, HeadersConsumer, TopicConsumer
-from dmq_core.messaging.consumers import QueueConsumer
-from dmq_core.messaging.consuming.consumer import Delivery
 from dmq_core.messaging.consuming.decoding import MessageHeaders, bytes_only
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.consuming.failures import FailurePlan, Requeue
+from dmq_core.messaging.consuming.queue_consumer import QueueConsumer
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
 from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.topology import Queue

@@ -1,0 +1,491 @@
+"""What the consumers of the four types have in common: a queue declared, its messages handled, its end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
+
+from dmq_core.errors import BadInput, DmqError, MessagingFailed
+from dmq_core.messaging.consuming.consumer import CANCELLED, Consumer, ConsumerStatus
+from dmq_core.messaging.consuming.decoding import Decode, MessageHeaders, Undecodable, decode_message, headers_of
+from dmq_core.messaging.consuming.delivery import Delivery, returns_counted
+from dmq_core.messaging.consuming.failures import DELIVERY_LIMIT, FailurePath, FailurePlan, Requeue
+from dmq_core.messaging.consuming.handling import ConsumerStats, Handler, Handling, Job, OnError, RecentIds, Tally
+from dmq_core.messaging.consuming.lanes import NO_KEY, Crew, Lanes, Soloist
+from dmq_core.messaging.declaring.queue_arguments import delivery_limit as limit_of
+from dmq_core.messaging.topology import (
+    Arguments,
+    Binding,
+    Entity,
+    Exchange,
+    PrivateBinding,
+    PrivateQueue,
+    Queue,
+)
+from dmq_core.text import visible
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from dmq_core.cluster.blueprint import Version
+    from dmq_core.connection_manager import BrokerConnectionManager
+
+PREFETCH: Final = 200
+SLICE_S: Final = 0.5
+_LOG = logging.getLogger("dmq.messaging")
+
+
+class Order(StrEnum):
+    """What a consumer promises of the order in which messages are handled: nothing, all of it, or within a key.
+
+    >>> consumer = DirectConsumer("orders", manager, order=Order.KEY, key="customer", concurrency=8)
+    >>> consumer.declare_queue()
+    """
+
+    NONE = "none"
+    STRICT = "strict"
+    KEY = "key"
+
+
+Key = Callable[[object, MessageHeaders], Hashable] | str
+
+
+class ConsumerOptions(TypedDict, total=False):
+    """What every consumer can be told by keyword; see `QueueConsumer`.
+
+    >>> options: ConsumerOptions = {"prefetch": 50, "concurrency": 4, "deduplicate": 10_000}
+    >>> consumers = [DirectConsumer(name, manager, **options) for name in ("orders", "returns")]
+    """
+
+    auto_ack: bool
+    prefetch: int
+    concurrency: int
+    order: str
+    key: Key | None
+    retry: FailurePath | None
+    decode: Decode
+    deduplicate: int
+    on_error: OnError | None
+    cluster: str
+
+
+class QueueConsumer:
+    """Receives from one queue and gives each message to a handler; what the four types have in common.
+
+    `prefetch` (1 to 65535) bounds what is unanswered, `concurrency` how many handlers run at once. `auto_ack`
+    acknowledges each message before its handler runs, which is then at most once. `order`: "strict" handles one message
+    after the other, "key" those with the same `key`: the routing key (None), the header of that name, or what
+    `key(message, headers)` gives. Both have the queue serve one consumer at a time, and try a failed message again
+    before any later one. `retry` decides what becomes of a failed message (None: `Requeue`). `decode(body, properties)`
+    makes the message; what it cannot decode is dead-lettered. With `deduplicate`, that many message ids that were
+    handled well are remembered, and such a message is acknowledged unseen. `on_error(error, delivery)` hears what
+    handler and decoder raise; without it, that is logged. `BadInput` for what makes no sense.
+
+    >>> def failures(consumer: QueueConsumer) -> int:
+    ...     return consumer.stats.failed
+    >>> consumer = DirectConsumer("orders", manager, concurrency=4, deduplicate=10_000)
+    >>> consumer.declare_queue()
+    >>> with consumer.start_consuming(lambda message, headers: True):
+    ...     failures(consumer)
+    0
+    """
+
+    exchange_type: ClassVar[str]
+
+    def __init__(
+        self,
+        connection_manager: BrokerConnectionManager,
+        queue_name: str | None,
+        exchange_name: str,
+        bindings: Sequence[PrivateBinding],
+        *,
+        auto_ack: bool = False,
+        prefetch: int = PREFETCH,
+        concurrency: int = 1,
+        order: str = Order.NONE,
+        key: Key | None = None,
+        retry: FailurePath | None = None,
+        decode: Decode = decode_message,
+        deduplicate: int = 0,
+        on_error: OnError | None = None,
+        cluster: str = "",
+    ) -> None:
+        self.queue_name = queue_name
+        self.exchange_name = exchange_name
+        self._manager = connection_manager
+        self._bindings = tuple(bindings)
+        self._auto_ack = auto_ack
+        self._prefetch = prefetch
+        self._concurrency = concurrency
+        self._order = _checked_order(order, queue_name, concurrency, key, retry)
+        self._key = key
+        self._retry = retry
+        self._decode = decode
+        self._recent = RecentIds(deduplicate) if deduplicate else None
+        self._on_error = on_error
+        self._cluster = cluster
+        if not 1 <= prefetch <= 65535:
+            raise BadInput(f"a prefetch of {prefetch} makes no sense", "Give a number from 1 to 65535.")
+        self._path: FailurePath = retry or Requeue(dead_letter=False)
+        self._queue: Queue | None = None
+        self._limit: int | None = None
+        self._declared: tuple[Entity, ...] = ()
+        self._tally = Tally()
+        self._lock = threading.Lock()
+        self._core: Consumer | None = None
+        self._crew: Crew[Job] | Soloist[Job] | None = None
+        self._stopping = False
+        self._restoring = False
+        self._error: DmqError | None = None
+        self._over = threading.Event()
+
+    def declare_queue(
+        self,
+        durable: bool = True,
+        queue_type: str | None = None,
+        arguments: Arguments | None = None,
+        delivery_limit: int = DELIVERY_LIMIT,
+        dead_letter: bool = True,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+    ) -> None:
+        """Declares the queue, and again after each reconnect and whenever it was deleted.
+
+        `queue_type` is `quorum` (None, for queues that are to last) or `classic`. A message that failed
+        `delivery_limit` times and once more goes to the queue `<name>.dead` if `dead_letter`. Where nothing is asked
+        for, a queue of that name is taken as it is; else `MessagingFailed` says in what it differs. `BadInput` for what
+        cannot take failed messages back in order, or what this version of RabbitMQ would refuse; `NotReachable` if no
+        broker answers within ten seconds.
+
+        >>> consumer = DirectConsumer("orders", manager)
+        >>> consumer.declare_queue(delivery_limit=3, arguments={"x-message-ttl": 60_000})
+        """
+        kind = queue_type or ("quorum" if durable and not exclusive and not auto_delete else "classic")
+        if kind == "stream" or (kind == "classic" and self._order is not Order.NONE):
+            raise BadInput(f"a {kind} queue cannot take failed messages back in order", "Take a quorum queue.")
+        asked = (durable, queue_type, arguments, delivery_limit, dead_letter, exclusive, auto_delete)
+        takes_any = asked == (True, None, None, DELIVERY_LIMIT, True, False, False) and self._order is Order.NONE
+        if self._retry is None:
+            self._path = Requeue(delivery_limit, dead_letter)
+        own = dict(arguments or {})
+        if self._order is not Order.NONE:
+            own = {"x-single-active-consumer": True, **own}
+        queue = Queue(self._named(), kind, durable, exclusive, auto_delete, own)
+        self._declare(queue, takes_any)
+
+    def start_consuming(self, handler: Handler) -> Self:
+        """Gives each message to `handler(message, headers)` from now on, in the background; returns itself.
+
+        The handler returns True when it is done with a message. False, anything else and an exception mean that it
+        failed. `headers.delivery` tells its routing key, properties, attempts and so on. A typed error says what cannot
+        be declared. `MessagingFailed` the second time.
+
+        >>> from threading import Event
+        >>> done = Event()
+        >>> def handle(message, headers):
+        ...     print(message["title"], headers.delivery.routing_key)
+        ...     done.set()
+        ...     return True
+        >>> manager.declare(Queue("orders", "quorum"))
+        >>> with DirectConsumer("orders", manager).start_consuming(handle), DirectProducer(manager) as producer:
+        ...     _ = producer.publish("orders", {"title": "a book"})
+        ...     done.wait(timeout=10)
+        a book orders
+        True
+        """
+        if self._crew is not None:
+            raise MessagingFailed("this consumer has been started before", "Make another one.")
+        self._declare_the_rest()
+        handling = Handling(
+            handler,
+            self._path,
+            self._decode,
+            self._tally,
+            self._handler_ended,
+            auto_ack=self._auto_ack,
+            dead_letters=self._queue is not None and "x-dead-letter-exchange" in self._queue.arguments,
+            limit=self._limit,
+            recent=self._recent,
+            on_error=self._on_error,
+        )
+        source = self._source()
+        name = source if isinstance(source, str) else source.prefix
+        self._path.bind(self._manager, name)
+        self._crew = self._crew_of(visible(name), handling)
+        self._connection = self._manager.consuming(self._cluster)
+        with self._lock:
+            self._core = Consumer(
+                self._connection,
+                source,
+                self._take,
+                prefetch=self._prefetch,
+                declare=self._own_entities(),
+                on_change=self._changed,
+                on_end=self._ended,
+                busy=self._is_busy,
+            )
+        return self
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Waits until it is stopped, and raises why if it failed; False if `timeout_s` seconds pass before.
+
+        Without `timeout_s` that may be for ever.
+
+        >>> consumer = DirectConsumer("orders", manager)
+        >>> consumer.declare_queue()
+        >>> with consumer.start_consuming(lambda message, headers: True):
+        ...     consumer.wait(timeout_s=0)
+        False
+        >>> consumer.wait()
+        True
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._over.wait(SLICE_S if deadline is None else max(0.0, min(SLICE_S, deadline - time.monotonic()))):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def stop_consuming(self, timeout_s: float = 5.0) -> None:
+        """Begins nothing more, lets running handlers finish in `timeout_s` seconds, sends the answers, and ends.
+
+        What was not handled goes back to the queue in its order. Final; may be called twice, and by the handler.
+        """
+        with self._lock:
+            first, self._stopping = not self._stopping, True
+        if first:
+            self._stop(timeout_s)
+        else:
+            self._over.wait(timeout_s)
+
+    def close(self) -> None:
+        """Stops within five seconds."""
+        self.stop_consuming()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def status(self) -> ConsumerStatus:
+        """Whether it receives, without waiting."""
+        if self._core is None:
+            return ConsumerStatus(False, self.queue_name or "", None, "not started")
+        return self._core.status
+
+    @property
+    def stats(self) -> ConsumerStats:
+        """What became of the messages so far."""
+        return self._tally.stats()
+
+    def _crew_of(self, name: str, handling: Handling) -> Crew[Job] | Soloist[Job]:
+        if self._concurrency == 1 and self._order is Order.NONE:
+            return Soloist(_is_gone, handling.handle)
+        return Crew(name, self._concurrency, Lanes(_comes_again, _is_gone), handling.handle, self._missed)
+
+    # Declaring.
+
+    def _named(self) -> str:
+        if not self.queue_name:
+            raise BadInput("a private queue is declared by itself", "Give the consumer a queue_name.")
+        return self.queue_name
+
+    def _declare(self, queue: Queue, takes_any: bool) -> None:
+        version = self._manager.broker_version(self._cluster)
+        plan = self._path.prepare(queue, version)
+        queue = replace(queue, arguments={**plan.arguments, **queue.arguments})
+        if self._order is not Order.NONE and (limit_of(queue.arguments, version) or 0) <= 0:
+            raise BadInput(f"without a delivery limit {visible(queue.name)!r} does not keep its order", "Set one.")
+        if queue.exclusive:
+            self._manager.declare(*plan.entities, cluster=self._cluster)
+        else:
+            queue, plan = self._declared_or_taken(queue, plan, takes_any, version)
+        self._queue = queue
+        self._limit = limit_of(queue.arguments, version) if queue.type == "quorum" else None
+        self._declared = (*plan.entities, *(() if queue.exclusive else (queue,)))
+
+    def _declared_or_taken(
+        self, queue: Queue, plan: FailurePlan, takes_any: bool, version: Version
+    ) -> tuple[Queue, FailurePlan]:
+        try:
+            self._manager.declare(*plan.entities, queue, cluster=self._cluster)
+        except MessagingFailed as error:
+            if not takes_any or "inequivalent" not in error.what:
+                raise
+            # What it does with failed messages is its own affair, and not known here.
+            taken = Queue(queue.name, queue.type, arguments=queue.arguments, adopt=True)
+            _LOG.info("the queue is taken as it is: %s", visible(error.what))
+            if self._retry is None:
+                self._path = Requeue(dead_letter=False)
+            # Without the arguments that were planned, the path may need something else beside the queue.
+            plan = self._path.prepare(taken, version)
+            self._manager.declare(*plan.entities, taken, cluster=self._cluster)
+            return Queue(queue.name), plan
+        return queue, plan
+
+    def _declare_the_rest(self) -> None:
+        if self.queue_name and self._queue is None:
+            if self.exchange_name or self._order is not Order.NONE:
+                self.declare_queue()
+            elif self._retry is not None:
+                plan = self._retry.prepare(Queue(self.queue_name), self._manager.broker_version(self._cluster))
+                self._manager.declare(*plan.entities, cluster=self._cluster)
+                self._declared = plan.entities
+        rest: list[Entity] = []
+        if self.exchange_name and not self.exchange_name.startswith("amq."):
+            rest.append(Exchange(self.exchange_name, self.exchange_type, adopt=True))
+        if self._queue is not None and not self._queue.exclusive:
+            rest += self._queue_bindings()
+        if rest:
+            self._manager.declare(*rest, cluster=self._cluster)
+            self._declared += tuple(rest)
+
+    def _queue_bindings(self) -> list[Binding]:
+        return [Binding(b.source, self._named(), b.routing_key, b.arguments) for b in self._bindings]
+
+    def _own_entities(self) -> tuple[Entity, ...]:
+        # An exclusive queue belongs to the connection that declares it.
+        if self._queue is None or not self._queue.exclusive:
+            return ()
+        return (self._queue, *self._queue_bindings())
+
+    def _source(self) -> str | PrivateQueue:
+        return self.queue_name or PrivateQueue(f"{self.exchange_name}.private", self._bindings, None)
+
+    def _restore(self) -> None:
+        try:
+            self._manager.declare(*self._declared, cluster=self._cluster)
+        except DmqError as error:
+            _LOG.warning("not declared again: %s", visible(error.what))
+        finally:
+            self._restoring = False
+
+    # Receiving.
+
+    def _take(self, deliveries: tuple[Delivery, ...]) -> None:
+        crew = self._crew
+        if crew is None:
+            return
+        self._tally.add("delivered", len(deliveries))
+        redelivered = sum([delivery.redelivered for delivery in deliveries])
+        if redelivered:
+            self._tally.add("redelivered", redelivered)
+        crew.add([self._with_key(Job(delivery)) for delivery in deliveries])
+
+    def _with_key(self, job: Job) -> tuple[Job, Hashable]:
+        if self._order is Order.NONE:
+            return job, NO_KEY
+        if self._order is Order.STRICT:
+            return job, None
+        try:
+            key = self._key_of(job)
+            hash(key)
+        except Undecodable:
+            return job, NO_KEY
+        except Exception as error:  # the user's code may raise anything about a message
+            job.problem = f"it has no key: {type(error).__name__}: {visible(str(error))}"
+            return job, NO_KEY
+        return job, key
+
+    def _key_of(self, job: Job) -> Hashable:
+        if self._key is None:
+            return job.delivery.routing_key
+        if isinstance(self._key, str):
+            value = headers_of(job.delivery).get(self._key)
+            return value if isinstance(value, Hashable) else repr(value)
+        return self._key(job.message(self._decode), headers_of(job.delivery))
+
+    def _is_busy(self) -> bool:
+        return self._crew is not None and self._crew.is_busy
+
+    def _missed(self, job: Job) -> None:
+        _LOG.warning(
+            "a message of %r that failed was not delivered again; those behind it go on",
+            visible(job.delivery.queue),
+        )
+
+    def _changed(self, status: ConsumerStatus) -> None:
+        if status.consuming or self._stopping or not status.problem:
+            return
+        _LOG.warning("nothing is consumed from %r: %s", visible(status.queue), status.problem)
+        is_deleted = status.problem == CANCELLED or "NOT_FOUND" in status.problem
+        if is_deleted and self._declared and not self._restoring:
+            # Elsewhere, because declaring waits for the broker and this is the I/O thread.
+            self._restoring = True
+            threading.Thread(target=self._restore, name=f"restore {visible(status.queue)}", daemon=True).start()
+
+    # The end.
+
+    def _ended(self, error: DmqError) -> None:
+        if not self._stopping:
+            self._fail(error)
+
+    def _handler_ended(self, error: BaseException) -> None:
+        _LOG.error("the handler of %r ended the consumer: %s", visible(self.queue_name or ""), visible(repr(error)))
+        failure = MessagingFailed(f"the handler ended the consumer: {visible(repr(error))}")
+        failure.__cause__ = error
+        self._error = self._error or failure
+        self.stop_consuming()
+
+    def _fail(self, error: DmqError) -> None:
+        self._error = self._error or error
+        if self._crew is not None:
+            self._crew.dismiss()
+        self._over.set()
+
+    def _stop(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        core, crew = self._core, self._crew
+        if core is not None and crew is not None:
+            core.cancel()
+            crew.dismiss()
+            crew.wait(timeout_s)
+            self._path.close(max(0.0, deadline - time.monotonic()))
+            self._tally.add("given_back", core.leave(max(SLICE_S, deadline - time.monotonic())))
+            self._manager.release(self._connection)
+        self._over.set()
+
+
+def _checked_order(
+    order: str, queue_name: str | None, concurrency: int, key: Key | None, retry: FailurePath | None
+) -> Order:
+    if order not in list(Order):
+        raise BadInput(f"there is no order {visible(order)!r}", "Say none, strict or key.")
+    checked = Order(order)
+    if concurrency < 1 or (checked is Order.STRICT and concurrency > 1):
+        raise BadInput(f"{checked} order with a concurrency of {concurrency} makes no sense", "Leave it at 1.")
+    if key is not None and checked is not Order.KEY:
+        raise BadInput("a key is for order='key' only", "Take it out, or ask for that order.")
+    if checked is Order.NONE:
+        return checked
+    if not queue_name:
+        raise BadInput("a private queue does not outlive its connection, nor does its order", "Give a queue_name.")
+    if retry is not None and not retry.keeps_order:
+        raise BadInput("this way of trying again lets later messages pass", "Take another, or order='none'.")
+    return checked
+
+
+def _comes_again(new: Job, old: Job) -> bool:
+    one, other = new.delivery, old.delivery
+    return (
+        one.redelivered
+        and returns_counted(one) > returns_counted(other)
+        and one.routing_key == other.routing_key
+        and one.properties.message_id == other.properties.message_id
+        and one.body == other.body
+    )
+
+
+def _is_gone(job: Job) -> bool:
+    return not job.delivery.is_current
