@@ -57,7 +57,7 @@ class _Client:
         if self._broker.nodes[self.at].serves:
             self._silent_since = None
             return False
-        if self._broker.nodes[self.at].state is NodeState.PAUSED:
+        if self._broker.nodes[self.at].state in (NodeState.PAUSED, NodeState.ISOLATED):
             self._silent_since = self._silent_since or now
             if now - self._silent_since < SILENCE_S:
                 return False

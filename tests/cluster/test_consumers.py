@@ -16,8 +16,8 @@ from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.consumers import DirectConsumer, TopicConsumer
-from dmq_core.messaging.consuming.consumer import Delivery
 from dmq_core.messaging.consuming.decoding import MessageHeaders
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.messaging.publishing.producer import Producer
 

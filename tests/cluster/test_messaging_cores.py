@@ -19,7 +19,8 @@ from clients import await_until, connect
 
 from dmq_core.cluster.base import Cluster, Credentials, NodeAction, NodeEndpoint
 from dmq_core.errors import AccessDenied, MessagingFailed, NotReachable
-from dmq_core.messaging.consuming.consumer import Consumer, Delivery
+from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage

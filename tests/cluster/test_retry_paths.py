@@ -17,8 +17,8 @@ from dmq_core.cluster.base import Cluster, NodeAction
 from dmq_core.cluster.blueprint import Version
 from dmq_core.connection_manager import BrokerConnectionManager, Role
 from dmq_core.messaging.consumers import DirectConsumer
-from dmq_core.messaging.consuming.consumer import Delivery
 from dmq_core.messaging.consuming.decoding import MessageHeaders
+from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
 from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.retry import Retry
