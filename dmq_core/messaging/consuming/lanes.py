@@ -142,6 +142,11 @@ class Soloist(Generic[T]):
         """Whether something is being handled."""
         return self._worker is not None
 
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller is being called by the handler."""
+        return self._worker is threading.current_thread()
+
     def add(self, items: Sequence[tuple[T, Hashable]]) -> None:
         """Handles the items, oldest first, and returns when that is done; after `dismiss` begins no more."""
         self._worker = threading.current_thread()
@@ -161,9 +166,9 @@ class Soloist(Generic[T]):
         self._dismissed = True
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits until nothing is handled, but by the caller itself; False if that takes longer."""
+        """Waits until nothing is handled; False if that takes longer. Not for the handler."""
         with self._idle:
-            return self._idle.wait_for(lambda: self._worker in (None, threading.current_thread()), timeout_s)
+            return self._idle.wait_for(lambda: self._worker is None, timeout_s)
 
 
 class Crew(Generic[T]):
@@ -196,6 +201,11 @@ class Crew(Generic[T]):
         with self._idle:
             return self._at_work > 0 or self._lanes.has_ready
 
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller is being called by the handler."""
+        return threading.current_thread() in self._threads
+
     def add(self, items: Sequence[tuple[T, Hashable]]) -> None:
         """Takes in items with their keys, oldest first; after `dismiss` nothing any more."""
         with self._there_is_work:
@@ -212,10 +222,9 @@ class Crew(Generic[T]):
             self._there_is_work.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits until no thread but the caller's own is at work; False if that takes longer."""
-        own = threading.current_thread() in self._threads
+        """Waits until no thread is at work; False if that takes longer. Not for the handler."""
         with self._idle:
-            return self._idle.wait_for(lambda: self._at_work <= own, timeout_s)
+            return self._idle.wait_for(lambda: self._at_work == 0, timeout_s)
 
     def _work(self) -> None:
         done: Callable[[], None] | None = None

@@ -260,7 +260,15 @@ class QueueConsumer:
         """
         with self._lock:
             first, self._stopping = not self._stopping, True
+        crew = self._crew
         if first:
+            self._begin_no_more()
+        if crew is not None and crew.is_own_thread:
+            # The message in hand is answered once its handler returns; only then may the consumer go.
+            if first:
+                name = f"stop {visible(self.queue_name or self.exchange_name)}"
+                threading.Thread(target=self._stop, args=(timeout_s,), name=name, daemon=True).start()
+        elif first:
             self._stop(timeout_s)
         else:
             self._over.wait(timeout_s)
@@ -444,12 +452,16 @@ class QueueConsumer:
             self._crew.dismiss()
         self._over.set()
 
+    def _begin_no_more(self) -> None:
+        if self._core is not None:
+            self._core.cancel()
+        if self._crew is not None:
+            self._crew.dismiss()
+
     def _stop(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         core, crew = self._core, self._crew
         if core is not None and crew is not None:
-            core.cancel()
-            crew.dismiss()
             crew.wait(timeout_s)
             self._path.close(max(0.0, deadline - time.monotonic()))
             self._tally.add("given_back", core.leave(max(SLICE_S, deadline - time.monotonic())))

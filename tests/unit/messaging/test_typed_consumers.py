@@ -592,17 +592,25 @@ def test_stopping_is_bounded_whatever_the_handler_does(newest: Rig) -> None:
     really(lambda: consumer.stats.stale == 1)
 
 
-def test_a_handler_may_stop_its_own_consumer(newest: Rig) -> None:
-    consumer = newest.direct()
+@pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"order": "strict"}], ids=str)
+def test_a_handler_may_stop_its_own_consumer_and_its_message_is_done(newest: Rig, options: dict[str, Any]) -> None:
+    consumer = newest.direct(**options)
     consumer.declare_queue()
+    begun: list[object] = []
 
-    def last(_message: object, _headers: MessageHeaders) -> bool:
-        consumer.stop_consuming(timeout_s=1)
+    def last(message: object, _headers: MessageHeaders) -> bool:
+        begun.append(message)
+        consumer.stop_consuming()
+        consumer.stop_consuming()
+        time.sleep(0.05)  # what it still does is part of handling the message
         return True
 
-    newest.publish(b"a")
+    newest.publish(*(b"%d" % n for n in range(6)))
     consumer.start_consuming(last)
     assert consumer.wait(10)
+    assert len(begun) <= options.get("concurrency", 1)
+    assert consumer.stats.acked == len(begun)
+    assert newest.bodies("q") == [b"%d" % n for n in range(len(begun), 6)]
 
 
 def test_waiting_ends_when_the_time_is_up_and_when_the_connection_is_closed(newest: Rig) -> None:
