@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dmq_core.errors import BadInput
 from dmq_core.messaging.declaring.queue_arguments import WITH_DELIVERY_LIMIT
 from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Queue
 
@@ -90,6 +91,8 @@ class Requeue:
     keeps_order = True
 
     def __init__(self, limit: int = DELIVERY_LIMIT, dead_letter: bool = True) -> None:
+        if limit < 0:
+            raise BadInput(f"a limit of {limit} returns makes no sense", "Give 0 or more.")
         self._limit = limit
         self._dead_letter = dead_letter
         self._lock = threading.Lock()

@@ -132,6 +132,8 @@ class QueueConsumer:
         self._cluster = cluster
         if not 1 <= prefetch <= 65535:
             raise BadInput(f"a prefetch of {prefetch} makes no sense", "Give a number from 1 to 65535.")
+        if deduplicate < 0:
+            raise BadInput(f"remembering {deduplicate} ids makes no sense", "Give 0 or more.")
         self._path: FailurePath = retry or Requeue(dead_letter=False)
         self._queue: Queue | None = None
         self._limit: int | None = None
@@ -256,7 +258,8 @@ class QueueConsumer:
     def stop_consuming(self, timeout_s: float = 5.0) -> None:
         """Begins nothing more, lets running handlers finish in `timeout_s` seconds, sends the answers, and ends.
 
-        What was not handled goes back to the queue in its order. Final; may be called twice, and by the handler.
+        What was not handled goes back to the queue in its order. Final; may be called twice, and by the handler, whose
+        own message is still answered.
         """
         with self._lock:
             first, self._stopping = not self._stopping, True

@@ -67,6 +67,17 @@ class ProducerLimits:
     while_recovering: Literal["park", "fail"] = "park"
     republish: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises `BadInput` for what could not work."""
+        for name in ("messages", "window", "body_bytes"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} of a producer is {getattr(self, name)}", "Give 1 or more.")
+        for name in ("room_s", "confirm_s", "confirm_limit_s"):
+            if not getattr(self, name) >= 0:
+                raise BadInput(f"{name} of a producer is {getattr(self, name)}", "Give seconds, 0 or more.")
+        if self.while_recovering not in ("park", "fail"):
+            raise BadInput(f"while_recovering is {visible(str(self.while_recovering))}", "Say park or fail.")
+
 
 class Producer:
     """Publishes over a `Connection`, across reconnects; thread-safe.
@@ -193,14 +204,20 @@ class Producer:
         return settlement
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Waits until every message has its outcome; `TimedOut` if some have none by then."""
+        """Waits until every message has its outcome, of which `on_settled` was told; `TimedOut` if some have none."""
         self._may_wait()
+        deadline = time.monotonic() + timeout_s
         with self._lock:
             if not self._await(lambda: self._messages == 0, timeout_s, 0):
                 raise TimedOut(
                     f"{self._messages} messages have no outcome after {timeout_s:g} s",
                     "Look at the connection's status.",
                 )
+        if self._on_settled is not None:
+            # Whoever waits is woken first; the listener hears in the same turn of the I/O thread.
+            told = threading.Event()
+            if self._connection.call(told.set):
+                told.wait(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Waits `timeout_s` for what is under way, then settles the rest; may be called twice."""

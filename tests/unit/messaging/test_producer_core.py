@@ -647,3 +647,20 @@ def _refusal(call: Callable[[], object]) -> str:
     except MessagingFailed as error:
         return error.what
     return "no error"
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"messages": 0},
+        {"window": 0},
+        {"body_bytes": -1},
+        {"room_s": -1.0},
+        {"confirm_s": float("nan")},
+        {"while_recovering": "hope"},
+    ],
+    ids=str,
+)
+def test_limits_under_which_nothing_could_be_published_are_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=next(iter(limits))):
+        ProducerLimits(**limits)

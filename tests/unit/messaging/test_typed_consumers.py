@@ -670,3 +670,9 @@ def test_what_a_broker_ends_the_connection_over_is_not_declared_for_ever(newest:
     epoch = connection.status.epoch
     newest.broker.advance(30)
     assert connection.status.epoch == epoch
+
+
+@pytest.mark.parametrize("make", [lambda: Requeue(-1), lambda: Requeue(limit=-7)])
+def test_a_negative_limit_of_returns_is_refused(make: Callable[[], Requeue]) -> None:
+    with pytest.raises(BadInput, match="returns makes no sense"):
+        make()
