@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import time
@@ -203,6 +204,7 @@ class QueueConsumer:
         """
         if self._crew is not None:
             raise MessagingFailed("this consumer has been started before", "Make another one.")
+        _check_handler(handler)
         self._declare_the_rest()
         handling = Handling(
             handler,
@@ -489,6 +491,28 @@ def _checked_order(
     if retry is not None and not retry.keeps_order:
         raise BadInput("this way of trying again lets later messages pass", "Take another, or order='none'.")
     return checked
+
+
+def _check_handler(handler: Handler) -> None:
+    """Refuses what would fail with every message, before it has cost one."""
+    if not callable(handler):
+        raise BadInput(f"the handler is a {type(handler).__name__}", "Give a function handler(message, headers).")
+    if inspect.iscoroutinefunction(handler):
+        raise BadInput(
+            "the handler is a coroutine function, and handlers run on threads",
+            "Give a plain function; asyncio.run_coroutine_threadsafe(...).result() reaches a loop from it.",
+        )
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:  # some builtins do not tell
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise BadInput(
+            f"the handler cannot be called with a message and its headers: {visible(str(error))}",
+            "Give a function handler(message, headers).",
+        ) from None
 
 
 def _comes_again(new: Job, old: Job) -> bool:

@@ -676,3 +676,29 @@ def test_what_a_broker_ends_the_connection_over_is_not_declared_for_ever(newest:
 def test_a_negative_limit_of_returns_is_refused(make: Callable[[], Requeue]) -> None:
     with pytest.raises(BadInput, match="returns makes no sense"):
         make()
+
+
+async def too_modern(_message: object, _headers: MessageHeaders) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("handler", "why"),
+    [
+        (lambda _message: True, "cannot be called with a message and its headers"),
+        (too_modern, "coroutine function"),
+        ("handler", "is a str"),
+    ],
+    ids=["one argument", "async", "text"],
+)
+def test_a_handler_that_would_fail_with_every_message_is_refused_before_it_costs_one(
+    newest: Rig, handler: Any, why: str
+) -> None:
+    consumer = newest.direct()
+    consumer.declare_queue()
+    newest.publish(b"kept")
+    with pytest.raises(BadInput, match=why):
+        consumer.start_consuming(handler)
+    assert newest.bodies("q") == [b"kept"]
+    consumer.start_consuming(lambda *_: True)
+    newest.until(lambda: consumer.stats.acked == 1)
