@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeState, ProgressListener, silent
+from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.errors import Refused
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 
-_TAKES_DOWN = frozenset({NodeAction.KILL, NodeAction.STOP, NodeAction.RESTART, NodeAction.PAUSE})
+_TAKES_DOWN = frozenset(
+    {NodeAction.KILL, NodeAction.STOP, NodeAction.RESTART, NodeAction.PAUSE, NodeAction.ISOLATE, NodeAction.DRAIN}
+)
 _VERB = {
     NodeAction.KILL: "Kill",
     NodeAction.STOP: "Stop",
@@ -17,12 +20,18 @@ _VERB = {
     NodeAction.RESTART: "Restart",
     NodeAction.PAUSE: "Pause",
     NodeAction.UNPAUSE: "Unpause",
+    NodeAction.ISOLATE: "Isolate",
+    NodeAction.REJOIN: "Rejoin",
+    NodeAction.DRAIN: "Drain",
+    NodeAction.REVIVE: "Revive",
 }
 _EXPECTED = {
     NodeAction.KILL: "Expected: new leaders within a second; unacknowledged messages come again.",
     NodeAction.STOP: "Expected: leaders move in half a second; clients reconnect.",
     NodeAction.RESTART: "Expected: leaders move, the node is back in about ten seconds.",
     NodeAction.PAUSE: "Expected: nobody is told; the others notice after one to six seconds.",
+    NodeAction.DRAIN: "Expected: leaders move in one to three seconds; its clients are closed and reconnect elsewhere.",
+    NodeAction.REJOIN: "Expected: the cluster is whole again in one to ten seconds.",
 }
 _DONE = {
     NodeAction.KILL: "killed",
@@ -31,12 +40,21 @@ _DONE = {
     NodeAction.RESTART: "restarted",
     NodeAction.PAUSE: "paused",
     NodeAction.UNPAUSE: "unpaused",
+    NodeAction.ISOLATE: "isolated",
+    NodeAction.REJOIN: "back with its peers",
+    NodeAction.DRAIN: "drained",
+    NodeAction.REVIVE: "revived",
 }
 _UNDO = {
     NodeAction.KILL: NodeAction.START,
     NodeAction.STOP: NodeAction.START,
     NodeAction.PAUSE: NodeAction.UNPAUSE,
+    NodeAction.ISOLATE: NodeAction.REJOIN,
+    NodeAction.DRAIN: NodeAction.REVIVE,
 }
+# Nodes in any other state neither take clients nor hold replicas that vote: draining ones stop theirs.
+LOST_STATES = frozenset(NodeState) - {NodeState.RUNNING, NodeState.STARTING}
+_MINORITY_STAYS = Version(4, 3)
 
 
 class Margin(StrEnum):
@@ -92,17 +110,20 @@ class Impact:
 def impact_of(operation: NodeOperation, snapshot: ClusterSnapshot) -> Impact:
     """What `operation` will cause, judged from `snapshot`."""
     target = snapshot.node(operation.node)
-    remaining = len(snapshot.running) - (1 if operation.destructive and target in snapshot.running else 0)
-    if not operation.destructive:
-        remaining += 1 if target is not None and target not in snapshot.running else 0
+    serving = {n.name for n in snapshot.nodes if n.state is NodeState.RUNNING}
+    if operation.destructive:
+        serving.discard(operation.node)
+    elif target is not None:
+        serving.add(operation.node)
+    remaining = len(serving)
     margin = _margin(remaining, len(snapshot.nodes))
     sentences = [
         _role_sentence(operation, target),
         f"{remaining} of {len(snapshot.nodes)} nodes {'remain' if operation.destructive else 'will run'}: "
         + _margin_words(margin),
     ]
-    if operation.action in _EXPECTED and margin is not Margin.NO_MAJORITY:
-        sentences.append(_EXPECTED[operation.action])
+    if margin is not Margin.NO_MAJORITY or operation.action is NodeAction.ISOLATE:
+        sentences.append(_expected(operation.action, snapshot))
     return Impact(margin, tuple(s for s in sentences if s))
 
 
@@ -132,6 +153,17 @@ def guard_change(title: str, *, read_only: bool) -> None:
     """The gate of everything that changes a cluster or its messages: raises `Refused` if the session is read-only."""
     if read_only:
         raise Refused(f"{title}: refused, this session is read-only", "Leave out --read-only and DMQ_READ_ONLY.")
+
+
+def _expected(action: NodeAction, snapshot: ClusterSnapshot) -> str:
+    if action is not NodeAction.ISOLATE:
+        return _EXPECTED.get(action, "")
+    version = None if snapshot.rabbitmq is None else parse_version(snapshot.rabbitmq)
+    if version is not None and version < _MINORITY_STAYS:
+        own = "after about 6.5 s it closes its ports and its clients reconnect elsewhere"
+    else:
+        own = "it keeps its clients and confirms them nothing"
+    return f"Expected: the others elect new leaders in one to three seconds; {own}."
 
 
 def _margin(remaining: int, total: int) -> Margin:

@@ -23,6 +23,10 @@ _RESULT = {
     NodeAction.RESTART: "restarted and serves",
     NodeAction.PAUSE: "frozen",
     NodeAction.UNPAUSE: "goes on",
+    NodeAction.ISOLATE: "cut off from its peers",
+    NodeAction.REJOIN: "is with its peers again",
+    NodeAction.DRAIN: "in maintenance",
+    NodeAction.REVIVE: "serves again",
 }
 
 

@@ -35,6 +35,16 @@ EVERYWHERE = frozenset(PaneId)
 
 _DOWN = frozenset({NodeState.STOPPED, NodeState.UNREACHABLE})
 _UP = frozenset({NodeState.RUNNING, NodeState.DRAINING, NodeState.STARTING, NodeState.ISOLATED})
+_SWITCHED = {
+    (NodeAction.PAUSE, NodeState.PAUSED): NodeAction.UNPAUSE,
+    (NodeAction.ISOLATE, NodeState.ISOLATED): NodeAction.REJOIN,
+    (NodeAction.DRAIN, NodeState.DRAINING): NodeAction.REVIVE,
+}
+_WAY_BACK: dict[NodeAction | None, str] = {
+    NodeAction.UNPAUSE: "unfreeze",
+    NodeAction.REJOIN: "rejoin",
+    NodeAction.REVIVE: "revive",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +255,28 @@ COMMANDS: tuple[Command, ...] = (
         changes=True,
     ),
     Command(
-        "undo", ("u",), "Undo", "Take the last act back: start the node again, or let it go on", _N, "undo", worth=9
+        "isolate",
+        ("I",),
+        "Isolate or rejoin node",
+        "Cut the node off from its peers while clients still reach it; again: connect it",
+        _N,
+        "isolate",
+        worth=1,
+        action=NodeAction.ISOLATE,
+        changes=True,
     ),
+    Command(
+        "drain",
+        ("D",),
+        "Drain or revive node",
+        "Put the node into maintenance: it gives its leaders and clients away; again: take it back",
+        _N,
+        "drain",
+        worth=1,
+        action=NodeAction.DRAIN,
+        changes=True,
+    ),
+    Command("undo", ("u",), "Undo", "Take the last act back: the node is as it was before it", _N, "undo", worth=9),
     Command("palette", (":", "ctrl+p"), "Command", "Find a command by its name", _A, "command", worth=6),
     Command("help", ("?",), "Help", "The keys that work here", _A, "help", worth=10),
     Command("theme", ("T",), "Theme", "Dark or light", _A),
@@ -297,8 +327,8 @@ def label_of(command: Command, now: Situation) -> str:
         return "end tail"
     if command.id == "maximise" and now.maximised:
         return "all panes"
-    if command.id == "pause" and now.node is NodeState.PAUSED:
-        return "unfreeze"
+    if (back := action_now(command, now.node)) in _WAY_BACK:
+        return _WAY_BACK[back]
     if command.id in ("kill", "start"):
         return f"{command.label} {now.node_name}"
     return command.label
@@ -306,9 +336,9 @@ def label_of(command: Command, now: Situation) -> str:
 
 def action_now(command: Command, node: NodeState | None) -> NodeAction | None:
     """The act that `command` stands for on a node in that state: `F` unpauses a paused one."""
-    if command.action is NodeAction.PAUSE and node is NodeState.PAUSED:
-        return NodeAction.UNPAUSE
-    return command.action
+    if command.action is None or node is None:
+        return command.action
+    return _SWITCHED.get((command.action, node), command.action)
 
 
 def _node_objection(action: NodeAction, now: Situation) -> str:
@@ -324,6 +354,16 @@ def _node_objection(action: NodeAction, now: Situation) -> str:
         return "The node is stopped already; U starts it."
     if action in (NodeAction.STOP, NodeAction.RESTART) and now.node is NodeState.PAUSED:
         return "A frozen node cannot stop gently; unfreeze it with F or kill it with K."
+    if action in (NodeAction.ISOLATE, NodeAction.DRAIN):
+        return _trouble_objection(action, now.node)
+    return ""
+
+
+def _trouble_objection(action: NodeAction, state: NodeState) -> str:
+    if state in (NodeState.STOPPED, NodeState.PAUSED):
+        return f"The node is {state}; bring it back first."
+    if action is NodeAction.DRAIN and state is NodeState.ISOLATED:
+        return "The node is cut off from its peers; I connects it again."
     return ""
 
 

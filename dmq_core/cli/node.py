@@ -11,9 +11,9 @@ from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
 from dmq_core.cli.status import node_document, nodes_table
-from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo, NodeState
+from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo
 from dmq_core.errors import BadInput
-from dmq_core.operations import NodeOperation, guard, perform
+from dmq_core.operations import LOST_STATES, NodeOperation, guard, perform
 from dmq_core.text import visible
 
 _HELP = {
@@ -23,8 +23,11 @@ _HELP = {
     NodeAction.RESTART: "Stop the node, start it; returns once it serves.",
     NodeAction.PAUSE: "Freeze the node: it keeps its connections and answers nobody.",
     NodeAction.UNPAUSE: "Let a frozen node go on; returns once it serves.",
+    NodeAction.ISOLATE: "Cut the node off from its peers; its clients still reach it.",
+    NodeAction.REJOIN: "Connect a node that was cut off again; returns once the cluster is whole.",
+    NodeAction.DRAIN: "Put the node into maintenance: it moves its leaders, closes its clients and takes no new ones.",
+    NodeAction.REVIVE: "End the node's maintenance; returns once it serves.",
 }
-_LOST_STATES = frozenset({NodeState.STOPPED, NodeState.PAUSED, NodeState.UNREACHABLE})
 
 
 @click.command(name="list")
@@ -104,7 +107,7 @@ def _known_node(cluster: Cluster, name: str) -> NodeInfo:
 
 
 def _majority_without(nodes: tuple[NodeInfo, ...], target: str) -> bool:
-    remaining = [node for node in nodes if node.name != target and node.state not in _LOST_STATES]
+    remaining = [node for node in nodes if node.name != target and node.state not in LOST_STATES]
     return 2 * len(remaining) > len(nodes)
 
 

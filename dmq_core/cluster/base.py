@@ -38,6 +38,10 @@ class NodeAction(StrEnum):
     RESTART = "restart"
     PAUSE = "pause"
     UNPAUSE = "unpause"
+    ISOLATE = "isolate"
+    REJOIN = "rejoin"
+    DRAIN = "drain"
+    REVIVE = "revive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,11 @@ class Cluster(Protocol):
         ...
 
     def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
-        """Does `action` to `node` and returns once it holds (for start, restart, unpause: once the node serves)."""
+        """Does `action` to `node` and returns once it holds.
+
+        That is, for start, restart and unpause, once the node serves, and for rejoin once it and all that run see each
+        other. A start also lets a node rejoin or revives it, but one that is frozen must be unpaused.
+        """
         ...
 
     def logs(self, node: str, lines: int = 200) -> str:

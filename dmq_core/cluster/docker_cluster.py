@@ -21,8 +21,10 @@ from dmq_core.cluster.base import (
     silent,
 )
 from dmq_core.cluster.blueprint import Version, checked_cluster_name, node_names, parse_version
+from dmq_core.cluster.docker_acts import NodeActs, halt
+from dmq_core.cluster.docker_condition import is_cut_off, is_drained
 from dmq_core.cluster.docker_engine import Engine, connect
-from dmq_core.cluster.docker_errors import Conflict, PortTaken
+from dmq_core.cluster.docker_errors import PortTaken
 from dmq_core.cluster.docker_layout import CLUSTER_LABEL, Made, erlang_name, ports_of_others, started_ago_s
 from dmq_core.cluster.docker_making import ALIVE, Found, complete, find, remembered_credentials, remove_all
 from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
@@ -43,8 +45,6 @@ from dmq_core.cluster.readiness import management_answers, side_by_side
 from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
 
 START_LIMIT_S = 180.0
-ACTION_LIMIT_S = 60.0
-_GRACE_S = 30
 _BOOT_LIMIT_S = 120.0
 _SLOW_ANSWER_S = 1.0
 _LOCK_PATIENCE_S = 1.0
@@ -116,8 +116,8 @@ class DockerCluster:
             return ()
 
         def info(node: str) -> NodeInfo:
-            endpoint = made.endpoint(node)
-            return NodeInfo(node, erlang_name(node), self._state(found.containers.get(node), endpoint), endpoint)
+            state = self._state(made, node, found.containers.get(node))
+            return NodeInfo(node, erlang_name(node), state, made.endpoint(node))
 
         return tuple(side_by_side(info, made.nodes))
 
@@ -147,7 +147,7 @@ class DockerCluster:
         self._existing()
         with self._locked(progress):
             found = self._existing()
-            side_by_side(lambda c: self._halt(c, progress), list(found.containers.values()))
+            side_by_side(lambda c: halt(self._engine, c, progress), list(found.containers.values()))
 
     def destroy(self, progress: ProgressListener = silent) -> None:
         """Removes every container, network and volume that carries the cluster's label, and nothing else."""
@@ -158,27 +158,10 @@ class DockerCluster:
 
     def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
         """Does `action` to `node` and returns once it holds, within 60 s."""
-        found = self._existing()
-        made, container = self._target(found, node)
+        made, container = self._target(self._existing(), node)
         progress(Progress(f"{action} {node}", node))
-        match action:
-            case NodeAction.KILL:
-                self._kill(container)
-            case NodeAction.STOP:
-                self._halt(container, progress)
-            case NodeAction.START:
-                self._check(node, container, "paused", forbidden=True)
-                self._bring_up(made, container, node, progress)
-            case NodeAction.RESTART:
-                self._halt(container, progress)
-                self._bring_up(made, container, node, progress)
-            case NodeAction.PAUSE:
-                self._check(node, container, *ALIVE)
-                if container.status != "paused":
-                    self._engine.pause_container(container.id)
-            case NodeAction.UNPAUSE:
-                self._check(node, container, *ALIVE)
-                self._bring_up(made, container, node, progress)
+        waiter = NodeWaiter(self._engine, made, self.credentials, progress)
+        NodeActs(self._engine, made, self._state, waiter, progress).do(action, container)
 
     def logs(self, node: str, lines: int = 200) -> str:
         """The last `lines` lines that the node's container wrote, also while it is stopped."""
@@ -227,11 +210,16 @@ class DockerCluster:
             raise ClusterFailed(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
         return made, container
 
-    def _state(self, container: Container | None, endpoint: NodeEndpoint) -> NodeState:
+    def _state(self, made: Made, node: str, container: Container | None) -> NodeState:
         if container is None or container.status not in ALIVE:
             return NodeState.STOPPED
         if container.status == "paused":
             return NodeState.PAUSED
+        if is_cut_off(made, container):
+            return NodeState.ISOLATED
+        return self._running_state(container, made.endpoint(node))
+
+    def _running_state(self, container: Container, endpoint: NodeEndpoint) -> NodeState:
         served = self._served.get(container.id) == container.started_at
         answer = management_answers(endpoint)
         if answer is None and not served:
@@ -240,6 +228,8 @@ class DockerCluster:
         if answer or (answer is None and served):
             self._served[container.id] = container.started_at
             return NodeState.RUNNING
+        if answer is False and is_drained(self._engine, container):
+            return NodeState.DRAINING
         booting = not served and started_ago_s(container.started_at) < _BOOT_LIMIT_S
         return NodeState.STARTING if booting else NodeState.UNREACHABLE
 
@@ -284,6 +274,7 @@ class DockerCluster:
                 found = self._find()
         self._remembered = credentials
         waiter = NodeWaiter(self._engine, made, credentials, progress)
+        waiter.revive_also(n for n, c in found.containers.items() if c.status in ALIVE)
         waiter.await_whole(Boot(restarts=2 if found.booted_before else 0), time.monotonic() + START_LIMIT_S)
 
     def _choose(self, progress: ProgressListener) -> Made:
@@ -314,46 +305,6 @@ class DockerCluster:
 
         containers = self._find().containers
         side_by_side(start, [(node, containers[node]) for node in made.nodes])
-
-    def _kill(self, container: Container) -> None:
-        if container.status in ALIVE:
-            # It may have ended by itself a moment ago, which is what was asked for.
-            with contextlib.suppress(Conflict):
-                self._engine.kill_container(container.id)
-        self._await_stopped(container)
-
-    def _halt(self, container: Container, progress: ProgressListener) -> None:
-        if container.status in ALIVE:
-            progress(Progress("stopping the node", container.labels.get("dmq.node")))
-            if container.status == "paused":
-                with contextlib.suppress(Conflict):
-                    self._engine.unpause_container(container.id)
-            self._engine.stop_container(container.id, _GRACE_S)
-        self._await_stopped(container)
-
-    def _await_stopped(self, container: Container) -> None:
-        deadline = time.monotonic() + ACTION_LIMIT_S
-        while (now := self._engine.container(container.id)) is not None and now.status in ALIVE:
-            if time.monotonic() > deadline:
-                raise TimedOut(f"{container.name} did not stop within {ACTION_LIMIT_S:.0f} s", "Look at 'docker ps'.")
-            time.sleep(0.05)
-
-    def _check(self, node: str, container: Container, *statuses: str, forbidden: bool = False) -> None:
-        if (container.status in statuses) is not forbidden:
-            return
-        if forbidden:
-            raise BadInput(f"{node} is paused, not stopped", f"'dmq node unpause {node}' lets it go on.")
-        raise BadInput(f"{node} does not run", f"'dmq node start {node}' starts it.")
-
-    def _bring_up(self, made: Made, container: Container, node: str, progress: ProgressListener) -> None:
-        deadline = time.monotonic() + ACTION_LIMIT_S
-        current = self._engine.container(container.id) or container
-        if current.status == "paused":
-            self._engine.unpause_container(container.id)
-        elif current.status != "running":
-            self._engine.start_container(container.id)
-        waiter = NodeWaiter(self._engine, made, self.credentials, progress)
-        waiter.await_node(node, Boot(restarts=1), deadline, frozen=current.status == "paused")
 
 
 def docker_cluster_names() -> tuple[str, ...]:

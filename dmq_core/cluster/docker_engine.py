@@ -140,11 +140,11 @@ class Engine:
         with translated(f"remove the container {name}"), _gone_is_fine():
             client.remove_container(name, force=True, v=True)
 
-    def logs(self, name: str, lines: int) -> str:
-        """The last `lines` lines that it wrote, also when it has ended."""
+    def logs(self, name: str, lines: int, since: float | None = None) -> str:
+        """The last `lines` lines that it wrote, ended or not; none from before `since` (epoch seconds)."""
         client = self._client(QUERY_TIMEOUT_S)
         with translated(f"read the log of {name}"):
-            return bytes(client.logs(name, tail=lines)).decode(errors="replace")
+            return bytes(client.logs(name, tail=lines, since=since)).decode(errors="replace")
 
     def run_in(self, name: str, command: list[str], user: str) -> tuple[int, str]:
         """Runs a command in a running container: its exit status and output."""
@@ -194,6 +194,12 @@ class Engine:
         client = self._client(WORK_TIMEOUT_S)
         with translated(f"connect {container} to the network {network}"):
             client.connect_container_to_network(container, network, aliases=[alias])
+
+    def disconnect(self, network: str, container: str) -> None:
+        """Takes a container out of a network, running or not; connections through it become black holes."""
+        client = self._client(WORK_TIMEOUT_S)
+        with translated(f"disconnect {container} from the network {network}"):
+            client.disconnect_container_from_network(container, network)
 
     def remove_network(self, name: str) -> None:
         """Removes it; nothing happens if it is gone."""
@@ -298,11 +304,11 @@ class Engine:
         with translated(f"remove the image {reference}"), _gone_is_fine():
             client.remove_image(reference)
 
-    def event_stream(self, label: str) -> Any:
-        """The events of containers with `label`: an iterator of JSON values; `close()` from any thread ends it."""
+    def event_stream(self) -> Any:
+        """The events of all containers and networks: an iterator of JSON values; `close()` from any thread ends it."""
         client = self._client(WORK_TIMEOUT_S)
         with translated("listen to its events"):
-            return client.events(filters={"type": "container", "label": [label]}, decode=True)
+            return client.events(filters={"type": ["container", "network"]}, decode=True)
 
     def _client(self, timeout_s: float) -> APIClient:
         from docker import APIClient

@@ -57,7 +57,7 @@ class Made:
     @property
     def cluster_network(self) -> str:
         """The internal network on which nodes meet: a cut in it leaves clients alone."""
-        return f"{thing_name(self.cluster)}-cl"
+        return cluster_network(self.cluster)
 
     @property
     def client_network(self) -> str:
@@ -118,6 +118,11 @@ class Made:
 def thing_name(cluster: str) -> str:
     """What the names of all things of `cluster` begin with."""
     return f"dmq-{cluster}"
+
+
+def cluster_network(cluster: str) -> str:
+    """The name of the network on which the nodes of `cluster` meet."""
+    return f"{thing_name(cluster)}-cl"
 
 
 def erlang_name(node: str) -> str:

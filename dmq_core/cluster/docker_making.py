@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dmq_core.cluster.base import Credentials, Progress, ProgressListener
+from dmq_core.cluster.docker_condition import is_cut_off, let_back
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_errors import Conflict
 from dmq_core.cluster.docker_layout import (
@@ -75,8 +76,7 @@ def complete(engine: Engine, made: Made, found: Found, credentials: Credentials,
     for name, internal in ((made.cluster_network, True), (made.client_network, False)):
         if name not in networks:
             networks[name] = _create_network(engine, made, name, internal=internal)
-    wanted = frozenset(networks[n] for n in (made.cluster_network, made.client_network))
-    missing = [n for n in made.nodes if not _usable(found.containers.get(n), wanted)]
+    missing = [n for n in made.nodes if not _usable(made, found.containers.get(n), frozenset(networks.values()))]
     if missing:
         cookie = _remembered_cookie(engine, found) or secrets.token_hex(24)
 
@@ -87,8 +87,10 @@ def complete(engine: Engine, made: Made, found: Found, credentials: Credentials,
         side_by_side(make, missing)
     for node in made.nodes:
         container = found.containers.get(node)
-        if node not in missing and container is not None and networks[made.cluster_network] not in container.networks:
-            engine.connect(made.cluster_network, container.id, node)
+        if node not in missing and container is not None:
+            if is_cut_off(made, container):
+                progress(Progress("the node was cut off; connecting it to its peers", node))
+            let_back(engine, made, container)
 
 
 def remove_all(engine: Engine, cluster: str) -> None:
@@ -101,12 +103,14 @@ def remove_all(engine: Engine, cluster: str) -> None:
         engine.remove_volume(volume)
 
 
-def _usable(container: Container | None, networks: frozenset[str]) -> bool:
-    # A container that never started may lack its files; one without its networks cannot start. Neither holds data,
-    # which is in the volume, so both are made anew. A live one that was cut off is only connected again.
+def _usable(made: Made, container: Container | None, networks: frozenset[str]) -> bool:
+    # A container that never started may lack its files; one whose networks are gone cannot start. Neither holds data,
+    # which is in the volume, so both are made anew. One that was only cut off is connected again.
     if container is None or container.status == "created":
         return False
-    return container.status in ALIVE or networks <= container.networks
+    if container.status in ALIVE:
+        return True
+    return made.client_network in container.network_names and container.networks <= networks
 
 
 def _make_node(

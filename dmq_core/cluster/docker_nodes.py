@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dmq_core.cluster.base import Credentials, Progress, ProgressListener
 from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.cluster.boot_log import boot_failure_reason
+from dmq_core.cluster.docker_condition import is_cut_off, is_drained, maintain
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_layout import USER, Made, erlang_name
 from dmq_core.cluster.docker_values import Container
-from dmq_core.cluster.readiness import amqp_answers, partitioned, running_nodes, side_by_side
+from dmq_core.cluster.readiness import (
+    amqp_answers,
+    management_answers,
+    partitioned,
+    running_nodes,
+    side_by_side,
+)
 from dmq_core.errors import AccessDenied, ClusterFailed, NodeBootFailed, TimedOut
 
 _POLL_S = 0.15
@@ -47,6 +56,11 @@ class NodeWaiter:
         self._mnesia = parse_version(made.rabbitmq) < _KHEPRI_ONLY
         self._serving: frozenset[str] = frozenset()
         self._split_since: float | None = None
+        self._may_be_drained: set[str] = set()
+
+    def revive_also(self, nodes: Iterable[str]) -> None:
+        """Lets `await_whole` end the maintenance of those of `nodes` that are in it."""
+        self._may_be_drained.update(nodes)
 
     def await_whole(self, boot: Boot, deadline: float) -> None:
         """Returns when every node serves and all see all running."""
@@ -56,20 +70,26 @@ class NodeWaiter:
             views = self._views(everybody)
             if self._agree(views, everybody):
                 return
+            self._revive(self._may_be_drained - views.keys())
             self._mend_split(views, deadline)
             if time.monotonic() > deadline:
                 raise self._late(sorted(set(everybody) - self._serving))
             time.sleep(_POLL_S)
 
-    def await_node(self, node: str, boot: Boot, deadline: float, *, frozen: bool = False) -> None:
-        """Returns when `node` serves and it and the other nodes that are up see each other; `frozen`: it was paused."""
-        settling = _SETTLED_S if frozen and self._mnesia else 0.0
+    def await_node(self, node: str, boot: Boot, deadline: float, *, apart: bool = False) -> None:
+        """Returns when `node` serves and it and the other nodes that are up see each other.
+
+        `apart`: it was frozen or cut off, so that the others may have given it up. One that is in maintenance, and was
+        not cut off, may remain so.
+        """
+        settling = _SETTLED_S if apart and self._mnesia else 0.0
         agreed_since: float | None = None
         while True:
             self._check_containers((node,), boot)
-            up = self._up()
+            up, resting = self._up()
             views = self._views(up)
-            if node in up and self._agree(views, up) and not self._partitioned(up, ask=settling > 0):
+            joined = node in (*up, *resting) and self._agree(views, up, resting)
+            if joined and not self._partitioned(up, ask=settling > 0):
                 agreed_since = agreed_since or time.monotonic()
                 if time.monotonic() - agreed_since >= settling:
                     return
@@ -80,10 +100,28 @@ class NodeWaiter:
                 raise self._late([node])
             time.sleep(_POLL_S)
 
-    def _up(self) -> tuple[str, ...]:
+    def _up(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The nodes that run and are not cut off: those in service, and those in maintenance."""
         names = self._made.nodes
         containers = side_by_side(lambda n: self._engine.container(self._made.container(n)), names)
-        return tuple(n for n, c in zip(names, containers, strict=True) if c is not None and c.status == "running")
+        pairs = zip(names, containers, strict=True)
+        there = [(n, c) for n, c in pairs if c and c.status == "running" and not is_cut_off(self._made, c)]
+        resting = tuple(n for n, c in there if self._rests(n, c))
+        return tuple(n for n, _ in there if n not in resting), resting
+
+    def _rests(self, node: str, container: Container) -> bool:
+        # Only a node that does not serve is worth a look into its log.
+        closed = node not in self._serving and management_answers(self._made.endpoint(node)) is False
+        return closed and is_drained(self._engine, container)
+
+    def _revive(self, nodes: Iterable[str]) -> None:
+        for node in sorted(nodes):
+            container = self._engine.container(self._made.container(node))
+            if container is not None and container.status == "running" and is_drained(self._engine, container):
+                self._progress(Progress("the node is in maintenance; reviving it", node))
+                # Without a majority, which may be about to come, it cannot be.
+                with contextlib.suppress(ClusterFailed):
+                    maintain(self._engine, container, "revive")
 
     def _views(self, nodes: tuple[str, ...]) -> dict[str, frozenset[str]]:
         """What each of `nodes` that serves sees running, by RabbitMQ's names."""
@@ -102,8 +140,8 @@ class NodeWaiter:
         self._serving = frozenset(views)
         return views
 
-    def _agree(self, views: dict[str, frozenset[str]], nodes: tuple[str, ...]) -> bool:
-        expected = frozenset(erlang_name(n) for n in nodes)
+    def _agree(self, views: dict[str, frozenset[str]], nodes: tuple[str, ...], resting: tuple[str, ...] = ()) -> bool:
+        expected = frozenset(erlang_name(n) for n in (*nodes, *resting))
         whole = len(views) == len(nodes) and all(view == expected for view in views.values())
         return whole and all(side_by_side(lambda n: amqp_answers(self._made.endpoint(n)), nodes))
 
@@ -157,7 +195,7 @@ class NodeWaiter:
             self._engine.run_in(self._made.container(node), ["rabbitmqctl", "-q", command], USER)
 
     def _late(self, nodes: list[str]) -> TimedOut:
-        down = len(self._made.nodes) - len(self._up())
+        down = len(self._made.nodes) - len(self._up()[0])
         names = ", ".join(nodes) or self._made.cluster
         if down > len(self._made.nodes) // 2:
             return TimedOut(

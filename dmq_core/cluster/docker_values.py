@@ -14,7 +14,7 @@ from typing import Any
 class Container:
     """A container as the engine describes it: `status` and `started_at` are Docker's own words.
 
-    `networks` are the ids of its networks.
+    `networks` are the ids of its networks, `network_names` their names.
     """
 
     id: str
@@ -25,6 +25,7 @@ class Container:
     exit_code: int = 0
     started_at: str = ""
     networks: frozenset[str] = frozenset()
+    network_names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ def container_of(description: Mapping[str, Any]) -> Container:
         exit_code=state.get("ExitCode", 0),
         started_at=state.get("StartedAt", ""),
         networks=frozenset(n["NetworkID"] for n in networks.values() if n and n.get("NetworkID")),
+        network_names=frozenset(networks),
     )
 
 

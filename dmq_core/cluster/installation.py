@@ -36,6 +36,11 @@ class Installation:
         """RabbitMQ's own `rabbitmqctl`."""
         return self.scripts / "rabbitmqctl"
 
+    @property
+    def upgrade(self) -> Path:
+        """RabbitMQ's own `rabbitmq-upgrade`, which puts a node into maintenance."""
+        return self.scripts / "rabbitmq-upgrade"
+
 
 def checked_version(text: str) -> str:
     """`text` if it is a version or the beginning of one (`3.10`, `4`), else `BadInput`."""

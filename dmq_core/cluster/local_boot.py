@@ -66,9 +66,9 @@ class LocalBoot:
             time.sleep(_POLL_S)
 
     def await_node(self, state: LocalState, place: NodePlace, deadline: float) -> None:
-        """Waits until the node serves and it and every other node that serves see each other."""
+        """Waits until the node serves, or is in maintenance, and it and all that serve see each other."""
         name = place.node.name
-        while not self._joined(state, place):
+        while not self._joined(state, place) and not self._rests(state, name):
             if self._look.process(state, name) is None:
                 raise self._boot_failed(place)
             if time.monotonic() > deadline:
@@ -163,6 +163,9 @@ class LocalBoot:
                     return False
             time.sleep(_POLL_S)
         return False
+
+    def _rests(self, state: LocalState, node: str) -> bool:
+        return any(i.name == node and i.state is NodeState.DRAINING for i in self._look.infos(state))
 
     def _partitioned(self, state: LocalState) -> bool:
         serving = [info.endpoint for info in self._look.serving(state)]

@@ -128,6 +128,7 @@ class LocalCluster:
                 boot = self._boot(installation)
                 state = boot.launch(state, state.node_names, progress)
             self._resume_frozen(state, boot, deadline, progress)
+            self._revive_drained(state, installation, deadline, progress)
             boot.await_whole(state, deadline, progress, again=not made)
         except (NodeBootFailed, TimedOut):
             raise
@@ -165,6 +166,10 @@ class LocalCluster:
             NodeAction.RESTART: self._restart,
             NodeAction.PAUSE: self._pause,
             NodeAction.UNPAUSE: self._unpause,
+            NodeAction.ISOLATE: self._refuse_cut,
+            NodeAction.REJOIN: self._refuse_cut,
+            NodeAction.DRAIN: self._drain,
+            NodeAction.REVIVE: self._revive,
         }
         acts[action](state, place, progress)
 
@@ -255,6 +260,9 @@ class LocalCluster:
         running = self._look.process(state, place.node.name)
         if running is not None and processes.frozen(running):
             raise BadInput(f"{name} is paused, not stopped", f"'dmq node unpause {name}' lets it go on.")
+        if running is not None and local_node.drained(place, running):
+            self._revive(state, place, progress)
+            return
         with self._held() as held:
             boot = self._boot(installation)
             state = boot.launch(held, (name,), progress)
@@ -282,6 +290,40 @@ class LocalCluster:
         if self._look.process(state, name) is None:
             raise BadInput(f"{name} does not run, so it is not paused", f"'dmq node start {name}' starts it.")
         self._boot(self._installation()).resume(state, place, deadline, progress)
+
+    def _refuse_cut(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
+        self._awake_state(state, place.node.name)
+        raise BadInput("nodes of local clusters cannot be cut off from each other", "Use Docker, or pause it.")
+
+    def _drain(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
+        if self._awake_state(state, place.node.name) is not NodeState.DRAINING:
+            local_node.maintain(place, state, self._installation(), "drain", limit_s=ACT_LIMIT_S)
+
+    def _revive(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
+        deadline = time.monotonic() + ACT_LIMIT_S
+        installation = self._installation()
+        if self._awake_state(state, place.node.name) is NodeState.DRAINING:
+            local_node.maintain(place, state, installation, "revive", limit_s=ACT_LIMIT_S)
+        boot = self._boot(installation)
+        boot.await_node(state, place, deadline)
+
+    def _revive_drained(
+        self, state: LocalState, installation: Installation, deadline: float, progress: ProgressListener
+    ) -> None:
+        for name in [info.name for info in self._look.infos(state) if info.state is NodeState.DRAINING]:
+            progress(Progress(f"{name} is in maintenance and is revived", name))
+            limit_s = max(5.0, deadline - time.monotonic())
+            local_node.maintain(self._place(state, name), state, installation, "revive", limit_s=limit_s)
+
+    def _awake_state(self, state: LocalState, node: str) -> NodeState:
+        """The state of a node that can be put into maintenance or revived; `BadInput` if it cannot."""
+        found = next(info.state for info in self._look.infos(state) if info.name == node)
+        ways_out = {NodeState.PAUSED: "unpause", NodeState.ISOLATED: "rejoin"}
+        if found is NodeState.STOPPED:
+            raise BadInput(f"{node} does not run", f"'dmq node start {node}' starts it.")
+        if found in ways_out:
+            raise BadInput(f"{node} is {found}", f"Mend that first: 'dmq node {ways_out[found]} {node}'.")
+        return found
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[LocalState]:

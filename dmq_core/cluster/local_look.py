@@ -91,5 +91,7 @@ def _judge(process: OwnProcess | None, place: NodePlace, listening: frozenset[in
         return NodeState.ISOLATED
     if place.node.amqp_port in listening:
         return NodeState.RUNNING
+    if local_node.drained(place, process):
+        return NodeState.DRAINING
     booting = not served and processes.age_s(process) < _BOOT_LIMIT_S
     return NodeState.STARTING if booting else NodeState.UNREACHABLE

@@ -15,6 +15,7 @@ from dmq_core.cluster.blueprint import ListenAddresses, node_files
 from dmq_core.cluster.boot_log import boot_failure_reason
 from dmq_core.cluster.installation import Installation, search_path
 from dmq_core.cluster.local_state import LocalNode, LocalState, write_private
+from dmq_core.cluster.maintenance import in_maintenance
 from dmq_core.errors import ClusterFailed, TimedOut
 from dmq_core.text import visible
 
@@ -23,6 +24,7 @@ CLUSTER_MARK = "DMQ_LOCAL_CLUSTER"
 NODE_MARK = "DMQ_LOCAL_NODE"
 _ONLY_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 _LOG_TAIL_BYTES = 4_000_000
+_MAINTENANCE_TAIL_BYTES = 200_000
 _LOG_SETTINGS = """
 log.console = false
 log.file.level = info
@@ -107,9 +109,25 @@ def launch_epmd(folder: Path, state: LocalState, installation: Installation, lim
 
 def control(place: NodePlace, state: LocalState, installation: Installation, *command: str, limit_s: float) -> str:
     """Runs a `rabbitmqctl` command in the node and gives what it printed; `ClusterFailed` if it fails."""
+    return _run_tool(installation.ctl, place, state, command, limit_s)
+
+
+def maintain(place: NodePlace, state: LocalState, installation: Installation, word: str, *, limit_s: float) -> None:
+    """Runs `rabbitmq-upgrade drain` or `revive` in the node; `ClusterFailed` if it fails."""
+    _run_tool(installation.upgrade, place, state, (word,), limit_s)
+
+
+def drained(place: NodePlace, process: processes.OwnProcess) -> bool:
+    """Whether a node that runs with its ports closed is in maintenance, by what the process has logged."""
+    if _modified(place.log_file) < time.time() - processes.age_s(process):
+        return False
+    return in_maintenance(_read_tail(place.log_file, _MAINTENANCE_TAIL_BYTES))
+
+
+def _run_tool(tool: Path, place: NodePlace, state: LocalState, command: tuple[str, ...], limit_s: float) -> str:
     try:
         done = subprocess.run(  # noqa: S603 - RabbitMQ's own tool with fixed words
-            [str(installation.ctl), "-q", "-n", place.erlang_name, *command],
+            [str(tool), "-q", "-n", place.erlang_name, *command],
             env=_environment(place.cluster_folder, state),
             cwd=place.cluster_folder,
             stdin=subprocess.DEVNULL,
@@ -118,11 +136,11 @@ def control(place: NodePlace, state: LocalState, installation: Installation, *co
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise TimedOut(f"rabbitmqctl {command[0]} on {place.node.name} took over {limit_s:.0f} s") from error
+        raise TimedOut(f"{tool.name} {command[0]} on {place.node.name} took over {limit_s:.0f} s") from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
         raise ClusterFailed(
-            f"rabbitmqctl {command[0]} failed on {place.node.name}: {visible(said[0]) if said else done.returncode}",
+            f"{tool.name} {command[0]} failed on {place.node.name}: {visible(said[0]) if said else done.returncode}",
             f"'dmq node logs {place.node.name}' may tell more.",
         )
     return done.stdout.decode(errors="replace")
@@ -212,11 +230,11 @@ def _node_environment(place: NodePlace) -> dict[str, str]:
     }
 
 
-def _read_tail(path: Path) -> str:
+def _read_tail(path: Path, limit: int = _LOG_TAIL_BYTES) -> str:
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _LOG_TAIL_BYTES))
+            file.seek(max(0, file.tell() - limit))
             return file.read().decode(errors="replace")
     except OSError:
         return ""

@@ -15,7 +15,8 @@ from dmq_core.observe.picture import MANAGEMENT, Picture, with_figures, with_nod
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 
 CALL_LIMIT_S = 4.0
-_SILENT = frozenset({NodeState.STOPPED, NodeState.PAUSED})
+# One that is cut off answers, and tells of a cluster that is not there.
+_UNFIT = frozenset({NodeState.STOPPED, NodeState.PAUSED, NodeState.ISOLATED, NodeState.DRAINING})
 
 
 def glance(cluster: Cluster) -> ClusterSnapshot:
@@ -27,9 +28,9 @@ def glance(cluster: Cluster) -> ClusterSnapshot:
     asked_at = time.time()
     nodes = cluster.nodes()
     picture = with_nodes(Picture(cluster.name, cluster.backend), nodes, asked_at)
-    reachable = [n for n in nodes if n.state not in _SILENT]
+    reachable = [n for n in nodes if n.state not in _UNFIT]
     if not reachable:
-        return assemble(with_source(picture, SourceStatus(MANAGEMENT, problem="no node runs")), time.time())
+        return assemble(with_source(picture, SourceStatus(MANAGEMENT, problem="no node is in service")), time.time())
     client = ManagementClient(management_endpoints(reachable), cluster.credentials, timeout_s=CALL_LIMIT_S)
     try:
         figures = FiguresReader(client).read()

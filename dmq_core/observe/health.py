@@ -72,8 +72,8 @@ def _nodes(snapshot: ClusterSnapshot) -> Iterator[Finding]:
             NodeState.STARTING: ("node_starting", "is still starting", "Wait; 'dmq status' shows when it serves."),
             NodeState.STOPPED: ("node_down", "is stopped", f"Start it: 'dmq node start {name}'."),
             NodeState.PAUSED: ("node_paused", "is frozen", f"Let it go on: 'dmq node unpause {name}'."),
-            NodeState.ISOLATED: ("node_isolated", "is cut off from its peers", "Mend its network."),
-            NodeState.DRAINING: ("node_draining", "is in maintenance", "Revive or restart it when the work is done."),
+            NodeState.ISOLATED: ("node_isolated", "is cut off from its peers", f"End it: 'dmq node rejoin {name}'."),
+            NodeState.DRAINING: ("node_draining", "is in maintenance", f"End that: 'dmq node revive {name}'."),
             NodeState.UNREACHABLE: ("node_down", "does not answer", f"See its log: 'dmq node logs {name}'."),
         }[node.state]
         if kind:

@@ -46,6 +46,8 @@ NEWS_POKE_S = 0.4
 WATCH_AGAIN_S = 1.0
 CLOSE_LIMIT_S = 1.8
 _PREFERRED = (NodeState.RUNNING, NodeState.DRAINING)
+# A node that is cut off tells of a cluster that is not there; one in maintenance does not answer.
+_UNFIT = (NodeState.ISOLATED, NodeState.DRAINING)
 _LOG = logging.getLogger("dmq.observe")
 
 
@@ -212,7 +214,7 @@ class ClusterObserver:
 
     def _nodes_changed(self) -> None:
         nodes = self._picture.nodes
-        self._client.use(management_endpoints(nodes))
+        self._client.use(management_endpoints([n for n in nodes if n.state not in _UNFIT] or nodes))
         preferred = [n.endpoint for n in nodes if n.state in _PREFERRED]
         self._feeds.use([n.endpoint for n in nodes], preferred)
 

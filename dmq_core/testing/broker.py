@@ -64,8 +64,8 @@ class SimNode:
 
     @property
     def serves(self) -> bool:
-        """Whether it answers clients and peers."""
-        return self.state in (NodeState.RUNNING, NodeState.DRAINING)
+        """Whether it takes clients and its replicas vote; maintenance ends both."""
+        return self.state is NodeState.RUNNING
 
     @property
     def endpoint(self) -> NodeEndpoint:

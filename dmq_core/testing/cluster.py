@@ -23,6 +23,9 @@ from dmq_core.testing.script import Script
 BOOT_S = 3.0
 STOP_S = 1.0
 _WATCH_S = 0.05
+_AWAKE = frozenset({NodeState.RUNNING, NodeState.ISOLATED, NodeState.DRAINING})
+_NEED_AN_ANSWER = frozenset({NodeAction.REJOIN, NodeAction.DRAIN, NodeAction.REVIVE})
+_NEED_A_PROCESS = _NEED_AN_ANSWER | {NodeAction.PAUSE, NodeAction.UNPAUSE, NodeAction.ISOLATE}
 
 
 class FakeCluster:
@@ -38,6 +41,7 @@ class FakeCluster:
     def __init__(self, broker: SimBroker, script: Script | None = None) -> None:
         self._broker = broker
         self.script = script or Script()
+        self._before_pause: dict[str, NodeState] = {}
 
     @property
     def name(self) -> str:
@@ -79,7 +83,7 @@ class FakeCluster:
         for index, name in enumerate(idle):
             progress(Progress(f"{name} boots", name, index / len(idle)))
             self.script.enter(f"boot {name}")
-            self._unpause(name)
+            self._heal(name)
             self._boot(name)
             progress(Progress(f"{name} serves", name, (index + 1) / len(idle)))
         progress(Progress("the cluster is whole", fraction=1.0))
@@ -116,10 +120,14 @@ class FakeCluster:
         acts: dict[NodeAction, Callable[[str], None]] = {
             NodeAction.KILL: self._kill,
             NodeAction.STOP: self._stop,
-            NodeAction.START: self._boot,
+            NodeAction.START: self._start,
             NodeAction.RESTART: self._restart,
             NodeAction.PAUSE: self._pause,
             NodeAction.UNPAUSE: self._unpause,
+            NodeAction.ISOLATE: self._isolate,
+            NodeAction.REJOIN: self._heal,
+            NodeAction.DRAIN: self._drain,
+            NodeAction.REVIVE: self._heal,
         }
         acts[action](node)
 
@@ -157,8 +165,12 @@ class FakeCluster:
         state = self._broker.nodes[node].state
         if action is NodeAction.START and state is NodeState.PAUSED:
             raise BadInput(f"{node} is paused, not stopped", f"'dmq node unpause {node}' lets it go on.")
-        if action in (NodeAction.PAUSE, NodeAction.UNPAUSE) and state is NodeState.STOPPED:
+        if action in _NEED_A_PROCESS and state is NodeState.STOPPED:
             raise BadInput(f"{node} does not run", f"'dmq node start {node}' starts it.")
+        if action in _NEED_AN_ANSWER and state is NodeState.PAUSED:
+            raise BadInput(f"{node} is paused", f"'dmq node unpause {node}' lets it go on.")
+        if action in (NodeAction.DRAIN, NodeAction.REVIVE) and state is NodeState.ISOLATED:
+            raise BadInput(f"{node} is isolated", f"'dmq node rejoin {node}' connects it again.")
 
     def _set(self, node: str, state: NodeState, election_s: float | None = None) -> None:
         with self._broker.lock:
@@ -178,14 +190,33 @@ class FakeCluster:
         self._broker.wait(BOOT_S)
         self._set(node, NodeState.RUNNING)
 
+    def _start(self, node: str) -> None:
+        self._heal(node)
+        self._boot(node)
+
     def _restart(self, node: str) -> None:
         self._stop(node)
         self._boot(node)
 
     def _pause(self, node: str) -> None:
-        if self._broker.nodes[node].serves:
+        if self._broker.nodes[node].state in _AWAKE:
+            self._before_pause[node] = self._broker.nodes[node].state
             self._set(node, NodeState.PAUSED, SILENT_ELECTION_S)
 
     def _unpause(self, node: str) -> None:
         if self._broker.nodes[node].state is NodeState.PAUSED:
+            self._set(node, self._before_pause.pop(node, NodeState.RUNNING))
+
+    def _isolate(self, node: str) -> None:
+        if self._broker.nodes[node].state is NodeState.PAUSED:
+            self._before_pause[node] = NodeState.ISOLATED
+        else:
+            self._set(node, NodeState.ISOLATED, SILENT_ELECTION_S)
+
+    def _drain(self, node: str) -> None:
+        self._set(node, NodeState.DRAINING, HANDED_OVER_S)
+
+    def _heal(self, node: str) -> None:
+        self._before_pause.pop(node, None)
+        if self._broker.nodes[node].state in (*_AWAKE, NodeState.PAUSED):
             self._set(node, NodeState.RUNNING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dmq_core.cluster.base import NodeState
 from dmq_core.management.models import BindingFigures, ConnectionFigures, NodeFigures, QueueFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
 from dmq_core.testing.broker import SimBroker, SimNode, SimQueue
@@ -94,7 +95,8 @@ class Photographer:
 
     def _figures(self, node: SimNode) -> NodeFigures:
         if not node.serves:
-            return NodeFigures(node.erlang_name, running=False)
+            rests = node.state is NodeState.DRAINING
+            return NodeFigures(node.erlang_name, running=rests, being_drained=rests)
         return NodeFigures(
             node.erlang_name,
             running=True,

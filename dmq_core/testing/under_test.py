@@ -27,7 +27,7 @@ class ClusterUnderTest:
     """A running cluster with faults by method call; what the fixture `dmq_cluster` gives.
 
     Nodes are called `rmq1`, `rmq2` and so on; an unknown one raises `BadInput`. A fault returns once it holds, `start`,
-    `unpause` and `heal` once the nodes serve, each within 60 s or with a `DmqError`.
+    `unpause`, `rejoin`, `revive` and `heal` once the nodes serve, each within 60 s or with a `DmqError`.
 
     >>> dmq_cluster.nodes
     ('rmq1', 'rmq2', 'rmq3')
@@ -97,8 +97,24 @@ class ClusterUnderTest:
         """Lets a frozen node go on."""
         self._act(NodeAction.UNPAUSE, node)
 
+    def isolate(self, node: str) -> None:
+        """Cuts a node off from its peers; clients still reach it."""
+        self._act(NodeAction.ISOLATE, node)
+
+    def rejoin(self, node: str) -> None:
+        """Connects a node that was cut off with its peers again."""
+        self._act(NodeAction.REJOIN, node)
+
+    def drain(self, node: str) -> None:
+        """Puts a node into maintenance: it moves its leaders, closes its clients and takes no new ones."""
+        self._act(NodeAction.DRAIN, node)
+
+    def revive(self, node: str) -> None:
+        """Ends a node's maintenance."""
+        self._act(NodeAction.REVIVE, node)
+
     def heal(self) -> None:
-        """Starts and unpauses every node that needs it, and returns when the cluster is whole.
+        """Starts, unpauses, connects and revives every node that needs it, and returns when the cluster is whole.
 
         A cluster that cannot be healed is made anew, empty.
         """

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import ClusterMaker, await_until, connect, drain, publish
+from clients import ClusterMaker, await_until, connect, drain, node, publish
 
 from dmq_core.cluster.base import Cluster, Credentials, NodeAction, NodeState, Progress
 from dmq_core.cluster.docker_cluster import DockerCluster, docker_cluster_names
@@ -25,6 +25,7 @@ from dmq_core.cluster.docker_errors import Conflict, PortTaken
 from dmq_core.cluster.docker_values import Container, ContainerPlan, File
 from dmq_core.cluster.local_state import PortChooser
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed
+from dmq_core.testing.under_test import ClusterUnderTest
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]
 STARTER = """
@@ -283,8 +284,8 @@ def test_a_watch_goes_on_after_the_engines_stream_broke(docker_cluster: Cluster)
     streams: list[Any] = []
     real = engine.event_stream
 
-    def remembered(label: str) -> Any:
-        streams.append(real(label))
+    def remembered() -> Any:
+        streams.append(real())
         return streams[-1]
 
     heard: list[tuple[str, NodeState]] = []
@@ -307,6 +308,77 @@ def test_a_watch_goes_on_after_the_engines_stream_broke(docker_cluster: Cluster)
         stop.set()
         thread.join(5)
     assert not thread.is_alive()
+
+
+@contextmanager
+def heard_of(cluster: Cluster, engine: Engine, name: str) -> Iterator[list[NodeState]]:
+    """Collects the states of a node as they are pushed."""
+    states: list[NodeState] = []
+    stop, listening = threading.Event(), threading.Event()
+    real = engine.event_stream
+
+    def stream() -> Any:
+        opened = real()
+        listening.set()
+        return opened
+
+    def listen() -> None:
+        for change in cluster.watch(stop):
+            if change.node == name:
+                states.append(change.state)  # noqa: PERF401  # the test reads the list while it grows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "event_stream", stream)
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        assert listening.wait(5)
+        yield states
+        stop.set()
+        thread.join(5)
+
+
+def queue_leader(cluster: Cluster, queue: str) -> str:
+    return ClusterUnderTest(cluster).leader_of(queue)
+
+
+def test_a_cut_off_node_keeps_its_clients_and_no_majority_until_it_rejoins(docker_cluster: Cluster) -> None:
+    assert isinstance(docker_cluster, DockerCluster)
+    publish(node(docker_cluster, "rmq1").endpoint, "cut", ["before"])
+    with heard_of(docker_cluster, docker_cluster._engine, "rmq2") as heard:
+        connection = connect(node(docker_cluster, "rmq2").endpoint)
+        docker_cluster.act(NodeAction.ISOLATE, "rmq2")
+        docker_cluster.act(NodeAction.ISOLATE, "rmq2")
+        assert node(DockerCluster(docker_cluster.name), "rmq2").state is NodeState.ISOLATED
+        await_until(lambda: heard == [NodeState.ISOLATED], 2, "the cut is pushed")
+        connection.process_data_events(0.5)
+        assert connection.is_open
+        await_until(lambda: queue_leader(docker_cluster, "cut") != "rmq2", 20, "a leader among the others")
+        publish(node(docker_cluster, "rmq3").endpoint, "cut", ["during"])
+        for action in (NodeAction.DRAIN, NodeAction.REVIVE):
+            with pytest.raises(BadInput, match="isolated"):
+                docker_cluster.act(action, "rmq2")
+        docker_cluster.act(NodeAction.REJOIN, "rmq2")
+        await_until(lambda: heard[-1] is NodeState.RUNNING, 3, "the end of the cut is pushed")
+    assert running(docker_cluster)
+    assert drain(node(docker_cluster, "rmq2").endpoint, "cut", 2) == ["before", "during"]
+
+
+def test_a_start_connects_what_was_cut_off_whatever_happened_to_it_since(docker_cluster: Cluster) -> None:
+    docker_cluster.act(NodeAction.ISOLATE, "rmq1")
+    docker_cluster.act(NodeAction.PAUSE, "rmq1")
+    docker_cluster.act(NodeAction.UNPAUSE, "rmq1")
+    assert node(docker_cluster, "rmq1").state is NodeState.ISOLATED
+    docker_cluster.act(NodeAction.KILL, "rmq1")
+    assert node(docker_cluster, "rmq1").state is NodeState.STOPPED
+    docker_cluster.act(NodeAction.START, "rmq1")
+    assert running(docker_cluster)
+    docker_cluster.act(NodeAction.DRAIN, "rmq2")
+    docker_cluster.act(NodeAction.ISOLATE, "rmq2")
+    docker_cluster.act(NodeAction.ISOLATE, "rmq3")
+    heard: list[Progress] = []
+    docker_cluster.start(heard.append)
+    assert running(docker_cluster)
+    assert {p.node for p in heard if "cut off" in p.text} == {"rmq2", "rmq3"}
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,29 @@ def test_confirmed_messages_survive_the_death_of_every_node_at_once(real_cluster
     assert drain(node(real_cluster, "rmq3").endpoint, "survivors", len(bodies)) == bodies
 
 
+def test_a_drained_node_takes_no_clients_and_is_back_when_revived(real_cluster: Cluster) -> None:
+    endpoint = node(real_cluster, "rmq2").endpoint
+    real_cluster.act(NodeAction.DRAIN, "rmq2")
+    assert states(real_cluster) == {"rmq1": NodeState.RUNNING, "rmq2": NodeState.DRAINING, "rmq3": NodeState.RUNNING}
+    with pytest.raises(pika.exceptions.AMQPConnectionError):
+        connect(endpoint)
+    real_cluster.act(NodeAction.DRAIN, "rmq2")
+    real_cluster.act(NodeAction.REVIVE, "rmq2")
+    assert set(states(real_cluster).values()) == {NodeState.RUNNING}
+    connect(endpoint).close()
+
+
+def test_a_start_revives_what_was_drained_and_lets_go_on_what_was_paused(real_cluster: Cluster) -> None:
+    before = real_cluster.nodes()
+    real_cluster.act(NodeAction.DRAIN, "rmq3")
+    real_cluster.act(NodeAction.PAUSE, "rmq1")
+    for action in (NodeAction.DRAIN, NodeAction.REVIVE):
+        with pytest.raises(BadInput, match="paused"):
+            real_cluster.act(action, "rmq1")
+    real_cluster.start()
+    assert real_cluster.nodes() == before
+
+
 def test_an_unknown_node_is_bad_input(real_cluster: Cluster) -> None:
     for action in NodeAction:
         with pytest.raises(BadInput, match="rmq9"):
@@ -214,7 +237,7 @@ def test_what_cannot_be_done_to_a_node_is_bad_input(real_cluster: Cluster) -> No
     with pytest.raises(BadInput, match="paused"):
         real_cluster.act(NodeAction.START, "rmq3")
     real_cluster.act(NodeAction.KILL, "rmq3")
-    for action in (NodeAction.PAUSE, NodeAction.UNPAUSE):
+    for action in set(NodeAction) - {NodeAction.KILL, NodeAction.STOP, NodeAction.START, NodeAction.RESTART}:
         with pytest.raises(BadInput, match="does not run"):
             real_cluster.act(action, "rmq3")
 

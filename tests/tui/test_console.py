@@ -296,6 +296,16 @@ async def test_the_load_goes_on_and_off_and_leaves_its_account() -> None:
         assert "6 Load · ended" in it.main.load.said
 
 
+async def test_a_node_is_cut_off_and_connected_again_with_one_key() -> None:
+    async with console() as it:
+        await it.press("1", "I", "y")
+        await it.until(lambda: "rmq1 cut off from its peers" in it.footer(), "the cut")
+        assert "u rejoins it" in it.footer()
+        await it.press("I", "y")
+        await it.until(lambda: "rmq1 is with its peers again" in it.footer(), "the end of the cut")
+        assert {n.state for n in it.session.cluster.nodes()} == {NodeState.RUNNING}
+
+
 async def test_the_story_is_copied_as_text() -> None:
     async with console() as it:
         await kill(it, 1)

@@ -11,7 +11,7 @@ from stage import Stage, until
 from dmq_core.cluster.base import NodeState
 from dmq_core.testing import FakeSession
 from dmq_tui.app import DmqApp
-from dmq_tui.commands import COMMANDS, PaneId, Situation, objection
+from dmq_tui.commands import COMMANDS, PaneId, Situation, label_of, objection
 from dmq_tui.screens.help import HelpScreen, help_lines
 from dmq_tui.widgets.prose import Prose, text_of
 
@@ -79,3 +79,35 @@ async def test_it_scrolls_and_closes(key: str) -> None:
         await pilot.press(key)
         await pilot.pause()
         assert stage.results == [None]
+
+
+@pytest.mark.parametrize(
+    ("key", "state", "word"),
+    [
+        ("F", NodeState.RUNNING, "freeze"),
+        ("F", NodeState.PAUSED, "unfreeze"),
+        ("I", NodeState.RUNNING, "isolate"),
+        ("I", NodeState.ISOLATED, "rejoin"),
+        ("D", NodeState.RUNNING, "drain"),
+        ("D", NodeState.DRAINING, "revive"),
+    ],
+)
+def test_a_switch_says_what_it_would_do_now(key: str, state: NodeState, word: str) -> None:
+    situation = replace(NODES, node=state)
+    command = next(c for c in COMMANDS if key in c.keys)
+    assert not objection(command, situation)
+    assert label_of(command, situation) == word
+
+
+@pytest.mark.parametrize(
+    ("key", "state", "why_not"),
+    [
+        ("I", NodeState.STOPPED, "stopped"),
+        ("I", NodeState.PAUSED, "paused"),
+        ("D", NodeState.PAUSED, "paused"),
+        ("D", NodeState.ISOLATED, "cut off"),
+    ],
+)
+def test_what_cannot_be_done_to_a_node_now_says_why(key: str, state: NodeState, why_not: str) -> None:
+    command = next(c for c in COMMANDS if key in c.keys)
+    assert why_not in objection(command, replace(NODES, node=state))

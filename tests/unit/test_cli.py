@@ -261,6 +261,16 @@ def test_an_act_that_leaves_a_majority_needs_no_yes(shell: Shell) -> None:
     assert (document["node"], document["action"], document["state"]) == ("rmq2", "kill", "stopped")
 
 
+@pytest.mark.parametrize(
+    ("cause", "state", "mend"), [("isolate", "isolated", "rejoin"), ("drain", "draining", "revive")]
+)
+def test_a_node_is_cut_off_or_drained_and_brought_back(shell: Shell, cause: str, state: str, mend: str) -> None:
+    assert shell.json("node", cause, "rmq2")["state"] == state
+    assert shell("node", "kill", "rmq3") == 6
+    assert "no majority" in shell.err
+    assert shell.json("node", mend, "rmq2")["state"] == "running"
+
+
 def test_an_act_that_costs_the_majority_needs_yes(shell: Shell) -> None:
     assert shell("node", "kill", "rmq2") == 0
     assert shell("node", "pause", "rmq3") == 6

@@ -240,11 +240,53 @@ def test_what_cannot_be_done_to_a_node_is_bad_input() -> None:
     with pytest.raises(BadInput, match="paused"):
         act(session, NodeAction.START, "rmq3")
     act(session, NodeAction.KILL, "rmq3")
-    for action in (NodeAction.PAUSE, NodeAction.UNPAUSE):
+    for action in set(NodeAction) - {NodeAction.KILL, NodeAction.STOP, NodeAction.START, NodeAction.RESTART}:
         with pytest.raises(BadInput, match="does not run"):
             act(session, action, "rmq3")
     with pytest.raises(BadInput, match="rmq9"):
         act(session, NodeAction.KILL, "rmq9")
+
+
+@pytest.mark.parametrize(
+    ("cause", "state", "mend"),
+    [
+        (NodeAction.ISOLATE, NodeState.ISOLATED, NodeAction.REJOIN),
+        (NodeAction.DRAIN, NodeState.DRAINING, NodeAction.REVIVE),
+    ],
+)
+@pytest.mark.parametrize("by_start", [False, True])
+def test_a_node_that_is_cut_off_or_drained_gives_its_leaders_away_and_comes_back(
+    cause: NodeAction, state: NodeState, mend: NodeAction, by_start: bool
+) -> None:
+    session = FakeSession()
+    act(session, cause, "rmq2")
+    act(session, cause, "rmq2")
+    assert session.cluster.nodes()[1].state is state
+    session.advance(2)
+    view = session.snapshot().node("rmq2")
+    assert view is not None
+    assert (view.state, view.leads, view.connections) == (state, 0, 0)
+    assert session.publish(ORDER).outcome is Outcome.CONFIRMED
+    act(session, NodeAction.START if by_start else mend, "rmq2")
+    assert session.cluster.nodes()[1].state is NodeState.RUNNING
+    act(session, mend, "rmq2")
+
+
+def test_a_pause_does_not_mend_a_cut() -> None:
+    session = FakeSession()
+    act(session, NodeAction.ISOLATE, "rmq2")
+    act(session, NodeAction.PAUSE, "rmq2")
+    assert session.cluster.nodes()[1].state is NodeState.PAUSED
+    for action in (NodeAction.REJOIN, NodeAction.DRAIN, NodeAction.REVIVE):
+        with pytest.raises(BadInput, match="paused"):
+            act(session, action, "rmq2")
+    act(session, NodeAction.UNPAUSE, "rmq2")
+    assert session.cluster.nodes()[1].state is NodeState.ISOLATED
+    for action in (NodeAction.DRAIN, NodeAction.REVIVE):
+        with pytest.raises(BadInput, match="isolated"):
+            act(session, action, "rmq2")
+    session.start_cluster()
+    assert session.cluster.nodes()[1].state is NodeState.RUNNING
 
 
 def test_an_attached_cluster_refuses_what_changes_its_nodes() -> None:

@@ -13,7 +13,9 @@ from dmq_core.operations import Margin, NodeOperation, guard, impact_of, perform
 from dmq_core.testing import FakeSession
 
 
-def snapshot(*states: NodeState, leads: int | None = 4, connections: int | None = 6) -> ClusterSnapshot:
+def snapshot(
+    *states: NodeState, leads: int | None = 4, connections: int | None = 6, rabbitmq: str | None = None
+) -> ClusterSnapshot:
     nodes = tuple(
         NodeView(
             f"rmq{i}",
@@ -25,10 +27,11 @@ def snapshot(*states: NodeState, leads: int | None = 4, connections: int | None 
         )
         for i, state in enumerate(states, 1)
     )
-    return ClusterSnapshot("dmq", Backend.DOCKER, 0.0, nodes=nodes)
+    return ClusterSnapshot("dmq", Backend.DOCKER, 0.0, nodes=nodes, rabbitmq=rabbitmq)
 
 
 UP, DOWN, FROZEN = NodeState.RUNNING, NodeState.STOPPED, NodeState.PAUSED
+CUT, RESTING = NodeState.ISOLATED, NodeState.DRAINING
 
 
 def test_killing_one_of_three_leaves_a_majority_without_margin() -> None:
@@ -62,7 +65,7 @@ def test_a_figure_that_is_not_known_is_not_shown_as_zero() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([UP, DOWN, FROZEN]), min_size=1, max_size=9),
+    st.lists(st.sampled_from([UP, DOWN, FROZEN, CUT, RESTING]), min_size=1, max_size=9),
     st.sampled_from(NodeAction),
     st.integers(1, 9),
 )
@@ -81,7 +84,38 @@ def test_every_destructive_act_but_restart_can_be_undone() -> None:
     assert NodeOperation(NodeAction.KILL, "rmq2").undo == NodeOperation(NodeAction.START, "rmq2")
     assert NodeOperation(NodeAction.STOP, "rmq2").undo == NodeOperation(NodeAction.START, "rmq2")
     assert NodeOperation(NodeAction.PAUSE, "rmq2").undo == NodeOperation(NodeAction.UNPAUSE, "rmq2")
+    assert NodeOperation(NodeAction.ISOLATE, "rmq2").undo == NodeOperation(NodeAction.REJOIN, "rmq2")
+    assert NodeOperation(NodeAction.DRAIN, "rmq2").undo == NodeOperation(NodeAction.REVIVE, "rmq2")
     assert NodeOperation(NodeAction.RESTART, "rmq2").undo is None
+
+
+def test_a_drained_node_no_longer_counts_for_the_majority_because_its_replicas_have_stopped() -> None:
+    impact = impact_of(NodeOperation(NodeAction.KILL, "rmq1"), snapshot(UP, RESTING, UP))
+    assert impact.margin is Margin.NO_MAJORITY
+
+
+@pytest.mark.parametrize(
+    ("rabbitmq", "expected"),
+    [("4.3.6", "keeps its clients"), (None, "keeps its clients"), ("4.0.5", "closes its ports"), ("3.10.8", "closes")],
+)
+def test_what_a_cut_off_node_does_depends_on_the_version(rabbitmq: str | None, expected: str) -> None:
+    impact = impact_of(NodeOperation(NodeAction.ISOLATE, "rmq1"), snapshot(UP, UP, UP, rabbitmq=rabbitmq))
+    assert impact.sentences[:2] == (
+        "rmq1 leads 4 queues and serves 6 connections.",
+        "2 of 3 nodes remain: a majority, no further margin.",
+    )
+    assert expected in impact.sentences[2]
+
+
+@pytest.mark.parametrize("action", NodeAction)
+def test_every_act_has_its_words(action: NodeAction) -> None:
+    operation = NodeOperation(action, "rmq1")
+    assert operation.title.endswith(" rmq1")
+    assert operation.done.startswith("rmq1 ")
+    states = (UP, UP, UP) if operation.destructive else (DOWN, UP, UP)
+    sentences = impact_of(operation, snapshot(*states)).sentences
+    assert any("3 nodes" in s for s in sentences)
+    assert not operation.destructive or sentences[-1].startswith("Expected: ")
 
 
 def test_an_operation_names_the_command_that_does_the_same() -> None:

@@ -1,0 +1,19 @@
+"""Whether a node is in maintenance, read from its own log: its closed ports alone do not tell why they are closed."""
+
+from __future__ import annotations
+
+import re
+
+LOG_LINES = 2000
+_MARK = re.compile(
+    r"^\S+ \S+ \[\w+\] <[\d.]+> +(?:"
+    r"(?P<begun>This node is being put into maintenance|Marked this node as undergoing maintenance)"
+    r"|(?:Marked this node as back from maintenance|Starting RabbitMQ ))",
+    re.MULTILINE,
+)
+
+
+def in_maintenance(log: str) -> bool:
+    """Whether the last word of a node's log on the matter is that it was drained, and not revived or booted since."""
+    begun = [mark["begun"] is not None for mark in _MARK.finditer(log)]
+    return bool(begun) and begun[-1]
