@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from dmq_core.proof.result import ProofResult, Timeline, Verdict, Workload
+from dmq_core.proof.scenario import Scenario, built_in
 from dmq_core.text import visible
 
 IDS_SHOWN: Final = 50
@@ -112,19 +113,30 @@ def moments(timeline: Timeline) -> tuple[Moment, ...]:
     )
 
 
-def repeat_command(result: ProofResult) -> str:
-    """The command line that does the same again, as far as the result tells."""
-    words = ["dmq", "proof", "run"]
-    if result.fault and result.fault != "none":
-        words += ["--fault", result.fault]
-    if result.target and result.fault != "rolling":
-        words += ["--target", result.target]
+def repeat_command(
+    result: ProofResult, scenario: Scenario | None = None, cluster: str = "", *, soak: bool = False
+) -> str:
+    """The command line that does the same again; without its `scenario` as far as the result tells."""
+    words = ["dmq", "proof", "soak" if soak else "run"]
+    if cluster:
+        words += ["--cluster", cluster]
+    if not soak:
+        words += _what_words(result, scenario)
+    if scenario is not None and (soak or scenario.name not in built_in()):
+        words += ["--duration", f"{scenario.duration_s:g}"]
     usual = Workload()
     for field in fields(Workload):
         value = getattr(result.workload, field.name)
         if value != getattr(usual, field.name):
             words += [_OPTION_OF[field.name], f"{value:g}" if isinstance(value, float) else str(value)]
     return shlex.join(visible(word) for word in [*words, "--seed", str(result.seed)])
+
+
+def _what_words(result: ProofResult, scenario: Scenario | None) -> list[str]:
+    fault, target = result.fault or "none", result.target
+    if scenario is not None and (len(scenario.steps) > 1 or scenario == built_in().get(scenario.name)):
+        return ["--scenario", scenario.name]
+    return ["--fault", fault, *(["--target", target] if target and fault not in ("none", "rolling") else [])]
 
 
 def moment_text(at: float) -> str:

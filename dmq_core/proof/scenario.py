@@ -139,13 +139,13 @@ def parse(text: str, name: str) -> Scenario:
         seed=top.whole("seed", 0, 0, 2**63 - 1),
     )
     top.nothing_else()
+    if len(steps) > _MOST_STEPS:
+        raise BadInput(f"{name}: {len(steps)} steps are too many", f"At most {_MOST_STEPS}.")
     return checked(scenario, name)
 
 
 def checked(scenario: Scenario, name: str) -> Scenario:
     """`scenario`, unless its times or figures make no sense (`BadInput`)."""
-    if len(scenario.steps) > _MOST_STEPS:
-        raise BadInput(f"{name}: {len(scenario.steps)} steps are too many", f"At most {_MOST_STEPS}.")
     for number, step in enumerate(scenario.steps, start=1):
         if step.at_s >= scenario.duration_s:
             raise BadInput(

@@ -1,0 +1,301 @@
+"""The clients of a proof run: publishers and consumers on the library's public classes, as users have them.
+
+Every message is in the journal before it is published, and every delivery before it is acknowledged.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from dmq_core.errors import DmqError, TimedOut
+from dmq_core.messaging.consumers import DirectConsumer
+from dmq_core.messaging.messages import MessageProperties, Outcome
+from dmq_core.messaging.producers import (
+    DirectProducer,
+    ExchangeProducer,
+    FanoutProducer,
+    HeadersProducer,
+    TopicProducer,
+)
+from dmq_core.messaging.publishing.producer import ProducerLimits
+from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
+from dmq_core.proof.gauges import GapMeter
+from dmq_core.proof.ledger import Counts, Ledger
+from dmq_core.proof.records import message_id, number_of
+
+if TYPE_CHECKING:
+    from dmq_core.connection_manager import BrokerConnectionManager
+    from dmq_core.messaging.consuming.decoding import MessageHeaders
+    from dmq_core.messaging.publishing.handles import Handle
+    from dmq_core.proof.journal import Journal
+    from dmq_core.proof.records import Setting
+
+Handler = Callable[[object, "MessageHeaders"], bool | None]
+HandlerWrapper = Callable[[Handler], Handler]
+
+TICK_S: Final = 0.01
+ROUTES_WITHIN_S: Final = 20.0
+STOPS_WITHIN_S: Final = 5.0
+SETTLES_WITHIN_S: Final = 40.0
+_BEHIND_S: Final = 0.2
+_MOST_HANDLERS: Final = 64
+_PROBE: Final = "probe"
+_MATCH: Final = "dmq-proof"
+
+
+def as_it_is(handler: Handler) -> Handler:
+    """No wrapper at all."""
+    return handler
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the traffic does now: the counts so far, and the gaps in seconds, open ones included."""
+
+    counts: Counts
+    longest_confirm_gap_s: float = 0.0
+    longest_delivery_gap_s: float = 0.0
+
+
+def entities(setting: Setting, exchange: str, members: int) -> tuple[Entity, ...]:
+    """What a run declares; its exchange goes with its last queue. `members` is how many nodes hold a quorum queue."""
+    kind = setting.workload.exchange_type
+    # Each loss of a consumer's node counts as a return: with the usual limit of 20, a long run would drop messages.
+    quorum = {"x-quorum-initial-group-size": members, "x-delivery-limit": 10_000}
+    arguments = quorum if setting.workload.queue_type == "quorum" else {}
+    declared: list[Entity] = [Exchange(exchange, kind, auto_delete=True)]
+    for queue in setting.queues:
+        declared.append(Queue(queue, setting.workload.queue_type, arguments=arguments))
+        match kind:
+            case "topic":
+                declared.append(Binding(exchange, queue, "proof.#"))
+            case "headers":
+                declared.append(Binding(exchange, queue, arguments={"x-match": "all", _MATCH: setting.run}))
+            case "fanout":
+                declared.append(Binding(exchange, queue))
+            case _:
+                declared += [Binding(exchange, queue, key) for key in setting.keys]
+    return tuple(declared)
+
+
+class Traffic:
+    """Publishers and consumers over `manager`; nothing moves before `open` and `begin`.
+
+    `wrap` gets the handler that each consumer would run, and gives the one that it does; `epoch` tells how often the
+    consumers' connection has been opened.
+    """
+
+    def __init__(
+        self,
+        manager: BrokerConnectionManager,
+        setting: Setting,
+        exchange: str,
+        journal: Journal,
+        wrap: HandlerWrapper = as_it_is,
+        epoch: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._manager = manager
+        self._setting = setting
+        self._workload = setting.workload
+        self._exchange = exchange
+        self._journal = journal
+        self._wrap = wrap
+        self._epoch = epoch
+        self._positions = {key: position for position, key in enumerate(setting.keys)}
+        self._by_key = setting.workload.exchange_type in ("direct", "topic")
+        self._most = max(200, int(setting.workload.rate / setting.workload.publishers * 2))
+        self._lock = threading.Lock()
+        self._ledger = Ledger()
+        self._confirm_gap, self._delivery_gap = GapMeter(), GapMeter()
+        self._no_more = threading.Event()
+        self._error: DmqError | None = None
+        self._consumers: list[DirectConsumer] = []
+        self._producers: list[ExchangeProducer] = []
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def error(self) -> DmqError | None:
+        """What ended the publishing too early; None: nothing."""
+        return self._error
+
+    def standing(self) -> Standing:
+        """How it does, without waiting."""
+        with self._lock:
+            now = time.monotonic()
+            return Standing(
+                self._ledger.counts(), self._confirm_gap.longest_yet(now), self._delivery_gap.longest_yet(now)
+            )
+
+    @property
+    def undelivered(self) -> int:
+        """Messages that have been confirmed and not delivered, or are on their way."""
+        with self._lock:
+            return self._ledger.undelivered
+
+    def open(self) -> None:
+        """Starts the consumers, makes the publishers, and waits until messages are routed; `TimedOut` in 20 s."""
+        for number in range(self._workload.consumers * len(self._setting.queues)):
+            queue = self._setting.queues[number // self._workload.consumers]
+            consumer = DirectConsumer(queue, self._manager, concurrency=self._handlers())
+            self._consumers.append(consumer)
+            consumer.start_consuming(self._wrap(self._handler(number, queue)))
+        limits = ProducerLimits(messages=self._most)
+        make = _PRODUCERS[self._workload.exchange_type]
+        for _ in range(self._workload.publishers):
+            producer = make(self._manager, self._exchange, limits=limits, on_settled=self._settled)
+            producer.declare_exchange(auto_delete=True)
+            self._producers.append(producer)
+        for key in range(len(self._setting.keys)):
+            self._await_route(self._producers[0], key)
+
+    def begin(self) -> None:
+        """Begins to publish."""
+        for number, producer in enumerate(self._producers):
+            thread = threading.Thread(target=self._run, args=(number, producer), name="proof publisher", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def fail(self, error: DmqError) -> None:
+        """Ends the publishing because of `error`; from any thread."""
+        self._error = self._error or error
+        self._no_more.set()
+
+    def stop_publishing(self, timeout_s: float = SETTLES_WITHIN_S) -> None:
+        """Publishes no more and waits until every message has its outcome; the rest is unknown after `timeout_s`."""
+        self._no_more.set()
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.1, deadline - time.monotonic()))
+        for producer in self._producers:
+            producer.close(max(0.1, deadline - time.monotonic()))
+
+    def stop_consuming(self) -> None:
+        """Answers what was delivered, and ends; what was not handled goes back."""
+        for consumer in self._consumers:
+            consumer.stop_consuming(STOPS_WITHIN_S)
+
+    # Publishing.
+
+    def _run(self, publisher: int, producer: ExchangeProducer) -> None:
+        try:
+            self._publish(publisher, producer)
+        except DmqError as error:
+            self.fail(error)
+
+    def _publish(self, publisher: int, producer: ExchangeProducer) -> None:
+        rate = self._workload.rate / self._workload.publishers
+        behind_s = max(_BEHIND_S, 2 / rate)
+        keys = [key for key in range(len(self._setting.keys)) if key % self._workload.publishers == publisher]
+        offered_until = time.monotonic()
+        while not self._no_more.wait(TICK_S):
+            now = time.monotonic()
+            # What could not be offered in time is not made up for, or a recovery would begin with a flood.
+            offered_until = max(offered_until, now - behind_s)
+            due = min(int((now - offered_until) * rate), self._most - producer.outstanding)
+            if due > 0:
+                offered_until += due / rate
+                self._send(publisher, producer, due, keys)
+
+    def _send(self, publisher: int, producer: ExchangeProducer, count: int, keys: Sequence[int]) -> None:
+        with self._lock:
+            numbers = [self._ledger.attempt() for _ in range(count)]
+            now = time.monotonic()
+            self._confirm_gap.offered(now)
+            self._delivery_gap.offered(now)
+        positions = [keys[number % len(keys)] for number in numbers]
+        self._journal.append_attempts(publisher, numbers, positions)
+        for number, position in zip(numbers, positions, strict=True):
+            self._put(producer, message_id(self._setting.run, number), position, self._body(number))
+
+    def _put(self, producer: ExchangeProducer, an_id: str, position: int, body: bytes) -> Handle:
+        key = self._setting.keys[position]
+        properties = MessageProperties(message_id=an_id, type=key, app_id="dmq proof")
+        match producer:
+            case DirectProducer() | TopicProducer():
+                return producer.publish(key, body, properties)
+            case HeadersProducer():
+                return producer.publish({_MATCH: self._setting.run}, body, properties)
+            case FanoutProducer():
+                return producer.publish(body, properties)
+        raise TypeError("no such producer")
+
+    def _body(self, number: int) -> bytes:
+        """A line that a person who tails the load can follow, filled up to the size asked for."""
+        return f'{{"message": {number}, "run": "{self._setting.run}"}}'.encode().ljust(self._workload.size)
+
+    def _await_route(self, producer: ExchangeProducer, key: int) -> None:
+        """A binding that one node has just made may not route on another for a moment."""
+        deadline = time.monotonic() + ROUTES_WITHIN_S
+        while time.monotonic() < deadline and not self._no_more.wait(TICK_S):
+            handle = self._put(producer, f"{self._setting.run}-{_PROBE}", key, b"")
+            try:
+                if handle.wait(ROUTES_WITHIN_S).outcome is Outcome.CONFIRMED:
+                    return
+            except TimedOut:
+                break
+        raise TimedOut(
+            f"no message was routed and confirmed within {ROUTES_WITHIN_S:g} s", "Does the cluster have a majority?"
+        )
+
+    def _settled(self, handle: Handle) -> None:
+        number = number_of(self._setting.run, handle.properties.message_id)
+        settlement = handle.settlement
+        if number is None or settlement is None:
+            return
+        self._journal.append_settled(number, settlement.outcome, settlement.sends, settlement.reason)
+        with self._lock:
+            self._ledger.settled(number, settlement.outcome)
+            if settlement.outcome is Outcome.CONFIRMED:
+                self._confirm_gap.came(time.monotonic(), more=self._ledger.outstanding > 0)
+
+    # Receiving.
+
+    def _handlers(self) -> int:
+        """How many handlers keep up with the rate."""
+        busy = self._workload.rate * self._workload.handler_s / self._workload.consumers
+        return min(_MOST_HANDLERS, max(1, math.ceil(busy * 1.5)))
+
+    def _handler(self, consumer: int, queue: str) -> Handler:
+        first_queue = queue == self._setting.queues[0]
+
+        def handle(_message: object, headers: MessageHeaders) -> bool:
+            delivery = headers.delivery
+            said = delivery.properties.message_id
+            number = number_of(self._setting.run, said)
+            epoch = self._epoch() if delivery.is_current else self._epoch() - 1
+            if number is None:
+                if said != f"{self._setting.run}-{_PROBE}":
+                    self._journal.append_foreign(consumer, epoch, queue, [str(said)])
+                return True
+            key = delivery.routing_key if self._by_key else delivery.properties.type
+            flagged = (0,) if delivery.redelivered else ()
+            position = self._positions.get(key or "", -1)
+            self._journal.append_deliveries(consumer, epoch, queue, (number,), (position,), flagged)
+            if first_queue:
+                self._count(number, delivery.redelivered)
+            if self._workload.handler_s:
+                time.sleep(self._workload.handler_s)
+            if delivery.ack():
+                self._journal.append_answers(consumer, epoch, (number,))
+            return True
+
+        return handle
+
+    def _count(self, number: int, redelivered: bool) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._ledger.delivered(number, redelivered, now)
+            self._delivery_gap.came(now, more=self._ledger.undelivered > 0)
+
+
+_PRODUCERS: Final[dict[str, type[DirectProducer | TopicProducer | FanoutProducer | HeadersProducer]]] = {
+    "direct": DirectProducer,
+    "topic": TopicProducer,
+    "fanout": FanoutProducer,
+    "headers": HeadersProducer,
+}

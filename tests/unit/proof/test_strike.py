@@ -1,0 +1,183 @@
+"""Faults of a proof run: who may be hit, who is, and that everything that was begun is undone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from dmq_core.cluster.base import Cluster, NodeAction, NodeChange, NodeState, silent
+from dmq_core.connection_manager import Role
+from dmq_core.errors import BadInput, ClusterFailed, NotReachable, Refused
+from dmq_core.proof.journal import Journal, read_journal
+from dmq_core.proof.records import FaultStep, Setting, Stage
+from dmq_core.proof.scenario import Fault, Step
+from dmq_core.proof.strike import Lane, Rules, Striker, check
+from dmq_core.testing import FakeSession
+
+
+class Hearsay:
+    """What a witness would know, said by the test."""
+
+    def __init__(self, leader: str | None = "rmq2", connected: str | None = "rmq1") -> None:
+        self._leader = leader
+        self._connected = connected
+
+    def leader(self, _queue: str) -> str | None:
+        return self._leader
+
+    def node_of(self, _role: Role) -> str | None:
+        return self._connected
+
+    def await_change(self, node: str, states: Sequence[NodeState], since: float, timeout_s: float) -> NodeChange:
+        return NodeChange(time.time(), node, states[0])
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    session = FakeSession()
+    yield session.cluster
+    session.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal.create(tmp_path / "run.journal", Setting(run="r")) as opened:
+        yield opened
+
+
+def striker(
+    cluster: Cluster, journal: Journal, witness: object | None = None, rules: Rules | None = None, seed: int = 0
+) -> Striker:
+    hearsay = witness or Hearsay()
+    return Striker(cluster, "q", journal, hearsay, rules or Rules(), seed, silent)  # type: ignore[arg-type]
+
+
+def steps_of(journal: Journal) -> list[tuple[bool, Stage, str, str]]:
+    journal.close()
+    records = read_journal(journal.path).records()
+    return [(r.undo, r.stage, r.act, r.node) for r in records if isinstance(r, FaultStep)]
+
+
+def running(cluster: Cluster) -> list[str]:
+    return [node.name for node in cluster.nodes() if node.state is NodeState.RUNNING]
+
+
+@pytest.mark.parametrize(
+    ("target", "hit"), [("leader", "rmq2"), ("connected", "rmq1"), ("follower", "rmq3"), ("rmq1", "rmq1")]
+)
+def test_the_target_is_found_when_the_fault_begins(cluster: Cluster, journal: Journal, target: str, hit: str) -> None:
+    struck = striker(cluster, journal)
+    struck.strike(Step(0, Fault.KILL, target, 0), 0.0, threading.Event())
+    assert struck.hit == [hit]
+
+
+def test_a_fault_is_told_and_undone_in_order(cluster: Cluster, journal: Journal) -> None:
+    struck = striker(cluster, journal)
+    struck.strike(Step(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
+    assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
+    assert steps_of(journal) == [
+        (False, Stage.ASKED, "pause", "rmq2"),
+        (False, Stage.BEGAN, "pause", "rmq2"),
+        (False, Stage.HOLDS, "pause", "rmq2"),
+        (True, Stage.BEGAN, "unpause", "rmq2"),
+        (True, Stage.HOLDS, "unpause", "rmq2"),
+    ]
+
+
+def test_a_run_that_ends_early_undoes_at_once(cluster: Cluster, journal: Journal) -> None:
+    lane = Lane(striker(cluster, journal), (Step(0, Fault.PAUSE, "leader", 600),), time.monotonic(), skips=False)
+    lane.start()
+    deadline = time.monotonic() + 10
+    while running(cluster) == ["rmq1", "rmq2", "rmq3"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert running(cluster) == ["rmq1", "rmq3"]
+    lane.stopped.set()
+    lane.join(20)
+    assert not lane.is_alive()
+    assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
+
+
+def test_a_fault_that_fails_half_way_is_undone_and_told(
+    cluster: Cluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act = cluster.act
+
+    def half(action: NodeAction, node: str, *rest: object) -> None:
+        act(action, node)
+        if action is NodeAction.KILL:
+            raise ClusterFailed("half way")
+
+    monkeypatch.setattr(cluster, "act", half)
+    with pytest.raises(ClusterFailed, match="half way"):
+        striker(cluster, journal).strike(Step(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
+    assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
+    assert (False, Stage.FAILED, "kill", "rmq2") in steps_of(journal)
+
+
+def test_an_undo_that_fails_is_tried_again_and_told_with_what_to_do(
+    cluster: Cluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act, tried = cluster.act, []
+
+    def stubborn(action: NodeAction, node: str, *rest: object) -> None:
+        if action is NodeAction.UNPAUSE:
+            tried.append(node)
+            raise ClusterFailed("no luck")
+        act(action, node)
+
+    monkeypatch.setattr(cluster, "act", stubborn)
+    monkeypatch.setattr("dmq_core.proof.strike._PAUSE_S", 0.0)
+    struck = striker(cluster, journal)
+    struck.strike(Step(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
+    assert tried == ["rmq2"] * 3
+    assert struck.not_undone == ["rmq2 is not back: no luck; 'dmq node unpause rmq2' tries again"]
+
+
+def test_the_majority_is_never_lost_unless_that_was_asked_for(cluster: Cluster, journal: Journal) -> None:
+    cluster.act(NodeAction.PAUSE, "rmq3")
+    step = Step(0, Fault.PAUSE, "leader", 0)
+    with pytest.raises(Refused, match="no majority of the 3 nodes"):
+        check(cluster, step, Rules())
+    struck = striker(cluster, journal)
+    with pytest.raises(Refused, match="Pause rmq2: no majority"):
+        struck.strike(step, 0.0, threading.Event())
+    assert running(cluster) == ["rmq1", "rmq2"]
+    striker(cluster, journal, rules=Rules(allow_majority_loss=True)).strike(step, 0.0, threading.Event())
+
+
+def test_a_lane_of_random_faults_leaves_out_what_would_cost_the_majority(cluster: Cluster, journal: Journal) -> None:
+    cluster.act(NodeAction.PAUSE, "rmq3")
+    struck = striker(cluster, journal)
+    lane = Lane(struck, (Step(0, Fault.PAUSE, "leader", 0),), time.monotonic(), skips=True)
+    lane.start()
+    lane.join(20)
+    assert lane.error is None
+    assert struck.hit == []
+
+
+def test_a_rolling_restart_comes_to_every_node_and_to_the_leader_last(
+    cluster: Cluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmq_core.proof.strike.REST_S", 0.0)
+    struck = striker(cluster, journal)
+    struck.strike(Step(0, Fault.ROLLING, ""), None, threading.Event())
+    assert struck.hit == ["rmq1", "rmq3", "rmq2"]
+    assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
+
+
+def test_who_may_not_do_it_is_told_before_anything_is_done(cluster: Cluster) -> None:
+    with pytest.raises(Refused, match="read-only"):
+        check(cluster, Step(0, Fault.KILL, "leader", 1), Rules(read_only=True))
+    with pytest.raises(BadInput, match="no node 'rmq9'"):
+        check(cluster, Step(0, Fault.KILL, "rmq9", 1), Rules())
+
+
+def test_nobody_is_hit_where_nobody_knows_the_target(cluster: Cluster, journal: Journal) -> None:
+    struck = striker(cluster, journal, Hearsay(leader=None))
+    with pytest.raises(NotReachable, match="nobody knows who the leader is"):
+        struck.strike(Step(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
+    assert struck.hit == []
