@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
+from dmq_core.cluster import docker_engine
 from dmq_core.cluster.base import Cluster, Credentials, NodeEndpoint, NodeInfo
+from dmq_core.cluster.installation import find_installation
+from dmq_core.cluster.local_cluster import LocalCluster
+from dmq_core.cluster.local_node import control, places
+from dmq_core.cluster.local_state import read_state
 
 ClusterMaker = Callable[..., Cluster]
 
@@ -75,3 +80,20 @@ def await_until(condition: Callable[[], bool], limit_s: float, what: str) -> Non
     while not condition():
         assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
         time.sleep(0.05)
+
+
+def rabbitmqctl(cluster: Cluster, node: str, *command: str) -> None:
+    """Runs a command of RabbitMQ's own in a node of either backend; fails if the command does."""
+    if isinstance(cluster, LocalCluster):
+        state, installation = read_state(cluster.folder), find_installation()
+        assert state is not None
+        assert installation is not None
+        place = next(place for place in places(cluster.folder, state) if place.node.name == node)
+        control(place, state, installation, *command, limit_s=20)
+        return
+    engine = docker_engine.connect()
+    try:
+        status, said = engine.run_in(f"dmq-{cluster.name}-{node}", ["rabbitmqctl", *command], "rabbitmq")
+    finally:
+        engine.close()
+    assert status == 0, said

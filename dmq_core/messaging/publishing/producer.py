@@ -34,7 +34,8 @@ BATCH_BYTES = 1 << 20
 LARGE_BYTES = 64 << 10
 ROOM_STRIDE = 50
 CONFIRM_LONGEST_S = 10.0
-FRESH_CHANNEL_EVERY_S = 10.0
+FRESH_CHANNEL_AFTER_S = 1.0
+FRESH_CHANNEL_LONGEST_S = 10.0
 # Where nobody has said what the channel will be: as RabbitMQ and pika have it by default.
 _LIKELY_WIRE = (2, 131_064)
 _ANY_CHANGE = sys.maxsize
@@ -115,6 +116,7 @@ class Producer:
         self._may_refuse = self._fails_fast
         self._patience_s = self._limits.confirm_s
         self._fresh_again_at = 0.0
+        self._fresh_pause_s = FRESH_CHANNEL_AFTER_S
         self._wire = Wire(*_LIKELY_WIRE)
         self._prefix = secrets.token_hex(6).encode()
         self._numbers = count(1)
@@ -446,10 +448,14 @@ class Producer:
     def _ask_for_a_fresh_channel(self, epoch: PublishEpoch, now: float) -> None:
         """Closes a channel that goes on refusing, once nothing on its wire could end as unknown.
 
-        The queue may just be full, which a fresh channel does not mend, so this is rare.
+        The queue may just be full, which a fresh channel does not mend, so each in a row waits twice as long.
         """
         if epoch.ready and now >= self._fresh_again_at:
-            epoch.ready, self._fresh_again_at = False, now + FRESH_CHANNEL_EVERY_S
+            in_a_row = now - self._fresh_again_at < FRESH_CHANNEL_LONGEST_S
+            self._fresh_pause_s = (
+                min(2 * self._fresh_pause_s, FRESH_CHANNEL_LONGEST_S) if in_a_row else FRESH_CHANNEL_AFTER_S
+            )
+            epoch.ready, self._fresh_again_at = False, now + self._fresh_pause_s
         if not (epoch.ready or epoch.window or epoch.expired_at):
             epoch.channel.close()
 
