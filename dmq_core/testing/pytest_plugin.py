@@ -1,7 +1,6 @@
 """The pytest plugin: `dmq_cluster`, a real RabbitMQ cluster whose nodes a test may kill.
 
-    from dmq_core.messaging import DirectProducer
-    from dmq_core.messaging.topology import Queue
+    from dmq_core.messaging import DirectProducer, Queue
 
     def test_orders_outlive_the_node_that_leads_them(dmq_cluster):
         manager = dmq_cluster.manager()
