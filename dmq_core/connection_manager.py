@@ -10,20 +10,19 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint, TlsSettings
+from dmq_core.cluster.base import NodeEndpoint, TlsSettings
 from dmq_core.cluster.blueprint import Version, parse_version
-from dmq_core.cluster.urls import BrokerUrl, parse_url
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
-from dmq_core.messaging.declaring.registry import TopologyRegistry
 from dmq_core.messaging.declaring.topology_rules import Explanation, Severity, explain, in_order, judge
-from dmq_core.messaging.linking.balancing import Load, Policy, order, relief
+from dmq_core.messaging.linking.balancing import Policy
+from dmq_core.messaging.linking.brokers import Broker, BrokerId, broker_of
 from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.linking.pool import Lease, Pool, Role
 from dmq_core.messaging.linking.states import FINAL_STATES, LIVE_STATES, ConnectionState, ConnectionStatus
 from dmq_core.messaging.network import AMQP, Network
 from dmq_core.messaging.topology import Entity, Queue, declare
@@ -36,35 +35,6 @@ __all__ = ["Broker", "BrokerConnectionManager", "ConnectionEvent", "ConnectionIn
 
 EVENTS_KEPT: Final = 1000
 _LOG = logging.getLogger("dmq.messaging")
-
-BrokerId = int | str
-
-
-class Role(StrEnum):
-    """What a connection is for; a broker that blocks publishers must not keep consumers from working.
-
-    >>> with DirectProducer(manager):
-    ...     print([info.role is Role.PUBLISHING for info in manager.connections])
-    [True]
-    """
-
-    PUBLISHING = "publishing"
-    CONSUMING = "consuming"
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """A registered broker; its password never shows in a repr.
-
-    >>> broker = manager.register_broker("backup", "mq9.example.org", 5672, cluster="backup")
-    >>> print(broker.id, broker.endpoint.amqp_url, broker.credentials.username)
-    backup amqp://mq9.example.org:5672 guest
-    """
-
-    id: BrokerId
-    endpoint: NodeEndpoint
-    credentials: Credentials
-    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,32 +74,6 @@ class ConnectionEvent:
     status: ConnectionStatus
 
 
-@dataclass(slots=True, eq=False)
-class _Lease:
-    """A connection of a pool with how many use it, and the broker that it is at or heads for."""
-
-    role: Role
-    cluster: str
-    name: str
-    connection: Connection | None = None
-    place: NodeEndpoint | None = None
-    users: int = 0
-
-
-@dataclass(slots=True)
-class _Cluster:
-    """The brokers of one cluster, and what all connections to them share."""
-
-    brokers: list[Broker] = field(default_factory=list)
-    registry: TopologyRegistry = field(default_factory=TopologyRegistry)
-    punished: dict[NodeEndpoint, float] = field(default_factory=dict)
-    leases: list[_Lease] = field(default_factory=list)
-
-    @property
-    def endpoints(self) -> list[NodeEndpoint]:
-        return [broker.endpoint for broker in self.brokers]
-
-
 class BrokerConnectionManager:
     """Brokers of one cluster or several, and a pool of recovering connections to each; thread-safe.
 
@@ -158,7 +102,7 @@ class BrokerConnectionManager:
         self._policy = policy
         self._lock = threading.RLock()
         self._events_lock = threading.RLock()
-        self._clusters: dict[str, _Cluster] = {}
+        self._clusters: dict[str, Pool] = {}
         self._turns = itertools.count()
         self._numbers: dict[Role, itertools.count[int]] = {role: itertools.count(1) for role in Role}
         self._events: deque[ConnectionEvent] = deque(maxlen=EVENTS_KEPT)
@@ -192,11 +136,17 @@ class BrokerConnectionManager:
         >>> print(broker.endpoint.amqp_url, broker.endpoint.virtual_host, broker.credentials.username)
         amqps://mq3.example.org:5671 orders shop
         """
-        said = None if url is None else parse_url(url)
-        endpoint = _endpoint(host, port, tls) if said is None else _endpoint_of(said, tls)
-        if virtual_host is not None:
-            endpoint = replace(endpoint, virtual_host=virtual_host)
-        broker = Broker(broker_id, endpoint, _credentials(username, password, said), cluster)
+        broker = broker_of(
+            broker_id,
+            host,
+            port,
+            url=url,
+            username=username,
+            password=password,
+            virtual_host=virtual_host,
+            tls=tls,
+            cluster=cluster,
+        )
         with self._lock:
             self._refuse_if_unusable()
             known = self._find(broker_id)
@@ -204,7 +154,7 @@ class BrokerConnectionManager:
                 if known != broker:
                     raise BadInput(f"the broker {broker_id!r} is registered already", "Give the other one another id.")
                 return known
-            of_cluster = self._clusters.setdefault(cluster, _Cluster())
+            of_cluster = self._clusters.setdefault(cluster, Pool())
             of_cluster.brokers.append(broker)
             for lease in of_cluster.leases:
                 if lease.connection is not None:
@@ -422,27 +372,27 @@ class BrokerConnectionManager:
         with self._lock:
             self._refuse_if_unusable()
             known = self._cluster(cluster)
-            pool = [lease for lease in known.leases if lease.role is role and _is_usable(lease)]
+            usable = known.usable(role)
             most = len(known.brokers) if self._policy.spreads else 1
-            idle = min(pool, key=lambda lease: lease.users, default=None)
-            if idle is None or (idle.users and len(pool) < most):
+            idle = min(usable, key=lambda lease: lease.users, default=None)
+            if idle is None or (idle.users and len(usable) < most):
                 idle = self._opened(cluster, known, role)
             idle.users += 1
-            return _connection(idle)
+            return idle.opened
 
     def _any(self, cluster: str) -> Connection:
         """A connection to do errands on: one that is open, or any, or a fresh one."""
         with self._lock:
             self._refuse_if_unusable()
             known = self._cluster(cluster)
-            usable = [lease for lease in known.leases if _is_usable(lease)]
-            best = next((lease for lease in usable if _connection(lease).status.state in LIVE_STATES), None)
+            usable = known.usable()
+            best = next((lease for lease in usable if lease.opened.status.state in LIVE_STATES), None)
             lease = best or next(iter(usable), None) or self._opened(cluster, known, Role.CONSUMING)
-            return _connection(lease)
+            return lease.opened
 
-    def _opened(self, name: str, cluster: _Cluster, role: Role) -> _Lease:
+    def _opened(self, name: str, cluster: Pool, role: Role) -> Lease:
         title = f"{self.name} {role} {next(self._numbers[role])}"
-        lease = _Lease(role, name, title)
+        lease = Lease(role, name, title)
         lease.connection = Connection(
             cluster.endpoints,
             {broker.endpoint: broker.credentials for broker in cluster.brokers},
@@ -454,33 +404,20 @@ class BrokerConnectionManager:
             network=self._network,
             relief=(lambda here: self._relief(cluster, lease, here)) if self._policy.evens_out else None,
         )
-        cluster.leases = [other for other in cluster.leases if _is_usable(other)]
+        cluster.leases = cluster.usable()
         cluster.leases.append(lease)
         lease.connection.start()
         return lease
 
-    def _places(self, cluster: _Cluster, lease: _Lease) -> Sequence[NodeEndpoint]:
-        """Where `lease` should try to go, best first; the best is taken as its place at once, so that others see it."""
-        now = self._network.now()
+    def _places(self, pool: Pool, lease: Lease) -> Sequence[NodeEndpoint]:
         with self._lock:
-            lease.place = None
-            endpoints = cluster.endpoints
-            wanted = order(self._policy, endpoints, _loads(cluster, lease.role), next(self._turns))
-            wanted.sort(key=lambda e: cluster.punished.get(e, 0.0) > now)
-            lease.place = wanted[0]
-            return wanted
+            return pool.places(lease, self._policy, next(self._turns), self._network.now())
 
-    def _relief(self, cluster: _Cluster, lease: _Lease, here: NodeEndpoint) -> NodeEndpoint | None:
-        """Where `lease` should move to, so that no broker has two connections of a role more than another."""
-        now = self._network.now()
+    def _relief(self, pool: Pool, lease: Lease, here: NodeEndpoint) -> NodeEndpoint | None:
         with self._lock:
-            offered = [e for e in cluster.endpoints if e == here or cluster.punished.get(e, 0.0) <= now]
-            target = relief(here, offered, _loads(cluster, lease.role))
-            if target is not None:
-                lease.place = target
-            return target
+            return pool.relief(lease, here, self._network.now())
 
-    def _changed(self, lease: _Lease, status: ConnectionStatus) -> None:
+    def _changed(self, lease: Lease, status: ConnectionStatus) -> None:
         with self._lock:
             if status.endpoint is not None:
                 lease.place = status.endpoint
@@ -499,7 +436,7 @@ class BrokerConnectionManager:
 
     # Looking up.
 
-    def _cluster(self, name: str) -> _Cluster:
+    def _cluster(self, name: str) -> Pool:
         with self._lock:
             known = self._clusters.get(name)
         if known is None:
@@ -532,56 +469,12 @@ _WORST_FIRST: Final = (
 )
 
 
-def _connection(lease: _Lease) -> Connection:
-    if lease.connection is None:
-        raise MessagingFailed(f"the connection {lease.name!r} was never made")
-    return lease.connection
-
-
-def _is_usable(lease: _Lease) -> bool:
-    return lease.connection is not None and lease.connection.status.state not in FINAL_STATES
-
-
-def _loads(cluster: _Cluster, role: Role) -> dict[NodeEndpoint, Load]:
-    places = [(lease.place, lease.role) for lease in cluster.leases if lease.place is not None]
-    return {
-        endpoint: Load(
-            of_role=sum(place == endpoint and of is role for place, of in places),
-            in_all=sum(place == endpoint for place, _ in places),
-        )
-        for endpoint in cluster.endpoints
-    }
-
-
 def _balanced(entity: Entity) -> Entity:
     """`entity`, its leader where the fewest are unless it says where."""
     locator = "x-queue-leader-locator"
     if not isinstance(entity, Queue) or entity.type not in ("quorum", "stream") or locator in entity.arguments:
         return entity
     return replace(entity, arguments={**entity.arguments, locator: "balanced"})
-
-
-def _endpoint(host: str | None, port: int | None, tls: TlsSettings | None) -> NodeEndpoint:
-    if not host or "://" in host or any(c.isspace() for c in host):
-        raise BadInput(f"{visible(str(host))!r} is no host", "Give a name or an address; a URL goes into url=.")
-    number = port if port is not None else (5671 if tls else 5672)
-    if not isinstance(number, int) or not 0 < number < 65536:
-        raise BadInput(f"{visible(repr(port))} is no port", "Ports are whole numbers from 1 to 65535; AMQP's is 5672.")
-    return NodeEndpoint(host, number, None, tls)
-
-
-def _endpoint_of(said: BrokerUrl, tls: TlsSettings | None) -> NodeEndpoint:
-    if not said.scheme.is_amqp:
-        raise BadInput("messages go over AMQP, and the URL is that of a management API", "Give amqp:// or amqps://.")
-    secured = tls or (TlsSettings() if said.scheme.secured else None)
-    return NodeEndpoint(said.host, said.port, None, secured, said.virtual_host or "/")
-
-
-def _credentials(username: str | None, password: str | None, said: BrokerUrl | None) -> Credentials:
-    if username is None and password is None and said is not None and said.username is not None:
-        return Credentials(said.username, said.password or "")
-    usual = Credentials()
-    return Credentials(username or usual.username, usual.password if password is None else password)
 
 
 def _own_name() -> str:
