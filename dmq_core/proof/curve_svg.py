@@ -17,9 +17,8 @@ MOST_POINTS: Final = 600
 MOST_MARKS: Final = 40
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 44, 36
 _BADGE: Final = 17
+_MARGIN_S: Final = 0.5
 _DRAWN: Final = ("fault", "undo", "leader")
-# Shorter gaps are thinner than the line that would show them.
-_LEAST_SHADED: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,9 @@ class _Plot:
 def chart(result: ProofResult) -> str:
     """The whole `<svg>` element; its colours are CSS classes of the page, the marks carry the numbers of `numbered`."""
     curves = result.curves
-    seconds = max(len(curves.confirms), len(curves.deliveries), 1) * curves.slice_s
+    # The drain, in which nothing is left to come, is of no interest, beyond its beginning.
+    busy = max(busy_length(curves.confirms), busy_length(curves.deliveries)) * curves.slice_s
+    seconds = max(busy, *(mark.at_s for mark in result.marks), curves.slice_s) + _MARGIN_S
     plot = _Plot(seconds, _round_up(max((*curves.confirms, *curves.deliveries, 1.0))))
     parts = [
         *_gap_shades(result, plot),
@@ -71,11 +72,18 @@ def longest_gap(
     """
     width = math.floor(gap_s / slice_s)
     first = max(0, math.floor(after_s / slice_s))
-    if width < _LEAST_SHADED or first + width > len(curve):
+    # What follows the last message is no gap, but the end.
+    length = busy_length(curve)
+    if width < 1 or first + width > length:
         return None
-    sums = [sum(curve[i : i + width]) for i in range(first, len(curve) - width + 1)]
+    sums = [sum(curve[i : i + width]) for i in range(first, length - width + 1)]
     begin = first + sums.index(min(sums))
     return begin * slice_s, begin * slice_s + gap_s
+
+
+def busy_length(curve: Sequence[float]) -> int:
+    """How many slices there are up to the last in which something came."""
+    return next((i + 1 for i in range(len(curve) - 1, -1, -1) if curve[i]), 0)
 
 
 def _gap_shades(result: ProofResult, plot: _Plot) -> Iterable[str]:

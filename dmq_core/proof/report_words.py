@@ -122,7 +122,8 @@ def repeat_command(
         words += ["--cluster", cluster]
     if not soak:
         words += _what_words(result, scenario)
-    if scenario is not None and (soak or scenario.name not in built_in()):
+    known = None if scenario is None else built_in().get(scenario.name)
+    if scenario is not None and (known is None or known.duration_s != scenario.duration_s):
         words += ["--duration", f"{scenario.duration_s:g}"]
     usual = Workload()
     for field in fields(Workload):
@@ -134,7 +135,7 @@ def repeat_command(
 
 def _what_words(result: ProofResult, scenario: Scenario | None) -> list[str]:
     fault, target = result.fault or "none", result.target
-    if scenario is not None and (len(scenario.steps) > 1 or scenario == built_in().get(scenario.name)):
+    if scenario is not None and (len(scenario.steps) > 1 or scenario.name.endswith(".toml")):
         return ["--scenario", scenario.name]
     return ["--fault", fault, *(["--target", target] if target and fault not in ("none", "rolling") else [])]
 

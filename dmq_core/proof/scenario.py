@@ -82,11 +82,14 @@ class Scenario:
         return "+".join(dict.fromkeys(step.target for step in self.steps if step.target))
 
 
-def of_fault(fault: Fault, target: str, duration_s: float | None = None) -> Scenario:
+def of_fault(kind: Fault | str, target: str, duration_s: float | None = None) -> Scenario:
     """One fault with sensible times: it begins after an eighth to a quarter of the run, and is undone past its middle.
 
-    `duration_s` None: long enough to see the cluster whole again.
+    `duration_s` None: long enough to see the cluster whole again. `BadInput` if there is no such fault.
     """
+    if kind not in list(Fault):
+        raise BadInput(f"there is no fault {visible(kind)!r}", f"Say {', '.join(Fault)}.")
+    fault = Fault(kind)
     if fault is Fault.ROLLING:
         return Scenario("rolling", _TITLE[fault], (Step(3.0, fault, ""),), duration_s or 60.0)
     usual_s, undo_s = _TIMES[fault]
@@ -131,7 +134,7 @@ def parse(text: str, name: str) -> Scenario:
     top = _Table(document, name)
     steps = [_step(top.inside(table, f"step {number}")) for number, table in enumerate(top.tables("step"), start=1)]
     scenario = Scenario(
-        name=Path(name).stem,
+        name=name,
         title=top.text("title", Path(name).stem),
         steps=tuple(sorted(steps, key=lambda step: step.at_s)),
         duration_s=top.number("duration", 30.0, least=1.0, most=MOST_SECONDS),

@@ -33,6 +33,8 @@ _STATES: Final = {
     Fault.ISOLATE: (NodeState.ISOLATED,),
     Fault.DRAIN: (NodeState.DRAINING,),
 }
+# The others take a while, and clients feel them from the beginning.
+_AT_ONCE: Final = frozenset({Fault.KILL, Fault.PAUSE, Fault.ISOLATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,6 @@ class Striker:
         self._progress(Progress(operation.title, node))
         self._journal.append_fault(Stage.ASKED, act, node)
         asked_at = time.time()
-        self._journal.append_fault(Stage.BEGAN, act, node)
         try:
             perform(self._cluster, operation, read_only=self._rules.read_only)
         except DmqError as error:
@@ -160,15 +161,29 @@ class Striker:
         return asked_at
 
     def _evidence(self, step: Step, operation: NodeOperation, asked_at: float) -> float:
-        """Notes the moment from which the fault holds, by the cluster's own word where it gives one; gives it."""
-        states = _STATES[step.fault]
-        change = self._witness.await_change(operation.node, states, asked_at - _CLOCKS_S, _EVIDENCE_WITHIN_S)
-        if change is None:
-            at, text = time.monotonic(), f"{operation.done}, as far as we were told"
+        """Notes when the fault began and from when on it holds, by the cluster's own word; gives the latter."""
+        act, node, states = str(operation.action), operation.node, _STATES[step.fault]
+        change = self._witness.await_change(node, states, asked_at - _CLOCKS_S, _EVIDENCE_WITHIN_S)
+        backend, at = self._cluster.backend, time.monotonic()
+        state = next((n.state for n in self._cluster.nodes() if n.name == node), None)
+        if change is not None:
+            at, text = monotonic_of(change.at), f"{backend} says that it is {change.state}"
+        elif state in states:
+            text = f"{backend} shows it as {state}"
         else:
-            at, text = monotonic_of(change.at), f"{self._cluster.backend} says that it is {change.state}"
-        self._journal.append_fault(Stage.HOLDS, str(operation.action), operation.node, text, at)
+            text = ""
+        self._journal.append_fault(Stage.BEGAN, act, node, at=self._began(step.fault, node, asked_at, at))
+        self._journal.append_fault(Stage.HOLDS, act, node, text, at)
         return at
+
+    def _began(self, fault: Fault, node: str, asked_at: float, held: float) -> float:
+        """The monotonic second at which clients could feel it first."""
+        asked = monotonic_of(asked_at)
+        if fault not in _AT_ONCE:
+            return asked
+        # A backend tells of a death once it has cleared up, and clients that were there know it sooner.
+        lost = self._witness.lost_at(node, asked)
+        return held if lost is None else min(held, lost)
 
     def _undo(self, operation: NodeOperation) -> None:
         """Brings the node back, trying three times; what that takes is told, whether it helps or not."""
@@ -182,8 +197,8 @@ class Striker:
             try:
                 perform(self._cluster, undo, read_only=self._rules.read_only)
             except DmqError as error:
-                self._journal.append_undo(Stage.FAILED, act, node, error.what)
                 if attempt == _ATTEMPTS:
+                    self._journal.append_undo(Stage.FAILED, act, node, error.what)
                     self.not_undone.append(f"{node} is not back: {error.what}; '{undo.command}' tries again")
                 time.sleep(_PAUSE_S)
             else:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from dmq_core.cluster.blueprint import parse_version
 from dmq_core.errors import DmqError, TimedOut
 from dmq_core.messaging.consumers import DirectConsumer
 from dmq_core.messaging.messages import MessageProperties, Outcome
@@ -65,9 +66,12 @@ class Standing:
 def entities(setting: Setting, exchange: str, members: int) -> tuple[Entity, ...]:
     """What a run declares; its exchange goes with its last queue. `members` is how many nodes hold a quorum queue."""
     kind = setting.workload.exchange_type
-    # Each loss of a consumer's node counts as a return: with the usual limit of 20, a long run would drop messages.
-    quorum = {"x-quorum-initial-group-size": members, "x-delivery-limit": 10_000}
-    arguments = quorum if setting.workload.queue_type == "quorum" else {}
+    arguments: dict[str, object] = {}
+    if setting.workload.queue_type == "quorum":
+        arguments["x-quorum-initial-group-size"] = members
+        if setting.rabbitmq and parse_version(setting.rabbitmq).major >= 4:
+            # Each loss of a consumer's node counts as a return: with the usual limit of 20, a long run drops messages.
+            arguments["x-delivery-limit"] = -1
     declared: list[Entity] = [Exchange(exchange, kind, auto_delete=True)]
     for queue in setting.queues:
         declared.append(Queue(queue, setting.workload.queue_type, arguments=arguments))

@@ -60,6 +60,7 @@ class Witness:
         self._changes: list[NodeChange] = []
         self._leaders: dict[str, tuple[int, str]] = {}
         self._clients: dict[str, _Client] = {}
+        self._losses: list[tuple[float, str]] = []
         self._stop = threading.Event()
         self._feeds = Feeds(cluster.credentials, self._news)
         self._watcher = threading.Thread(target=self._watch, name="proof watch", daemon=True)
@@ -97,6 +98,11 @@ class Witness:
             self._heard.wait_for(lambda: found() is not None, timeout_s)
             return found()
 
+    def lost_at(self, node: str, since: float) -> float | None:
+        """The monotonic second, not before `since`, at which a client first lost that node; None: none did."""
+        with self._heard:
+            return min((at for at, lost in self._losses if lost == node and at >= since), default=None)
+
     def epoch(self, role: Role) -> int:
         """How often a connection of that role was opened."""
         with self._heard:
@@ -122,6 +128,8 @@ class Witness:
         if client.live and not was:
             self._tell(client, ClientEvent.CONNECTED if first else ClientEvent.RECONNECTED, "", at)
         elif was and not client.live and state is not ConnectionState.CLOSING and state not in FINAL_STATES:
+            with self._heard:
+                self._losses.append((at, client.node))
             self._tell(client, ClientEvent.LOST, event.status.problem, at)
 
     def close(self) -> None:

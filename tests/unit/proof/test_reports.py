@@ -146,5 +146,7 @@ def test_many_marks_stay_on_the_paper() -> None:
 def test_the_longest_gap_is_where_nothing_came() -> None:
     curve = (9.0, 9.0, 9.0, 0.0, 0.0, 1.0, 9.0)
     assert longest_gap(curve, 0.5, 1.2) == (1.5, 2.7)
-    assert longest_gap(curve, 0.5, 0.6) is None
+    assert longest_gap(curve, 0.5, 0.6) == (1.5, 2.1)
+    assert longest_gap(curve, 0.5, 0.4) is None
+    assert longest_gap((*curve, 0.0, 0.0, 0.0, 0.0), 0.5, 1.2) == (1.5, 2.7)
     assert longest_gap((), 0.5, 60.0) is None

@@ -32,6 +32,9 @@ class Hearsay:
     def node_of(self, _role: Role) -> str | None:
         return self._connected
 
+    def lost_at(self, _node: str, _since: float) -> float | None:
+        return None
+
     def await_change(self, node: str, states: Sequence[NodeState], since: float, timeout_s: float) -> NodeChange:
         return NodeChange(time.time(), node, states[0])
 
