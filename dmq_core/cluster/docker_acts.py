@@ -98,8 +98,14 @@ class NodeActs:
 
     def _drain(self, container: Container, node: str) -> None:
         self._check_connected(container, node)
-        if self._state_of(self._made, node, container) is not NodeState.DRAINING:
-            maintain(self._engine, container, "drain")
+        if self._state_of(self._made, node, container) is NodeState.DRAINING:
+            return
+        maintain(self._engine, container, "drain")
+        # What the node has said comes to the engine's log a moment later.
+        while self._state_of(self._made, node, container) is not NodeState.DRAINING:
+            if time.monotonic() > self._deadline:
+                raise TimedOut(f"{node} does not say that it is in maintenance", f"See 'dmq node logs {node}'.")
+            time.sleep(0.05)
 
     def _revive(self, container: Container, node: str) -> None:
         self._check_connected(container, node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from dataclasses import replace
@@ -20,6 +21,7 @@ LOCK_LIMIT_S = 60.0
 _POLL_S = 0.2
 _SETTLED_S = 2.0
 _REJOIN_LIMIT_S = 30.0
+_REVIVE_LIMIT_S = 30.0
 _KHEPRI_ONLY = Version(4, 3)
 
 
@@ -55,6 +57,7 @@ class LocalBoot:
         while True:
             self._launch_ended(state, progress, may_retry=again, retried=retried)
             infos = self._look.infos(state, scan=False)
+            self._revive(state, [info.name for info in infos if info.state is NodeState.DRAINING], progress)
             for info in infos:
                 if info.state is NodeState.RUNNING and info.name not in serving:
                     serving.add(info.name)
@@ -163,6 +166,14 @@ class LocalBoot:
                     return False
             time.sleep(_POLL_S)
         return False
+
+    def _revive(self, state: LocalState, nodes: list[str], progress: ProgressListener) -> None:
+        for place in local_node.places(self._folder, state):
+            if place.node.name in nodes:
+                progress(Progress(f"{place.node.name} is in maintenance and is revived", place.node.name))
+                # Without a majority, which may be about to come, it cannot be.
+                with contextlib.suppress(ClusterFailed, TimedOut):
+                    local_node.maintain(place, state, self._installation, "revive", limit_s=_REVIVE_LIMIT_S)
 
     def _rests(self, state: LocalState, node: str) -> bool:
         return any(i.name == node and i.state is NodeState.DRAINING for i in self._look.infos(state))

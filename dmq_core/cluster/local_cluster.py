@@ -40,6 +40,7 @@ from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBoo
 START_LIMIT_S = 180.0
 ACT_LIMIT_S = 60.0
 _STOP_LIMIT_S = 40.0
+_LOG_LATE_S = 6.0
 _DEFAULT_NODES = 3
 
 
@@ -128,7 +129,6 @@ class LocalCluster:
                 boot = self._boot(installation)
                 state = boot.launch(state, state.node_names, progress)
             self._resume_frozen(state, boot, deadline, progress)
-            self._revive_drained(state, installation, deadline, progress)
             boot.await_whole(state, deadline, progress, again=not made)
         except (NodeBootFailed, TimedOut):
             raise
@@ -296,8 +296,16 @@ class LocalCluster:
         raise BadInput("nodes of local clusters cannot be cut off from each other", "Use Docker, or pause it.")
 
     def _drain(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
-        if self._awake_state(state, place.node.name) is not NodeState.DRAINING:
-            local_node.maintain(place, state, self._installation(), "drain", limit_s=ACT_LIMIT_S)
+        name = place.node.name
+        if self._awake_state(state, name) is NodeState.DRAINING:
+            return
+        local_node.maintain(place, state, self._installation(), "drain", limit_s=ACT_LIMIT_S)
+        # RabbitMQ writes its log file up to two seconds late.
+        deadline = time.monotonic() + _LOG_LATE_S
+        while self._awake_state(state, name) is not NodeState.DRAINING:
+            if time.monotonic() > deadline:
+                raise TimedOut(f"{name} does not say that it is in maintenance", f"See 'dmq node logs {name}'.")
+            time.sleep(0.05)
 
     def _revive(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
         deadline = time.monotonic() + ACT_LIMIT_S
@@ -306,14 +314,6 @@ class LocalCluster:
             local_node.maintain(place, state, installation, "revive", limit_s=ACT_LIMIT_S)
         boot = self._boot(installation)
         boot.await_node(state, place, deadline)
-
-    def _revive_drained(
-        self, state: LocalState, installation: Installation, deadline: float, progress: ProgressListener
-    ) -> None:
-        for name in [info.name for info in self._look.infos(state) if info.state is NodeState.DRAINING]:
-            progress(Progress(f"{name} is in maintenance and is revived", name))
-            limit_s = max(5.0, deadline - time.monotonic())
-            local_node.maintain(self._place(state, name), state, installation, "revive", limit_s=limit_s)
 
     def _awake_state(self, state: LocalState, node: str) -> NodeState:
         """The state of a node that can be put into maintenance or revived; `BadInput` if it cannot."""
