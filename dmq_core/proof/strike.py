@@ -147,12 +147,15 @@ class Striker:
         finally:
             self._undo(operation)
 
-    def _begin(self, operation: NodeOperation) -> float:
+    def _begin(self, operation: NodeOperation, gently: bool = False) -> float:
+        """Does the act, `gently` after the node has given its leaders and clients away; the second of asking for it."""
         act, node = str(operation.action), operation.node
         self._progress(Progress(operation.title, node))
         self._journal.append_fault(Stage.ASKED, act, node)
         asked_at = time.time()
         try:
+            if gently:
+                perform(self._cluster, NodeOperation(NodeAction.DRAIN, node), read_only=self._rules.read_only)
             perform(self._cluster, operation, read_only=self._rules.read_only)
         except DmqError as error:
             self._journal.append_fault(Stage.FAILED, act, node, error.what)
@@ -206,7 +209,7 @@ class Striker:
                 return
 
     def _roll(self, stopped: threading.Event) -> None:
-        """Restarts every node in turn, the leader's last, each once the one before it serves again."""
+        """Drains and restarts every node in turn, the leader's last, each once the one before it serves again."""
         leader = self._witness.leader(self._queue)
         nodes = sorted(self._cluster.nodes(), key=lambda node: node.name == leader)
         for node in nodes:
@@ -215,7 +218,7 @@ class Striker:
             refuse_majority_loss(self._cluster.nodes(), node.name, "Rolling restart", self._rules)
             self.hit.append(node.name)
             operation = NodeOperation(NodeAction.STOP, node.name)
-            asked_at = self._begin(operation)
+            asked_at = self._begin(operation, gently=True)
             try:
                 self._evidence(Step(0.0, Fault.STOP), operation, asked_at)
             finally:
