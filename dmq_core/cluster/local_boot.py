@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from dmq_core.cluster import local_node, processes, readiness
+from dmq_core.cluster import local_isolation, local_node, processes, readiness
 from dmq_core.cluster.base import Credentials, NodeEndpoint, NodeInfo, NodeState, Progress, ProgressListener
 from dmq_core.cluster.blueprint import Version
 from dmq_core.cluster.installation import Installation
@@ -46,6 +45,7 @@ class LocalBoot:
         for place in local_node.places(self._folder, state):
             if place.node.name in missing:
                 progress(Progress(f"{place.node.name} boots", place.node.name))
+                local_isolation.forget(place)
                 local_node.launch(place, state, self._installation)
         return state
 
@@ -81,19 +81,26 @@ class LocalBoot:
                 )
             time.sleep(_POLL_S)
 
-    def resume(self, state: LocalState, place: NodePlace, deadline: float, progress: ProgressListener) -> None:
-        """Lets a frozen node go on and waits until it has joined the others again.
+    def mend(self, state: LocalState, place: NodePlace, limit_s: float, progress: ProgressListener) -> None:
+        """Opens the links of a node that was cut off, but for those to nodes that still are."""
+        serving = {info.name for info in self._look.serving(state)}
+        others = [p for p in local_node.places(self._folder, state) if p.node.name in serving and p.node != place.node]
+        local_isolation.mend(place, others, state, self._installation, limit_s)
+        progress(Progress(f"{place.node.name} can reach its peers again", place.node.name))
 
-        Before 4.3 a node that was frozen for longer than the others wait stays apart for ever; its RabbitMQ is then
-        stopped and started within the running process.
+    def rejoin(self, state: LocalState, place: NodePlace, deadline: float, progress: ProgressListener) -> None:
+        """Waits until a node that was frozen or cut off has joined the others again.
+
+        Before 4.3 a node that was away for longer than the others wait may stay apart for ever; its RabbitMQ is then
+        stopped and started within the running process. Where no majority can be reached, nothing is waited for.
         """
         name = place.node.name
-        process = self._look.process(state, name)
-        if process is not None:
-            processes.send(process, signal.SIGCONT)
+        if not self._majority(state):
+            progress(Progress(f"{name} serves once a majority of the nodes is there", name))
+            return
         settle_by = min(deadline, time.monotonic() + _REJOIN_LIMIT_S)
         if self._installation.version < _KHEPRI_ONLY and not self._rejoined(state, place, settle_by):
-            text = f"{name} was frozen for so long that the others gave it up; its RabbitMQ is stopped and started"
+            text = f"{name} was away for so long that the others gave it up; its RabbitMQ is stopped and started"
             progress(Progress(text, name))
             self._ensure_epmd(state)
             for command in ("stop_app", "start_app"):
@@ -151,9 +158,12 @@ class LocalBoot:
         return NodeBootFailed(what, f"'dmq node logs {name}' shows its log.")
 
     def _rejoined(self, state: LocalState, place: NodePlace, deadline: float) -> bool:
-        """Whether the node comes back to the others by itself; False once it serves and still stays apart."""
+        """Whether the node comes back to the others by itself; False once it serves and still stays apart.
+
+        In maintenance it does not serve, and is left in peace.
+        """
         good_since = bad_since = 0.0
-        while (now := time.monotonic()) < deadline:
+        while (now := time.monotonic()) < deadline and not self._rests(state, place.node.name):
             if place.node.amqp_port not in processes.listening_ports():
                 good_since = bad_since = 0.0
             elif self._joined(state, place) and not self._partitioned(state):
@@ -165,7 +175,13 @@ class LocalBoot:
                 if now - bad_since >= _SETTLED_S:
                     return False
             time.sleep(_POLL_S)
-        return False
+        return self._rests(state, place.node.name)
+
+    def _majority(self, state: LocalState) -> bool:
+        """Whether the nodes that run and are neither frozen nor cut off are more than half."""
+        absent = (NodeState.STOPPED, NodeState.PAUSED, NodeState.ISOLATED)
+        infos = self._look.infos(state)
+        return 2 * sum(info.state not in absent for info in infos) > len(infos)
 
     def _revive(self, state: LocalState, nodes: list[str], progress: ProgressListener) -> None:
         for place in local_node.places(self._folder, state):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dmq_core.cluster import local_node, processes
+from dmq_core.cluster import local_isolation, local_node, processes
 from dmq_core.cluster.base import (
     Backend,
     Credentials,
@@ -35,11 +35,13 @@ from dmq_core.cluster.local_state import (
     remove_folder,
     write_state,
 )
+from dmq_core.cluster.processes import OwnProcess
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
 
 START_LIMIT_S = 180.0
 ACT_LIMIT_S = 60.0
 _STOP_LIMIT_S = 40.0
+_LINK_LIMIT_S = 20.0
 _LOG_LATE_S = 6.0
 _DEFAULT_NODES = 3
 
@@ -128,7 +130,7 @@ class LocalCluster:
                 state = self._made(installation) if state is None else self._as_asked(state)
                 boot = self._boot(installation)
                 state = boot.launch(state, state.node_names, progress)
-            self._resume_frozen(state, boot, deadline, progress)
+            self._bring_back(state, boot, deadline, progress)
             boot.await_whole(state, deadline, progress, again=not made)
         except (NodeBootFailed, TimedOut):
             raise
@@ -166,8 +168,8 @@ class LocalCluster:
             NodeAction.RESTART: self._restart,
             NodeAction.PAUSE: self._pause,
             NodeAction.UNPAUSE: self._unpause,
-            NodeAction.ISOLATE: self._refuse_cut,
-            NodeAction.REJOIN: self._refuse_cut,
+            NodeAction.ISOLATE: self._isolate,
+            NodeAction.REJOIN: self._rejoin,
             NodeAction.DRAIN: self._drain,
             NodeAction.REVIVE: self._revive,
         }
@@ -230,15 +232,20 @@ class LocalCluster:
             write_state(self._folder, state)
         return state
 
-    def _resume_frozen(self, state: LocalState, boot: LocalBoot, deadline: float, progress: ProgressListener) -> None:
+    def _bring_back(self, state: LocalState, boot: LocalBoot, deadline: float, progress: ProgressListener) -> None:
+        """Lets frozen nodes go on and mends the links of those that were cut off."""
         paused = [info.name for info in self._look.infos(state) if info.state is NodeState.PAUSED]
         for name in paused:
             progress(Progress(f"{name} was paused and goes on", name))
             process = self._look.process(state, name)
             if process is not None:
                 processes.send(process, signal.SIGCONT)
-        for name in paused:
-            boot.resume(state, self._place(state, name), deadline, progress)
+        isolated = [name for name, process in self._look.processes(state).items() if self._is_cut(state, name, process)]
+        for name in isolated:
+            progress(Progress(f"{name} was cut off and rejoins", name))
+            self._mend(name, boot, progress)
+        for name in dict.fromkeys((*paused, *isolated)):
+            boot.rejoin(state, self._place(state, name), deadline, progress)
 
     def _kill(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
         process = self._look.process(state, place.node.name)
@@ -260,6 +267,9 @@ class LocalCluster:
         running = self._look.process(state, place.node.name)
         if running is not None and processes.frozen(running):
             raise BadInput(f"{name} is paused, not stopped", f"'dmq node unpause {name}' lets it go on.")
+        if running is not None and self._is_cut(state, name, running):
+            self._rejoin(state, place, progress)
+            return
         if running is not None and local_node.drained(place, running):
             self._revive(state, place, progress)
             return
@@ -287,13 +297,41 @@ class LocalCluster:
     def _unpause(self, state: LocalState, place: NodePlace, progress: ProgressListener) -> None:
         deadline = time.monotonic() + ACT_LIMIT_S
         name = place.node.name
-        if self._look.process(state, name) is None:
+        process = self._look.process(state, name)
+        if process is None:
             raise BadInput(f"{name} does not run, so it is not paused", f"'dmq node start {name}' starts it.")
-        self._boot(self._installation()).resume(state, place, deadline, progress)
+        processes.send(process, signal.SIGCONT)
+        if self._is_cut(state, name, process):
+            progress(Progress(f"{name} goes on and is still isolated", name))
+        else:
+            self._boot(self._installation()).rejoin(state, place, deadline, progress)
 
-    def _refuse_cut(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
-        self._awake_state(state, place.node.name)
-        raise BadInput("nodes of local clusters cannot be cut off from each other", "Use Docker, or pause it.")
+    def _isolate(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
+        name = place.node.name
+        if len(state.nodes) == 1:
+            raise BadInput(f"{name} has no peers to be cut off from", "Make a cluster of three nodes.")
+        installation = self._installation()
+        with self._held() as held:
+            process = self._awake(held, name)
+            if not self._is_cut(held, name, process):
+                local_isolation.cut(place, process, held, installation, _LINK_LIMIT_S)
+
+    def _rejoin(self, state: LocalState, place: NodePlace, progress: ProgressListener) -> None:
+        deadline = time.monotonic() + ACT_LIMIT_S
+        self._awake(state, place.node.name)
+        boot = self._boot(self._installation())
+        self._mend(place.node.name, boot, progress)
+        boot.rejoin(state, place, deadline, progress)
+
+    def _mend(self, node: str, boot: LocalBoot, progress: ProgressListener) -> None:
+        """Opens the links of a node, if they are cut."""
+        with self._held() as state:
+            process = self._look.process(state, node)
+            if process is not None and self._is_cut(state, node, process):
+                boot.mend(state, self._place(state, node), _LINK_LIMIT_S, progress)
+
+    def _is_cut(self, state: LocalState, node: str, process: OwnProcess) -> bool:
+        return local_isolation.is_cut(self._place(state, node), process)
 
     def _drain(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
         name = place.node.name
@@ -317,13 +355,18 @@ class LocalCluster:
 
     def _awake_state(self, state: LocalState, node: str) -> NodeState:
         """The state of a node that can be put into maintenance or revived; `BadInput` if it cannot."""
-        found = next(info.state for info in self._look.infos(state) if info.name == node)
-        ways_out = {NodeState.PAUSED: "unpause", NodeState.ISOLATED: "rejoin"}
-        if found is NodeState.STOPPED:
+        if self._is_cut(state, node, self._awake(state, node)):
+            raise BadInput(f"{node} is isolated", f"Mend that first: 'dmq node rejoin {node}'.")
+        return next(info.state for info in self._look.infos(state) if info.name == node)
+
+    def _awake(self, state: LocalState, node: str) -> OwnProcess:
+        """The process of a node that runs and is not frozen; `BadInput` if it is."""
+        process = self._look.process(state, node)
+        if process is None:
             raise BadInput(f"{node} does not run", f"'dmq node start {node}' starts it.")
-        if found in ways_out:
-            raise BadInput(f"{node} is {found}", f"Mend that first: 'dmq node {ways_out[found]} {node}'.")
-        return found
+        if processes.frozen(process):
+            raise BadInput(f"{node} is paused", f"Mend that first: 'dmq node unpause {node}'.")
+        return process
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[LocalState]:

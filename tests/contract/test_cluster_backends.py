@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -48,6 +48,11 @@ def _listen(cluster: Cluster, stop: threading.Event, heard: list[NodeChange]) ->
 
 def states(cluster: Cluster) -> dict[str, NodeState]:
     return {n.name: n.state for n in cluster.nodes()}
+
+
+def reopened(name: str, backend: Backend) -> Cluster:
+    """The cluster as another program finds it."""
+    return DockerCluster(name) if backend is Backend.DOCKER else LocalCluster(name)
 
 
 def listens(port: int | None) -> bool:
@@ -146,6 +151,24 @@ def test_a_paused_node_goes_on_where_it_was(real_cluster: Cluster) -> None:
         real_cluster.act(NodeAction.UNPAUSE, "rmq2")
         assert states(real_cluster)["rmq2"] is NodeState.RUNNING
         assert ch.queue_declare("mine", passive=True).method.message_count == 0
+
+
+def test_an_isolated_node_says_so_to_every_program_serves_clients_and_is_back_when_it_rejoins(
+    real_cluster: Cluster, backend: Backend
+) -> None:
+    before = real_cluster.nodes()
+    publish(before[1].endpoint, "around-cut", ["before"])
+    real_cluster.act(NodeAction.ISOLATE, "rmq2")
+    assert states(reopened(real_cluster.name, backend)) == {
+        "rmq1": NodeState.RUNNING,
+        "rmq2": NodeState.ISOLATED,
+        "rmq3": NodeState.RUNNING,
+    }
+    connect(before[1].endpoint).close()
+    real_cluster.act(NodeAction.REJOIN, "rmq2")
+    assert real_cluster.nodes() == before
+    publish(before[1].endpoint, "around-cut", ["after"])
+    assert drain(before[2].endpoint, "around-cut", 2) == ["before", "after"]
 
 
 def test_a_pause_that_the_others_noticed_heals_when_it_ends(real_cluster: Cluster) -> None:
@@ -297,8 +320,7 @@ def test_a_cluster_remembers_its_user_and_keeps_the_password_to_itself(
     cluster = make_cluster(nodes=1, credentials=Credentials("alice", password))
     cluster.start()
     endpoint = cluster.nodes()[0].endpoint
-    reopen: Callable[[str], Cluster] = DockerCluster if backend is Backend.DOCKER else LocalCluster
-    assert reopen(cluster.name).credentials == Credentials("alice", password)
+    assert reopened(cluster.name, backend).credentials == Credentials("alice", password)
     connect(endpoint, Credentials("alice", password)).close()
     with pytest.raises(pika.exceptions.ProbableAuthenticationError):
         connect(endpoint, Credentials("guest", "guest"))

@@ -59,7 +59,9 @@ threading.Event().wait()
 """
 
 CTL = """#!/bin/sh
-echo "$*" >>"$(dirname "$0")/ctl-calls"
+cd "$(dirname "$0")"
+echo "$*" >>ctl-calls
+if [ -e ctl-fails ]; then echo no luck >&2; exit 69; fi
 """
 
 
@@ -85,8 +87,12 @@ class MakeBelieve:
         (self._folder / f"fail-{node}").unlink()
 
     def order(self, what: str) -> None:
-        """`stubborn`: nodes ignore SIGTERM; `with-helper`: each starts a process of its own session."""
+        """`stubborn`: nodes ignore SIGTERM; `with-helper`: each starts a process of its own session; `ctl-fails`."""
         (self._folder / what).touch()
+
+    def countermand(self, what: str) -> None:
+        """Takes an order back."""
+        (self._folder / what).unlink()
 
     @property
     def ctl_calls(self) -> list[str]:
