@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(find_installation() is None, reason="rabbitmq-server is not installed"),
 ]
 
-NOTICED_WITHIN_S = 8.0
+NOTICED_WITHIN_S = 15.0  # about six, on a machine that has nothing else to do
 CERTAINLY_UNNOTICED_S = 3.0
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 STARTER = """
