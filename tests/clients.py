@@ -64,12 +64,12 @@ def drain(endpoint: NodeEndpoint, queue: str, count: int, limit_s: float = 20.0)
     taken: list[str] = []
     deadline = time.monotonic() + limit_s
     with channel(endpoint) as ch:
-        while len(taken) < count and time.monotonic() < deadline:
-            method, _, body = ch.basic_get(queue, auto_ack=True)
-            if method is None:
-                time.sleep(0.05)
-            else:
+        for method, _, body in ch.consume(queue, auto_ack=True, inactivity_timeout=0.1):
+            if method is not None:
                 taken.append(body.decode())
+            if len(taken) >= count or time.monotonic() > deadline:
+                break
+        ch.cancel()
         ch.queue_delete(queue)
     return taken
 
