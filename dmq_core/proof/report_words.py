@@ -173,8 +173,11 @@ def _fault(result: ProofResult) -> str:
     when = "" if at is None else f" {at:.1f} s into it"
     if fault == "rolling":
         return f"Then{when or ' it was tried that'} every node was restarted, one after the other."
+    struck = sum(mark.kind == "fault" for mark in result.marks)
+    if struck > 1:
+        return f"Meanwhile {struck} faults followed each other, all of which the story tells."
     if not node or fault not in _DEED:
-        return f"The fault was {visible(fault)} of {visible(result.target)}{when and f', first{when}'}."
+        return f"The fault that was asked for is {visible(fault)} of {visible(result.target)}."
     role = _TARGET.get(result.target)
     return f"Then{when}, {node}{f', {role},' if role else ''} {_DEED[fault]}.{_undone(result)}"
 

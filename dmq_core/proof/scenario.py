@@ -29,6 +29,7 @@ MOST_SECONDS: Final = 24 * 3600.0
 MOST_RATE: Final = 20_000.0
 QUEUE_TYPES: Final = ("quorum", "classic")
 EXCHANGE_TYPES: Final = ("direct", "topic", "fanout", "headers")
+SOAK: Final = "soak"
 ROLES: Final = ("leader", "follower", "connected")
 _MOST_STEPS: Final = 100
 
@@ -73,12 +74,16 @@ class Scenario:
 
     @property
     def fault(self) -> str:
-        """The fault, or all of them: `kill`, `kill+pause`."""
+        """The fault, or all of them: `kill`, `kill+pause`; of random ones only that they are."""
+        if self.name == SOAK:
+            return SOAK
         return "+".join(dict.fromkeys(str(step.fault) for step in self.steps)) or "none"
 
     @property
     def target(self) -> str:
         """The target, or all of them."""
+        if self.name == SOAK:
+            return "random"
         return "+".join(dict.fromkeys(step.target for step in self.steps if step.target))
 
 

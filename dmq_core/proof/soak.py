@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from dmq_core.proof.scenario import ROLES, Fault, Scenario, Step
+from dmq_core.proof.scenario import ROLES, SOAK, Fault, Scenario, Step
 
 SOAK_FAULTS: Final = (Fault.KILL, Fault.STOP, Fault.PAUSE, Fault.ISOLATE, Fault.DRAIN)
 # With so many nodes two may be gone and a majority is left.
@@ -35,7 +35,7 @@ def soak_scenario(duration_s: float, seed: int, nodes: int) -> Scenario:
             steps.append(step)
             at_s[lane] += held_s + round(chance.uniform(_LEAST_PAUSE_S, _MOST_PAUSE_S), 1)
     kept = tuple(step for step in steps if step.at_s < duration_s)
-    return Scenario("soak", "Random faults, one after another", kept, duration_s, seed=seed)
+    return Scenario(SOAK, "Random faults, one after another", kept, duration_s, seed=seed)
 
 
 def lanes_for(nodes: int) -> int:

@@ -32,6 +32,8 @@ READ_EVERY_S: Final = 1.0
 _ASK_S: Final = 3.0
 _OPEN_S: Final = 5.0
 _LOOK_S: Final = 0.1
+# Queues of others say nothing of ours, and the API goes on telling old news of those that idle.
+_NOT_OURS: Final = frozenset({"queue_unavailable"})
 
 
 def health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple[ClusterSnapshot, tuple[str, ...]]:
@@ -39,7 +41,7 @@ def health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple[Cluster
     deadline = time.monotonic() + patience_s
     while True:
         snapshot = glance(cluster)
-        problems = tuple(finding.text for finding in findings(snapshot) if finding.gravity is Gravity.BAD)
+        problems = tuple(f.text for f in findings(snapshot) if f.gravity is Gravity.BAD and f.kind not in _NOT_OURS)
         if not problems or time.monotonic() >= deadline:
             return snapshot, problems
         time.sleep(READ_EVERY_S)
