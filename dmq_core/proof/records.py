@@ -22,7 +22,7 @@ from dmq_core.proof.result import Workload
 
 MAGIC: Final = "dmq-journal"
 VERSION: Final = 1
-MOST_NUMBER: Final = 1 << 28
+MOST_NUMBER: Final = 100_000_000
 LONGEST_TEXT: Final = 500
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 _INT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)

@@ -1,0 +1,350 @@
+"""What a journal holds for and against its own account: faults, depths, health, counters, clock and damage; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import singledispatchmethod
+from itertools import pairwise
+from typing import Final
+
+from dmq_core.messaging.messages import Outcome
+from dmq_core.proof.records import (
+    Attempted,
+    Counted,
+    Damage,
+    Delivered,
+    DepthRead,
+    FaultStep,
+    Foreign,
+    HealthSeen,
+    PhaseReached,
+    Record,
+    RunPhase,
+    Setting,
+    Settled,
+    Stage,
+)
+
+STABLE_READS: Final = 3
+STABLE_S: Final = 1.5
+KEPT_DAMAGE: Final = 20
+_ENDS_THE_BROKER: Final = frozenset({"kill", "stop", "restart"})
+
+
+@dataclass(frozen=True, slots=True)
+class FaultSeen:
+    """One fault; moments are seconds after the load began, None: that never was.
+
+    `text` is the cluster's evidence that it held, `failed` and `undo_failed` what went wrong (empty: nothing).
+    `confirmed_before` counts confirms before it was asked for, `confirmed_after` those of messages that were sent once
+    it held. `broker_ran_on`: the node's own counters show that its broker was the same one before and after.
+    """
+
+    act: str
+    node: str
+    asked_s: float
+    began_s: float | None = None
+    held_s: float | None = None
+    undone_s: float | None = None
+    text: str = ""
+    failed: str = ""
+    undo_failed: str = ""
+    confirmed_before: int = 0
+    confirmed_after: int = 0
+    broker_ran_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What is known of a queue on a node after the last delivery.
+
+    `empty`: stably so, after `reads` zero reads in a row; `ready` and `unacked` are the last figures (None: not known).
+    """
+
+    node: str
+    queue: str
+    empty: bool = False
+    reads: int = 0
+    ready: int | None = None
+    unacked: int | None = None
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What brokers say they did at least, and what the account says; `allowed` may be missing from it.
+
+    It is what happened between the last look at a broker and the first at the one that took its place.
+    """
+
+    what: str
+    accounted: int
+    counted: int
+    allowed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the verdict rests on beside the account.
+
+    `ails` are the problems before the load began (None: nobody looked). `down` are nodes that do not run in the end.
+    `clock_step_s` is how far wall and monotonic time came apart. `damage` says what cannot be read, `is_cut` that the
+    tail is missing, `interrupted` why the run was given up (None: it was not).
+    """
+
+    faults: tuple[FaultSeen, ...] = ()
+    drained: bool = False
+    depths: tuple[Depth, ...] = ()
+    ails: tuple[str, ...] | None = None
+    nodes: int = 0
+    down: tuple[str, ...] = ()
+    clock_step_s: float = 0.0
+    damage: tuple[str, ...] = ()
+    is_cut: bool = False
+    interrupted: str | None = None
+    balances: tuple[Balance, ...] = ()
+    fault_wanted: str = "none"
+    order_promised: bool = False
+
+
+def evidence_of(records: Iterable[Record], setting: Setting) -> Evidence:
+    """The evidence in a whole journal."""
+    witness = Witness(setting)
+    for record in records:
+        witness.take(record)
+    return witness.evidence()
+
+
+@dataclass(slots=True)
+class _Reads:
+    """The zero reads of one queue on one node since anything last moved."""
+
+    number: int = 0
+    first: float = 0.0
+    last: DepthRead | None = None
+
+    def add(self, read: DepthRead) -> None:
+        self.last = read
+        if read.ready == 0 and read.unacked == 0:
+            self.first = read.at if not self.number else self.first
+            self.number += 1
+        else:
+            self.number = 0
+
+    def is_stable(self) -> bool:
+        return self.last is not None and self.number >= STABLE_READS and self.last.at - self.first >= STABLE_S
+
+
+@dataclass(slots=True)
+class _Broker:
+    """The counters of one node over all its epochs, beside the account's at the same moments."""
+
+    reads: list[tuple[Counted, int, int, bool]] = field(default_factory=list)
+
+
+class Witness:
+    """Takes the records of one journal in order; not thread-safe."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._start: float | None = None
+        self._offset: float | None = None
+        self._step = 0.0
+        self._faults: list[FaultSeen] = []
+        self._after: dict[int, int] = {}
+        self._newest = self._confirmed = self._delivered = 0
+        self._moved = False
+        self._phases: dict[RunPhase, str] = {}
+        self._depths = {(node, queue): _Reads() for node in setting.nodes for queue in setting.queues}
+        self._ails: tuple[str, ...] | None = None
+        self._running: tuple[str, ...] | None = None
+        self._looked_late = False
+        self._brokers: dict[str, _Broker] = {}
+        self._damage: list[str] = []
+        self._is_cut = False
+
+    def take(self, record: Record) -> None:
+        """Notes a record."""
+        if not isinstance(record, Damage):
+            offset = record.wall - record.at
+            self._offset = offset if self._offset is None else self._offset
+            self._step = max(self._step, abs(offset - self._offset))
+        self._note(record)
+
+    def evidence(self) -> Evidence:
+        """The evidence as far as the records go."""
+        return Evidence(
+            faults=tuple(replace(f, broker_ran_on=self._ran_on(f)) for f in self._faults),
+            drained=RunPhase.DRAINED in self._phases,
+            depths=tuple(self._depth(node, queue, reads) for (node, queue), reads in self._depths.items()),
+            ails=self._ails,
+            nodes=len(self._setting.nodes),
+            down=self._down(),
+            clock_step_s=self._step,
+            damage=tuple(self._damage),
+            is_cut=self._is_cut,
+            interrupted=self._phases.get(RunPhase.INTERRUPTED),
+            balances=self._balances(),
+            fault_wanted=self._setting.fault or "none",
+            order_promised=self._setting.ordered,
+        )
+
+    @singledispatchmethod
+    def _note(self, record: Record) -> None:
+        """Other records prove nothing here."""
+
+    @_note.register
+    def _attempted(self, record: Attempted) -> None:
+        self._newest = max(self._newest, *record.numbers, 0)
+        self._something_moved()
+
+    @_note.register
+    def _settled(self, record: Settled) -> None:
+        if record.outcome is not Outcome.CONFIRMED:
+            return
+        self._confirmed += len(record.numbers)
+        for index, newest in self._after.items():
+            after = sum(1 for number in record.numbers if number > newest)
+            fault = self._faults[index]
+            self._faults[index] = replace(fault, confirmed_after=fault.confirmed_after + after)
+
+    @_note.register
+    def _came(self, record: Delivered) -> None:
+        self._delivered += len(record.numbers)
+        self._something_moved()
+
+    @_note.register
+    def _foreign(self, record: Foreign) -> None:
+        self._something_moved()
+
+    @_note.register
+    def _phase(self, record: PhaseReached) -> None:
+        self._phases[record.phase] = record.text
+        if record.phase is RunPhase.BEGAN and self._start is None:
+            self._start = record.at
+
+    @_note.register
+    def _depth_read(self, record: DepthRead) -> None:
+        self._depths.setdefault((record.node, record.queue), _Reads()).add(record)
+
+    @_note.register
+    def _health(self, record: HealthSeen) -> None:
+        self._running, self._looked_late = record.running, self._moved
+        if not self._moved:
+            missing = [f"{node} does not run" for node in self._setting.nodes if node not in record.running]
+            self._ails = (*missing, *record.problems)
+
+    @_note.register
+    def _counted(self, record: Counted) -> None:
+        reads = self._brokers.setdefault(record.node, _Broker()).reads
+        reads.append((record, self._confirmed, self._delivered, self._moved))
+
+    @_note.register
+    def _damaged(self, record: Damage) -> None:
+        if record.torn:
+            self._is_cut = True
+        elif len(self._damage) < KEPT_DAMAGE:
+            self._damage.append(record.why)
+
+    @_note.register
+    def _fault_step(self, record: FaultStep) -> None:
+        if record.undo:
+            self._undo_step(record)
+            return
+        if record.stage is Stage.ASKED:
+            self._faults.append(self._new_fault(record))
+            return
+        index = self._open_fault(record.node)
+        if index is None:
+            self._faults.append(self._new_fault(record))
+            index = len(self._faults) - 1
+        fault, at_s = self._faults[index], self._since_load(record.at)
+        match record.stage:
+            case Stage.BEGAN:
+                self._faults[index] = replace(fault, began_s=at_s)
+            case Stage.HOLDS:
+                self._faults[index] = replace(fault, held_s=at_s, text=record.text)
+                self._after[index] = self._newest
+            case Stage.FAILED:
+                self._faults[index] = replace(fault, failed=record.text or "it is not known why")
+
+    def _undo_step(self, record: FaultStep) -> None:
+        index = self._open_fault(record.node)
+        if index is None:
+            return
+        if record.stage is Stage.HOLDS:
+            self._faults[index] = replace(self._faults[index], undone_s=self._since_load(record.at))
+        elif record.stage is Stage.FAILED:
+            self._faults[index] = replace(self._faults[index], undo_failed=record.text or "it is not known why")
+
+    def _new_fault(self, record: FaultStep) -> FaultSeen:
+        return FaultSeen(record.act, record.node, self._since_load(record.at), confirmed_before=self._confirmed)
+
+    def _open_fault(self, node: str) -> int | None:
+        """The latest fault of a node that is not undone."""
+        open_ones = (i for i, f in enumerate(self._faults) if f.node == node and f.undone_s is None)
+        return max(open_ones, default=None)
+
+    def _since_load(self, at: float) -> float:
+        return 0.0 if self._start is None else round(at - self._start, 6)
+
+    def _something_moved(self) -> None:
+        self._moved = True
+        for reads in self._depths.values():
+            reads.number, reads.last = 0, None
+
+    def _depth(self, node: str, queue: str, reads: _Reads) -> Depth:
+        if reads.last is None:
+            return Depth(node, queue)
+        at_s = self._since_load(reads.last.at)
+        return Depth(node, queue, reads.is_stable(), reads.number, reads.last.ready, reads.last.unacked, at_s)
+
+    def _down(self) -> tuple[str, ...]:
+        """By the last look at the cluster's health; without one, by faults that were not undone."""
+        if self._running is not None and self._looked_late:
+            return tuple(node for node in self._setting.nodes if node not in self._running)
+        away = {f.node for f in self._faults if f.held_s is not None and f.undone_s is None}
+        return tuple(node for node in self._setting.nodes if node in away)
+
+    # The brokers' own counters.
+
+    def _ran_on(self, fault: FaultSeen) -> bool:
+        broker = self._brokers.get(fault.node)
+        if fault.act not in _ENDS_THE_BROKER or fault.held_s is None or broker is None:
+            return False
+        before = [c.epoch for c, *_ in broker.reads if self._since_load(c.at) < fault.asked_s]
+        after = [c.epoch for c, *_ in broker.reads if self._since_load(c.at) > fault.held_s]
+        return bool(before and after) and before[-1] == after[0]
+
+    def _balances(self) -> tuple[Balance, ...]:
+        """Only where every node was read before anything was sent, and again after everything had come."""
+        whole = [self._brokers[node].reads for node in self._setting.nodes if node in self._brokers]
+        if len(whole) < max(1, len(self._setting.nodes)) or not all(self._is_framed(reads) for reads in whole):
+            return ()
+        return (
+            Balance(
+                "confirmed", self._confirmed, *_counted([[(c, c.confirmed, n) for c, n, _, _ in w] for w in whole])
+            ),
+            Balance(
+                "delivered", self._delivered, *_counted([[(c, c.delivered, n) for c, _, n, _ in w] for w in whole])
+            ),
+        )
+
+    def _is_framed(self, reads: list[tuple[Counted, int, int, bool]]) -> bool:
+        _, confirmed, delivered, _ = reads[-1]
+        return not reads[0][3] and (confirmed, delivered) == (self._confirmed, self._delivered)
+
+
+def _counted(nodes: list[list[tuple[Counted, int, int]]]) -> tuple[int, int]:
+    """What the brokers of all nodes counted, and how much of the account may be missing from it."""
+    counted = allowed = 0
+    for reads in nodes:
+        for (before, count, ours), (after, later_count, ours_later) in pairwise(reads):
+            if before.epoch == after.epoch and later_count >= count:
+                counted += later_count - count
+            else:
+                # A new broker counts from 0; what the old one did after the last look at it nobody knows.
+                counted += later_count
+                allowed += ours_later - ours
+    return counted, allowed

@@ -1,0 +1,225 @@
+"""Whether a run proves that every message is accounted for, with the reasons in whole sentences; pure.
+
+FAIL needs proof: of a loss, that every queue was known empty after a stable drain and the journal is whole; of whatever
+else is wrong, records that no missing ones could explain. INCONCLUSIVE is everything that is neither proven wrong nor
+beyond doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from dmq_core.proof.algebra import Accounted
+from dmq_core.proof.evidence import Depth, Evidence, FaultSeen
+from dmq_core.proof.result import Account, Timeline, Verdict
+from dmq_core.proof.timeline import deed
+from dmq_core.text import visible
+
+NAMED: Final = 5
+CLOCK_STEP_S: Final = 0.5
+
+
+def verdict_of(accounted: Accounted, timeline: Timeline, evidence: Evidence) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict, and the sentences that it rests on: violations first, then doubts, or what makes it a PASS."""
+    doubts = tuple(_doubts(accounted, evidence))
+    proven, alleged = _violations(accounted, evidence)
+    if proven:
+        return Verdict.FAIL, (*proven, *alleged, *doubts)
+    if doubts or alleged:
+        return Verdict.INCONCLUSIVE, (*doubts, *alleged)
+    return Verdict.PASS, tuple(_grounds(accounted.account, timeline, evidence))
+
+
+def named(ids: Sequence[str]) -> str:
+    """The first five ids, and how many more there are."""
+    shown = ", ".join(visible(an_id) for an_id in ids[:NAMED])
+    return shown if len(ids) <= NAMED else f"{shown} and {len(ids) - NAMED:,} more"
+
+
+def _violations(accounted: Accounted, evidence: Evidence) -> tuple[list[str], list[str]]:
+    """What is proven wrong, and what only looks wrong."""
+    account = accounted.account
+    readable = not evidence.damage and not accounted.contradicting
+    whole = readable and not evidence.is_cut
+    unrecorded = frozenset(accounted.unrecorded)
+    lost = tuple(an_id for an_id in account.lost if an_id not in unrecorded)
+    known_empty = evidence.drained and bool(evidence.depths) and all(depth.empty for depth in evidence.depths)
+    # Each with what it takes to be sure: of a loss that nothing waits anywhere, of others that no record is missing
+    # that could explain them. What an attempt or an outcome contradicts stands, whatever came later.
+    found = (
+        (_lost_sentence(lost, evidence, known_empty), bool(lost), whole and known_empty),
+        (_strange("delivered, though nobody ever sent them", account.unexpected), bool(account.unexpected), readable),
+        (_strange("returned as not routed, and yet delivered", account.leak), bool(account.leak), readable),
+        (_strange("reported as never sent, and yet delivered", account.phantom), bool(account.phantom), readable),
+        (_unexplained(account), account.duplicates.unexplained > 0, whole),
+        (_disorder(account), evidence.order_promised and account.order_violations > 0, whole),
+    )
+    proven = [sentence for sentence, is_so, is_sure in found if is_so and is_sure]
+    alleged = [sentence for sentence, is_so, is_sure in found if is_so and not is_sure]
+    return proven, alleged
+
+
+def _lost_sentence(lost: Sequence[str], evidence: Evidence, known_empty: bool) -> str:
+    if known_empty:
+        where = f"every queue was empty on every node at {_when(max(d.at_s for d in evidence.depths))}"
+    else:
+        where = "they may still be in a queue, since the queues are not known to be empty"
+    return f"{_messages(len(lost))} confirmed and not delivered, and {where}: {named(lost)}."
+
+
+def _strange(what: str, ids: Sequence[str]) -> str:
+    return f"{_messages(len(ids))} {what}: {named(ids)}."
+
+
+def _unexplained(account: Account) -> str:
+    number = account.duplicates.unexplained
+    return (
+        f"{_messages(number, 'second delivery', 'second deliveries')} explained neither by the broker nor by a client."
+    )
+
+
+def _disorder(account: Account) -> str:
+    number = account.order_violations
+    return (
+        f"{_messages(number)} delivered after a later message of the same publisher and key, though order was promised."
+    )
+
+
+def _doubts(accounted: Accounted, evidence: Evidence) -> Iterator[str]:
+    yield from _journal_doubts(accounted, evidence)
+    if evidence.ails is None:
+        yield "Nobody looked at the health of the cluster before the load began."
+    elif evidence.ails:
+        yield f"The cluster was not well before the load began: {_texts(evidence.ails)}."
+    yield from _fault_doubts(evidence)
+    if accounted.account.attempted == 0:
+        yield "No message was ever sent."
+    if evidence.nodes and 2 * (evidence.nodes - len(evidence.down)) <= evidence.nodes:
+        yield f"A majority of the nodes never came back: {_texts(evidence.down)}."
+    yield from _drain_doubts(evidence)
+    if evidence.clock_step_s > CLOCK_STEP_S:
+        yield (
+            f"The clock of this machine stepped by {_when(evidence.clock_step_s)} against its monotonic one, "
+            "so the times of the cluster's own news are not to be trusted."
+        )
+    for balance in evidence.balances:
+        if balance.accounted - balance.allowed > balance.counted:
+            yield (
+                f"The journal has {balance.accounted:,} messages {balance.what}, but the brokers' own counters say "
+                f"{balance.counted:,}, and at most {balance.allowed:,} can be missing from them."
+            )
+
+
+def _journal_doubts(accounted: Accounted, evidence: Evidence) -> Iterator[str]:
+    if evidence.interrupted is not None:
+        yield f"The run was interrupted{_because(evidence.interrupted)}."
+    if evidence.damage:
+        yield f"The journal is damaged: {_texts(evidence.damage)}."
+    if evidence.is_cut:
+        yield "The journal ends in the middle of the run, so whatever came later is not known."
+    if accounted.contradicting:
+        ids = accounted.contradicting
+        yield f"The journal contradicts itself: {_messages(len(ids))} settled more often than sent: {named(ids)}."
+    if accounted.unsettled and not evidence.is_cut:
+        yield f"{_messages(accounted.unsettled)} left without an outcome, so the journal misses some."
+    if accounted.unrecorded:
+        ids = accounted.unrecorded
+        yield f"{_messages(len(ids))} acknowledged with no delivery on record, so records are missing: {named(ids)}."
+
+
+def _fault_doubts(evidence: Evidence) -> Iterator[str]:
+    if evidence.fault_wanted != "none" and not evidence.faults:
+        yield f"A {visible(evidence.fault_wanted)} was to happen, and the journal holds no fault."
+    for fault in evidence.faults:
+        name = _name(fault)
+        if fault.failed:
+            yield f"The {name} failed: {visible(fault.failed)}."
+        elif fault.held_s is None:
+            yield f"The {name} was asked for at {_when(fault.asked_s)}, and nothing shows that it ever held."
+        elif not fault.text:
+            yield f"The {name} is said to have held at {_when(fault.held_s)}, without any evidence from the cluster."
+        elif fault.broker_ran_on:
+            yield f"The {name} cannot have happened: the counters of {visible(fault.node)} show one broker that ran on."
+        else:
+            yield from _cover_doubts(fault)
+        if fault.undo_failed:
+            yield f"The {name} could not be undone: {visible(fault.undo_failed)}."
+
+
+def _cover_doubts(fault: FaultSeen) -> Iterator[str]:
+    if not fault.confirmed_before:
+        yield f"No message was confirmed before the {_name(fault)}, so it struck no traffic."
+    if not fault.confirmed_after:
+        yield (
+            f"No message was confirmed that was sent after the {_name(fault)} held ({_when(fault.held_s or 0.0)}), "
+            "so the run does not show that traffic outlived it."
+        )
+
+
+def _drain_doubts(evidence: Evidence) -> Iterator[str]:
+    if not evidence.drained:
+        yield "The run ended before everything was drained."
+    if not evidence.depths:
+        yield "No queue's depth was read after the last delivery."
+    for depth in evidence.depths[:NAMED]:
+        if not depth.empty:
+            yield _depth_sentence(depth)
+    more = sum(1 for depth in evidence.depths[NAMED:] if not depth.empty)
+    if more:
+        yield f"The same holds for {more:,} more queues and nodes."
+
+
+def _depth_sentence(depth: Depth) -> str:
+    queue, node = visible(depth.queue), visible(depth.node)
+    if depth.ready or depth.unacked:
+        held = f"{depth.ready or 0:,} messages ready and {depth.unacked or 0:,} unacknowledged"
+        return f"Queue {queue} still held {held} by the word of {node} at {_when(depth.at_s)}."
+    if depth.ready is None or depth.unacked is None:
+        return f"How much queue {queue} holds is not known from {node} after the last delivery."
+    return f"{node} called queue {queue} empty {depth.reads} times after the last delivery, too few to be sure."
+
+
+def _grounds(account: Account, timeline: Timeline, evidence: Evidence) -> Iterator[str]:
+    last = max((d.at_s for d in evidence.depths), default=0.0)
+    yield (
+        f"All {account.confirmed:,} confirmed messages were delivered, and every queue was empty on every node, "
+        f"stably, at {_when(last)}."
+    )
+    for fault in evidence.faults:
+        yield (
+            f"{visible(fault.node)} was {deed(fault.act)}, which held from {_when(fault.held_s or 0.0)} on by the "
+            f"cluster's own evidence ({visible(fault.text).rstrip('.')}); {fault.confirmed_before:,} messages were "
+            f"confirmed before, and {fault.confirmed_after:,} that were sent while it held or later."
+        )
+    if not evidence.faults:
+        yield "No fault was asked for: this shows only what an undisturbed cluster does."
+    if account.unknown:
+        some = f"{account.recovered:,} of {account.unknown:,}"
+        yield f"{some} messages of unknown outcome were delivered after all; either fate is right."
+    again = account.duplicates
+    if again.redelivery or again.republish or again.retry_handoff:
+        yield (
+            f"Each second delivery is explained: {again.redelivery:,} by redelivery, {again.republish:,} by sending "
+            f"again, {again.retry_handoff:,} by a retry."
+        )
+
+
+def _name(fault: FaultSeen) -> str:
+    return f"{visible(fault.act)} of {visible(fault.node)}"
+
+
+def _messages(number: int, one: str = "message", many: str = "messages") -> str:
+    return f"{number:,} {one} was" if number == 1 else f"{number:,} {many} were"
+
+
+def _because(text: str) -> str:
+    return f": {visible(text)}" if text else ""
+
+
+def _texts(texts: Iterable[str]) -> str:
+    return "; ".join(visible(text).rstrip(".") for text in texts)
+
+
+def _when(seconds: float) -> str:
+    return f"{seconds:.2f} s"
