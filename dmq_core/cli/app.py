@@ -21,6 +21,7 @@ _COMMANDS = {
     "consume": Entry("consume:consume", "Take messages from a queue."),
     "tail": Entry("tail:tail", "Watch messages pass without taking any."),
     "load": Entry("load:load", "Run a steady load and account for every message."),
+    "proof": Entry("proof:proof", "Break something under load, and account for every message."),
     "bench": Entry("bench:bench", "Measure confirmed publishing and acknowledged consuming beside raw pika."),
     "doctor": Entry("doctor:doctor", "Say what is wrong, and what to do."),
     "config": Entry("config:config", "Show the settings in effect."),

@@ -15,6 +15,9 @@ from dmq_core.text import visible
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.management.client import ManagementClient
+    from dmq_core.proof.result import Workload
+    from dmq_core.proof.run import ProofOptions
+    from dmq_core.testing.proofs import Proof
     from dmq_core.testing.proxy import ChaosProxy
 
 LEADER_LIMIT_S = 15.0
@@ -169,6 +172,36 @@ class ClusterUnderTest:
         proxy = ChaosProxy(endpoint.host, endpoint.amqp_port)
         self._proxies.append(proxy)
         return proxy
+
+    def proof(
+        self,
+        fault: str = "kill",
+        target: str = "leader",
+        *,
+        duration_s: float | None = None,
+        scenario: str | None = None,
+        workload: Workload | None = None,
+        options: ProofOptions | None = None,
+    ) -> Proof:
+        """A load with a fault in its middle, which goes on while the `with` block runs, and the account of it all.
+
+        `target` is leader, follower, connected or a node; `scenario` names one in place of both, or a TOML file.
+
+            with dmq_cluster.proof(fault="kill", target="leader") as proof:
+                ...  # what your own service does meanwhile
+            assert proof.verdict == "PASS"
+            assert proof.result.max_confirm_gap_s < 1
+        """
+        from dataclasses import replace
+
+        from dmq_core.proof.run import ProofRun
+        from dmq_core.proof.scenario import checked, find, of_fault
+        from dmq_core.testing.proofs import Proof
+
+        chosen = find(scenario) if scenario is not None else of_fault(fault, target, duration_s)
+        if workload is not None:
+            chosen = checked(replace(chosen, workload=workload), "workload")
+        return Proof(ProofRun(self._cluster, chosen, options))
 
     def close_clients(self) -> None:
         """Closes every manager and proxy that was asked for."""

@@ -1,0 +1,331 @@
+"""`dmq proof`: a load, a fault in the middle of it, and what became of every message."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dmq_core.cli import reach
+from dmq_core.cli.groups import LazyGroup
+from dmq_core.cli.options import Decorated, Invocation, common_options
+from dmq_core.cli.output import Output, painted
+from dmq_core.cli.running import Terminated
+from dmq_core.cluster.base import Progress, ProgressListener
+from dmq_core.config import DEFAULT_CLUSTER
+from dmq_core.errors import BadInput, ClusterFailed
+from dmq_core.proof.report_json import contract_json
+from dmq_core.proof.report_words import headline, moments, repeat_command, terms
+from dmq_core.proof.result import ProofResult, Verdict
+from dmq_core.text import visible
+
+if TYPE_CHECKING:
+    from dmq_core.proof.run import ProofRun
+    from dmq_core.proof.scenario import Scenario
+    from dmq_core.proof.traffic import Standing
+
+# The contract's exit statuses of verdicts.
+_STATUS = {Verdict.PASS: 0, Verdict.FAIL: 4, Verdict.INCONCLUSIVE: 5}
+_COLOUR = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow"}
+_KINDS = (".json", ".html", ".md")
+_FAULTS = ("kill", "stop", "pause", "isolate", "drain", "rolling", "none")
+_IDS_SHOWN = 10
+_SUFFIXES = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class _Seconds(click.ParamType):  # type: ignore[type-arg]  # generic for type checkers only
+    """Seconds, or with a unit: 90, 90s, 30m, 2h."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        text = str(value).strip().lower()
+        unit = _SUFFIXES.get(text[-1:], 0.0)
+        try:
+            seconds = float(text[:-1]) * unit if unit else float(text)
+        except ValueError:
+            seconds = 0.0
+        if not 1 <= seconds <= 86_400:
+            self.fail(f"{text!r} is no duration; say seconds, or 30m, or 2h (1 s to 24 h).", param, ctx)
+        return seconds
+
+
+def _shared(function: Decorated) -> Decorated:
+    """The options of everything that runs a load."""
+    options = (
+        click.option("--rate", type=click.FloatRange(0, 20_000, min_open=True), metavar="R", help="Messages a second."),
+        click.option("--size", type=click.IntRange(0, 1 << 20), metavar="BYTES", help="Of each message."),
+        click.option("--keys", type=click.IntRange(1, 1000), metavar="N", help="Routing keys."),
+        click.option("--publishers", type=click.IntRange(1, 64), metavar="N"),
+        click.option("--consumers", type=click.IntRange(1, 64), metavar="N"),
+        click.option("--handler-time", "handler_s", type=click.FloatRange(0, 1), metavar="S", help="Each handler's."),
+        click.option("--queue-type", type=click.Choice(["quorum", "classic"]), help="By default quorum."),
+        click.option("--exchange-type", type=click.Choice(["direct", "topic", "fanout", "headers"])),
+        click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Repeats the random choices."),
+        click.option(
+            "--report",
+            "reports",
+            type=click.Path(dir_okay=False, path_type=Path),
+            multiple=True,
+            metavar="FILE",
+            help="Write a report: .json, .html or .md; repeats.",
+        ),
+        click.option(
+            "--journal",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Where the journal of all messages goes.",
+        ),
+        click.option("--force", is_flag=True, help="Run on a cluster that is not well, too."),
+        click.option("--allow-majority-loss", is_flag=True, help="Permit faults after which no majority is left."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.option("--fault", type=click.Choice(_FAULTS), help="What to break; by default kill.")
+@click.option("--target", metavar="WHO", help="leader (default), follower, connected, or a node's name.")
+@click.option("--duration", type=_Seconds(), metavar="S", help="Seconds of publishing, or 5m.")
+@click.option(
+    "--scenario", "scenario_name", metavar="NAME|FILE.toml", help="One that 'dmq proof list' names, or a file."
+)
+@_shared
+@common_options
+def run(
+    invocation: Invocation,
+    fault: str | None,
+    target: str | None,
+    duration: float | None,
+    scenario_name: str | None,
+    **said: Any,
+) -> int:
+    """Break something under load, and account for every message.
+
+    Publishers and consumers work on a queue of their own while the fault is done and undone. Ends with 0 if every
+    message is accounted for (PASS), 4 if not (FAIL), and 5 where the run cannot tell (INCONCLUSIVE).
+    """
+    from dmq_core.proof.scenario import Fault, find, of_fault
+
+    if scenario_name is not None:
+        if fault is not None or target is not None:
+            raise BadInput("a scenario says itself what to break", "Leave out --fault and --target, or --scenario.")
+        scenario = find(scenario_name)
+        scenario = scenario if duration is None else dataclasses.replace(scenario, duration_s=duration)
+    elif fault == "none":
+        scenario = _nothing(duration or 10.0)
+    else:
+        scenario = of_fault(Fault(fault or "kill"), target or "leader", duration)
+    return _prove(invocation, scenario, said)
+
+
+@click.command()
+@click.option("--duration", type=_Seconds(), default=1800.0, metavar="S", help="Seconds, or 30m; by default 30m.")
+@_shared
+@common_options
+def soak(invocation: Invocation, duration: float, **said: Any) -> int:
+    """Break one thing after another, chosen at random, and give one verdict at the end.
+
+    The majority is kept unless --allow-majority-loss permits to lose it. The same seed chooses the same faults.
+    """
+    from dmq_core.proof.soak import lanes_for, soak_scenario
+
+    cluster = reach.find_cluster(invocation.settings)
+    seed = said["seed"] if said["seed"] is not None else int(time.time()) % 100_000
+    nodes = len(cluster.nodes())
+    return _prove(invocation, soak_scenario(duration, seed, nodes), {**said, "seed": seed}, lanes=lanes_for(nodes))
+
+
+@click.command(name="list")
+@common_options
+def list_scenarios(invocation: Invocation) -> None:
+    """List the scenarios that have a name."""
+    from dmq_core.proof.scenario import EXAMPLE, built_in
+
+    scenarios = built_in().values()
+    if invocation.out.json:
+        invocation.out.document([dataclasses.asdict(scenario) for scenario in scenarios])
+        return
+    rows = [(s.name, f"{s.duration_s:g} s", s.title) for s in scenarios]
+    invocation.out.table(["SCENARIO", ">TAKES", "WHAT"], rows)
+    invocation.out.say("'dmq proof run --scenario NAME' runs one, or a file such as:\n")
+    invocation.out.say(EXAMPLE)
+
+
+@click.command(name="judge")
+@click.argument("journal", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--report",
+    "reports",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Write a report: .json, .html or .md; repeats.",
+)
+@common_options
+def judge_journal(invocation: Invocation, journal: Path, reports: tuple[Path, ...]) -> int:
+    """Account for the messages in a JOURNAL that an earlier run has left, even one that was killed."""
+    from dmq_core.proof.journal import read_journal
+    from dmq_core.proof.judge import judge
+
+    _check_reports(reports)
+    return _tell(invocation.out, judge(read_journal(journal)), reports, "")
+
+
+def _prove(invocation: Invocation, scenario: Scenario, said: dict[str, Any], *, lanes: int = 0) -> int:
+    from dmq_core.proof.run import ProofOptions, ProofRun
+    from dmq_core.proof.scenario import checked
+
+    reports: tuple[Path, ...] = said.pop("reports")
+    _check_reports(reports)
+    seed, journal, force, allowed = (said.pop(n) for n in ("seed", "journal", "force", "allow_majority_loss"))
+    asked = {name: value for name, value in said.items() if value is not None}
+    workload = dataclasses.replace(scenario.workload, **asked)
+    scenario = dataclasses.replace(scenario, workload=workload, seed=scenario.seed if seed is None else seed)
+    scenario = checked(scenario, scenario.name)
+    options = ProofOptions(
+        read_only=invocation.settings.read_only.value,
+        force=force,
+        allow_majority_loss=allowed,
+        journal=journal,
+        lanes=lanes,
+    )
+    cluster = reach.find_cluster(invocation.settings)
+    # What the library warns of while nodes fail is what is asked for here, and told by the timeline.
+    logging.getLogger().addHandler(logging.NullHandler())
+    with invocation.out.progress() as progress:
+        stage = _Stage(invocation.out, progress, scenario)
+        proof = ProofRun(cluster, scenario, options, stage.hear)
+        try:
+            result = proof.drive(stage.look)
+        except (KeyboardInterrupt, Terminated):
+            if proof.journal is not None:
+                invocation.out.say(f"Its journal stays: dmq proof judge {visible(str(proof.journal))}")
+            raise
+        finally:
+            for trouble in proof.troubles:
+                invocation.out.say(visible(trouble))
+    name = invocation.settings.cluster.value
+    command = repeat_command(result, scenario, "" if name == DEFAULT_CLUSTER else name, soak=lanes > 0)
+    return _tell(invocation.out, result, reports, command)
+
+
+class _Stage:
+    """Shows what a run is at: a line that moves on a terminal, and its steps as lines above it."""
+
+    def __init__(self, out: Output, progress: ProgressListener, scenario: Scenario) -> None:
+        self._out = out
+        self._progress = progress
+        self._scenario = scenario
+        self._began = time.monotonic()
+        self._now = ""
+
+    def hear(self, progress: Progress) -> None:
+        """A step has begun."""
+        self._now = progress.text
+        if self._out.live:
+            self._out.say(f"{time.monotonic() - self._began:6.1f} s  {visible(progress.text)}")
+        else:
+            self._progress(progress)
+
+    def look(self, proof: ProofRun) -> None:
+        """Some time has passed."""
+        standing = proof.standing()
+        if self._out.live:
+            words = self._now if standing is None else _standing_words(standing)
+            self._progress(Progress(words))
+
+
+def _standing_words(standing: Standing) -> str:
+    counts = standing.counts
+    return (
+        f"confirmed {counts.confirmed:,}  delivered {counts.delivered:,}  redelivered {counts.redelivered:,}  "
+        f"unknown {counts.unknown:,}  longest gaps {standing.longest_confirm_gap_s:.2f} s, "
+        f"{standing.longest_delivery_gap_s:.2f} s"
+    )
+
+
+def _nothing(duration_s: float) -> Scenario:
+    from dmq_core.proof.scenario import Scenario
+
+    return Scenario("none", "A load, and nothing broken", (), duration_s)
+
+
+def _check_reports(reports: tuple[Path, ...]) -> None:
+    """A run of minutes must not end with a report that nobody can write."""
+    for report in reports:
+        if report.suffix not in _KINDS:
+            raise BadInput(f"{visible(str(report))} is no kind of report", f"Let it end in {', '.join(_KINDS)}.")
+        if not report.absolute().parent.is_dir():
+            raise BadInput(f"there is no folder for {visible(str(report))}", "Make it first.")
+
+
+def _write(report: Path, result: ProofResult, command: str) -> None:
+    if report.suffix == ".html":
+        from dmq_core.proof.report_html import html
+
+        text = html(result, command)
+    elif report.suffix == ".md":
+        from dmq_core.proof.report_markdown import markdown
+
+        text = markdown(result, command)
+    else:
+        text = json.dumps(contract_json(result), indent=2, allow_nan=False) + "\n"
+    try:
+        report.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ClusterFailed(f"{visible(str(report))} cannot be written: {error.strerror}", "Name another.") from error
+
+
+def _tell(out: Output, result: ProofResult, reports: tuple[Path, ...], command: str) -> int:
+    for report in reports:
+        _write(report, result, command)
+    if out.json:
+        out.document(contract_json(result))
+    else:
+        _summary(out, result)
+    for report in reports:
+        out.say(f"report: {visible(str(report))}")
+    return _STATUS[result.verdict]
+
+
+def _summary(out: Output, result: ProofResult) -> None:
+    account, timeline = result.account, result.timeline
+    out.text(painted(headline(result), _COLOUR[result.verdict], sys.stdout))
+    for reason in result.reasons:
+        out.text(f"  {visible(reason)}")
+    out.text(
+        f"attempted {account.attempted:,}  confirmed {account.confirmed:,}  delivered {account.delivered:,}  "
+        f"redelivered {account.redelivered:,}  unknown {account.unknown:,}  lost {len(account.lost):,}"
+    )
+    for term in terms(result):
+        if term.ids:
+            more = len(term.ids) - _IDS_SHOWN
+            shown = ", ".join(visible(i) for i in term.ids[:_IDS_SHOWN])
+            out.text(f"{term.name}: {shown}{f' and {more:,} more' if more > 0 else ''}")
+    out.text(
+        f"longest gap: {result.max_confirm_gap_s:.2f} s between confirms, "
+        f"{result.max_delivery_gap_s:.2f} s between deliveries"
+    )
+    said = [f"{m.name} {m.after_s:.2f} s" for m in moments(timeline) if m.after_s is not None]
+    if said:
+        out.text(f"after the fault: {', '.join(said)}")
+    if result.journal:
+        out.text(f"journal: {visible(result.journal)}")
+
+
+proof = LazyGroup(
+    name="proof",
+    help="Break something under load, and account for every message.",
+    entries={},
+    commands=[run, soak, list_scenarios, judge_journal],
+)

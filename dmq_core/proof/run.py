@@ -1,0 +1,357 @@
+"""A proof run: a load on a real cluster, faults in the middle of it, and an account of every message at the end.
+
+result = run_proof(cluster, of_fault(Fault.KILL, "leader"))
+print(result.verdict, result.max_confirm_gap_s)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from dmq_core.cluster.base import Cluster, NodeState, Progress, ProgressListener, silent
+from dmq_core.cluster.local_state import state_folder
+from dmq_core.connection_manager import BrokerConnectionManager, Role
+from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NoSuchCluster
+from dmq_core.operations import guard_change
+from dmq_core.proof.journal import Journal, read_journal
+from dmq_core.proof.judge import judge
+from dmq_core.proof.records import RunPhase, Setting
+from dmq_core.proof.result import ProofResult, Verdict
+from dmq_core.proof.scenario import Scenario, Step
+from dmq_core.proof.sounding import WELL_WITHIN_S, Soundings, health, leader_of
+from dmq_core.proof.strike import Lane, Rules, Striker, check
+from dmq_core.proof.traffic import SETTLES_WITHIN_S, HandlerWrapper, Standing, Traffic, as_it_is, entities
+from dmq_core.proof.witness import Witness
+
+DRAINS_WITHIN_S: Final = 40.0
+DECLARES_WITHIN_S: Final = 20.0
+# One act on a node takes 60 s at most, an undo three of them; then the clients and the drain.
+ENDS_WITHIN_S: Final = 300.0
+_LOOK_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ProofOptions:
+    """How a run may go: `journal` is the folder for its journal (None: that of dmq's state).
+
+    `force` runs on a cluster that is not well, `allow_majority_loss` permits faults after which no majority serves;
+    with `lanes`, each step waits in one of so many until the one before it is undone. `wrap` gets each consumer's
+    handler and gives the one that runs.
+    """
+
+    read_only: bool = False
+    force: bool = False
+    allow_majority_loss: bool = False
+    journal: Path | None = None
+    lanes: int = 0
+    wrap: HandlerWrapper = as_it_is
+
+
+class ProofRun:
+    """A run on its own thread, from `begin` to `finish`; nobody else may call it meanwhile.
+
+    `Refused` and `BadInput` come from `begin`, before anything is done.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        scenario: Scenario,
+        options: ProofOptions | None = None,
+        progress: ProgressListener = silent,
+    ) -> None:
+        self._cluster = cluster
+        self._scenario = scenario
+        self._options = options or ProofOptions()
+        self._progress = progress
+        self._run_id = secrets.token_hex(4)
+        self._stopped = threading.Event()
+        self._aborted = False
+        # No join: one that is interrupted takes the thread for ended (Python 3.12 and before).
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="proof run", daemon=True)
+        self._traffic: Traffic | None = None
+        self._journal_path: Path | None = None
+        self._result: ProofResult | None = None
+        self._error: BaseException | None = None
+        self.troubles: list[str] = []
+
+    @property
+    def journal(self) -> Path | None:
+        """Where the journal is; None before there is one."""
+        return self._journal_path
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._over.is_set()
+
+    def standing(self) -> Standing | None:
+        """How the traffic does, without waiting; None before there is any."""
+        return None if self._traffic is None else self._traffic.standing()
+
+    def begin(self) -> None:
+        """Begins in the background, unless it may not be done."""
+        guard_change("Proof", read_only=self._options.read_only)
+        if not self._cluster.nodes():
+            raise NoSuchCluster(f"there is no cluster called {self._cluster.name} here", "Make it with 'dmq start'.")
+        for step in self._scenario.steps:
+            check(self._cluster, step, self._rules)
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits for the end, `timeout_s` seconds at most; whether it has come."""
+        return self._over.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Asks it to undo its faults, drain, and end with what it has so far; does not wait."""
+        self._stopped.set()
+
+    def abort(self) -> None:
+        """Ends it early and waits until its faults are undone, however often the wait is interrupted."""
+        self._aborted = True
+        self._stopped.set()
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        while self._thread.ident is not None and not self.is_over and time.monotonic() < deadline:
+            # An impatient second Ctrl-C must not leave a node dead.
+            with contextlib.suppress(BaseException):
+                self._over.wait(_LOOK_S)
+
+    def finish(self) -> ProofResult:
+        """Waits for the end and gives the result; raises what kept the run from one."""
+        longest = self._scenario.duration_s + max((s.undo_s or 0.0 for s in self._scenario.steps), default=0.0)
+        if self._thread.ident is None:
+            raise MessagingFailed("the run was never begun")
+        self._over.wait(longest * 2 + ENDS_WITHIN_S)
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            raise ClusterFailed("the run does not end", "See what its nodes do with 'dmq status'.")
+        return self._result
+
+    def drive(self, look: Callable[[ProofRun], None] | None = None) -> ProofResult:
+        """Does the whole run and gives its result; `look` is called with it some times a second.
+
+        Whatever ends it early, an interrupt included, is raised once every fault is undone and everything removed.
+        """
+        self.begin()
+        try:
+            while not self.wait(_LOOK_S):
+                if look is not None:
+                    look(self)
+        except BaseException:
+            self.abort()
+            raise
+        return self.finish()
+
+    # On the run's own thread.
+
+    @property
+    def _rules(self) -> Rules:
+        return Rules(self._options.read_only, self._options.allow_majority_loss)
+
+    def _run(self) -> None:
+        try:
+            self._result = self._proven()
+        except BaseException as error:  # raised again by `finish`, on the caller's thread
+            self._error = error
+        finally:
+            self._over.set()
+
+    def _proven(self) -> ProofResult:
+        self._progress(Progress("is the cluster well?"))
+        snapshot, problems = health(self._cluster, 0.0 if self._options.force else WELL_WITHIN_S)
+        setting = self._setting(snapshot.rabbitmq or "")
+        path = self._path()
+        with Journal.create(path, setting, on_failure=self._journal_failed) as journal:
+            self._journal_path = path
+            journal.append_health([n.name for n in snapshot.running], problems)
+            if problems and not self._options.force:
+                journal.append_phase(RunPhase.INTERRUPTED, f"the cluster is not well: {problems[0]}")
+            else:
+                self._with_cluster(setting, journal)
+        return _with_troubles(judge(read_journal(path)), self.troubles)
+
+    def _with_cluster(self, setting: Setting, journal: Journal) -> None:
+        host = self._cluster.nodes()[0].endpoint.virtual_host
+        exchange = setting.queues[0]
+        declared = entities(setting, exchange, len(setting.nodes))
+        self._progress(Progress("declaring the queue"))
+        with self._manager("") as early:
+            early.declare(*declared, timeout_s=DECLARES_WITHIN_S)
+        consumers = setting.workload.consumers * len(setting.queues)
+        witness = Witness(self._cluster, setting.queues, journal, consumers)
+        try:
+            witness.leads(setting.queues[0], leader_of(self._cluster, setting.queues[0], host))
+            witness.await_feeds()
+            with self._manager(witness.leader(setting.queues[0]) or "") as manager:
+                manager.listen(witness.connection_changed)
+                manager.declare(*declared, timeout_s=DECLARES_WITHIN_S)
+                traffic = Traffic(
+                    manager, setting, exchange, journal, self._options.wrap, lambda: witness.epoch(Role.CONSUMING)
+                )
+                self._under_load(setting, journal, witness, traffic)
+        finally:
+            witness.close()
+            with Soundings(self._cluster, setting.queues, journal) as soundings:
+                trouble = soundings.delete()
+            if trouble:
+                self.troubles.append(trouble)
+
+    def _under_load(self, setting: Setting, journal: Journal, witness: Witness, traffic: Traffic) -> None:
+        self._traffic = traffic
+        striker = Striker(
+            self._cluster, setting.queues[0], journal, witness, self._rules, self._scenario.seed, self._progress
+        )
+        lanes: list[Lane] = []
+        try:
+            traffic.open()
+            journal.append_phase(RunPhase.BEGAN)
+            traffic.begin()
+            lanes = self._lanes(striker)
+            self._await_end(traffic, lanes)
+        finally:
+            self._end_lanes(lanes, striker)
+            if self._aborted:
+                journal.append_phase(RunPhase.INTERRUPTED, "by the user")
+            traffic.stop_publishing(0.5 if self._aborted else SETTLES_WITHIN_S)
+            journal.append_phase(RunPhase.PUBLISHED)
+            self._drain(setting, journal, traffic)
+        for lane in lanes:
+            if lane.error is not None:
+                raise lane.error
+        if traffic.error is not None:
+            raise traffic.error
+
+    def _lanes(self, striker: Striker) -> list[Lane]:
+        steps, options, now = self._scenario.steps, self._options, time.monotonic()
+        if options.lanes:
+            parts: list[tuple[Step, ...]] = [steps[n :: options.lanes] for n in range(options.lanes)]
+        else:
+            parts = [(step,) for step in steps]
+        lanes = [Lane(striker, part, now, skips=options.lanes > 0) for part in parts if part]
+        for lane in lanes:
+            lane.start()
+        return lanes
+
+    def _await_end(self, traffic: Traffic, lanes: list[Lane]) -> None:
+        """Until the time is up and every fault is undone, somebody stops it, or something goes wrong."""
+        began_at = time.monotonic()
+        while not self._stopped.wait(_LOOK_S):
+            is_late = time.monotonic() - began_at >= self._scenario.duration_s
+            if traffic.error is not None or any(lane.error for lane in lanes):
+                return
+            if is_late and self._options.lanes:
+                return
+            if is_late and not any(lane.is_alive() for lane in lanes):
+                return
+
+    def _end_lanes(self, lanes: list[Lane], striker: Striker) -> None:
+        for lane in lanes:
+            lane.stopped.set()
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        for lane in lanes:
+            lane.join(max(0.1, deadline - time.monotonic()))
+        self.troubles += striker.not_undone
+
+    def _drain(self, setting: Setting, journal: Journal, traffic: Traffic) -> None:
+        """Lets the consumers take what is there, and reads on every node that nothing is left."""
+        if self._aborted:
+            traffic.stop_consuming()
+            return
+        self._progress(Progress("draining the queue"))
+        with Soundings(self._cluster, setting.queues, journal) as soundings:
+            is_quiet = self._await_quiet(soundings, traffic)
+            traffic.stop_consuming()
+            is_empty = soundings.read_thrice()
+        snapshot, problems = health(self._cluster, patience_s=0.0)
+        journal.append_health([n.name for n in snapshot.running], problems)
+        if is_quiet and is_empty:
+            journal.append_phase(RunPhase.DRAINED)
+
+    def _await_quiet(self, soundings: Soundings, traffic: Traffic) -> bool:
+        """Whether everything came, or the queues read as empty three times a second apart with nothing coming."""
+        deadline = time.monotonic() + DRAINS_WITHIN_S
+        zeros, before = 0, -1
+        while time.monotonic() < deadline:
+            if traffic.undelivered == 0 and zeros:
+                return True
+            counts = traffic.standing().counts
+            seen = counts.delivered + counts.duplicates
+            zeros = zeros + 1 if soundings.ready() == 0 and seen == before else 0
+            before = seen
+            if zeros >= 3:
+                return True
+            time.sleep(1.0 if zeros or traffic.undelivered else _LOOK_S)
+        return False
+
+    def _manager(self, last: str) -> BrokerConnectionManager:
+        """A manager that knows every node, `last` last: clients that keep away from the leader show its loss alone."""
+        manager = BrokerConnectionManager(name="dmq proof")
+        user = self._cluster.credentials
+        for node in sorted(self._cluster.nodes(), key=lambda n: (n.name == last, n.state is not NodeState.RUNNING)):
+            at = node.endpoint
+            if at.amqp_port is not None:
+                manager.register_broker(
+                    node.name,
+                    at.host,
+                    at.amqp_port,
+                    username=user.username,
+                    password=user.password,
+                    virtual_host=at.virtual_host,
+                    tls=at.tls,
+                )
+        return manager
+
+    def _setting(self, rabbitmq: str) -> Setting:
+        workload = self._scenario.workload
+        workload = replace(workload, keys=max(workload.keys, workload.publishers))
+        several = workload.exchange_type == "fanout"
+        name = f"dmq.proof.{self._run_id}"
+        return Setting(
+            run=self._run_id,
+            backend=str(self._cluster.backend),
+            rabbitmq=rabbitmq,
+            fault=self._scenario.fault,
+            target=self._scenario.target,
+            nodes=tuple(node.name for node in self._cluster.nodes()),
+            queues=(name, f"{name}.2") if several else (name,),
+            keys=tuple(f"proof.{number}" for number in range(workload.keys)),
+            workload=workload,
+            seed=self._scenario.seed,
+            every_queue=several,
+        )
+
+    def _path(self) -> Path:
+        folder = self._options.journal or state_folder() / "proofs"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClusterFailed(f"{folder} cannot be made: {error.strerror}", "Name another with --journal.") from error
+        return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{self._run_id}.journal"
+
+    def _journal_failed(self, error: DmqError) -> None:
+        if self._traffic is not None:
+            self._traffic.fail(error)
+
+
+def _with_troubles(result: ProofResult, troubles: Sequence[str]) -> ProofResult:
+    """With something not undone or not removed there is no PASS, whatever became of the messages."""
+    if not troubles:
+        return result
+    verdict = Verdict.INCONCLUSIVE if result.verdict is Verdict.PASS else result.verdict
+    return replace(result, verdict=verdict, reasons=(*troubles, *result.reasons))
+
+
+def run_proof(
+    cluster: Cluster, scenario: Scenario, options: ProofOptions | None = None, progress: ProgressListener = silent
+) -> ProofResult:
+    """Does a whole run and gives its result; see `ProofRun.drive`."""
+    return ProofRun(cluster, scenario, options, progress).drive()

@@ -1,0 +1,156 @@
+"""The clients of a proof run, on a broker in memory: every message is on record before it is sent and acknowledged."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dmq_core.connection_manager import BrokerConnectionManager
+from dmq_core.messaging.consuming.decoding import MessageHeaders
+from dmq_core.proof.algebra import Accounted, account_of
+from dmq_core.proof.journal import Journal, read_journal
+from dmq_core.proof.records import Setting, message_id
+from dmq_core.proof.result import Workload
+from dmq_core.proof.traffic import Handler, HandlerWrapper, Traffic, as_it_is, entities
+from dmq_core.testing import MemoryBroker
+
+KEYS = ("proof.0", "proof.1", "proof.2")
+TICK_S = 0.005
+ENOUGH = 60
+
+
+class Stage:
+    """A broker in memory whose time goes by, and the traffic on it."""
+
+    def __init__(self, broker: MemoryBroker, manager: BrokerConnectionManager, folder: Path) -> None:
+        self.broker = broker
+        self._manager = manager
+        self._path = folder / "run.journal"
+        self.setting = Setting(run="r")
+
+    def run(self, workload: Workload, wrap: HandlerWrapper = as_it_is, kill: str = "") -> Accounted:
+        """What became of the messages of a short run; `kill` names a node that dies in the middle."""
+        fanout = workload.exchange_type == "fanout"
+        queues = ("q", "q.2") if fanout else ("q",)
+        self.setting = Setting(run="r", queues=queues, keys=KEYS, workload=workload, every_queue=fanout)
+        with Journal.create(self._path, self.setting) as journal:
+            self._manager.declare(*entities(self.setting, "x", members=3))
+            traffic = Traffic(self._manager, self.setting, "x", journal, wrap)
+            traffic.open()
+            traffic.begin()
+            self._until(lambda: traffic.standing().counts.delivered >= ENOUGH)
+            if kill:
+                self.broker.kill(kill)
+                reached = traffic.standing().counts.delivered
+                self._until(lambda: traffic.standing().counts.delivered >= reached + ENOUGH)
+            traffic.stop_publishing(10)
+            # A message that was dropped on purpose never comes.
+            with contextlib.suppress(TimeoutError):
+                self._until(lambda: traffic.undelivered == 0, 2.0)
+            traffic.stop_consuming()
+            assert traffic.error is None
+        return account_of(read_journal(self._path).records(), self.setting)
+
+    def _until(self, holds: object, limit_s: float = 20.0) -> None:
+        assert callable(holds)
+        deadline = time.monotonic() + limit_s
+        while not holds():
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    over = threading.Event()
+    with MemoryBroker(nodes=3) as broker, BrokerConnectionManager(network=broker.network) as manager:
+        for number, at in enumerate(broker.endpoints, start=1):
+            manager.register_broker(number, at.host, at.amqp_port)
+
+        def tick() -> None:
+            while not over.wait(TICK_S / 2):
+                broker.advance(TICK_S)
+
+        clock = threading.Thread(target=tick, daemon=True)
+        clock.start()
+        yield Stage(broker, manager, tmp_path)
+        manager.close()
+        over.set()
+        clock.join(10)
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        Workload(rate=200),
+        Workload(rate=200, exchange_type="topic", publishers=3, consumers=2),
+        Workload(rate=200, exchange_type="fanout"),
+        Workload(rate=200, exchange_type="headers"),
+        Workload(rate=200, queue_type="classic", handler_s=0.001),
+    ],
+    ids=["direct", "topic", "fanout", "headers", "classic"],
+)
+def test_every_kind_of_workload_is_delivered_whole(stage: Stage, workload: Workload) -> None:
+    accounted = stage.run(workload)
+    account = accounted.account
+    assert account.attempted >= ENOUGH
+    assert account.attempted == account.confirmed == account.delivered
+    assert (account.lost, account.unexpected, account.order_violations) == ((), (), 0)
+    assert (accounted.contradicting, accounted.unrecorded, accounted.unsettled) == ((), (), 0)
+
+
+def test_a_node_that_dies_costs_nothing_that_was_confirmed(stage: Stage) -> None:
+    account = stage.run(Workload(rate=200), kill="rmq1").account
+    assert account.lost == ()
+    assert account.duplicates.unexplained == 0
+    assert account.delivered >= 2 * ENOUGH
+
+
+def test_a_handler_that_drops_a_delivery_is_found_out(stage: Stage) -> None:
+    def careless(handler: Handler) -> Handler:
+        def handle(message: object, headers: MessageHeaders) -> bool | None:
+            if headers.delivery.properties.message_id == message_id("r", 7):
+                return True
+            return handler(message, headers)
+
+        return handle
+
+    assert stage.run(Workload(rate=200), careless).account.lost == (message_id("r", 7),)
+
+
+def test_a_handler_that_sees_a_message_twice_is_found_out(stage: Stage) -> None:
+    def twice(handler: Handler) -> Handler:
+        def handle(message: object, headers: MessageHeaders) -> bool | None:
+            if headers.delivery.properties.message_id == message_id("r", 7):
+                handler(message, headers)
+            return handler(message, headers)
+
+        return handle
+
+    account = stage.run(Workload(rate=200), twice).account
+    assert account.duplicates.unexplained == 1
+    assert account.lost == ()
+
+
+def test_messages_that_nobody_of_the_run_sent_are_on_record(stage: Stage) -> None:
+    def forging(handler: Handler) -> Handler:
+        def handle(message: object, headers: MessageHeaders) -> bool | None:
+            if headers.delivery.properties.message_id == message_id("r", 7):
+                headers.delivery._properties = replaced(headers)
+            return handler(message, headers)
+
+        return handle
+
+    def replaced(headers: MessageHeaders) -> object:
+        from dataclasses import replace
+
+        return replace(headers.delivery.properties, message_id="forged")
+
+    account = stage.run(Workload(rate=200), forging).account
+    assert account.unexpected == ("forged",)
+    assert account.lost == (message_id("r", 7),)
