@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeState, ProgressListener, silent
 from dmq_core.cluster.blueprint import Version, parse_version
+from dmq_core.cluster.faults import Fault, FaultKind, notes_of
 from dmq_core.errors import Refused
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 
@@ -137,6 +138,26 @@ def perform(
     """Does `operation`, unless the session is read-only or the cluster is somebody else's (`Refused`)."""
     guard(cluster, operation.title, read_only=read_only)
     cluster.act(operation.action, operation.node, progress)
+
+
+def impact_of_fault(fault: Fault, snapshot: ClusterSnapshot) -> Impact:
+    """What `fault` will cause, judged from `snapshot`; a rolling restart takes one node away at a time."""
+    running = sum(n.state is NodeState.RUNNING for n in snapshot.nodes)
+    rolling = fault.kind is FaultKind.ROLLING_RESTART
+    margin = _margin(running - (1 if rolling else 0), len(snapshot.nodes))
+    sentences = [f"Expected: {notes_of(fault.kind).expected}"]
+    if fault.destructive and not rolling:
+        clients = _count(len(snapshot.connections), "connection")
+        sentences.insert(0, f"{fault.title} concerns all {clients} of the cluster.")
+    if margin is Margin.NO_MAJORITY:
+        sentences.insert(0, f"{running} of {len(snapshot.nodes)} nodes run: {_margin_words(margin)}")
+    return Impact(margin, tuple(sentences))
+
+
+def cause(cluster: Cluster, fault: Fault, *, read_only: bool, progress: ProgressListener = silent) -> Fault | None:
+    """Does `fault` and returns its way back, unless the session is read-only or the cluster somebody else's."""
+    guard(cluster, fault.title, read_only=read_only)
+    return cluster.cause(fault, progress)
 
 
 def guard(cluster: Cluster, title: str, *, read_only: bool) -> None:

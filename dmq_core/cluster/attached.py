@@ -22,6 +22,7 @@ from dmq_core.cluster.base import (
     TlsSettings,
     silent,
 )
+from dmq_core.cluster.faults import Fault
 from dmq_core.cluster.greeting import Greeting, accepts, greeting, tls_context
 from dmq_core.cluster.readiness import side_by_side
 from dmq_core.cluster.urls import PlannedEndpoint, credentials_of, parse_url, plan_endpoints
@@ -133,6 +134,13 @@ class AttachedCluster:
         raise Refused(
             f"{node} of {self._host} is left as it is: dmq did not make this cluster",
             f"'dmq start' makes one on which 'dmq node {action}' works.",
+        )
+
+    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+        """Refused."""
+        raise Refused(
+            f"{fault.title}: refused, dmq did not make {self._host}",
+            f"'dmq start' makes a cluster on which 'dmq fault do {fault.kind}' works.",
         )
 
     def logs(self, node: str, lines: int = 200) -> str:

@@ -6,7 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from dmq_core.cluster.faults import Fault
 
 
 class Backend(StrEnum):
@@ -184,6 +187,13 @@ class Cluster(Protocol):
 
         That is, for start, restart and unpause, once the node serves, and for rejoin once it and all that run see each
         other. A start also lets a node rejoin or revives it, but one that is frozen must be unpaused.
+        """
+        ...
+
+    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+        """Does a fault of the whole cluster and returns its way back (None: there is none) once it holds.
+
+        It takes as long as `notes_of` tells at most. An alarm ends with a restart of its node.
         """
         ...
 

@@ -22,7 +22,7 @@ from dmq_core.cluster.base import (
 )
 from dmq_core.cluster.blueprint import Version, checked_cluster_name, node_names, parse_version
 from dmq_core.cluster.docker_acts import NodeActs, halt
-from dmq_core.cluster.docker_condition import is_cut_off, is_drained
+from dmq_core.cluster.docker_condition import is_cut_off, is_drained, run_tool
 from dmq_core.cluster.docker_engine import Engine, connect
 from dmq_core.cluster.docker_errors import PortTaken
 from dmq_core.cluster.docker_layout import CLUSTER_LABEL, Made, erlang_name, ports_of_others, started_ago_s
@@ -30,6 +30,8 @@ from dmq_core.cluster.docker_making import ALIVE, Found, complete, find, remembe
 from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
 from dmq_core.cluster.docker_values import Container
 from dmq_core.cluster.docker_watch import watch
+from dmq_core.cluster.fault_works import FaultWorks
+from dmq_core.cluster.faults import Fault
 from dmq_core.cluster.image import ensure_image, series_of
 from dmq_core.cluster.local_state import (
     FAVOURED_AMQP_PORT,
@@ -162,6 +164,17 @@ class DockerCluster:
         progress(Progress(f"{action} {node}", node))
         waiter = NodeWaiter(self._engine, made, self.credentials, progress)
         NodeActs(self._engine, made, self._state, waiter, progress).do(action, container)
+
+    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+        """Does a fault of the whole cluster and returns its way back once it holds."""
+        made = self._existing().made
+
+        def run(node: str, tool: str, words: tuple[str, ...], _limit_s: float) -> str:
+            if made is None:
+                raise ClusterFailed(f"{self._name} is half made", "'dmq start' completes it.")
+            return run_tool(self._engine, made.container(node), node, tool, words)
+
+        return FaultWorks(self.nodes, run, self.act).cause(fault, progress)
 
     def logs(self, node: str, lines: int = 200) -> str:
         """The last `lines` lines that the node's container wrote, also while it is stopped."""

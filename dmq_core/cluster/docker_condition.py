@@ -47,11 +47,16 @@ def is_drained(engine: Engine, container: Container) -> bool:
 
 def maintain(engine: Engine, container: Container, word: str) -> None:
     """Runs `rabbitmq-upgrade drain` or `revive` in it; `ClusterFailed` with what it said if it fails."""
-    status, said = engine.run_in(container.id, ["rabbitmq-upgrade", "-q", word], USER)
-    if status != 0:
-        node = container.labels.get(NODE_LABEL, container.name)
-        lines = [line for line in said.splitlines() if line.strip()]
-        raise ClusterFailed(
-            f"rabbitmq-upgrade {word} failed on {node}: {visible(lines[0]) if lines else f'exit status {status}'}",
-            f"'dmq node logs {node}' may tell more.",
-        )
+    run_tool(engine, container.id, container.labels.get(NODE_LABEL, container.name), "rabbitmq-upgrade", (word,))
+
+
+def run_tool(engine: Engine, container: str, node: str, tool: str, words: tuple[str, ...]) -> str:
+    """Runs one of RabbitMQ's tools in the node's container and gives what it printed; `ClusterFailed` if it fails."""
+    status, said = engine.run_in(container, [tool, "-q", *words], USER)
+    if status == 0:
+        return said
+    lines = [line for line in said.splitlines() if line.strip()]
+    raise ClusterFailed(
+        f"{tool} {words[0]} failed on {node}: {visible(lines[0]) if lines else f'exit status {status}'}",
+        f"'dmq node logs {node}' may tell more.",
+    )

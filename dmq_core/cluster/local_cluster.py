@@ -22,6 +22,8 @@ from dmq_core.cluster.base import (
     silent,
 )
 from dmq_core.cluster.blueprint import checked_cluster_name, node_names
+from dmq_core.cluster.fault_works import FaultWorks
+from dmq_core.cluster.faults import Fault
 from dmq_core.cluster.installation import Installation, checked_version, find_installation, matches_version
 from dmq_core.cluster.local_boot import LocalBoot
 from dmq_core.cluster.local_look import LocalLook
@@ -174,6 +176,15 @@ class LocalCluster:
             NodeAction.REVIVE: self._revive,
         }
         acts[action](state, place, progress)
+
+    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+        """Does a fault of the whole cluster and returns its way back once it holds."""
+        state, installation = self._state(), self._installation()
+
+        def run(node: str, tool: str, words: tuple[str, ...], limit_s: float) -> str:
+            return local_node.tool(self._place(state, node), state, installation, tool, words, limit_s)
+
+        return FaultWorks(self.nodes, run, self.act).cause(fault, progress)
 
     def logs(self, node: str, lines: int = 200) -> str:
         """The last `lines` lines of the node's log."""

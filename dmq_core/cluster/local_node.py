@@ -117,6 +117,13 @@ def maintain(place: NodePlace, state: LocalState, installation: Installation, wo
     _run_tool(installation.upgrade, place, state, (word,), limit_s)
 
 
+def tool(
+    place: NodePlace, state: LocalState, installation: Installation, name: str, words: tuple[str, ...], limit_s: float
+) -> str:
+    """Runs one of RabbitMQ's tools in the node and gives what it printed; `ClusterFailed` if it fails."""
+    return _run_tool(installation.scripts / name, place, state, words, limit_s)
+
+
 def drained(place: NodePlace, process: processes.OwnProcess) -> bool:
     """Whether a node that runs with its ports closed is in maintenance, by what the process has logged."""
     if _modified(place.log_file) < time.time() - processes.age_s(process):

@@ -142,6 +142,7 @@ class SimBroker:
         self.taps: list[Callable[[SeenMessage, tuple[EntityKey, ...]], None]] = []
         self.management_problem = ""
         self.lose_confirmed = 0
+        self.alarms: set[tuple[str, str]] = set()
         self.entered: dict[EntityKey, int] = {}
         self.exchange_rates: dict[EntityKey, float] = {}
         self._happenings: list[tuple[float, int, Callable[[], None]]] = []
@@ -288,6 +289,8 @@ class SimBroker:
         if node.state is state:
             return
         had_majority, served = self._has_majority(), node.serves
+        if state is NodeState.STOPPED:
+            self.alarms = {alarm for alarm in self.alarms if alarm[0] != name}
         node.state = state
         self.say(Origin.BROKER, *_NODE_NEWS[state](name))
         if node.serves and not served:
@@ -308,6 +311,24 @@ class SimBroker:
         elif not had and self._has_majority():
             text = "the cluster has its majority again"
             self.say(Origin.BROKER, Gravity.GOOD, "majority_regained", self.name, text)
+
+    def set_alarm(self, node: str, resource: str, *, on: bool) -> None:
+        """Lets a node have an alarm (`memory` or `disk`), or not; while there is any, no publish is confirmed."""
+        if ((node, resource) in self.alarms) is on:
+            return
+        (self.alarms.add if on else self.alarms.discard)((node, resource))
+        gravity, kind = (Gravity.BAD, "alarm") if on else (Gravity.GOOD, "alarm_gone")
+        text = f"{node} has {'a' if on else 'no'} {resource} alarm{'' if on else ' any more'}"
+        self.say(Origin.BROKER, gravity, kind, node, text)
+        self.changed()
+
+    def move_leader(self, queue: SimQueue, node: str) -> None:
+        """Makes a member of a replicated queue its leader."""
+        if queue.leader != node:
+            name, before, queue.leader = visible(queue.figures.name), queue.leader, node
+            text = f"{name}: leader {before or 'none'} → {node}"
+            self.say(Origin.BROKER, Gravity.NOTICE, "leader_moved", queue.figures.name, text)
+            self.changed()
 
     def available(self, queue: SimQueue) -> bool:
         """Whether the queue takes and gives messages now."""
@@ -343,11 +364,13 @@ class SimBroker:
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def can_settle(self, message: OutgoingMessage, vhost: str = "/") -> bool:
-        """Whether no replicated queue that the message goes to lacks its leader."""
+        """Whether there is no alarm, and no replicated queue that the message goes to lacks its leader."""
         with self.lock:
             headers = message.properties.headers
             targets = route(self.topology(), message.exchange, message.routing_key, headers, vhost).queues
-            return all(self.available(q) or not q.replicated for q in map(self.queues.__getitem__, targets))
+            return not self.alarms and all(
+                self.available(q) or not q.replicated for q in map(self.queues.__getitem__, targets)
+            )
 
     def publish(self, message: OutgoingMessage, vhost: str = "/") -> tuple[Outcome, str]:
         """Routes and stores one message; its outcome and the reason for any but CONFIRMED."""
@@ -356,6 +379,8 @@ class SimBroker:
             return Outcome.NACKED, f"no exchange {visible(message.exchange)!r} (404)"
         if exchange.internal:
             return Outcome.NACKED, f"exchange {visible(message.exchange)!r} is internal (403)"
+        if self.alarms:
+            return Outcome.UNKNOWN, "no confirm: an alarm blocks publishers"
         self.entered[exchange.key] = self.entered.get(exchange.key, 0) + 1
         targets = route(
             self.topology(), message.exchange, message.routing_key, message.properties.headers, vhost

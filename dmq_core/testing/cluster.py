@@ -16,13 +16,21 @@ from dmq_core.cluster.base import (
     ProgressListener,
     silent,
 )
+from dmq_core.cluster.faults import Fault, FaultKind, undo_of
 from dmq_core.errors import BadInput, NoSuchCluster, Refused
+from dmq_core.management.models import EntityKey
 from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
 from dmq_core.testing.script import Script
 
 BOOT_S = 3.0
 STOP_S = 1.0
 _WATCH_S = 0.05
+_ALARMS = {
+    FaultKind.MEMORY_ALARM: ("memory", True),
+    FaultKind.CLEAR_MEMORY_ALARM: ("memory", False),
+    FaultKind.DISK_ALARM: ("disk", True),
+    FaultKind.CLEAR_DISK_ALARM: ("disk", False),
+}
 _AWAKE = frozenset({NodeState.RUNNING, NodeState.ISOLATED, NodeState.DRAINING})
 _NEED_AN_ANSWER = frozenset({NodeAction.REJOIN, NodeAction.DRAIN, NodeAction.REVIVE})
 _NEED_A_PROCESS = _NEED_AN_ANSWER | {NodeAction.PAUSE, NodeAction.UNPAUSE, NodeAction.ISOLATE}
@@ -131,6 +139,17 @@ class FakeCluster:
         }
         acts[action](node)
 
+    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+        """Does a fault of the whole cluster and returns its way back."""
+        self._own(fault.title)
+        self._check_exists()
+        self.script.enter("cause")
+        progress(Progress(fault.title, fault.node))
+        if fault.node is not None:
+            self._check_runs(fault.node)
+        with self._broker.lock:
+            return self._caused(fault, progress)
+
     def logs(self, node: str, lines: int = 200) -> str:
         """A made-up log, with an escape sequence in it as real ones may have."""
         self.script.enter("logs")
@@ -171,6 +190,47 @@ class FakeCluster:
             raise BadInput(f"{node} is paused", f"'dmq node unpause {node}' lets it go on.")
         if action in (NodeAction.DRAIN, NodeAction.REVIVE) and state is NodeState.ISOLATED:
             raise BadInput(f"{node} is isolated", f"'dmq node rejoin {node}' connects it again.")
+
+    def _check_runs(self, node: str) -> None:
+        self._check(node)
+        state = self._broker.nodes[node].state
+        if state is not NodeState.RUNNING:
+            raise BadInput(f"{node} is {state}", "'dmq start' brings every node back.")
+
+    def _caused(self, fault: Fault, progress: ProgressListener) -> Fault | None:
+        if fault.kind in _ALARMS:
+            resource, on = _ALARMS[fault.kind]
+            self._broker.set_alarm(fault.node or "", resource, on=on)
+            return undo_of(fault)
+        if fault.kind is FaultKind.MOVE_LEADER:
+            return self._move_leader(fault)
+        if fault.kind is FaultKind.ROLLING_RESTART:
+            self._roll(progress)
+        self._rebalance()
+        return None
+
+    def _move_leader(self, fault: Fault) -> Fault | None:
+        queue = self._broker.queues.get(EntityKey(fault.virtual_host, fault.queue or ""))
+        if queue is None or not queue.replicated:
+            raise BadInput(f"there is no quorum queue {fault.queue!r} in virtual host {fault.virtual_host!r}")
+        before = queue.leader
+        self._broker.move_leader(queue, fault.node or "")
+        return undo_of(fault, before)
+
+    def _rebalance(self) -> None:
+        running = [n.name for n in self._broker.serving()]
+        replicated = [q for q in self._broker.queues.values() if q.replicated and q.leader]
+        for index, queue in enumerate(replicated):
+            self._broker.move_leader(queue, running[index % len(running)])
+
+    def _roll(self, progress: ProgressListener) -> None:
+        missing = [n.name for n in self._broker.nodes.values() if n.state is not NodeState.RUNNING]
+        if missing or len(self._broker.nodes) < 3:
+            raise BadInput("a rolling restart needs three nodes or more that all run", "'dmq start' brings them back.")
+        for name in self._broker.nodes:
+            progress(Progress(f"{name} restarts", name))
+            self._drain(name)
+            self._restart(name)
 
     def _set(self, node: str, state: NodeState, election_s: float | None = None) -> None:
         with self._broker.lock:

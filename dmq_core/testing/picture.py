@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dmq_core.cluster.base import NodeState
-from dmq_core.management.models import BindingFigures, ConnectionFigures, NodeFigures, QueueFigures
+from dmq_core.management.models import Alarm, BindingFigures, ConnectionFigures, NodeFigures, QueueFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
 from dmq_core.testing.broker import SimBroker, SimNode, SimQueue
 
@@ -61,6 +61,7 @@ class Photographer:
             queues=queues,
             bindings=(*_default_bindings(queues), *broker.bindings),
             connections=connections,
+            alarms=tuple(Alarm(broker.nodes[n].erlang_name, resource) for n, resource in sorted(broker.alarms)),
             totals=Totals(
                 queues=len(queues),
                 connections=len(connections),
@@ -87,6 +88,7 @@ class Photographer:
             state=node.state,
             endpoint=node.endpoint,
             figures=self._figures(node),
+            alarms=tuple(Alarm(node.erlang_name, r) for n, r in sorted(self._broker.alarms) if n == node.name),
             leads=sum(q.leader == node.name for q in queues) if node.serves else 0,
             follows=sum(node.name in q.members and q.leader != node.name for q in queues),
             connections=sum(at == node.name for _, at in clients) if node.serves else 0,
@@ -105,8 +107,8 @@ class Photographer:
             memory_limit_bytes=4 * _GIB,
             disk_free_bytes=71 * _GIB,
             disk_limit_bytes=50_000_000,
-            memory_alarm=False,
-            disk_alarm=False,
+            memory_alarm=(node.name, "memory") in self._broker.alarms,
+            disk_alarm=(node.name, "disk") in self._broker.alarms,
             files_used=110,
             files_total=65_536,
             sockets_used=4,

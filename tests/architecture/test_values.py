@@ -15,6 +15,7 @@ from dmq_core.observe.snapshot import ClusterSnapshot
 VALUE_MODULES = (
     "dmq_core.cluster.base",
     "dmq_core.cluster.blueprint",
+    "dmq_core.cluster.faults",
     "dmq_core.config",
     "dmq_core.management.models",
     "dmq_core.messaging.messages",

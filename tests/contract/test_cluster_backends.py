@@ -18,10 +18,12 @@ from dmq_core.cluster import processes
 from dmq_core.cluster.base import Backend, Cluster, Credentials, NodeAction, NodeChange, NodeState
 from dmq_core.cluster.docker_cluster import DockerCluster
 from dmq_core.cluster.docker_engine import connect as connect_engine
+from dmq_core.cluster.faults import Fault, FaultKind
 from dmq_core.cluster.local_cluster import LocalCluster
 from dmq_core.cluster.local_node import CLUSTER_MARK
 from dmq_core.cluster.local_state import state_folder
 from dmq_core.errors import BadInput, NoSuchCluster
+from dmq_core.testing.under_test import ClusterUnderTest
 
 NODES = ("rmq1", "rmq2", "rmq3")
 LONGER_THAN_NET_TICKTIME_S = 8.0
@@ -245,6 +247,42 @@ def test_a_start_revives_what_was_drained_and_lets_go_on_what_was_paused(real_cl
             real_cluster.act(action, "rmq1")
     real_cluster.start()
     assert real_cluster.nodes() == before
+
+
+def test_an_alarm_blocks_publishers_on_every_node_until_it_is_taken_back(real_cluster: Cluster) -> None:
+    publish(node(real_cluster, "rmq1").endpoint, "blocked", ["before"])
+    back = real_cluster.cause(Fault(FaultKind.MEMORY_ALARM, "rmq2"))
+    assert back == Fault(FaultKind.CLEAR_MEMORY_ALARM, "rmq2")
+    blocked = threading.Event()
+    connection = connect(node(real_cluster, "rmq1").endpoint)
+    connection.add_on_connection_blocked_callback(lambda *_: blocked.set())
+    connection.channel().basic_publish("", "blocked", b"during")
+    await_until(lambda: connection.process_data_events(0.1) or blocked.is_set(), 5, "the publisher is blocked")
+    assert real_cluster.cause(back) is None
+    assert sorted(drain(node(real_cluster, "rmq3").endpoint, "blocked", 2)) == ["before", "during"]
+    connection.close()
+
+
+def test_a_leader_moves_to_the_node_that_is_named_and_back(real_cluster: Cluster) -> None:
+    queue = 'it\'s "q" \N{SNOWMAN}'
+    publish(node(real_cluster, "rmq1").endpoint, queue, ["kept"])
+    home = ClusterUnderTest(real_cluster).leader_of(queue)
+    other = next(n for n in NODES if n != home)
+    back = real_cluster.cause(Fault(FaultKind.MOVE_LEADER, other, queue))
+    assert ClusterUnderTest(real_cluster).leader_of(queue) == other
+    assert back == Fault(FaultKind.MOVE_LEADER, home, queue)
+    with pytest.raises(BadInput, match="no quorum queue"):
+        real_cluster.cause(Fault(FaultKind.MOVE_LEADER, other, "nowhere"))
+    assert drain(node(real_cluster, "rmq1").endpoint, queue, 1) == ["kept"]
+
+
+@pytest.mark.thorough
+def test_a_rolling_restart_keeps_every_message(real_cluster: Cluster) -> None:
+    before = real_cluster.nodes()
+    publish(before[0].endpoint, "rolled", ["a", "b"])
+    assert real_cluster.cause(Fault(FaultKind.ROLLING_RESTART)) is None
+    assert real_cluster.nodes() == before
+    assert drain(before[2].endpoint, "rolled", 2) == ["a", "b"]
 
 
 def test_an_unknown_node_is_bad_input(real_cluster: Cluster) -> None:

@@ -271,6 +271,24 @@ def test_a_node_is_cut_off_or_drained_and_brought_back(shell: Shell, cause: str,
     assert shell.json("node", mend, "rmq2")["state"] == "running"
 
 
+def test_an_alarm_needs_yes_and_says_how_to_take_it_back(shell: Shell) -> None:
+    assert shell("fault", "do", "memory-alarm", "--node", "rmq2") == 6
+    assert "Every publisher of the cluster is blocked" in shell.err
+    done = shell.json("fault", "do", "memory-alarm", "--node", "rmq2", "--yes")
+    assert (done["fault"], done["node"], done["queue"]) == ("memory-alarm", "rmq2", None)
+    assert done["undo"] == "dmq fault do clear-memory-alarm --node rmq2"
+    assert shell("fault", "undo", "memory-alarm", "--node", "rmq2") == 0
+    assert "memory-alarm" in {f["fault"] for f in shell.json("fault", "list")}
+
+
+def test_a_fault_that_is_given_too_little_or_cannot_be_undone_is_a_usage_error(shell: Shell) -> None:
+    assert shell("fault", "do", "memory-alarm") == 2
+    assert shell("fault", "do", "nonsense") == 2
+    assert shell("fault", "undo", "rebalance") == 2
+    assert shell("fault", "undo", "move-leader") == 2
+    assert shell("fault", "do", "move-leader", "--node", "rmq1", "--queue", "orders") == 0
+
+
 def test_an_act_that_costs_the_majority_needs_yes(shell: Shell) -> None:
     assert shell("node", "kill", "rmq2") == 0
     assert shell("node", "pause", "rmq3") == 6
@@ -288,6 +306,7 @@ def test_an_act_that_costs_the_majority_needs_yes(shell: Shell) -> None:
         ("destroy", "--yes"),
         ("node", "kill", "rmq2"),
         ("node", "restart", "rmq2"),
+        ("fault", "do", "rebalance"),
         ("publish", "--key", "q", "x"),
         ("consume", "q"),
         ("queue", "declare", "q"),

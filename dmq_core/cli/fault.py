@@ -1,0 +1,109 @@
+"""`dmq fault`: break the cluster as a whole, and take it back."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+import click
+
+from dmq_core.cli import reach
+from dmq_core.cli.groups import LazyGroup
+from dmq_core.cli.options import Invocation, common_options, yes_option
+from dmq_core.cli.output import confirm
+from dmq_core.cluster.faults import Fault, FaultKind, needs_of, notes_of, undo_of
+from dmq_core.errors import BadInput
+from dmq_core.operations import Margin, cause, guard, impact_of_fault
+from dmq_core.text import visible
+
+_KINDS = click.Choice([str(kind) for kind in FaultKind])
+
+
+@click.command(name="list")
+@common_options
+def list_faults(invocation: Invocation) -> None:
+    """List the faults, what each needs, and what it will do."""
+    if invocation.out.json:
+        invocation.out.document(
+            [
+                {"fault": str(kind), "needs": list(needs_of(kind)), "expected": notes_of(kind).expected}
+                for kind in FaultKind
+            ]
+        )
+        return
+    for kind in FaultKind:
+        options = " ".join(f"--{need} {need.upper()}" for need in needs_of(kind))
+        invocation.out.text(f"{kind} {options}".rstrip())
+        invocation.out.text(f"    {notes_of(kind).expected}")
+
+
+@click.command(name="do")
+@click.argument("name", type=_KINDS)
+@click.option("--node", metavar="NODE", help="Where an alarm is, or a leader goes.")
+@click.option("--queue", metavar="QUEUE", help="The quorum queue whose leader moves.")
+@click.option("--vhost", metavar="VHOST", default="/", help="Where that queue is; by default '/'.")
+@yes_option
+@common_options
+def do(invocation: Invocation, name: str, node: str | None, queue: str | None, vhost: str, yes: bool) -> None:
+    """Do the fault NAME; 'dmq fault list' tells which there are."""
+    _do(invocation, Fault(FaultKind(name), node, queue, vhost), yes)
+
+
+@click.command()
+@click.argument("name", type=_KINDS)
+@click.option("--node", metavar="NODE", help="Where the alarm is.")
+@yes_option
+@common_options
+def undo(invocation: Invocation, name: str, node: str | None, yes: bool) -> None:
+    """Take the fault NAME back: an alarm ends."""
+    kind = FaultKind(name)
+    if "queue" in needs_of(kind):
+        raise BadInput(f"{kind} does not know where the leader was", "Move it back: 'dmq fault do move-leader'.")
+    back = undo_of(Fault(kind, node))
+    if back is None:
+        raise BadInput(f"{kind} leaves nothing to take back")
+    _do(invocation, back, yes)
+
+
+def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
+    cluster = reach.find_cluster(invocation.settings)
+    read_only = invocation.settings.read_only.value
+    guard(cluster, fault.title, read_only=read_only)
+    if fault.destructive and not yes:
+        impact = impact_of_fault(fault, reach.take_snapshot(cluster))
+        loss = " No majority is left." if impact.margin is Margin.NO_MAJORITY else ""
+        confirm(f"{visible(fault.title)}: {' '.join(impact.sentences)}{loss}", yes=yes)
+    began = time.monotonic()
+    with invocation.out.progress() as progress:
+        back = cause(cluster, fault, read_only=read_only, progress=progress)
+    seconds = time.monotonic() - began
+    command = None if back is None else _command(back)
+    if invocation.out.json:
+        invocation.out.document(
+            {
+                "cluster": cluster.name,
+                "fault": str(fault.kind),
+                "node": fault.node,
+                "queue": fault.queue,
+                "undo": command,
+                "seconds": round(seconds, 3),
+            }
+        )
+        return
+    invocation.out.text(f"{visible(fault.title)}: done, after {seconds:.1f} s")
+    if command is not None:
+        invocation.out.say(f"Take it back with '{visible(command)}'.")
+
+
+def _command(fault: Fault) -> str:
+    queue = "" if fault.queue is None else f" --queue {shlex.quote(fault.queue)}"
+    vhost = "" if fault.virtual_host == "/" else f" --vhost {shlex.quote(fault.virtual_host)}"
+    return f"dmq fault do {fault.kind} --node {fault.node}{queue}{vhost}"
+
+
+fault = LazyGroup(
+    name="fault",
+    help="Break the cluster as a whole: alarms, moving leaders, a rolling restart.",
+    entries={},
+    commands=[list_faults, do, undo],
+)

@@ -1,0 +1,154 @@
+"""Faults of a whole cluster: values, the way back of each, and how they are done by RabbitMQ's own tools."""
+
+from __future__ import annotations
+
+import pytest
+
+from dmq_core.cluster.base import Backend, NodeAction, NodeEndpoint, NodeInfo, NodeState, Progress, silent
+from dmq_core.cluster.fault_works import FaultWorks
+from dmq_core.cluster.faults import Fault, FaultKind, needs_of, notes_of, undo_of
+from dmq_core.errors import BadInput, Refused, TimedOut
+from dmq_core.management.models import EntityKey
+from dmq_core.messaging.messages import Outcome, OutgoingMessage
+from dmq_core.operations import Margin, cause, impact_of_fault
+from dmq_core.testing import FakeSession
+
+ENDPOINT = NodeEndpoint("127.0.0.1", 5672, 15672)
+ORDER = OutgoingMessage("orders", "order.eu.new", b"x")
+
+
+def fault(kind: FaultKind) -> Fault:
+    needs = needs_of(kind)
+    return Fault(kind, "rmq2" if "node" in needs else None, "orders" if "queue" in needs else None)
+
+
+class Tools:
+    """Nodes that note what is run in them and say what they are told to."""
+
+    def __init__(self, *answers: str, states: tuple[NodeState, ...] = (NodeState.RUNNING,) * 3) -> None:
+        self.answers = list(answers)
+        self.ran: list[tuple[str, str, tuple[str, ...]]] = []
+        self.acts: list[tuple[NodeAction, str]] = []
+        self.infos = tuple(NodeInfo(f"rmq{i}", f"rabbit@rmq{i}", s, ENDPOINT) for i, s in enumerate(states, 1))
+        self.works = FaultWorks(lambda: self.infos, self.run, self.act)
+
+    def run(self, node: str, tool: str, words: tuple[str, ...], limit_s: float) -> str:
+        assert limit_s > 0
+        self.ran.append((node, tool, words))
+        return self.answers.pop(0) if self.answers else ""
+
+    def act(self, action: NodeAction, node: str, _progress: object) -> None:
+        self.acts.append((action, node))
+
+
+@pytest.mark.parametrize("kind", FaultKind)
+def test_every_fault_tells_what_it_will_do_and_how_long_it_may_take(kind: FaultKind) -> None:
+    notes = notes_of(kind)
+    assert notes.expected.endswith(".")
+    assert notes.limit_s > 0
+    assert fault(kind).title[0].isupper()
+
+
+@pytest.mark.parametrize(
+    ("kind", "node", "queue"),
+    [
+        (FaultKind.MEMORY_ALARM, None, None),
+        (FaultKind.MEMORY_ALARM, "rmq1", "orders"),
+        (FaultKind.MOVE_LEADER, "rmq1", None),
+        (FaultKind.MOVE_LEADER, None, "orders"),
+        (FaultKind.REBALANCE, "rmq1", None),
+    ],
+)
+def test_a_fault_is_given_what_it_needs_and_nothing_else(kind: FaultKind, node: str | None, queue: str | None) -> None:
+    with pytest.raises(BadInput, match=str(kind)):
+        Fault(kind, node, queue)
+
+
+def test_alarms_and_moves_have_a_way_back() -> None:
+    assert undo_of(Fault(FaultKind.DISK_ALARM, "rmq1")) == Fault(FaultKind.CLEAR_DISK_ALARM, "rmq1")
+    move = Fault(FaultKind.MOVE_LEADER, "rmq1", "q", "shop")
+    assert undo_of(move, "rmq3") == Fault(FaultKind.MOVE_LEADER, "rmq3", "q", "shop")
+    assert undo_of(move, "rmq1") is None
+    assert undo_of(Fault(FaultKind.REBALANCE)) is None
+
+
+@pytest.mark.parametrize("kind", FaultKind)
+def test_read_only_and_attached_refuse_every_fault(kind: FaultKind) -> None:
+    with pytest.raises(Refused, match="read-only"):
+        cause(FakeSession().cluster, fault(kind), read_only=True)
+    with pytest.raises(Refused, match="did not make"):
+        cause(FakeSession(backend=Backend.ATTACHED).cluster, fault(kind), read_only=False)
+
+
+@pytest.mark.parametrize("kind", FaultKind)
+def test_the_fake_does_every_fault_and_takes_it_back(kind: FaultKind) -> None:
+    session = FakeSession()
+    before = session.snapshot()
+    back = cause(session.cluster, fault(kind), read_only=False)
+    if kind in (FaultKind.MEMORY_ALARM, FaultKind.DISK_ALARM):
+        assert [a.node for a in session.snapshot().alarms] == ["rabbit@rmq2"]
+        assert session.publish(ORDER, timeout_s=1.0).outcome is Outcome.UNKNOWN
+    if back is not None:
+        cause(session.cluster, back, read_only=False)
+    after = session.snapshot()
+    assert after.alarms == ()
+    assert {n.state for n in after.nodes} == {NodeState.RUNNING}
+    if back is not None:
+        key = EntityKey("/", "orders")
+        assert [q.leader for q in (before.queue(key), after.queue(key)) if q] == [
+            q.leader for q in [before.queue(key)] * 2 if q
+        ]
+    assert session.publish(ORDER).outcome is Outcome.CONFIRMED
+
+
+def test_an_alarm_concerns_every_connection_and_a_rolling_restart_one_node_at_a_time() -> None:
+    snapshot = FakeSession().snapshot()
+    alarm = impact_of_fault(Fault(FaultKind.MEMORY_ALARM, "rmq1"), snapshot)
+    assert alarm.margin is Margin.SAFE
+    assert "of the cluster" in alarm.sentences[0]
+    assert impact_of_fault(Fault(FaultKind.ROLLING_RESTART), snapshot).margin is Margin.NO_MARGIN
+
+
+def test_an_alarm_is_awaited_in_the_node_itself() -> None:
+    tools = Tools("done\n", "late\n")
+    assert tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq2"), silent) is not None
+    [(node, tool, words)] = tools.ran
+    assert (node, tool, words[0]) == ("rmq2", "rabbitmqctl", "eval")
+    with pytest.raises(TimedOut):
+        tools.works.cause(Fault(FaultKind.DISK_ALARM, "rmq2"), silent)
+
+
+def test_a_queue_name_never_becomes_erlang() -> None:
+    tools = Tools("{done,rabbit@rmq1}\n")
+    name = 'q">>), halt(), <<"'
+    back = tools.works.cause(Fault(FaultKind.MOVE_LEADER, "rmq3", name), silent)
+    assert back == Fault(FaultKind.MOVE_LEADER, "rmq1", name)
+    assert "halt" not in tools.ran[0][2][1]
+
+
+@pytest.mark.parametrize(
+    ("said", "error"), [("no_queue", BadInput), ("no_quorum_queue", BadInput), ("{late,a}", TimedOut)]
+)
+def test_a_leader_that_does_not_move_is_an_error(said: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Tools(said).works.cause(Fault(FaultKind.MOVE_LEADER, "rmq3", "q"), silent)
+
+
+def test_a_rolling_restart_drains_each_node_once_its_replicas_can_be_spared() -> None:
+    tools = Tools()
+    heard: list[Progress] = []
+    assert tools.works.cause(Fault(FaultKind.ROLLING_RESTART), heard.append) is None
+    assert tools.acts == [(a, n.name) for n in tools.infos for a in (NodeAction.DRAIN, NodeAction.RESTART)]
+    assert [words[0] for _, _, words in tools.ran] == ["await_online_quorum_plus_one"] * 3 + ["rebalance"]
+    assert [p.node for p in heard] == ["rmq1", "rmq2", "rmq3", None]
+
+
+@pytest.mark.parametrize("state", [NodeState.STOPPED, NodeState.ISOLATED, NodeState.DRAINING])
+def test_nothing_is_done_to_a_node_that_is_not_in_service(state: NodeState) -> None:
+    tools = Tools(states=(NodeState.RUNNING, state, NodeState.RUNNING))
+    for each in (Fault(FaultKind.MEMORY_ALARM, "rmq2"), Fault(FaultKind.ROLLING_RESTART)):
+        with pytest.raises(BadInput):
+            tools.works.cause(each, silent)
+    assert (tools.ran, tools.acts) == ([], [])
+    with pytest.raises(BadInput, match="rmq9"):
+        tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq9"), silent)
