@@ -16,7 +16,7 @@ from dmq_core.proof.verdict import verdict_of
 def judge(reading: JournalReading, trouble: str = "") -> ProofResult:
     """The result of the run that left this journal; `trouble`: why the run knows it to be incomplete, if it does.
 
-    Takes some 4 s for a million messages.
+    Takes some 7 s of processor time for a million messages.
     """
     return judged(reading.records(), reading.setting, str(reading.path), trouble)
 

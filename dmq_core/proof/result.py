@@ -30,8 +30,8 @@ class Account:
 
     `lost` was confirmed and not delivered, `unexpected` delivered and never attempted, `leak` returned and yet
     delivered, `phantom` not sent and yet delivered. `redelivered` counts deliveries that carried the flag, `recovered`
-    messages of unknown outcome that were delivered, `order_violations` deliveries that came before an earlier one of
-    their key for the first time.
+    messages of unknown outcome that were delivered, `order_violations` first deliveries that came after a later message
+    of the same publisher and key.
     """
 
     attempted: int = 0

@@ -131,6 +131,9 @@ def _journal_doubts(accounted: Accounted, evidence: Evidence) -> Iterator[str]:
 def _fault_doubts(evidence: Evidence) -> Iterator[str]:
     if evidence.fault_wanted != "none" and not evidence.faults:
         yield f"A {visible(evidence.fault_wanted)} was to happen, and the journal holds no fault."
+    struck = {fault.node for fault in evidence.faults if fault.held_s is not None}
+    if evidence.fault_wanted == "rolling" and 0 < len(struck) < evidence.nodes:
+        yield f"Every node was to be restarted, and only {_texts(sorted(struck))} was seen to be."
     for fault in evidence.faults:
         name = _name(fault)
         if fault.failed:
@@ -173,8 +176,8 @@ def _drain_doubts(evidence: Evidence) -> Iterator[str]:
 def _depth_sentence(depth: Depth) -> str:
     queue, node = visible(depth.queue), visible(depth.node)
     if depth.ready or depth.unacked:
-        held = f"{depth.ready or 0:,} messages ready and {depth.unacked or 0:,} unacknowledged"
-        return f"Queue {queue} still held {held} by the word of {node} at {_when(depth.at_s)}."
+        held = f"{depth.ready or 0:,} ready and {depth.unacked or 0:,} unacknowledged messages"
+        return f"Queue {queue} still held {held} at {_when(depth.at_s)}, as {node} said."
     if depth.ready is None or depth.unacked is None:
         return f"How much queue {queue} holds is not known from {node} after the last delivery."
     return f"{node} called queue {queue} empty {depth.reads} times after the last delivery, too few to be sure."

@@ -456,8 +456,8 @@ def no_undo(record: FaultStep) -> Record:
         (HealthSeen, alone, "A majority of the nodes never came back: rmq2; rmq3."),
         (DepthRead, drop, "is not known from rmq1"),
         (DepthRead, silent_node, "is not known from rmq3"),
-        (DepthRead, one_left, "still held 1 messages ready"),
-        (DepthRead, unacked, "2 unacknowledged"),
+        (DepthRead, one_left, "still held 1 ready and 0 unacknowledged messages"),
+        (DepthRead, unacked, "0 ready and 2 unacknowledged messages"),
         (DepthRead, in_one_breath, "too few to be sure"),
         (PhaseReached, never_drained, "before everything was drained"),
         (PhaseReached, interrupted, "interrupted: ctrl-c"),
@@ -514,6 +514,12 @@ def test_of_many_ids_five_are_named() -> None:
     numbers = plain_numbers(records)[:9]
     result = judged(mapped(records, Delivered | Answered, without_numbers(*numbers)), SETTING)
     assert result.reasons[0].endswith(f"{', '.join(message_id('6f0c', n) for n in numbers[:5])} and 4 more.")
+
+
+def test_a_rolling_restart_has_to_reach_every_node() -> None:
+    result = judged(honest_run(5), replace(SETTING, fault="rolling"))
+    assert (result.verdict, len(result.reasons)) == (Verdict.INCONCLUSIVE, 1)
+    assert "only rmq2 was seen to be" in result.reasons[0]
 
 
 def test_in_a_fanout_each_queue_is_owed_each_message() -> None:
