@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dmq_core.cluster.base import Cluster, NodeEndpoint, NodeInfo, NodeState, ProgressListener, silent
 from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachable
@@ -24,8 +24,12 @@ from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.observer import ClusterObserver
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation, guard, guard_change, perform
+from dmq_core.proof.scenario import Scenario
 from dmq_core.proof.workload import DemoLoad, LoadSettings
-from dmq_core.session import Load, Observation, Observer, Tail, TailSource, TailStatus
+from dmq_core.session import Load, Observation, Observer, Proof, Tail, TailSource, TailStatus
+
+if TYPE_CHECKING:
+    from dmq_core.proof.followed import FollowedProof
 
 CLOSE_LIMIT_S = 5.0
 ASK_LIMIT_S = 3.0
@@ -48,6 +52,7 @@ class LiveSession:
         self._lock = threading.Lock()
         self._open: list[_Closeable] = []
         self._observers: list[ClusterObserver] = []
+        self._proofs: list[FollowedProof] = []
         self._publisher: _Publisher | None = None
         self._closed = False
         self._snapshot: ClusterSnapshot | None = None
@@ -72,6 +77,8 @@ class LiveSession:
 
         def hear(observation: Observation) -> None:
             self._snapshot = observation.snapshot
+            for proof in self._proofs:
+                proof.heard(observation.events)
             listener(observation)
 
         observer = ClusterObserver(self._cluster, hear)
@@ -113,6 +120,18 @@ class LiveSession:
         )
         self._kept(_StoppedAtClose(load))
         return load
+
+    def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> Proof:
+        """Begins a proof run, whose faults are told among the events."""
+        from dmq_core.proof.followed import FollowedProof
+        from dmq_core.proof.run import ProofOptions
+
+        guard(self._cluster, scenario.title, read_only=self._read_only)
+        self._refuse_if_closed()
+        options = ProofOptions(read_only=self._read_only, allow_majority_loss=allow_majority_loss)
+        proof = self._kept(FollowedProof(self._cluster, scenario, options, self._tell))
+        self._proofs = [*self._proofs[-1:], proof]
+        return proof
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
         """Does an act on a node; a destructive one is told as a fault from the moment at which it begins."""

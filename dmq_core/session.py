@@ -1,4 +1,4 @@
-"""One cluster as a front end sees it: observe, publish, tail, load, act. `dmq_core.live` has the real one,
+"""One cluster as a front end sees it: observe, publish, tail, load, act, prove. `dmq_core.live` has the real one,
 `dmq_core.testing` a fake; both pass the same contract tests."""
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation
 from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.scenario import Scenario
+from dmq_core.proof.standing import ProofReport, ProofStanding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +85,26 @@ class Load(Protocol):
         ...
 
 
+class Proof(Protocol):
+    """A proof run under way; whatever ends it, its faults are undone."""
+
+    def standing(self) -> ProofStanding:
+        """How it does, without I/O."""
+        ...
+
+    def stop(self) -> None:
+        """Asks it to undo its faults, drain, and end with what it has so far; does not wait."""
+        ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits for its end, `timeout_s` seconds at most; whether it has come."""
+        ...
+
+    def finish(self) -> ProofReport:
+        """Waits for its end and gives what it leaves, or raises what kept it from a result."""
+        ...
+
+
 class Observer(Protocol):
     """A running observation; its listener is called from one background thread, never two at once."""
 
@@ -132,10 +154,14 @@ class Session(Protocol):
         """Begins a load of `rate` messages/s; the listener hears what its clients felt. `Refused` if read-only."""
         ...
 
+    def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> Proof:
+        """Begins a proof run, whose faults are events too; `Refused` as with `perform`, or for the majority."""
+        ...
+
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
         """Does an act on a node, through the gate in `dmq_core.operations`."""
         ...
 
     def close(self) -> None:
-        """Closes every observer, tail, load and connection within 5 s; may be called twice."""
+        """Closes every observer, tail, load, proof run and connection within 5 s; may be called twice."""
         ...

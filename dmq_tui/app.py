@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from textual.message import Message
 
 from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.errors import DmqError
-from dmq_core.session import Session
+from dmq_core.session import Proof, Session
 from dmq_core.text import visible
 from dmq_tui.messages import SessionFailed, SessionReady
 from dmq_tui.screens.main import MainScreen
@@ -28,11 +30,13 @@ from dmq_tui.themes import DARK, THEMES
 from dmq_tui.work import as_dmq_error, in_background
 
 CLOSE_WITHIN_S = 6.0
+PROOF_ENDS_WITHIN_S = 300.0
 # What the first paint can do without; imported in the background, so that no key has to wait for it.
 _LATER = (
     "dmq_tui.screens.start",
     "dmq_tui.screens.confirm",
     "dmq_tui.screens.publish",
+    "dmq_tui.screens.proof",
     "dmq_tui.screens.details",
     "dmq_tui.screens.message",
     "dmq_tui.screens.help",
@@ -63,6 +67,11 @@ class DmqApp(App[None], inherit_bindings=False):
         for known in THEMES:
             self.register_theme(known)
         self.theme = theme
+
+    @property
+    def proof(self) -> Proof | None:
+        """The proof run under way."""
+        return self._main.proof
 
     def get_default_screen(self) -> MainScreen:
         """The main screen is always at the bottom."""
@@ -131,12 +140,28 @@ class DmqApp(App[None], inherit_bindings=False):
         return SessionReady(session, up)
 
 
+def end_proof(proof: Proof | None) -> None:
+    """Ends a proof run that still goes on and waits until its faults are undone, however often that is interrupted."""
+    if proof is None or proof.wait(0.0):
+        return
+    proof.stop()
+    sys.stderr.write("dmq-tui: the proof run ends; its faults are undone first, which may take a minute\n")
+    deadline = time.monotonic() + PROOF_ENDS_WITHIN_S
+    while time.monotonic() < deadline:
+        # An impatient second Ctrl-C must not leave a node dead.
+        with contextlib.suppress(KeyboardInterrupt):
+            if proof.wait(0.5):
+                return
+    sys.stderr.write("dmq-tui: it does not end; 'dmq start' makes the cluster whole again\n")
+
+
 def run_console(app: DmqApp) -> int:
     """Runs `app` until it ends and closes its session, within bounds; the exit status."""
     gc.freeze()  # what was imported is here to stay: a full collection over it would stop the UI for 70 ms
     try:
         app.run()
     finally:
+        end_proof(app.proof)
         session = app.session
         if session is not None:
             closing = threading.Thread(target=session.close, name="dmq-tui close", daemon=True)

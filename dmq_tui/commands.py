@@ -276,6 +276,16 @@ COMMANDS: tuple[Command, ...] = (
         action=NodeAction.DRAIN,
         changes=True,
     ),
+    Command(
+        "proof",
+        ("P",),
+        "Proof",
+        "Break something under a load of its own, and get a verdict on every message",
+        _N,
+        "proof",
+        worth=4,
+        changes=True,
+    ),
     Command("undo", ("u",), "Undo", "Take the last act back: the node is as it was before it", _N, "undo", worth=9),
     Command("palette", (":", "ctrl+p"), "Command", "Find a command by its name", _A, "command", worth=6),
     Command("help", ("?",), "Help", "The keys that work here", _A, "help", worth=10),
@@ -305,9 +315,11 @@ def objection(command: Command, now: Situation) -> str:
         return _node_objection(command.action, now)
     if command.needs_row and not now.row:
         return f"{command.title}: nothing is under the cursor."
+    if command.id == "proof" and now.attached:
+        return "Dmq did not make this cluster, so nothing is broken on it."
     if command.id == "undo" and not now.undo:
         return "There is nothing to undo."
-    if command.id in ("publish", "load", "firehose", "tail") and not now.connected:
+    if command.id in ("publish", "load", "firehose", "tail", "proof") and not now.connected:
         return f"{command.title}: no figures from the cluster yet."
     if command.id == "tail" and not (now.tailing if now.pane is PaneId.TAIL else now.row):
         return "Tail: choose an exchange in pane 2 or a queue in pane 3 first."

@@ -55,6 +55,7 @@ class Control:
             "tail": self._tail,
             "firehose": lambda: self._start_tail(TailSource()),
             "load": self._load,
+            "proof": self._proof,
             "undo": self._undo,
             "palette": self._palette,
             "help": self._help,
@@ -173,6 +174,14 @@ class Control:
         session = self._screen.session
         if session is not None:
             self._screen.loads.toggle(session)
+
+    def _proof(self) -> None:
+        from dmq_tui.screens.proof import ProofScreen
+
+        screen = self._screen
+        if screen.session is not None:
+            page = ProofScreen(screen.session, lambda: screen.newest, keep=screen.keep_proof, clock=screen.clock)
+            screen.app.push_screen(page)
 
     def _ask(self, command: Command) -> None:
         from dmq_tui.screens.confirm import ConfirmScreen

@@ -13,11 +13,13 @@ from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, S
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation, guard, guard_change, perform
+from dmq_core.proof.scenario import Scenario
 from dmq_core.session import Observation, TailSource, TailStatus
 from dmq_core.testing.broker import STEP_S, SimBroker, SimNode
 from dmq_core.testing.cluster import FakeCluster
 from dmq_core.testing.load import SimLoad
 from dmq_core.testing.picture import Photographer
+from dmq_core.testing.proof import SimProof
 from dmq_core.testing.pump import Pump
 from dmq_core.testing.samples import shop
 from dmq_core.testing.script import Script
@@ -67,6 +69,7 @@ class FakeSession:
         self._observers: list[_Observer] = []
         self._tails: list[_Tail] = []
         self._loads: list[SimLoad] = []
+        self._proofs: list[SimProof] = []
         self._closed = False
 
     @property
@@ -93,7 +96,8 @@ class FakeSession:
         """The cluster as an observer would see it now."""
         first = self._first()
         own = () if first is None else (("observer", first.name),)
-        return self._photographer.take((*own, *(place for load in self._loads for place in load.places)))
+        working: tuple[SimLoad | SimProof, ...] = (*self._loads, *self._proofs)
+        return self._photographer.take((*own, *(place for load in working for place in load.places)))
 
     def start_cluster(self, progress: ProgressListener = silent) -> None:
         """Starts the cluster in about 9 simulated seconds."""
@@ -145,6 +149,15 @@ class FakeSession:
         self._loads.append(load)
         return load
 
+    def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> SimProof:
+        """Begins a proof run that `advance` moves on."""
+        guard(self._cluster, scenario.title, read_only=self._read_only)
+        self._refuse_if_closed()
+        self.script.enter("prove")
+        proof = SimProof(self.broker, scenario, self._tell, allow_majority_loss=allow_majority_loss)
+        self._proofs.append(proof)
+        return proof
+
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
         """Does an act on a node; a destructive one is told as a fault as it begins, any other once it is done."""
         guard(self._cluster, operation.title, read_only=self._read_only)
@@ -156,11 +169,11 @@ class FakeSession:
             self._tell(operation, Gravity.PLAIN)
 
     def close(self) -> None:
-        """Closes every observer, tail and load."""
+        """Closes every observer, tail, load and proof run."""
         self._closed = True
         for speaker in self._speakers():
             speaker.close()
-        self._observers, self._tails, self._loads = [], [], []
+        self._observers, self._tails, self._loads, self._proofs = [], [], [], []
         self.broker.close()
 
     def _refuse_if_closed(self) -> None:
@@ -173,7 +186,7 @@ class FakeSession:
             self.broker.say(Origin.YOU, gravity, kind, operation.node, f"{operation.done} (you)")
 
     def _speakers(self) -> tuple[_Speaker, ...]:
-        return (*self._observers, *self._tails, *self._loads)
+        return (*self._observers, *self._tails, *self._loads, *self._proofs)
 
     def _first(self) -> SimNode | None:
         return next(iter(self.broker.serving()), None)

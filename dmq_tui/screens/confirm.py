@@ -1,18 +1,21 @@
-"""The question before an act on a node: what it will cause, kept true while the question is open."""
+"""The question before an act that breaks something: what it will cause, kept true while the question is open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input
 
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import Impact, Margin, NodeOperation, impact_of
+from dmq_core.text import visible
 from dmq_tui.format import Cell, Tone
 from dmq_tui.widgets.entry import LineEntry
 from dmq_tui.widgets.paint import Line
@@ -23,12 +26,39 @@ _LOOK_EVERY_S = 0.25
 _TONES = {Margin.SAFE: Tone.PLAIN, Margin.NO_MARGIN: Tone.WARN, Margin.NO_MAJORITY: Tone.BAD}
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked about: `title` names the act, `command` does the same (empty: none does), `impact` judges it.
+
+    `name` is what has to be typed where the majority goes, and `noun` says whose name that is.
+    """
+
+    title: str
+    command: str
+    name: str
+    noun: str
+    destructive: bool
+    impact: Callable[[ClusterSnapshot], Impact]
+
+
+def about(operation: NodeOperation) -> Question:
+    """The question before an act on a node."""
+    return Question(
+        operation.title,
+        f"{operation.command} --yes",
+        operation.node,
+        "node",
+        operation.destructive,
+        lambda snapshot: impact_of(operation, snapshot),
+    )
+
+
 class ConfirmScreen(ModalScreen[bool]):
-    """Asks whether to do `operation`; dismissed with True for yes.
+    """Asks whether to do an act; dismissed with True for yes.
 
     It starts on Cancel, so Enter and Esc change nothing, and `y` does the act. An act that takes the majority (or whose
-    impact is not known) needs the node's name typed, since one key is a habit of the hand; once asked for, the name
-    stays asked for, so that a key typed for the name can never be taken for a yes.
+    impact is not known) needs a name typed, since one key is a habit of the hand; once asked for, the name stays asked
+    for, so that a key typed for the name can never be taken for a yes.
     """
 
     CSS_PATH = "confirm.tcss"
@@ -39,9 +69,9 @@ class ConfirmScreen(ModalScreen[bool]):
         Binding("right,down", "app.focus_next", show=False),
     ]
 
-    def __init__(self, operation: NodeOperation, snapshot: SnapshotSource) -> None:
+    def __init__(self, act: NodeOperation | Question, snapshot: SnapshotSource) -> None:
         super().__init__()
-        self._operation = operation
+        self._question = act if isinstance(act, Question) else about(act)
         self._snapshot = snapshot
         self._seen: ClusterSnapshot | None = None
         self._impact: Impact | None = None
@@ -49,7 +79,7 @@ class ConfirmScreen(ModalScreen[bool]):
 
     @property
     def strict(self) -> bool:
-        """Whether the node's name has to be typed."""
+        """Whether the name has to be typed."""
         return self._strict
 
     def compose(self) -> ComposeResult:
@@ -57,27 +87,28 @@ class ConfirmScreen(ModalScreen[bool]):
         with Vertical(id="dialog"):
             yield Prose(id="impact")
             yield Prose(id="command")
-            yield LineEntry(placeholder="the node's name", id="typed", classes="hidden")
+            yield LineEntry(placeholder=f"the {self._question.noun}'s name", id="typed", classes="hidden")
             with Horizontal(id="answers"):
                 yield Button(" Cancel (Esc) ", id="cancel", compact=True)
-                yield Button(f" {self._operation.title} (y) ", id="agree", variant="error", compact=True)
+                yield Button(
+                    Content(f" {visible(self._question.title)} (y) "), id="agree", variant="error", compact=True
+                )
 
     def on_mount(self) -> None:
         """Starts on Cancel and keeps the impact true from now on."""
-        self.query_one("#dialog").border_title = f"{self._operation.title}?"
-        self.query_one("#command", Prose).show(
-            [(Cell("the same by command: ", Tone.QUIET), Cell(f"{self._operation.command} --yes"))]
-        )
+        self.query_one("#dialog").border_title = Content(f"{visible(self._question.title)}?")
+        same = (Cell("the same by command: ", Tone.QUIET), Cell(self._question.command))
+        self.query_one("#command", Prose).show([same] if self._question.command else [])
         self.query_one("#cancel", Button).focus()
         self._look()
         self.set_interval(_LOOK_EVERY_S, self._look)
 
     def action_cancel(self) -> None:
-        """Does nothing to the node."""
+        """Does nothing."""
         self.dismiss(False)
 
     def action_agree(self) -> None:
-        """Agrees, unless the newest figures ask for the node's name."""
+        """Agrees, unless the newest figures ask for the name."""
         self._look()
         if not self._strict:
             self.dismiss(True)
@@ -107,15 +138,15 @@ class ConfirmScreen(ModalScreen[bool]):
             self.dismiss(True)
 
     def _name_typed(self) -> bool:
-        return self.query_one("#typed", LineEntry).value.strip() == self._operation.node
+        return self.query_one("#typed", LineEntry).value.strip() == self._question.name
 
     def _look(self) -> None:
         snapshot = self._snapshot()
         if snapshot is not None and snapshot is self._seen:
             return
         self._seen = snapshot
-        self._impact = None if snapshot is None else impact_of(self._operation, snapshot)
-        if self._operation.destructive and (self._impact is None or self._impact.margin is Margin.NO_MAJORITY):
+        self._impact = None if snapshot is None else self._question.impact(snapshot)
+        if self._question.destructive and (self._impact is None or self._impact.margin is Margin.NO_MAJORITY):
             self._demand_the_name()
         self.query_one("#impact", Prose).show(self._lines())
 
@@ -125,7 +156,7 @@ class ConfirmScreen(ModalScreen[bool]):
         self._strict = True
         self.query_one("#typed", LineEntry).remove_class("hidden")
         act = self.query_one("#agree", Button)
-        act.label = f" {self._operation.title} "
+        act.label = Content(f" {visible(self._question.title)} ")
         act.disabled = True
         self.query_one("#typed", LineEntry).focus()
 
@@ -133,7 +164,7 @@ class ConfirmScreen(ModalScreen[bool]):
         if self._impact is None:
             lines = [words("The impact is not known: the cluster has not been seen yet.", Tone.WARN)]
         else:
-            tone = _TONES[self._impact.margin] if self._operation.destructive else Tone.PLAIN
+            tone = _TONES[self._impact.margin] if self._question.destructive else Tone.PLAIN
             glyph = "▲ " if tone is not Tone.PLAIN else ""
             lines = [
                 (
@@ -146,7 +177,7 @@ class ConfirmScreen(ModalScreen[bool]):
             lines += [
                 (),
                 words(
-                    f"Type {self._operation.node} and press Enter to do it. Esc leaves everything as it is.",
+                    f"Type {visible(self._question.name)} and press Enter to do it. Esc leaves everything as it is.",
                     Tone.STRONG,
                 ),
             ]

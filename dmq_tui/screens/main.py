@@ -17,7 +17,7 @@ from textual.widgets import Static
 from dmq_core.cluster.base import Backend
 from dmq_core.errors import DmqError
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
-from dmq_core.session import Observation, Observer, Session
+from dmq_core.session import Observation, Observer, Proof, Session
 from dmq_core.text import visible
 from dmq_tui.acts import Acts
 from dmq_tui.commands import BY_ID, COMMANDS, PaneId, Situation, objection
@@ -63,6 +63,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.clock = clock
         self.session: Session | None = None
         self.newest: ClusterSnapshot | None = None
+        self.proof: Proof | None = None
         self.pane = PaneId.QUEUES
         self.maximised = False
         self.tailing = Tailing(self.post_message)
@@ -164,6 +165,10 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Says in the header what the screen waits for."""
         self.header.waiting = what
         self.header.refresh()
+
+    def keep_proof(self, proof: Proof | None) -> None:
+        """Keeps the proof run under way at hand, so that leaving can end it."""
+        self.proof = proof
 
     def look_again(self) -> None:
         """Asks the cluster now."""

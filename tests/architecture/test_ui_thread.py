@@ -15,9 +15,10 @@ DISK_AND_SLEEP = frozenset(
 )
 # What of the seam blocks its caller, by what it is called on.
 BLOCKING = {
-    "session": {"start_cluster", "publish", "perform", "close"},
+    "session": {"start_cluster", "publish", "prove", "perform", "close"},
     "cluster": {"exists", "nodes", "start", "stop", "destroy", "act", "logs", "watch"},
     "load": {"stop"},
+    "proof": {"finish"},
     "tail": {"close"},
     "observer": {"close"},
 }

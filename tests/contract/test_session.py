@@ -21,6 +21,8 @@ from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.operations import NodeOperation
 from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.result import Verdict
+from dmq_core.proof.scenario import Fault, of_fault
 from dmq_core.session import Load, Observation, Session, TailSource
 from dmq_core.testing import FakeSession, nothing
 
@@ -269,6 +271,30 @@ def _check_algebra(account: LoadAccount) -> None:
     assert account.duplicates <= account.redelivered
 
 
+def test_a_proof_run_breaks_undoes_accounts_and_tells_of_its_fault(stand: Stand) -> None:
+    seen = Watcher()
+    stand.session.observe(seen)
+    proof = stand.session.prove(of_fault(Fault.KILL, "leader", 4.0))
+    await_until(lambda: any(m.kind == "fault" for m in proof.standing().marks), 60.0, "the fault")
+    assert proof.standing().account.confirmed > 0
+    assert not proof.wait(0.0)
+    report = proof.finish()
+    assert report.result.verdict is Verdict.PASS, report.result.reasons
+    assert proof.wait(0.0)
+    assert report.result.account.lost == ()
+    assert not report.troubles
+    assert any(e.gravity is Gravity.FAULT and e.kind == "node_kill" for e in seen.events)
+
+
+def test_a_proof_run_that_is_stopped_undoes_its_fault_first(stand: Stand) -> None:
+    proof = stand.session.prove(of_fault(Fault.PAUSE, "follower", 120.0))
+    await_until(lambda: any(m.kind == "fault" for m in proof.standing().marks), 60.0, "the fault")
+    proof.stop()
+    assert proof.standing().ending
+    proof.finish()
+    assert {n.state for n in stand.session.cluster.nodes()} == {NodeState.RUNNING}
+
+
 def test_a_read_only_session_watches_and_refuses_every_change(stand: Stand) -> None:
     session = stand.open_read_only()
     seen = Watcher()
@@ -278,6 +304,7 @@ def test_a_read_only_session_watches_and_refuses_every_change(stand: Stand) -> N
         session.start_cluster,
         lambda: session.publish(stand.message("order.new")),
         lambda: session.load(RATE, lambda _event: None),
+        lambda: session.prove(of_fault(Fault.KILL, "leader")),
         lambda: session.perform(NodeOperation(NodeAction.KILL, "rmq1")),
         lambda: session.perform(NodeOperation(NodeAction.START, "rmq1")),
     )

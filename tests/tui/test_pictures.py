@@ -14,6 +14,7 @@ from dmq_core.operations import NodeOperation
 from dmq_core.testing import FakeSession, hostile
 from dmq_tui.app import DmqApp
 from dmq_tui.screens.main import MainScreen
+from dmq_tui.screens.proof import Phase, ProofScreen
 from dmq_tui.themes import DARK, LIGHT
 
 Compare = Callable[..., bool]
@@ -78,4 +79,23 @@ def test_hostile_names_on_a_wide_light_screen(snap_compare: Compare) -> None:
     assert snap_compare(
         console_on(session, LIGHT.name), terminal_size=(140, 45), run_before=playing(session, "2", "end", fault=False)
     )
+    session.close()
+
+
+def test_a_proof_run_that_passed_on_a_wide_dark_screen(snap_compare: Compare) -> None:
+    session = FakeSession()
+
+    async def play(pilot: Pilot[None]) -> None:
+        await playing(session, "P", fault=False)(pilot)
+        screen = pilot.app.screen
+        assert isinstance(screen, ProofScreen)
+        await pilot.press("r")
+        await pilot.pause()
+        await pilot.press("y")
+        await until(pilot, lambda: screen.phase is Phase.RUNNING and screen._proof is not None, "the run goes on")
+        session.advance(18)
+        await until(pilot, lambda: screen.phase is Phase.OVER, "the verdict")
+        await pilot.pause()
+
+    assert snap_compare(console_on(session, DARK.name), terminal_size=(140, 45), run_before=play)
     session.close()

@@ -1,0 +1,225 @@
+"""A proof run as a front end follows it: what it counts made into curves, what happens on them, and its reports."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final
+
+from dmq_core.cluster.base import Cluster, NodeAction, Progress
+from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.operations import NodeOperation
+from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.gauges import RateHistory
+from dmq_core.proof.ledger import Counts
+from dmq_core.proof.report_html import html
+from dmq_core.proof.report_json import contract_json
+from dmq_core.proof.report_words import repeat_command
+from dmq_core.proof.result import Mark, ProofResult
+from dmq_core.proof.run import ProofOptions, ProofRun
+from dmq_core.proof.scenario import Scenario
+from dmq_core.proof.standing import ProofReport, ProofStanding
+from dmq_core.proof.traffic import Standing
+
+QUEUE_PREFIX: Final = "dmq.proof."
+_LOOK_S: Final = 0.05
+_SLICE_S: Final = 0.25
+# An hour in slices; a front end's runs are minutes.
+_SLICES: Final = 14_400
+_ELECTIONS: Final = ("leader_moved", "leader_lost")
+_HELD: Final = ("node_down", "node_paused", "node_isolated", "node_draining")
+_CLOSES_WITHIN_S: Final = 4.0
+
+Tell = Callable[[NodeOperation, Gravity], None]
+
+
+class FollowedProof:
+    """A `ProofRun` that is looked at 20 times a second; satisfies `dmq_core.session.Proof`.
+
+    `tell` hears of every fault as it begins and of its undoing.
+    """
+
+    def __init__(self, cluster: Cluster, scenario: Scenario, options: ProofOptions, tell: Tell) -> None:
+        self._cluster = cluster
+        self._scenario = scenario
+        self._tell = tell
+        self._run = ProofRun(cluster, scenario, options, self._hear)
+        self._lock = threading.Lock()
+        self._course: _Course | None = None
+        self._marks: list[Mark] = []
+        self._struck: tuple[Mark, str] | None = None
+        self._doing = "is the cluster well?"
+        self._ending = False
+        self._run.begin()
+        threading.Thread(target=self._follow, name="proof follower", daemon=True).start()
+
+    def standing(self) -> ProofStanding:
+        """How it does, without I/O."""
+        with self._lock:
+            planned_s, marks = self._scenario.duration_s, tuple(self._marks)
+            if self._course is None:
+                account = LoadAccount(True, self._queue, self._scenario.workload.rate, time.time())
+                return ProofStanding(account, 0.0, planned_s, marks, self._doing, self._ending)
+            account = self._course.account(self._queue, self._scenario.workload.rate, running=not self._run.is_over)
+            return ProofStanding(account, self._course.elapsed_s, planned_s, marks, self._doing, self._ending)
+
+    def heard(self, events: Iterable[Event]) -> None:
+        """Notes the elections of its queue among what the session's observer tells."""
+        for event in events:
+            if event.kind in _ELECTIONS and event.subject.startswith(QUEUE_PREFIX):
+                self._mark(event.at, "leader", event.text.partition(": ")[2] or event.text)
+            elif event.kind in _HELD and event.origin is Origin.BROKER:
+                self._held(event)
+
+    def stop(self) -> None:
+        """Asks it to undo its faults, drain, and end with what it has so far; does not wait."""
+        with self._lock:
+            self._ending = True
+        self._run.stop()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits for its end, `timeout_s` seconds at most; whether it has come."""
+        return self._run.wait(timeout_s)
+
+    def finish(self) -> ProofReport:
+        """Waits for its end, and writes its reports beside its journal."""
+        result = self._run.finish()
+        files, trouble = self._written(result)
+        return ProofReport(result, files, (*self._run.troubles, *((trouble,) if trouble else ())))
+
+    def close(self) -> None:
+        """Asks it to end, and waits for that a little; may be called twice."""
+        self.stop()
+        self.wait(_CLOSES_WITHIN_S)
+
+    @property
+    def _queue(self) -> str:
+        """The run's queue; its journal is named after it too."""
+        journal = self._run.journal
+        return "" if journal is None else f"{QUEUE_PREFIX}{journal.stem.rpartition('-')[2]}"
+
+    def _hear(self, progress: Progress) -> None:
+        with self._lock:
+            self._doing = progress.text
+        operation = _operation_of(progress)
+        if operation is None:
+            return
+        mark = self._mark(time.time(), "fault" if operation.destructive else "undo", operation.done)
+        if operation.destructive and mark is not None:
+            self._struck = (mark, operation.node)
+        self._tell(operation, Gravity.FAULT if operation.destructive else Gravity.PLAIN)
+
+    def _mark(self, at: float, kind: str, text: str) -> Mark | None:
+        with self._lock:
+            if self._course is None:
+                return None
+            mark = Mark(max(0.0, at - self._course.began_at), kind, text)
+            self._marks.append(mark)
+            self._marks.sort(key=lambda mark: mark.at_s)
+            return mark
+
+    def _held(self, event: Event) -> None:
+        """Moves the mark of a fault from when it was asked for to where the cluster says that it held."""
+        with self._lock:
+            course, struck, self._struck = self._course, self._struck, None
+            if course is None or struck is None or struck[1] != event.subject:
+                self._struck = struck
+                return
+            index = self._marks.index(struck[0])
+            self._marks[index] = replace(struck[0], at_s=max(struck[0].at_s, event.at - course.began_at))
+
+    def _follow(self) -> None:
+        while not self._run.wait(_LOOK_S):
+            standing = self._run.standing()
+            if standing is None or not standing.counts.attempted:
+                continue
+            with self._lock:
+                if self._course is None:
+                    self._course = _Course()
+                self._course.look(standing)
+
+    def _written(self, result: ProofResult) -> tuple[tuple[str, ...], str]:
+        """The reports, and why there are none where the disk takes none: a verdict must not be lost over that."""
+        journal = self._run.journal
+        if journal is None:
+            return (), ""
+        command = repeat_command(result, self._scenario)
+        texts = {".html": html(result, command), ".json": json.dumps(contract_json(result), indent=2) + "\n"}
+        paths = {journal.with_suffix(end): text for end, text in texts.items()}
+        try:
+            for path, text in paths.items():
+                path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            return (), f"no report was written beside {journal}: {error.strerror}"
+        return tuple(str(path) for path in paths), ""
+
+
+class _Course:
+    """What has been seen of a run's traffic since its first message."""
+
+    def __init__(self) -> None:
+        self.began_at = time.time()
+        self._began = self._seen = time.monotonic()
+        self._standing = Standing(Counts())
+        self._confirms = RateHistory(self._began, _SLICE_S, _SLICES)
+        self._deliveries = RateHistory(self._began, _SLICE_S, _SLICES)
+        self._last = [self._began, self._began]
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._seen - self._began
+
+    def look(self, standing: Standing) -> None:
+        before, now = self._standing.counts, standing.counts
+        self._standing, self._seen = standing, time.monotonic()
+        confirmed = now.confirmed - before.confirmed
+        # As confirms are counted once for each message, so are deliveries.
+        delivered = now.delivered - before.delivered
+        for index, (history, new) in enumerate(((self._confirms, confirmed), (self._deliveries, delivered))):
+            history.add(self._seen, max(0, new))
+            if new > 0:
+                self._last[index] = self._seen
+
+    def account(self, queue: str, rate: float, *, running: bool) -> LoadAccount:
+        counts, seen = self._standing.counts, self._seen
+        account = LoadAccount(
+            running=running,
+            queue=queue,
+            rate=rate,
+            taken_at=time.time(),
+            longest_confirm_gap_s=self._standing.longest_confirm_gap_s,
+            longest_delivery_gap_s=self._standing.longest_delivery_gap_s,
+            current_confirm_gap_s=seen - self._last[0] if counts.outstanding else 0.0,
+            current_delivery_gap_s=seen - self._last[1] if counts.in_flight or counts.outstanding else 0.0,
+            slice_s=_SLICE_S,
+            confirm_history=self._confirms.rates(seen),
+            delivery_history=self._deliveries.rates(seen),
+        )
+        return replace(account, **{name: getattr(counts, name) for name in _SHARED})
+
+
+_SHARED: Final = (
+    "attempted",
+    "outstanding",
+    "confirmed",
+    "nacked",
+    "returned",
+    "unknown",
+    "not_sent",
+    "delivered",
+    "redelivered",
+    "duplicates",
+    "in_flight",
+    "lost",
+)
+
+
+def _operation_of(progress: Progress) -> NodeOperation | None:
+    """The act on a node that this line of a run's progress announces, if it does."""
+    if progress.node is None:
+        return None
+    acts = (NodeOperation(action, progress.node) for action in NodeAction)
+    return next((act for act in acts if act.title == progress.text), None)

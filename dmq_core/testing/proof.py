@@ -1,0 +1,219 @@
+"""The fake's proof run: a `SimLoad`, faults inside the simulation, and a verdict from both."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from dmq_core.cluster.base import NodeAction, NodeState
+from dmq_core.errors import Refused, TimedOut
+from dmq_core.management.models import EntityKey
+from dmq_core.observe.events import Event, Gravity
+from dmq_core.operations import NodeOperation
+from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.result import Account, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict
+from dmq_core.proof.scenario import Fault, Scenario, Step
+from dmq_core.proof.standing import ProofReport, ProofStanding
+from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
+from dmq_core.testing.cluster import BOOT_S
+from dmq_core.testing.load import LOAD_QUEUE, SimLoad
+
+FINISHES_WITHIN_S: Final = 60.0
+_EACH_S: Final = 9.0
+_DOWN_S: Final = 2.0
+_BROKEN: Final = {
+    Fault.KILL: (NodeState.STOPPED, None),
+    Fault.STOP: (NodeState.STOPPED, HANDED_OVER_S),
+    Fault.PAUSE: (NodeState.PAUSED, SILENT_ELECTION_S),
+    Fault.ISOLATE: (NodeState.ISOLATED, SILENT_ELECTION_S),
+    Fault.DRAIN: (NodeState.DRAINING, HANDED_OVER_S),
+}
+
+
+class SimProof:
+    """A proof run inside the simulation; satisfies `dmq_core.session.Proof`. `tell` hears each fault and undoing."""
+
+    def __init__(
+        self,
+        broker: SimBroker,
+        scenario: Scenario,
+        tell: Callable[[NodeOperation, Gravity], None],
+        *,
+        allow_majority_loss: bool,
+    ) -> None:
+        self._broker = broker
+        self._scenario = scenario
+        self._tell = tell
+        self._felt: list[Event] = []
+        self._marks: list[Mark] = []
+        self._waiting = [one for step in scenario.steps for one in _single(step, tuple(broker.nodes))]
+        self._down: list[tuple[float, NodeOperation]] = []
+        self._stopped = False
+        self._published = threading.Event()
+        with broker.lock:
+            down = [n for n in broker.nodes.values() if not n.serves]
+            if 2 * (len(broker.serving()) - 1) <= len(broker.nodes) and not allow_majority_loss:
+                raise Refused(f"{scenario.title}: no majority of the nodes would be left", "Ask for it.")
+            self._problem = f"the cluster is not well: {down[0].name} is {down[0].state}" if down else ""
+            self._load = SimLoad(broker, scenario.workload.rate, self._felt.append)
+            self._began = broker.now
+            self._leader = self._leads()
+            broker.steppers.append(self)
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """The roles of its connected clients and their nodes."""
+        return self._load.places
+
+    def standing(self) -> ProofStanding:
+        """How it does."""
+        with self._broker.lock:
+            after = self._broker.now - self._began
+            doing = "draining the queue" if self._published.is_set() else "under load"
+            return ProofStanding(
+                self._load.account(), after, self._scenario.duration_s, tuple(self._marks), doing, self._stopped
+            )
+
+    def stop(self) -> None:
+        """Undoes the faults at the next step of the clock, then ends."""
+        self._stopped = True
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it is over within so many seconds of the wall."""
+        return self._published.wait(timeout_s)
+
+    def finish(self) -> ProofReport:
+        """Waits until the clock was moved far enough, and drains."""
+        if not self._published.wait(FINISHES_WITHIN_S):
+            raise TimedOut("the simulated run does not end", "Move its clock on.")
+        account = self._load.stop()
+        stem = f"/state/dmq/proofs/{self._scenario.name}"
+        return ProofReport(self._result(account), (f"{stem}.html", f"{stem}.json"))
+
+    def settle(self) -> None:
+        """Returns once its load has told everything."""
+        self._load.settle()
+
+    def close(self) -> None:
+        """Undoes its faults and ends at once."""
+        with self._broker.lock:
+            self._end(self._broker.now - self._began)
+        self._load.close()
+
+    def step(self, now: float, elapsed_s: float) -> None:
+        """Moves on to `now`."""
+        after = now - self._began
+        while self._waiting and not self._stopped and after >= self._waiting[0].at_s:
+            self._strike(self._waiting.pop(0), after)
+        for due in [d for d in self._down if d[0] <= after]:
+            self._undo(due, after)
+        if self._leads() not in (None, self._leader):
+            self._mark(after, "leader", f"leader {self._leader} → {self._leads()}")
+            self._leader = self._leads()
+        is_late = after >= self._scenario.duration_s and not (self._waiting or self._down)
+        if self._stopped or is_late:
+            self._end(after)
+
+    def _end(self, after: float) -> None:
+        for down in tuple(self._down):
+            self._undo(down, after)
+        if self in self._broker.steppers:
+            self._broker.steppers.remove(self)
+        self._published.set()
+
+    def _strike(self, step: Step, after: float) -> None:
+        operation = NodeOperation(NodeAction(str(step.fault)), self._resolve(step.target))
+        self._tell(operation, Gravity.FAULT)
+        self._mark(after, "fault", operation.done)
+        state, election_s = _BROKEN[step.fault]
+        self._broker.set_state(operation.node, state, election_s)
+        self._down.append((step.undo_s or 0.0, operation))
+
+    def _undo(self, down: tuple[float, NodeOperation], after: float) -> None:
+        self._down.remove(down)
+        operation, undo = down[1], down[1].undo
+        if undo is None:
+            return
+        self._tell(undo, Gravity.PLAIN)
+        self._mark(after, "undo", undo.done)
+        if undo.action is NodeAction.START:
+            self._broker.set_state(operation.node, NodeState.STARTING)
+            self._broker.later(BOOT_S, lambda: self._broker.set_state(operation.node, NodeState.RUNNING))
+        else:
+            self._broker.set_state(operation.node, NodeState.RUNNING)
+
+    def _mark(self, after: float, kind: str, text: str) -> None:
+        self._marks.append(Mark(after, kind, text))
+
+    def _leads(self) -> str | None:
+        return self._broker.queues[EntityKey("/", LOAD_QUEUE)].leader
+
+    def _resolve(self, target: str) -> str:
+        clients = dict(self.places)
+        others = [n.name for n in self._broker.serving() if n.name != self._leader]
+        roles = {"leader": self._leader, "follower": others[-1], "connected": clients.get("publisher")}
+        return roles.get(target, target) or others[0]
+
+    def _result(self, account: LoadAccount) -> ProofResult:
+        verdict, reason = self._verdict(account)
+        faults = [m for m in self._marks if m.kind == "fault"]
+        return ProofResult(
+            verdict=verdict,
+            reasons=(reason,),
+            backend=str(self._broker.backend),
+            rabbitmq="4.3.6",
+            fault=self._scenario.fault,
+            target=self._scenario.target,
+            node=faults[0].text.partition(" ")[0] if faults else "",
+            workload=self._scenario.workload,
+            account=_final(account),
+            timeline=self._timeline(account),
+            marks=tuple(self._marks),
+            curves=Curves(account.slice_s, account.confirm_history, account.delivery_history),
+            max_confirm_gap_s=account.longest_confirm_gap_s,
+            max_delivery_gap_s=account.longest_delivery_gap_s,
+            began_at=self._began,
+            ended_at=account.taken_at,
+        )
+
+    def _verdict(self, account: LoadAccount) -> tuple[Verdict, str]:
+        if account.lost:
+            return Verdict.FAIL, f"{account.lost} confirmed messages were never delivered."
+        if self._problem:
+            return Verdict.INCONCLUSIVE, f"{self._problem}."
+        if not self._marks:
+            return Verdict.INCONCLUSIVE, "The run was ended before its fault."
+        return Verdict.PASS, "Every confirmed message was delivered, and the queue is empty."
+
+    def _timeline(self, account: LoadAccount) -> Timeline:
+        fault = next((m.at_s for m in self._marks if m.kind == "fault"), None)
+        if fault is None:
+            return Timeline()
+        elected = next((m.at_s - fault for m in self._marks if m.kind == "leader" and m.at_s >= fault), None)
+        return Timeline(
+            fault_s=fault,
+            leader_elected_s=elected,
+            first_confirm_s=account.longest_confirm_gap_s,
+            first_delivery_s=account.longest_delivery_gap_s,
+        )
+
+
+def _single(step: Step, nodes: tuple[str, ...]) -> list[Step]:
+    """`step` itself, or a rolling restart as one stop for each node."""
+    if step.fault is not Fault.ROLLING:
+        return [step]
+    begins = [(step.at_s + number * _EACH_S, node) for number, node in enumerate(nodes)]
+    return [Step(at_s, Fault.STOP, node, at_s + _DOWN_S) for at_s, node in begins]
+
+
+def _final(account: LoadAccount) -> Account:
+    return Account(
+        attempted=account.attempted,
+        confirmed=account.confirmed,
+        unknown=account.unknown,
+        delivered=account.delivered,
+        redelivered=account.redelivered,
+        duplicates=Duplicates(redelivery=account.duplicates),
+        lost=tuple(f"message-{number}" for number in range(account.lost)),
+    )

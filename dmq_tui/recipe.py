@@ -1,0 +1,102 @@
+"""What a proof run is to do, as the console's form has it: its scenario, its question, and the command for it; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dmq_core.cluster.base import NodeAction, NodeState
+from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.operations import Impact, Margin, NodeOperation, impact_of
+from dmq_core.proof.scenario import ROLES, Fault, Scenario, of_fault
+from dmq_core.text import visible
+
+RATES = (50, 100, 200, 500, 1000, 2000, 5000)
+DURATIONS = (None, 20.0, 30.0, 60.0, 120.0, 300.0)
+USUAL_RATE = 500
+FAULT_WORDS = {
+    Fault.KILL: "as kill -9 does, then start it again",
+    Fault.STOP: "in good order, then start it again",
+    Fault.PAUSE: "it keeps its connections and says nothing",
+    Fault.ISOLATE: "cut it off from its peers, not from clients",
+    Fault.DRAIN: "maintenance: it gives leaders and clients away",
+    Fault.ROLLING: "stop and start every node, one after the other",
+}
+TARGET_WORDS = {
+    "leader": "the node that leads the run's queue",
+    "follower": "a node that holds it and does not lead",
+    "connected": "the node that the publisher is connected to",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One fault under one load; `duration_s` None is as long as that fault needs. `target` may be a node's raw name."""
+
+    fault: Fault = Fault.KILL
+    target: str = "leader"
+    rate: int = USUAL_RATE
+    duration_s: float | None = None
+    queue_type: str = "quorum"
+
+    @property
+    def scenario(self) -> Scenario:
+        """The run."""
+        scenario = of_fault(self.fault, self.target, self.duration_s)
+        return replace(scenario, workload=replace(scenario.workload, rate=float(self.rate), queue_type=self.queue_type))
+
+    @property
+    def title(self) -> str:
+        """`Prove kill leader`, with names still raw."""
+        return f"Prove {self.fault}" + ("" if self.fault is Fault.ROLLING else f" {self.target}")
+
+    @property
+    def command(self) -> str:
+        """The `dmq` command that does the same."""
+        words = ["dmq proof run", f"--fault {self.fault}"]
+        words += [] if self.fault is Fault.ROLLING else [f"--target {visible(self.target)}"]
+        words += [] if self.rate == USUAL_RATE else [f"--rate {self.rate}"]
+        words += [] if self.duration_s is None else [f"--duration {self.duration_s:g}"]
+        words += [] if self.queue_type == "quorum" else [f"--queue-type {self.queue_type}"]
+        return " ".join(words)
+
+    def impact(self, snapshot: ClusterSnapshot) -> Impact:
+        """What it will cause, judged from `snapshot`; a role counts as any node that runs."""
+        sentences = [self._load_sentence()]
+        margin = Margin.SAFE
+        victim = self._victim(snapshot)
+        if victim is None:
+            return Impact(Margin.NO_MAJORITY, (*sentences, "No node runs: no majority."))
+        told = impact_of(NodeOperation(self._action, victim), snapshot)
+        margin = told.margin
+        role = self.fault is Fault.ROLLING or self.target in ROLES
+        sentences += told.sentences[1:] if role else told.sentences
+        sentences.append(self._end_sentence())
+        return Impact(margin, tuple(sentences))
+
+    @property
+    def _action(self) -> NodeAction:
+        return NodeAction.STOP if self.fault is Fault.ROLLING else NodeAction(str(self.fault))
+
+    def _victim(self, snapshot: ClusterSnapshot) -> str | None:
+        if self.fault is not Fault.ROLLING and self.target not in ROLES:
+            return self.target
+        return next((n.name for n in snapshot.nodes if n.state is NodeState.RUNNING), None)
+
+    def _load_sentence(self) -> str:
+        return (
+            f"{self.rate} messages a second for {self.scenario.duration_s:g} s through a {self.queue_type} queue "
+            "of the run's own; other queues on the same node feel the fault too."
+        )
+
+    def _end_sentence(self) -> str:
+        step = self.scenario.steps[0]
+        if step.undo_s is None:
+            return "Each node is back before the next one goes."
+        held_s = step.undo_s - step.at_s
+        return f"The fault begins after {step.at_s:g} s and is undone {held_s:g} s later, whatever happens."
+
+
+def targets(nodes: Sequence[str]) -> tuple[str, ...]:
+    """Whom a fault can hit: roles first, then the nodes by their raw names."""
+    return (*ROLES, *(n for n in nodes if n not in ROLES))

@@ -1,0 +1,268 @@
+"""The screen that breaks something under load and shows the verdict."""
+
+from __future__ import annotations
+
+import pytest
+from console import NARROW, WIDE, console
+from stage import Stage, until, write
+from textual.pilot import Pilot
+
+from dmq_core.cluster.base import Backend, NodeAction, NodeState
+from dmq_core.errors import ClusterFailed
+from dmq_core.operations import NodeOperation
+from dmq_core.proof.result import Curves, Mark
+from dmq_core.proof.scenario import Fault
+from dmq_core.session import Proof
+from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
+from dmq_tui.app import end_proof
+from dmq_tui.proof_lines import chart
+from dmq_tui.recipe import Recipe
+from dmq_tui.screens.proof import Phase, ProofScreen
+from dmq_tui.widgets.prose import text_of
+
+SIZES = [WIDE, NARROW]
+
+
+def proving(session: FakeSession, kept: list[Proof | None] | None = None) -> Stage:
+    keep = (lambda _proof: None) if kept is None else kept.append
+    return Stage(ProofScreen(session, session.snapshot, keep=keep, clock=lambda: session.broker.now))
+
+
+def the_screen(stage: Stage) -> ProofScreen:
+    screen = stage.screen_stack[1]
+    assert isinstance(screen, ProofScreen)
+    return screen
+
+
+async def begun(stage: Stage, pilot: Pilot[None]) -> None:
+    await pilot.pause()
+    await pilot.press("r")
+    await pilot.pause()
+    await pilot.press("y")
+    await until(pilot, lambda: the_screen(stage)._proof is not None, "the run goes on")
+
+
+async def advance(session: FakeSession, pilot: Pilot[None], seconds: float) -> None:
+    for _ in range(int(seconds)):
+        session.advance(1.0)
+        await pilot.pause(0.01)
+
+
+async def shown(stage: Stage, pilot: Pilot[None], words: str) -> str:
+    await until(pilot, lambda: words in stage.everything(), words)
+    return stage.everything()
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_run_goes_from_the_recipe_over_the_live_view_to_pass(size: tuple[int, int]) -> None:
+    session = FakeSession()
+    stage = proving(session)
+    async with stage.run_test(size=size) as pilot:
+        await begun(stage, pilot)
+        await advance(session, pilot, 5)
+        live = await shown(stage, pilot, "leader rmq1 →")
+        for words in ("▲ 3.", "rmq1 killed", "+0.5", "leader rmq1 →", "confirmed", "in flight", "longest gap"):
+            assert words in live, words
+        assert "✗ stopped" in live
+        await advance(session, pilot, 15)
+        over = await shown(stage, pilot, "PASS: every message is accounted for")
+        assert "Every confirmed message was delivered" in over
+        assert "leader elected +0.5" in over
+        assert "/state/dmq/proofs/kill-leader.html and .json" in over
+        assert {n.state for n in session.cluster.nodes()} == {NodeState.RUNNING}
+
+
+async def test_it_asks_first_names_the_impact_and_starts_on_cancel() -> None:
+    session = FakeSession()
+    stage = proving(session)
+    async with stage.run_test(size=NARROW) as pilot:
+        await pilot.pause()
+        await pilot.press("enter")
+        asked = await shown(stage, pilot, "Prove kill leader?")
+        assert "2 of 3 nodes remain: a majority, no further margin." in asked
+        assert "dmq proof run --fault kill --target leader" in asked
+        await pilot.press("enter")
+        await pilot.pause()
+        assert the_screen(stage).phase is Phase.IDLE
+        assert "prove" not in session.script.calls
+
+
+@pytest.mark.parametrize(
+    ("session", "reason"),
+    [
+        (FakeSession(read_only=True), "this session is read-only"),
+        (FakeSession(backend=Backend.ATTACHED), "dmq did not make dmq"),
+    ],
+)
+async def test_what_may_not_be_broken_is_refused_with_the_reason(session: FakeSession, reason: str) -> None:
+    stage = proving(session)
+    async with stage.run_test(size=NARROW) as pilot:
+        await pilot.pause()
+        await pilot.press("r")
+        await shown(stage, pilot, reason)
+        assert stage.screen is the_screen(stage)
+        assert "prove" not in session.script.calls
+
+
+async def test_the_key_is_refused_where_nothing_may_be_broken() -> None:
+    async with console(FakeSession(read_only=True)) as it:
+        await it.press("P")
+        assert it.toasts == ["Proof: this session is read-only."]
+    async with console(FakeSession(backend=Backend.ATTACHED)) as it:
+        await it.press("P")
+        assert "Dmq did not make this cluster" in it.toasts[0]
+
+
+async def test_the_console_opens_it_with_one_key_and_comes_back_with_esc() -> None:
+    async with console() as it:
+        await it.press("P")
+        assert isinstance(it.app.screen, ProofScreen)
+        await it.press("escape")
+        assert it.app.screen_stack == [it.main]
+
+
+async def test_lost_messages_are_a_fail_in_one_line_with_the_reason() -> None:
+    session = FakeSession()
+    stage = proving(session)
+    async with stage.run_test(size=NARROW) as pilot:
+        await begun(stage, pilot)
+        session.broker.lose_confirmed = 3
+        await advance(session, pilot, 20)
+        over = await shown(stage, pilot, "FAIL: not every message is accounted for")
+        assert "3 confirmed messages were never delivered." in over
+
+
+async def test_leaving_in_the_middle_asks_and_undoes_the_fault_first() -> None:
+    session = FakeSession()
+    kept: list[Proof | None] = []
+    stage = proving(session, kept)
+    async with stage.run_test(size=WIDE) as pilot:
+        await begun(stage, pilot)
+        await advance(session, pilot, 4)
+        assert session.broker.nodes["rmq1"].state is NodeState.STOPPED
+        await pilot.press("escape")
+        assert "Every fault is undone first" in await shown(stage, pilot, "End the run?")
+        await pilot.press("escape")
+        await pilot.pause()
+        assert the_screen(stage).phase is Phase.RUNNING
+        await pilot.press("escape")
+        await pilot.pause()
+        await pilot.press("y")
+        await shown(stage, pilot, "ending: faults are undone first")
+        await advance(session, pilot, 5)
+        await until(pilot, lambda: the_screen(stage).phase is Phase.OVER, "the verdict")
+        assert {n.state for n in session.cluster.nodes()} == {NodeState.RUNNING}
+        await pilot.press("escape")
+        await pilot.pause()
+        assert stage.results == [None]
+        assert len(kept) == 2
+        assert kept[-1] is None
+
+
+async def test_a_run_that_is_ended_before_its_fault_is_inconclusive() -> None:
+    session = FakeSession()
+    stage = proving(session)
+    async with stage.run_test(size=NARROW) as pilot:
+        await begun(stage, pilot)
+        await advance(session, pilot, 1)
+        await pilot.press("escape")
+        await pilot.pause()
+        await pilot.press("y")
+        await advance(session, pilot, 1)
+        over = await shown(stage, pilot, "INCONCLUSIVE: this run cannot tell")
+        assert "The run was ended before its fault." in over
+
+
+async def test_losing_the_majority_needs_the_clusters_name_typed() -> None:
+    session = FakeSession()
+    session.perform(NodeOperation(NodeAction.KILL, "rmq3"))
+    stage = proving(session)
+    async with stage.run_test(size=NARROW) as pilot:
+        await pilot.pause()
+        await pilot.press("r")
+        await pilot.pause()
+        assert "no majority" in stage.everything()
+        await pilot.press("y", "enter")
+        await pilot.pause()
+        assert "prove" not in session.script.calls
+        await pilot.press("backspace")
+        await write(pilot, "dmq")
+        await pilot.press("enter")
+        await until(pilot, lambda: the_screen(stage)._proof is not None, "the run goes on")
+
+
+async def test_what_goes_wrong_is_told_and_it_can_be_tried_again() -> None:
+    session = FakeSession()
+    session.script.fail_next("prove", ClusterFailed("the disk [bold]is full[/] \x1b[31m", "Make room."))
+    stage = proving(session)
+    async with stage.run_test(size=NARROW) as pilot:
+        await pilot.pause()
+        await pilot.press("r")
+        await pilot.pause()
+        await pilot.press("y")
+        said = await shown(stage, pilot, "the disk [bold]is full[/] \\x1b[31m")
+        assert "Make room." in said
+        await begun(stage, pilot)
+
+
+async def test_the_arrow_keys_choose_the_recipe() -> None:
+    session = FakeSession()
+    stage = proving(session)
+    async with stage.run_test(size=NARROW) as pilot:
+        await pilot.pause()
+        await pilot.press("right", "right", "down", "right", "right", "right", "down", "right")
+        await pilot.press("down", "right", "down", "right")
+        await pilot.pause()
+        assert the_screen(stage).recipe == Recipe(Fault.PAUSE, "rmq1", 1000, 20.0, "classic")
+        await pilot.press("up", "up", "up", "up", "left", "left", "left")
+        await pilot.pause()
+        assert the_screen(stage).recipe.fault is Fault.ROLLING
+        assert "every node, in turn" in stage.everything()
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_hostile_names_are_shown_safely(size: tuple[int, int]) -> None:
+    session = FakeSession(hostile, name="[bold red]x[/]")
+    stage = proving(session)
+    async with stage.run_test(size=size) as pilot:
+        await begun(stage, pilot)
+        await advance(session, pilot, 20)
+        screen = await shown(stage, pilot, "PASS")
+        assert "\x1b" not in screen
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_hostile_mark_is_escaped_in_the_chart(name: str) -> None:
+    lines = chart(Curves(1.0, (1.0,), (1.0,)), (Mark(0.5, "leader", name),), 1.0, 4.0, 400, 9)
+    text = text_of(lines)
+    assert len(text.splitlines()) == len(lines)
+    assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_a_gap_is_red_ground_and_the_future_is_empty() -> None:
+    lines = chart(Curves(1.0, (10.0, 0.0, 10.0), (10.0, 0.0, 10.0)), (), 3.0, 6.0, 76, 6)
+    ground = lines[1]
+    tones = [(cell.text.strip(), str(cell.tone)) for cell in ground[1:] if cell.text.strip()]
+    assert tones == [("█" * 10, "accent"), ("▁" * 10, "bad"), ("█" * 10, "accent")]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_everything_that_matters_is_in_sight(size: tuple[int, int]) -> None:
+    session = FakeSession()
+    stage = proving(session)
+    async with stage.run_test(size=size) as pilot:
+        await begun(stage, pilot)
+        await advance(session, pilot, 20)
+        await shown(stage, pilot, "PASS")
+        for selector in ("#verdict", "#why", "#chart", "#account", "#keys"):
+            region = the_screen(stage).query_one(selector).region
+            assert region.height > 0, selector
+            assert the_screen(stage).region.contains_region(region), selector
+
+
+async def test_leaving_the_console_ends_the_run_and_undoes_its_fault() -> None:
+    session = FakeSession(realtime=True)
+    proof = session.prove(Recipe().scenario)
+    end_proof(proof)
+    assert proof.wait(0.0)
+    session.close()
