@@ -330,7 +330,7 @@ class ProofRun:
         )
 
     def _path(self) -> Path:
-        folder = self._options.journal or state_folder() / "proofs"
+        folder = (self._options.journal or state_folder() / "proofs").absolute()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
