@@ -48,7 +48,7 @@ class Recipe:
     @property
     def title(self) -> str:
         """`Prove kill leader`, with names still raw."""
-        return f"Prove {self.fault}" + ("" if self.fault is Fault.ROLLING else f" {self.target}")
+        return "Prove rolling restart" if self.fault is Fault.ROLLING else f"Prove {self.fault} {self.target}"
 
     @property
     def command(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar
@@ -21,7 +21,7 @@ from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import Impact, Margin, guard
-from dmq_core.proof.result import Curves, Verdict
+from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import QUEUE_TYPES, Fault
 from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.session import Proof, Session
@@ -30,18 +30,18 @@ from dmq_tui import proof_lines
 from dmq_tui.format import Cell, Tone
 from dmq_tui.layout import Layout, layout_for
 from dmq_tui.lines import lateness
+from dmq_tui.panes.proof import ChartView, LinesView, doing_line, impact_lines, progress_line, trouble
 from dmq_tui.recipe import DURATIONS, FAULT_WORDS, RATES, TARGET_WORDS, Recipe, targets
 from dmq_tui.screens.confirm import ConfirmScreen, Question
 from dmq_tui.widgets.bars import HeaderLine
 from dmq_tui.widgets.choice import Choice
-from dmq_tui.widgets.paint import Line, Painted
+from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words
 from dmq_tui.work import as_dmq_error, in_background
 
 SnapshotSource = Callable[[], ClusterSnapshot | None]
 _TICK_S = 0.25
 _CHART = "Confirms and deliveries a second"
-_TONES = {Margin.SAFE: Tone.PLAIN, Margin.NO_MARGIN: Tone.WARN, Margin.NO_MAJORITY: Tone.BAD}
 _ENDING = Impact(
     Margin.SAFE,
     (
@@ -74,48 +74,6 @@ class ProofEnded(Message):
     epoch: int
     report: ProofReport | None = None
     error: DmqError | None = None
-
-
-class ChartView(Painted):
-    """Both curves with their marks; before a run the word that there is none."""
-
-    curves = Curves(1.0, (), ())
-    standing: ProofStanding | None = None
-    report: ProofReport | None = None
-
-    def lines(self, width: int) -> Sequence[Line]:
-        """The chart of the result, or of the run so far."""
-        if self.report is not None:
-            result = self.report.result
-            curves = result.curves
-            lasted = max(len(curves.confirms), len(curves.deliveries)) * curves.slice_s
-            planned = self.standing.planned_s if self.standing is not None else lasted
-            gap_s = max(result.max_confirm_gap_s, result.max_delivery_gap_s)
-            return proof_lines.chart(
-                curves, result.marks, lasted, planned, width, self.size.height, gap_s=gap_s, live=False
-            )
-        if self.standing is None:
-            return (words(" Drawn here once the run has begun, with the fault and the election on it.", Tone.QUIET),)
-        now = self.standing
-        account = now.account
-        curves = Curves(account.slice_s, account.confirm_history, account.delivery_history)
-        gap_s = max(account.longest_confirm_gap_s, account.longest_delivery_gap_s)
-        return proof_lines.chart(curves, now.marks, now.elapsed_s, now.planned_s, width, self.size.height, gap_s=gap_s)
-
-
-class LinesView(Painted):
-    """Lines that a function makes for the width at hand."""
-
-    made: Callable[[int], Sequence[Line]] = staticmethod(lambda _width: ())
-
-    def show(self, made: Callable[[int], Sequence[Line]]) -> None:
-        """Shows other lines."""
-        self.made = made
-        self.refresh()
-
-    def lines(self, width: int) -> Sequence[Line]:
-        """The lines."""
-        return self.made(width)
 
 
 class ProofScreen(Screen[None]):
@@ -355,11 +313,11 @@ class ProofScreen(Screen[None]):
             verdict.show([proof_lines.verdict_line(self._report.result)])
             why.show(proof_lines.verdict_lines(self._report))
         elif self._phase is Phase.RUNNING:
-            verdict.show([_progress_line(self._standing, self._asked)])
-            why.show([_doing_line(self._standing)])
+            verdict.show([progress_line(self._standing, self._asked)])
+            why.show([doing_line(self._standing)])
         else:
-            verdict.show(_trouble(self._error) or [words(visible(self.recipe.scenario.title), Tone.STRONG)])
-            why.show(_impact_lines(self.recipe, snapshot))
+            verdict.show(trouble(self._error) or [words(visible(self.recipe.scenario.title), Tone.STRONG)])
+            why.show(impact_lines(self.recipe, snapshot))
 
     def _show_account(self) -> None:
         box = self.query_one("#account", LinesView)
@@ -401,37 +359,6 @@ def _target_options(snapshot: ClusterSnapshot | None) -> list[tuple[str, str]]:
 
 def _duration_words(duration_s: float | None) -> str:
     return "as the fault needs" if duration_s is None else f"{duration_s:g} s"
-
-
-def _impact_lines(recipe: Recipe, snapshot: ClusterSnapshot | None) -> list[Line]:
-    if snapshot is None:
-        return [words("The impact is not known: the cluster has not been seen yet.", Tone.WARN)]
-    impact = recipe.impact(snapshot)
-    lines = [words(visible(s), _TONES[impact.margin] if "majority" in s else Tone.PLAIN) for s in impact.sentences]
-    same = (Cell("the same by command: ", Tone.QUIET), Cell(recipe.command))
-    return [*lines, (), same]
-
-
-def _trouble(error: DmqError | None) -> list[Line]:
-    if error is None:
-        return []
-    hint = [words(visible(error.hint))] if error.hint else []
-    return [(Cell("✗ ", Tone.BAD), Cell(visible(error.what), Tone.BAD)), *hint]
-
-
-def _progress_line(standing: ProofStanding | None, recipe: Recipe) -> Line:
-    if standing is None:
-        return (Cell("◐ beginning", Tone.WARN), Cell(f"  {visible(recipe.scenario.title)}", Tone.QUIET))
-    if standing.ending:
-        return (Cell("◐ ending: faults are undone first, then the queue is drained", Tone.WARN),)
-    left = max(0.0, standing.planned_s - standing.elapsed_s)
-    said = f"{left:.0f} s to go" if left else "load is over, or waits for the last undoing"
-    return (Cell("● running", Tone.STRONG), Cell(f"  {said}", Tone.QUIET))
-
-
-def _doing_line(standing: ProofStanding | None) -> Line:
-    doing = "is the cluster well?" if standing is None else visible(standing.doing)
-    return (Cell("now: ", Tone.QUIET), Cell(doing))
 
 
 def _keys(phase: Phase) -> Line:
