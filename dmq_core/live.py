@@ -128,7 +128,10 @@ class LiveSession:
 
         guard(self._cluster, scenario.title, read_only=self._read_only)
         self._refuse_if_closed()
-        options = ProofOptions(read_only=self._read_only, allow_majority_loss=allow_majority_loss)
+        # Whoever may take the majority has been told that the cluster is not whole.
+        options = ProofOptions(
+            read_only=self._read_only, force=allow_majority_loss, allow_majority_loss=allow_majority_loss
+        )
         proof = self._kept(FollowedProof(self._cluster, scenario, options, self._tell))
         self._proofs = [*self._proofs[-1:], proof]
         return proof

@@ -155,7 +155,10 @@ class Session(Protocol):
         ...
 
     def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> Proof:
-        """Begins a proof run, whose faults are events too; `Refused` as with `perform`, or for the majority."""
+        """Begins a proof run, whose faults are events too; `Refused` as with `perform`, or for the majority.
+
+        With `allow_majority_loss` it also runs on a cluster that is not whole.
+        """
         ...
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:

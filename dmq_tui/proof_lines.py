@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
+from dmq_core.cluster.base import NodeState
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.report_words import headline, moments
@@ -280,7 +281,11 @@ def _flowing(parts: Sequence[Line], width: int) -> list[Line]:
 def _node(node: NodeView, leader: str | None, width: int, *, inline: bool) -> Line:
     mark = node_mark(node.state)
     name, state = visible(node.name), f"{mark.glyph} {mark.word}"
-    leads = Cell("★ leader", Tone.WARN) if node.name == leader else Cell("")
+    leads = Cell("")
+    if node.name == leader:
+        # Until another one is elected, figures go on naming the one that went.
+        up = node.state is NodeState.RUNNING
+        leads = Cell("★ leader", Tone.WARN) if up else Cell("led the queue", Tone.QUIET)
     if inline:
         return (Cell(f"{name} ", Tone.STRONG), Cell(state, mark.tone), Cell(" "), leads, Cell("  "))
     return (Cell(f" {fit(name, width)} ", Tone.STRONG), Cell(fit(state, 14), mark.tone), leads)

@@ -50,14 +50,15 @@ class Recipe:
         """`Prove kill leader`, with names still raw."""
         return "Prove rolling restart" if self.fault is Fault.ROLLING else f"Prove {self.fault} {self.target}"
 
-    @property
-    def command(self) -> str:
-        """The `dmq` command that does the same."""
+    def command(self, snapshot: ClusterSnapshot | None) -> str:
+        """The `dmq` command that does the same to the cluster as it is now."""
         words = ["dmq proof run", f"--fault {self.fault}"]
         words += [] if self.fault is Fault.ROLLING else [f"--target {visible(self.target)}"]
         words += [] if self.rate == USUAL_RATE else [f"--rate {self.rate}"]
         words += [] if self.duration_s is None else [f"--duration {self.duration_s:g}"]
         words += [] if self.queue_type == "quorum" else [f"--queue-type {self.queue_type}"]
+        if snapshot is not None and self.impact(snapshot).margin is Margin.NO_MAJORITY:
+            words.append("--allow-majority-loss --force")
         return " ".join(words)
 
     def impact(self, snapshot: ClusterSnapshot) -> Impact:

@@ -67,7 +67,7 @@ def impact_lines(recipe: Recipe, snapshot: ClusterSnapshot | None) -> list[Line]
         return [words("The impact is not known: the cluster has not been seen yet.", Tone.WARN)]
     impact = recipe.impact(snapshot)
     lines = [words(visible(s), _TONES[impact.margin] if "majority" in s else Tone.PLAIN) for s in impact.sentences]
-    same = (Cell("the same by command: ", Tone.QUIET), Cell(recipe.command))
+    same = (Cell("the same by command: ", Tone.QUIET), Cell(recipe.command(snapshot)))
     return [*lines, (), same]
 
 

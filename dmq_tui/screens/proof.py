@@ -169,7 +169,7 @@ class ProofScreen(Screen[None]):
             return
         named = recipe.target in [value for value, _ in _target_options(self._snapshot())][len(TARGET_WORDS) :]
         name, noun = (recipe.target, "node") if named else (self._session.cluster.name, "cluster")
-        question = Question(recipe.title, recipe.command, name, noun, True, recipe.impact)
+        question = Question(recipe.title, recipe.command(self._snapshot()), name, noun, True, recipe.impact)
         screen = ConfirmScreen(question, self._snapshot)
 
         def answered(yes: bool | None) -> None:

@@ -182,6 +182,7 @@ async def test_losing_the_majority_needs_the_clusters_name_typed() -> None:
         await pilot.press("r")
         await pilot.pause()
         assert "no majority" in stage.everything()
+        assert "--allow-majority-loss --force" in stage.everything()
         await pilot.press("y", "enter")
         await pilot.pause()
         assert "prove" not in session.script.calls
