@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 10
 TCP_USER_TIMEOUT_MS = 5000
+BACKLOG_BYTES = 128 << 10
 
 
 class Loop:
@@ -177,8 +178,14 @@ class _Wire(AbstractStreamProtocol, AbstractStreamTransport):  # type: ignore[mi
 
     @property
     def unsent(self) -> int:
-        """Bytes that the peer's machine has not taken yet, in our own buffer and in the kernel's."""
-        return 0 if self._transport is None else self.get_write_buffer_size() + _in_the_kernel(self._socket)
+        """Bytes that the peer's machine has not taken yet, in our own buffer and in the kernel's; few count as none.
+
+        What a proxy in front of a frozen node takes at once tells nothing of the node.
+        """
+        if self._transport is None:
+            return 0
+        backlog = self.get_write_buffer_size() + _in_the_kernel(self._socket)
+        return backlog if backlog >= BACKLOG_BYTES else 0
 
     def moved_at(self) -> float:
         """When something last came, or went out: a node that still takes a large message is not silent."""

@@ -232,7 +232,9 @@ class Producer:
             pass
         finally:
             self._connection.detach(self)
-            self._end_all(MessagingFailed("the producer is closed"))
+            status = self._connection.status
+            held = f", {status.problem}" if status.state is ConnectionState.BLOCKED else ""
+            self._end_all(MessagingFailed(f"the producer is closed{held}"))
 
     # What the connection calls, on the I/O thread.
 
