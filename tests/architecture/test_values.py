@@ -24,6 +24,8 @@ VALUE_MODULES = (
     "dmq_core.observe.snapshot",
     "dmq_core.operations",
     "dmq_core.proof.account",
+    "dmq_core.proof.records",
+    "dmq_core.proof.result",
     "dmq_core.session",
 )
 SECRET_WORDS = ("password", "secret", "cookie", "token")
