@@ -164,7 +164,7 @@ def test_stopping_in_the_middle_gives_back_what_was_not_handled(
 
 @pytest.mark.real
 @pytest.mark.docker
-@pytest.mark.parametrize("order", ["strict", "key"])
+@pytest.mark.parametrize("order", ["strict", pytest.param("key", marks=pytest.mark.thorough)])
 def test_order_holds_while_the_leader_is_killed(
     docker_cluster: Cluster, manager_of: Make, name: str, order: str
 ) -> None:
@@ -241,6 +241,7 @@ def test_a_deleted_queue_is_declared_bound_and_consumed_again(
 
 @pytest.mark.real
 @pytest.mark.docker
+@pytest.mark.thorough
 def test_a_handler_that_takes_longer_than_two_heartbeats_costs_no_connection(
     docker_cluster: Cluster, manager_of: Make, name: str
 ) -> None:

@@ -74,7 +74,13 @@ def await_containers(engine: Engine, cluster: Cluster, count: int, status: str |
     await_until(there, 60, f"{count} containers {status or ''}")
 
 
-@pytest.mark.parametrize(("count", "status"), [(1, None), (2, "running")], ids=["while making", "while booting"])
+@pytest.mark.parametrize(
+    ("count", "status"),
+    [
+        pytest.param(1, None, marks=pytest.mark.thorough, id="while making"),
+        pytest.param(2, "running", id="while booting"),
+    ],
+)
 def test_a_start_that_was_killed_is_finished_by_the_next(
     engine: Engine, make_docker_cluster: ClusterMaker, count: int, status: str | None
 ) -> None:
@@ -134,6 +140,7 @@ def test_containers_networks_and_volumes_that_went_missing_are_made_again(
         connect(each.endpoint, Credentials("alice", "pass")).close()
 
 
+@pytest.mark.thorough
 def test_a_port_that_somebody_took_meanwhile_is_named(make_docker_cluster: ClusterMaker) -> None:
     cluster = make_docker_cluster(nodes=1)
     cluster.start()
@@ -363,6 +370,7 @@ def test_a_cut_off_node_keeps_its_clients_and_no_majority_until_it_rejoins(docke
     assert drain(node(docker_cluster, "rmq2").endpoint, "cut", 2) == ["before", "during"]
 
 
+@pytest.mark.thorough
 def test_a_start_connects_what_was_cut_off_whatever_happened_to_it_since(docker_cluster: Cluster) -> None:
     docker_cluster.act(NodeAction.ISOLATE, "rmq1")
     docker_cluster.act(NodeAction.PAUSE, "rmq1")

@@ -61,6 +61,7 @@ def assert_passed(result: ProofResult) -> None:
     assert account.duplicates.unexplained == 0
 
 
+@pytest.mark.thorough
 def test_every_message_outlives_the_killed_leader(docker_cluster: Cluster, options: ProofOptions) -> None:
     with ClusterUnderTest(docker_cluster).proof("kill", "leader", duration_s=8.0, options=options) as proof:
         pass
