@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dmq_core.cluster.base import NodeAction, NodeState
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import Impact, Margin, NodeOperation, impact_of
+from dmq_core.operations import Impact, Margin, NodeOperation, impact_of, on_cluster
 from dmq_core.proof.scenario import ROLES, Fault, Scenario, of_fault
 from dmq_core.text import visible
 
@@ -59,7 +59,8 @@ class Recipe:
         words += [] if self.queue_type == "quorum" else [f"--queue-type {self.queue_type}"]
         if snapshot is not None and self.impact(snapshot).margin is Margin.NO_MAJORITY:
             words.append("--allow-majority-loss --force")
-        return " ".join(words)
+        command = " ".join(words)
+        return command if snapshot is None else on_cluster(command, snapshot.cluster)
 
     def impact(self, snapshot: ClusterSnapshot) -> Impact:
         """What it will cause, judged from `snapshot`; a role counts as any node that runs."""

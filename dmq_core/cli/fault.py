@@ -13,7 +13,7 @@ from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
 from dmq_core.cluster.faults import Fault, FaultKind, needs_of, notes_of, undo_of
 from dmq_core.errors import BadInput
-from dmq_core.operations import Margin, cause, guard, impact_of_fault
+from dmq_core.operations import Margin, cause, guard, impact_of_fault, on_cluster
 from dmq_core.text import visible
 
 _KINDS = click.Choice([str(kind) for kind in FaultKind])
@@ -77,7 +77,7 @@ def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
     with invocation.out.progress() as progress:
         back = cause(cluster, fault, read_only=read_only, progress=progress)
     seconds = time.monotonic() - began
-    command = None if back is None else _command(back)
+    command = None if back is None else on_cluster(_command(back), cluster.name)
     if invocation.out.json:
         invocation.out.document(
             {

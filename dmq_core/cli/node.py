@@ -13,7 +13,7 @@ from dmq_core.cli.output import confirm
 from dmq_core.cli.status import node_document, nodes_table
 from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo
 from dmq_core.errors import BadInput
-from dmq_core.operations import LOST_STATES, NodeOperation, guard, perform
+from dmq_core.operations import LOST_STATES, NodeOperation, guard, on_cluster, perform
 from dmq_core.text import visible
 
 _HELP = {
@@ -94,7 +94,7 @@ def _act(invocation: Invocation, operation: NodeOperation, yes: bool) -> None:
         return
     invocation.out.text(f"{operation.node} is {state}, after {seconds:.1f} s")
     if operation.undo is not None:
-        invocation.out.say(f"Bring it back with '{operation.undo.command}'.")
+        invocation.out.say(f"Bring it back with '{on_cluster(operation.undo.command, cluster.name)}'.")
 
 
 def _known_node(cluster: Cluster, name: str) -> NodeInfo:

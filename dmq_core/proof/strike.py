@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo, NodeState, Progress, ProgressListener
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, DmqError, NotReachable, Refused
-from dmq_core.operations import NodeOperation, guard, perform
+from dmq_core.operations import NodeOperation, guard, on_cluster, perform
 from dmq_core.proof.records import Stage
 from dmq_core.proof.scenario import ROLES, Fault, Step
 from dmq_core.proof.witness import Witness, monotonic_of
@@ -202,7 +202,8 @@ class Striker:
             except DmqError as error:
                 if attempt == _ATTEMPTS:
                     self._journal.append_undo(Stage.FAILED, act, node, error.what)
-                    self.not_undone.append(f"{node} is not back: {error.what}; '{undo.command}' tries again")
+                    again = on_cluster(undo.command, self._cluster.name)
+                    self.not_undone.append(f"{node} is not back: {error.what}; '{again}' tries again")
                 time.sleep(_PAUSE_S)
             else:
                 self._journal.append_undo(Stage.HOLDS, act, node, undo.done)

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input
 
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import Impact, Margin, NodeOperation, impact_of
+from dmq_core.operations import Impact, Margin, NodeOperation, impact_of, on_cluster
 from dmq_core.text import visible
 from dmq_tui.format import Cell, Tone
 from dmq_tui.widgets.entry import LineEntry
@@ -41,11 +41,12 @@ class Question:
     impact: Callable[[ClusterSnapshot], Impact]
 
 
-def about(operation: NodeOperation) -> Question:
-    """The question before an act on a node."""
+def about(operation: NodeOperation, snapshot: ClusterSnapshot | None) -> Question:
+    """The question before an act on a node of the cluster in `snapshot`."""
+    command = f"{operation.command} --yes"
     return Question(
         operation.title,
-        f"{operation.command} --yes",
+        command if snapshot is None else on_cluster(command, snapshot.cluster),
         operation.node,
         "node",
         operation.destructive,
@@ -71,7 +72,7 @@ class ConfirmScreen(ModalScreen[bool]):
 
     def __init__(self, act: NodeOperation | Question, snapshot: SnapshotSource) -> None:
         super().__init__()
-        self._question = act if isinstance(act, Question) else about(act)
+        self._question = act if isinstance(act, Question) else about(act, snapshot())
         self._snapshot = snapshot
         self._seen: ClusterSnapshot | None = None
         self._impact: Impact | None = None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dmq_core.cluster.base import Backend, NodeAction, NodeEndpoint, NodeState
 from dmq_core.errors import Refused
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
-from dmq_core.operations import Margin, NodeOperation, guard, impact_of, perform
+from dmq_core.operations import Margin, NodeOperation, guard, impact_of, on_cluster, perform
 from dmq_core.testing import FakeSession
 
 
@@ -136,3 +136,9 @@ def test_a_cluster_that_somebody_else_made_is_never_faulted() -> None:
     cluster = FakeSession(backend=Backend.ATTACHED).cluster
     with pytest.raises(Refused, match="did not make"):
         guard(cluster, "Kill rmq1", read_only=False)
+
+
+def test_a_command_names_its_cluster_unless_it_is_the_usual_one() -> None:
+    kill = NodeOperation(NodeAction.KILL, "rmq2").command
+    assert on_cluster(kill, "dmq") == "dmq node kill rmq2"
+    assert on_cluster(kill, "shop") == "dmq node kill rmq2 --cluster shop"
