@@ -1,7 +1,7 @@
 """A proof run: a load on a real cluster, faults in the middle of it, and an account of every message at the end.
 
-    result = run_proof(cluster, of_fault(Fault.KILL, "leader"))
-    print(result.verdict, result.max_confirm_gap_s)
+result = run_proof(cluster, of_fault(Fault.KILL, "leader"))
+print(result.verdict, result.max_confirm_gap_s)
 """
 
 from __future__ import annotations
