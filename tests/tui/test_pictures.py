@@ -33,6 +33,15 @@ def console_on(session: FakeSession, theme: str) -> DmqApp:
     return DmqApp(lambda: session, theme=theme, clock=lambda: session.broker.now)
 
 
+async def seeing_now(pilot: Pilot[None], main: MainScreen, session: FakeSession) -> None:
+    """Has the console look again, so that the age of what it shows is the same each time."""
+    main.look_again()
+    session.settle()
+    now = session.broker.now
+    await until(pilot, lambda: main.newest is not None and main.newest.taken_at >= now, "the newest snapshot")
+    await pilot.pause()
+
+
 def playing(session: FakeSession, *keys: str, fault: bool) -> Callable[[Pilot[None]], Awaitable[None]]:
     """Lets the console see, with `fault`, a load and the death of its publisher's node; ends with `keys`."""
 
@@ -46,11 +55,7 @@ def playing(session: FakeSession, *keys: str, fault: bool) -> Callable[[Pilot[No
             session.advance(10.1)
             session.perform(NodeOperation(NodeAction.KILL, "rmq1"))
             session.advance(4)
-        main.look_again()
-        session.settle()
-        now = session.broker.now
-        await until(pilot, lambda: main.newest is not None and main.newest.taken_at >= now, "the newest snapshot")
-        await pilot.pause()
+        await seeing_now(pilot, main, session)
         main._tick()
         await pilot.press(*keys)
         await pilot.pause()
@@ -95,6 +100,10 @@ def test_a_proof_run_that_passed_on_a_wide_dark_screen(snap_compare: Compare) ->
         await until(pilot, lambda: screen.phase is Phase.RUNNING and screen._proof is not None, "the run goes on")
         session.advance(18)
         await until(pilot, lambda: screen.phase is Phase.OVER, "the verdict")
+        main = pilot.app.screen_stack[0]
+        assert isinstance(main, MainScreen)
+        await seeing_now(pilot, main, session)
+        screen._look()
         await pilot.pause()
 
     assert snap_compare(console_on(session, DARK.name), terminal_size=(140, 45), run_before=play)
