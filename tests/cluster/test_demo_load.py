@@ -89,7 +89,11 @@ def test_a_kill_of_the_consumers_node_redelivers_and_loses_nothing(docker_cluste
 
 
 @pytest.mark.parametrize(
-    ("action", "undo"), [(NodeAction.STOP, NodeAction.START), (NodeAction.PAUSE, NodeAction.UNPAUSE)]
+    ("action", "undo"),
+    [
+        pytest.param(NodeAction.STOP, NodeAction.START, marks=pytest.mark.thorough),
+        (NodeAction.PAUSE, NodeAction.UNPAUSE),
+    ],
 )
 def test_the_publishers_node_may_stop_or_freeze(
     docker_cluster: Cluster, begin: Begin, action: NodeAction, undo: NodeAction

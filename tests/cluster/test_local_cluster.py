@@ -153,6 +153,7 @@ def test_the_nodes_are_called_what_rabbitmq_calls_them_and_are_of_the_version_in
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this user is an ordinary one already: every other test shows it")
+@pytest.mark.thorough
 def test_an_ordinary_user_can_start_kill_and_destroy_a_cluster() -> None:
     nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory(prefix="dmq-") as folder:

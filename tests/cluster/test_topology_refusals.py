@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pika
@@ -14,6 +15,7 @@ from dmq_core.messaging.declaring.topology_rules import Severity, judge
 from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
 
 NAME = "test.rules"
+READY_S = 60.0
 VALUES: dict[str, tuple[object, ...]] = {
     "x-message-ttl": (0, -1, "1", True, 315_360_000_000, 315_360_000_001),
     "x-expires": (0, -1, 1, "1", 315_360_000_001),
@@ -71,14 +73,30 @@ def refused_by_broker(cluster: Cluster) -> Iterator[tuple[Entity, str]]:
     endpoint = cluster.nodes()[0].endpoint
     connection = connect(endpoint, cluster.credentials)
     channel = connection.channel()
+    deadline = time.monotonic() + READY_S
     for entity in cases():
-        try:
-            declare(channel, entity)
-            yield entity, ""
-        except pika.exceptions.ChannelClosedByBroker as error:
-            yield entity, str(error.reply_text)
+        while (words := words_on(channel, entity)) is None:
+            assert time.monotonic() < deadline, "the cluster forms no queue"
+            connection = connect(endpoint, cluster.credentials)
+            channel = connection.channel()
+        yield entity, words
+        if channel.is_closed:
             channel = connection.channel()
     connection.close()
+
+
+def words_on(channel: pika.adapters.blocking_connection.BlockingChannel, entity: Entity) -> str | None:
+    """What the broker says against a declaration; empty if it is taken, None while the cluster is not ready for it."""
+    try:
+        declare(channel, entity)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        return str(error.reply_text)
+    except pika.exceptions.ConnectionClosedByBroker as error:
+        # A member that has just come back from another test's fault takes a moment.
+        if "cluster_not_formed" not in error.reply_text:
+            raise
+        return None
+    return ""
 
 
 def declare(channel: pika.adapters.blocking_connection.BlockingChannel, entity: Entity) -> None:

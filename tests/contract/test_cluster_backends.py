@@ -182,6 +182,7 @@ def test_a_pause_that_the_others_noticed_heals_when_it_ends(real_cluster: Cluste
     assert drain(node(real_cluster, "rmq3").endpoint, "after-pause", 2) == ["a", "b"]
 
 
+@pytest.mark.thorough
 def test_a_paused_node_can_be_taken_down_and_a_start_completes_what_is_half_up(real_cluster: Cluster) -> None:
     real_cluster.act(NodeAction.PAUSE, "rmq2")
     real_cluster.act(NodeAction.STOP, "rmq2")
@@ -327,6 +328,7 @@ def test_a_destroyed_cluster_leaves_nothing(make_cluster: ClusterMaker) -> None:
     assert cluster.nodes() == ()
 
 
+@pytest.mark.thorough
 def test_two_clusters_side_by_side_do_not_disturb_each_other(real_cluster: Cluster, make_cluster: ClusterMaker) -> None:
     other = make_cluster(nodes=1)
     with watching(real_cluster) as heard:

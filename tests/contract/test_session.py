@@ -74,6 +74,14 @@ def await_until(condition: Callable[[], bool], limit_s: float, what: str) -> flo
     return time.monotonic() - began
 
 
+# Proof runs on real nodes stand in tests/cluster and in the README; here they are long.
+REAL_IF_THOROUGH = [
+    pytest.param(None, id="fake"),
+    pytest.param(Backend.DOCKER, marks=(*ON_DOCKER.marks, pytest.mark.thorough), id="docker"),
+    pytest.param(Backend.LOCAL, marks=(*ON_LOCAL.marks, pytest.mark.thorough), id="local"),
+]
+
+
 @pytest.fixture(params=[pytest.param(None, id="fake"), ON_DOCKER, ON_LOCAL])
 def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
     name = f"contract-{secrets.token_hex(3)}"
@@ -271,6 +279,7 @@ def _check_algebra(account: LoadAccount) -> None:
     assert account.duplicates <= account.redelivered
 
 
+@pytest.mark.parametrize("stand", REAL_IF_THOROUGH, indirect=True)
 def test_a_proof_run_breaks_undoes_accounts_and_tells_of_its_fault(stand: Stand) -> None:
     seen = Watcher()
     stand.session.observe(seen)
@@ -286,6 +295,7 @@ def test_a_proof_run_breaks_undoes_accounts_and_tells_of_its_fault(stand: Stand)
     assert any(e.gravity is Gravity.FAULT and e.kind == "node_kill" for e in seen.events)
 
 
+@pytest.mark.parametrize("stand", REAL_IF_THOROUGH, indirect=True)
 def test_a_proof_run_that_is_stopped_undoes_its_fault_first(stand: Stand) -> None:
     proof = stand.session.prove(of_fault(Fault.PAUSE, "follower", 120.0))
     await_until(lambda: any(m.kind == "fault" for m in proof.standing().marks), 60.0, "the fault")
