@@ -207,6 +207,10 @@ class Channel(Protocol):
         """Deletes a queue, `only_empty`: unless it holds messages, which closes the channel with 406."""
         ...
 
+    def delete_exchange(self, exchange: str, done: Callable[[], None]) -> None:
+        """Deletes an exchange and its bindings, if there is one."""
+        ...
+
     def close(self) -> None:
         """Closes it; a second call does nothing."""
         ...

@@ -202,6 +202,15 @@ def delete_queue(connection: Connection, queue: str, *, only_empty: bool = False
     _Errand(connection, steps).result(timeout_s)
 
 
+def delete_exchange(connection: Connection, exchange: str, timeout_s: float = 10.0) -> None:
+    """Deletes `exchange` with its bindings if it exists; `MessagingFailed` for those that are RabbitMQ's own."""
+
+    def steps(channel: Channel, done: Callable[[None], None]) -> None:
+        channel.delete_exchange(exchange, lambda: done(None))
+
+    _Errand(connection, steps).result(timeout_s)
+
+
 class _Errand(Generic[T]):
     """Steps done once on a channel of their own, begun anew on the next node if a node is lost in the middle."""
 

@@ -462,6 +462,10 @@ class Channel:
         """Deletes a queue, `only_empty`: unless it holds messages, which closes the channel with 406."""
         self._channel.queue_delete(queue, if_empty=only_empty, callback=lambda _frame: done())
 
+    def delete_exchange(self, exchange: str, done: Callable[[], None]) -> None:
+        """Deletes an exchange and its bindings, if there is one."""
+        self._channel.exchange_delete(exchange, callback=lambda _frame: done())
+
     def close(self) -> None:
         """Closes it; a second call does nothing."""
         if self._channel.is_open or self._channel.is_opening:

@@ -29,6 +29,7 @@ from dmq_core.messaging.topology import (
     Queue,
     QueueDepth,
     declare,
+    delete_exchange,
     delete_queue,
     queue_depth,
 )
@@ -449,6 +450,18 @@ def test_only_an_empty_classic_queue_can_be_deleted_if_empty(rig: Rig) -> None:
     with pytest.raises(MessagingFailed):
         delete_queue(rig.main, quorum, only_empty=True, timeout_s=20)
     rig.place.await_until(lambda: rig.main.status.epoch > epoch and rig.ready(quorum) == 0, "it came back")
+
+
+def test_a_deleted_exchange_takes_its_bindings_along_and_may_be_gone_already(rig: Rig) -> None:
+    queue, exchange = rig.queue("q"), rig.exchange("x", "fanout")
+    rig.declare(Binding(exchange, queue))
+    for _ in range(2):
+        delete_exchange(rig.main, exchange, 20)
+    rig.declare(Exchange(exchange, "fanout"))
+    assert rig.publish("", "unbound", exchange=exchange) == [Outcome.RETURNED]
+    delete_exchange(rig.main, exchange, 20)
+    with pytest.raises(DmqError, match="deletion of system exchange"):
+        delete_exchange(rig.main, "amq.direct", 20)
 
 
 # Consuming.

@@ -273,6 +273,10 @@ class MemoryChannel:
         """Deletes a queue."""
         self._send(lambda session: session.delete_queue(queue, only_empty, done))
 
+    def delete_exchange(self, exchange: str, done: Callable[[], None]) -> None:
+        """Deletes an exchange and its bindings."""
+        self._send(lambda session: session.delete_exchange(exchange, done))
+
     def close(self) -> None:
         """Closes it; a second call does nothing."""
         if self._over:

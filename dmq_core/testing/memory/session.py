@@ -211,6 +211,14 @@ class Session:
             self._host.drop(queue)
         self._reply(done)
 
+    def delete_exchange(self, name: str, done: Callable[[], None]) -> None:
+        """Deletes an exchange, as soon as the cluster has a majority."""
+        self._broker.when_quorate(lambda: self.do(lambda _: self._delete_exchange(name, done)))
+
+    def _delete_exchange(self, name: str, done: Callable[[], None]) -> None:
+        self._host.drop_exchange(name)
+        self._reply(done)
+
     def answer(self, done: Callable[[], None]) -> None:
         """Replies, and that is all."""
         self._reply(done)

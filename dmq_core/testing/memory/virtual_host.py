@@ -88,6 +88,15 @@ class VirtualHost:
             refuse(404, f"no exchange '{name}' in vhost '{self.name}'")
         return found
 
+    def drop_exchange(self, name: str) -> None:
+        """An exchange is deleted, if there is one, its bindings with it."""
+        if name == "":
+            refuse(403, "operation not permitted on the default exchange")
+        if name.startswith("amq."):
+            refuse(403, f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
+        self.exchanges.pop(name, None)
+        self._unbind(lambda b: b.source == name or (b.to_exchange and b.destination == name))
+
     # Queues.
 
     def queue(self, name: str) -> MemoryQueue:
