@@ -146,6 +146,38 @@ def perform(
     cluster.act(operation.action, operation.node, progress)
 
 
+def add_node(cluster: Cluster, *, read_only: bool, progress: ProgressListener = silent) -> str:
+    """Adds a node and returns its name, unless the session is read-only or the cluster somebody else's (`Refused`)."""
+    guard(cluster, "Add a node", read_only=read_only)
+    return cluster.add_node(progress)
+
+
+def remove_node(
+    cluster: Cluster, node: str, *, read_only: bool, force: bool = False, progress: ProgressListener = silent
+) -> None:
+    """Removes `node`, unless the session is read-only or the cluster is somebody else's (`Refused`).
+
+    `force` also deletes the queues that are only on it.
+    """
+    guard(cluster, f"Remove {node}", read_only=read_only)
+    cluster.remove_node(node, progress, force=force)
+
+
+def impact_of_removal(node: str, snapshot: ClusterSnapshot) -> Impact:
+    """What the removal of `node` will cause, judged from `snapshot`; the majority is that of the nodes that remain."""
+    others = [other for other in snapshot.nodes if other.name != node]
+    running = sum(other.state is NodeState.RUNNING for other in others)
+    margin = _margin(running, len(others))
+    target = snapshot.node(node)
+    held = None if target is None or target.follows is None or target.leads is None else target.leads + target.follows
+    members = "Members of queues" if held is None else _count(held, "queue member")
+    sentences = (
+        f"{members} on {node} and its data are removed; its clients are closed and reconnect elsewhere.",
+        f"{running} of {len(others)} nodes remain: {_margin_words(margin)}",
+    )
+    return Impact(margin, sentences)
+
+
 def impact_of_fault(fault: Fault, snapshot: ClusterSnapshot) -> Impact:
     """What `fault` will cause, judged from `snapshot`; a rolling restart takes one node away at a time."""
     running = sum(n.state is NodeState.RUNNING for n in snapshot.nodes)

@@ -136,6 +136,14 @@ class AttachedCluster:
             f"'dmq start' makes one on which 'dmq node {action}' works.",
         )
 
+    def add_node(self, progress: ProgressListener = silent) -> str:
+        """Refused."""
+        self._refuse("given a node")
+
+    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+        """Refused."""
+        self._refuse(f"robbed of {node}")
+
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
         """Refused."""
         raise Refused(

@@ -190,6 +190,24 @@ class Cluster(Protocol):
         """
         ...
 
+    def add_node(self, progress: ProgressListener = silent) -> str:
+        """Makes one more node and returns its name, the lowest `rmqN` that is free, once the queues have grown onto it.
+
+        That is within 180 s: it serves, it and all others see each other, and every quorum queue and stream has a
+        member on it that is online; one that does not grow is told and left. `Refused` while any node does not serve.
+        Interrupted half way, the next call, or a start, finishes what it began.
+        """
+        ...
+
+    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+        """Takes the members of all queues off `node`, lets the others forget it and removes it with its data.
+
+        That is within 180 s. `Refused` if queues are only on it (unless `force`, which deletes them), if a queue or the
+        cluster would have no majority without it, or if it is the last. Its ports are free again. Interrupted half way,
+        the next call, or a start, finishes what it began.
+        """
+        ...
+
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back (None: there is none) once it holds.
 

@@ -11,6 +11,7 @@ from dmq_core.errors import BadInput
 from dmq_core.resources import cluster_folder
 
 NODE_NAME_PREFIX = "rmq"
+MOST_NODES = 9
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 _CLUSTER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -66,7 +67,7 @@ def checked_cluster_name(name: str) -> str:
 
 def node_names(count: int) -> tuple[str, ...]:
     """`rmq1` .. `rmqN`; `BadInput` unless 1 <= count <= 9."""
-    if not 1 <= count <= 9:
+    if not 1 <= count <= MOST_NODES:
         raise BadInput(f"a cluster of {count} nodes cannot be made", "Ask for 1 to 9 nodes; 3 is a good number.")
     return tuple(f"{NODE_NAME_PREFIX}{i}" for i in range(1, count + 1))
 

@@ -165,6 +165,14 @@ class DockerCluster:
         waiter = NodeWaiter(self._engine, made, self.credentials, progress)
         NodeActs(self._engine, made, self._state, waiter, progress).do(action, container)
 
+    def add_node(self, progress: ProgressListener = silent) -> str:
+        """Makes one more node and returns its name once its share of the queues is on it."""
+        raise ClusterFailed("nodes cannot be added yet")
+
+    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+        """Takes the queues off `node`, lets the others forget it and removes it with its data."""
+        raise ClusterFailed("nodes cannot be removed yet")
+
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back once it holds."""
         made = self._existing().made

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dmq_core.cluster.base import Backend, NodeEndpoint, NodeState
+from dmq_core.cluster.blueprint import NODE_NAME_PREFIX
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures, QueueFigures
 from dmq_core.messaging.declaring.routing import Topology, route
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
@@ -311,6 +312,31 @@ class SimBroker:
         elif not had and self._has_majority():
             text = "the cluster has its majority again"
             self.say(Origin.BROKER, Gravity.GOOD, "majority_regained", self.name, text)
+
+    def add_node(self, name: str) -> None:
+        """Adds a node that is stopped and has a member of nothing."""
+        number = int(name.removeprefix(NODE_NAME_PREFIX))
+        nodes = [*self.nodes.values(), SimNode(name, number, NodeState.STOPPED, self.now)]
+        self.nodes = {node.name: node for node in sorted(nodes, key=lambda node: node.number)}
+        self.changed()
+
+    def grow_onto(self, name: str) -> None:
+        """Gives every replicated queue a member on a node."""
+        for queue in self.queues.values():
+            if queue.replicated and name not in queue.members:
+                queue.members = (*queue.members, name)
+        self.changed()
+
+    def remove_node(self, name: str) -> None:
+        """Forgets a node, its members and the queues that are on no other; leaders that it held are elected anew."""
+        for queue in tuple(self.queues.values()):
+            queue.members = tuple(member for member in queue.members if member != name)
+            if not queue.members:
+                self.delete_queue(queue.figures.name, queue.figures.vhost)
+            elif queue.leader == name:
+                self._follow_new_leader(queue)
+        del self.nodes[name]
+        self.changed()
 
     def set_alarm(self, node: str, resource: str, *, on: bool) -> None:
         """Lets a node have an alarm (`memory` or `disk`), or not; while there is any, no publish is confirmed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from dmq_core.cluster.base import (
     Backend,
@@ -17,8 +18,16 @@ from dmq_core.cluster.base import (
     silent,
 )
 from dmq_core.cluster.faults import Fault, FaultKind, undo_of
+from dmq_core.cluster.scaling import (
+    check_may_grow,
+    check_may_leave,
+    check_nothing_lost,
+    check_queues_may_leave,
+    lost_with,
+    lowest_free_name,
+)
 from dmq_core.errors import BadInput, NoSuchCluster, Refused
-from dmq_core.management.models import EntityKey
+from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
 from dmq_core.testing.script import Script
 
@@ -139,6 +148,38 @@ class FakeCluster:
         }
         acts[action](node)
 
+    def add_node(self, progress: ProgressListener = silent) -> str:
+        """Makes one more node in 3 simulated seconds and returns its name once replicated queues have grown onto it."""
+        self._own("add a node")
+        self._check_exists()
+        self.script.enter("add_node")
+        check_may_grow(self.nodes())
+        with self._broker.lock:
+            name = lowest_free_name(self._broker.nodes)
+            self._broker.add_node(name)
+        progress(Progress(f"{name} boots", name))
+        self._boot(name)
+        progress(Progress("queues grow onto it", name))
+        with self._broker.lock:
+            self._broker.grow_onto(name)
+        return name
+
+    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+        """Takes `node` and its members away; refused for what would be lost, unless `force`."""
+        self._own(f"remove {node}")
+        self._check_exists()
+        self.script.enter("remove_node")
+        check_may_leave(node, self.nodes())
+        with self._broker.lock:
+            queues = self._placed_queues()
+            check_queues_may_leave(node, queues)
+            if not force:
+                check_nothing_lost(node, lost_with(node, queues))
+        progress(Progress(f"{node} leaves", node))
+        self._stop(node)
+        with self._broker.lock:
+            self._broker.remove_node(node)
+
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back."""
         self._own(fault.title)
@@ -166,6 +207,13 @@ class FakeCluster:
                 if before.get(node.name) is not node.state:
                     before[node.name] = node.state
                     yield NodeChange(self._broker.now, node.name, node.state)
+
+    def _placed_queues(self) -> tuple[QueueFigures, ...]:
+        """Every queue, with our names of the nodes that it is on."""
+        return tuple(
+            replace(q.figures, leader=q.leader, members=q.members, online=self._broker.online(q), ready=len(q.messages))
+            for q in self._broker.queues.values()
+        )
 
     def _own(self, what: str) -> None:
         if self._broker.backend is Backend.ATTACHED:
@@ -206,8 +254,9 @@ class FakeCluster:
             return self._move_leader(fault)
         if fault.kind is FaultKind.ROLLING_RESTART:
             self._roll(progress)
-        self._rebalance()
-        return None
+        if fault.kind in (FaultKind.ROLLING_RESTART, FaultKind.REBALANCE):
+            self._rebalance()
+        return undo_of(fault)
 
     def _move_leader(self, fault: Fault) -> Fault | None:
         queue = self._broker.queues.get(EntityKey(fault.virtual_host, fault.queue or ""))

@@ -202,6 +202,7 @@ def test_everything_that_changes_a_node_is_refused_in_a_sentence() -> None:
     cluster = AttachedCluster([f"amqp://me:{SECRET}@127.0.0.1"])
     acts: list[Callable[[], object]] = [cluster.start, cluster.stop, cluster.destroy, lambda: cluster.logs("x")]
     acts += [partial(cluster.act, action, "x") for action in NodeAction]
+    acts += [cluster.add_node, lambda: cluster.remove_node("x")]
     for act in acts:
         with pytest.raises(Refused) as caught:
             act()
