@@ -62,8 +62,10 @@ class FaultWorks:
             return self._move(fault)
         if fault.kind is FaultKind.REBALANCE:
             self._run(self._any_running(), "rabbitmq-queues", ("rebalance", "quorum"), notes_of(fault.kind).limit_s)
-        else:
+        elif fault.kind is FaultKind.ROLLING_RESTART:
             self._roll(progress)
+        else:
+            raise BadInput(f"{fault.title}: this backend cannot do that")
         return None
 
     def _alarm(self, fault: Fault) -> Fault | None:

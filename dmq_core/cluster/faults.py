@@ -18,39 +18,55 @@ class FaultKind(StrEnum):
     MOVE_LEADER = "move-leader"
     REBALANCE = "rebalance"
     ROLLING_RESTART = "rolling-restart"
+    CUT_LINK = "cut-link"
+    SLOW_LINK = "slow-link"
+    MEND_LINK = "mend-link"
 
 
+DELAY_MS = 100
+_DELAYS_MS = range(1, 5001)
+_LOOK = "'dmq fault list' tells what each fault needs."
 _ALARMS = frozenset({FaultKind.MEMORY_ALARM, FaultKind.DISK_ALARM})
-_AT_A_NODE = _ALARMS | {FaultKind.CLEAR_MEMORY_ALARM, FaultKind.CLEAR_DISK_ALARM, FaultKind.MOVE_LEADER}
+_LINKS = frozenset({FaultKind.CUT_LINK, FaultKind.SLOW_LINK, FaultKind.MEND_LINK})
+_AT_A_NODE = _ALARMS | _LINKS | {FaultKind.CLEAR_MEMORY_ALARM, FaultKind.CLEAR_DISK_ALARM, FaultKind.MOVE_LEADER}
+_MAY_TAKE_PEER = _LINKS - {FaultKind.CUT_LINK}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A fault: `node` (ours, `rmq2`) is where an alarm is or a leader goes; `queue` of `virtual_host` is moved.
 
-    `BadInput` if the kind needs a node or a queue that is not given, or is given one that it has no use for.
+    Of a link, `node` and `peer` are the ends; None is every peer. A slow one holds what arrives for up to `delay_ms`
+    (1..5000) at each end. `BadInput` if the kind is not given what it needs, or is given what it has no use for.
     """
 
     kind: FaultKind
     node: str | None = None
     queue: str | None = None
     virtual_host: str = "/"
+    peer: str | None = None
+    delay_ms: int = DELAY_MS
 
     def __post_init__(self) -> None:
-        moves = self.kind is FaultKind.MOVE_LEADER
-        for what, given, wanted in (
-            ("a node", self.node, self.kind in _AT_A_NODE),
-            ("a queue", self.queue, moves),
-        ):
-            if (given is not None) is not wanted:
-                verb = "needs" if wanted else "takes no"
-                noun = what if wanted else what.removeprefix("a ")
-                raise BadInput(f"{self.kind} {verb} {noun}", "'dmq fault list' tells what each fault needs.")
+        needs, takes = needs_of(self.kind), takes_of(self.kind)
+        delay = None if self.delay_ms == DELAY_MS else self.delay_ms
+        for what, given in (("node", self.node), ("queue", self.queue), ("peer", self.peer), ("delay", delay)):
+            if given is None and what in needs:
+                raise BadInput(f"{self.kind} needs a {what}", _LOOK)
+            if given is not None and what not in (*needs, *takes):
+                raise BadInput(f"{self.kind} takes no {what}", _LOOK)
+        if self.delay_ms not in _DELAYS_MS:
+            raise BadInput(f"a delay of {self.delay_ms} ms", f"It may be 1 to {_DELAYS_MS[-1]}.")
+        if self.node is not None and self.node == self.peer:
+            raise BadInput(f"{self.node} has no link to itself", "The peer is another node.")
 
     @property
     def title(self) -> str:
-        """`Memory alarm at rmq2`."""
+        """`Memory alarm at rmq2`; `Cut link of rmq1 and rmq2`."""
         words = str(self.kind).replace("-", " ").capitalize()
+        if self.kind in _LINKS:
+            slowly = f" by {self.delay_ms} ms" if self.kind is FaultKind.SLOW_LINK else ""
+            return f"{words} of {self.node} and {self.peer or 'all its peers'}{slowly}"
         what = "" if self.queue is None else f" of {self.queue}"
         where = "" if self.node is None else f" {'to' if self.queue is not None else 'at'} {self.node}"
         return f"{words}{what}{where}"
@@ -58,7 +74,7 @@ class Fault:
     @property
     def destructive(self) -> bool:
         """Whether it takes something away from clients, so that people are asked first."""
-        return self.kind in _ALARMS or self.kind is FaultKind.ROLLING_RESTART
+        return self.kind in _ALARMS | {FaultKind.ROLLING_RESTART, FaultKind.CUT_LINK, FaultKind.SLOW_LINK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +102,19 @@ _NOTES = {
         "One node after the other is drained and restarted, about 15 seconds each; a majority always runs.",
         180.0,
     ),
+    FaultKind.CUT_LINK: FaultNotes(
+        "Nothing passes between the two nodes any more, both still reach all others; they notice after five to six"
+        " seconds.",
+        30.0,
+    ),
+    FaultKind.SLOW_LINK: FaultNotes(
+        "What one node sends the other waits for up to the delay, half of it on average, each way; nobody is given up"
+        " unless the delay is of the order of seconds.",
+        60.0,
+    ),
+    FaultKind.MEND_LINK: FaultNotes(
+        "The nodes reach each other at full speed again; the cluster is whole within ten seconds.", 90.0
+    ),
 }
 
 
@@ -95,9 +124,17 @@ def notes_of(kind: FaultKind) -> FaultNotes:
 
 
 def needs_of(kind: FaultKind) -> tuple[str, ...]:
-    """What a kind of fault has to be given: `node`, `queue`, both or nothing."""
-    needs = ("node",) if kind in _AT_A_NODE else ()
-    return (*needs, "queue") if kind is FaultKind.MOVE_LEADER else needs
+    """What a kind of fault has to be given, of `node`, `queue` and `peer`."""
+    further = {FaultKind.MOVE_LEADER: ("queue",), FaultKind.CUT_LINK: ("peer",)}
+    return (*(("node",) if kind in _AT_A_NODE else ()), *further.get(kind, ()))
+
+
+def takes_of(kind: FaultKind) -> tuple[str, ...]:
+    """What a kind of fault may be given beside: `peer`, `delay` or nothing."""
+    return (
+        *(("peer",) if kind in _MAY_TAKE_PEER else ()),
+        *(("delay",) if kind is FaultKind.SLOW_LINK else ()),
+    )
 
 
 def undo_of(fault: Fault, leader_before: str | None = None) -> Fault | None:
@@ -109,5 +146,7 @@ def undo_of(fault: Fault, leader_before: str | None = None) -> Fault | None:
             return Fault(FaultKind.CLEAR_DISK_ALARM, fault.node)
         case FaultKind.MOVE_LEADER if leader_before is not None and leader_before != fault.node:
             return Fault(FaultKind.MOVE_LEADER, leader_before, fault.queue, fault.virtual_host)
+        case FaultKind.CUT_LINK | FaultKind.SLOW_LINK:
+            return Fault(FaultKind.MEND_LINK, fault.node, peer=fault.peer)
         case _:
             return None

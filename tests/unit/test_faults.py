@@ -19,7 +19,8 @@ ORDER = OutgoingMessage("orders", "order.eu.new", b"x")
 
 def fault(kind: FaultKind) -> Fault:
     needs = needs_of(kind)
-    return Fault(kind, "rmq2" if "node" in needs else None, "orders" if "queue" in needs else None)
+    given = {"node": "rmq2", "queue": "orders", "peer": "rmq3"}
+    return Fault(kind, **{need: given[need] for need in needs})
 
 
 class Tools:
