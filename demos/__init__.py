@@ -1,1 +1,3 @@
-"""Guided demos, one per file; each explains, acts and checks its claim on the live cluster."""
+"""Guided demos, a file each; `ORDER` is the order in which they are best seen."""
+
+ORDER = ("direct_exchange",)

@@ -9,13 +9,13 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import NodeEndpoint, TlsSettings
+from dmq_core.cluster.base import Credentials, NodeEndpoint, NodeInfo, TlsSettings
 from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
 from dmq_core.messaging.declaring.topology_rules import Explanation, Severity, explain, in_order, judge
@@ -160,6 +160,27 @@ class BrokerConnectionManager:
                 if lease.connection is not None:
                     lease.connection.learn(broker.endpoint, broker.credentials)
         return broker
+
+    def register_nodes(self, nodes: Iterable[NodeInfo], credentials: Credentials) -> None:
+        """Adds every one of `nodes` whose AMQP address is known, under its name, in this order.
+
+        >>> with BrokerConnectionManager() as cm:
+        ...     cm.register_nodes(dmq_cluster.cluster.nodes(), dmq_cluster.credentials)
+        ...     print([broker.id for broker in cm.brokers])
+        ['rmq1', 'rmq2', 'rmq3']
+        """
+        for node in nodes:
+            at = node.endpoint
+            if at.amqp_port is not None:
+                self.register_broker(
+                    node.name,
+                    at.host,
+                    at.amqp_port,
+                    username=credentials.username,
+                    password=credentials.password,
+                    virtual_host=at.virtual_host,
+                    tls=at.tls,
+                )
 
     @property
     def brokers(self) -> tuple[Broker, ...]:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "tail": Entry("tail:tail", "Watch messages pass without taking any."),
     "load": Entry("load:load", "Run a steady load and account for every message."),
     "proof": Entry("proof:proof", "Break something under load, and account for every message."),
+    "demo": Entry("demo:demo", "Learn on the live cluster: guided demos that check their own claims."),
     "bench": Entry("bench:bench", "Measure confirmed publishing and acknowledged consuming beside raw pika."),
     "doctor": Entry("doctor:doctor", "Say what is wrong, and what to do."),
     "config": Entry("config:config", "Show the settings in effect."),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dmq_core.cluster.base import Cluster, ProgressListener
     from dmq_core.config import Settings
     from dmq_core.connection_manager import BrokerConnectionManager
+    from dmq_core.guide.scene import Backdrop
     from dmq_core.messaging.consuming.consumer import Consumer
     from dmq_core.messaging.consuming.delivery import Delivery
     from dmq_core.messaging.linking.connection import Connection
@@ -148,19 +149,14 @@ def open_manager(settings: Settings, name: str) -> Iterator[BrokerConnectionMana
     """A connection manager that knows every node of the cluster that speaks AMQP."""
     from dmq_core.connection_manager import BrokerConnectionManager
 
-    cluster = find_cluster(settings)
     with BrokerConnectionManager(name=name) as manager:
-        user = cluster.credentials
-        for node in cluster.nodes():
-            at = node.endpoint
-            if at.amqp_port is not None:
-                manager.register_broker(
-                    node.name,
-                    at.host,
-                    at.amqp_port,
-                    username=user.username,
-                    password=user.password,
-                    virtual_host=at.virtual_host,
-                    tls=at.tls,
-                )
+        cluster = find_cluster(settings)
+        manager.register_nodes(cluster.nodes(), cluster.credentials)
         yield manager
+
+
+def backdrop(settings: Settings, cluster: Cluster, progress: ProgressListener) -> Backdrop:
+    """What demos are played before."""
+    from dmq_core.guide.scene import Backdrop
+
+    return Backdrop(cluster, read_only=settings.read_only.value, progress=progress)

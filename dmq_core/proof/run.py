@@ -305,19 +305,8 @@ class ProofRun:
     def _manager(self, last: str) -> BrokerConnectionManager:
         """A manager that knows every node, `last` last: clients that keep away from the leader show its loss alone."""
         manager = BrokerConnectionManager(name="dmq proof")
-        user = self._cluster.credentials
-        for node in sorted(self._cluster.nodes(), key=lambda n: (n.name == last, n.state is not NodeState.RUNNING)):
-            at = node.endpoint
-            if at.amqp_port is not None:
-                manager.register_broker(
-                    node.name,
-                    at.host,
-                    at.amqp_port,
-                    username=user.username,
-                    password=user.password,
-                    virtual_host=at.virtual_host,
-                    tls=at.tls,
-                )
+        nodes = sorted(self._cluster.nodes(), key=lambda n: (n.name == last, n.state is not NodeState.RUNNING))
+        manager.register_nodes(nodes, self._cluster.credentials)
         return manager
 
     def _setting(self, rabbitmq: str) -> Setting:

@@ -148,11 +148,7 @@ class ClusterUnderTest:
 
         manager = BrokerConnectionManager()
         self._managers.append(manager)
-        user = self.credentials
-        for info in self._cluster.nodes():
-            manager.register_broker(
-                info.name, info.endpoint.host, info.endpoint.amqp_port, username=user.username, password=user.password
-            )
+        manager.register_nodes(self._cluster.nodes(), self.credentials)
         return manager
 
     def proxy(self, node: str) -> ChaosProxy:

@@ -145,6 +145,20 @@ class MemoryBroker:
             found = self._found(queue, virtual_host)
             return tuple(self._seen(found, message) for message in found.messages())
 
+    def names(self, virtual_host: str = "/") -> tuple[str, ...]:
+        """The exchanges and the queues that clients declared, by name.
+
+        >>> with MemoryBroker() as broker, BrokerConnectionManager(network=broker.network) as cm:
+        ...     _ = cm.register_broker(1, "127.0.0.1", broker.endpoints[0].amqp_port)
+        ...     cm.declare(Exchange("orders", "topic"), Queue("desk", "quorum"))
+        ...     broker.names()
+        ('desk', 'orders')
+        """
+        with self.clock.turn():
+            host = self._hosts[virtual_host]
+            exchanges = [name for name in host.exchanges if name and not name.startswith("amq.")]
+            return tuple(sorted((*exchanges, *host.queues)))
+
     def close(self) -> None:
         """Closes every connection that `connection` made."""
         connections, self._connections = self._connections, []

@@ -1,0 +1,193 @@
+"""A direct exchange copies a message to every queue that is bound by the message's routing key."""
+
+from __future__ import annotations
+
+import sys
+
+from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
+from dmq_core.guide.inbox import Inbox
+from dmq_core.guide.play import play
+from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.messaging import Binding, DirectConsumer, DirectProducer, Exchange, Queue
+
+
+class Shop(Scene):
+    """A shop whose exchange sorts orders by what became of them."""
+
+    def __init__(self, backdrop: Backdrop) -> None:
+        super().__init__(backdrop)
+        self.shop = self.named("shop")
+        self.billing = self.named("billing")
+        self.audit = self.named("audit")
+        self.outcome = ""
+        self.before = (0, 0)
+        self.inbox = Inbox()
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many messages wait in billing and in audit."""
+        return self.ready(self.billing), self.ready(self.audit)
+
+    def begin(self) -> None:
+        self.before = self.waiting
+
+    def grew(self, billing: int, audit: int) -> Seen:
+        """Whether the queues got so many messages since the act began."""
+        wanted = (self.before[0] + billing, self.before[1] + audit)
+        held = self.until(lambda: self.waiting == wanted)
+        more = [now - before for now, before in zip(self.waiting, self.before, strict=True)]
+        return Seen(held, f"{self.outcome}; billing got {more[0]}, audit got {more[1]}")
+
+    def look(self) -> Focus:
+        return Focus(exchange=self.shop, queue=self.audit, tail=self.shop)
+
+    def bind(self) -> None:
+        self.manager.declare(
+            Exchange(self.shop, "direct"),
+            Queue(self.billing, "quorum"),
+            Queue(self.audit, "quorum"),
+            Binding(self.shop, self.billing, "paid"),
+            Binding(self.shop, self.audit, "paid"),
+            Binding(self.shop, self.audit, "cancelled"),
+        )
+
+    def queues_are_there(self) -> Seen:
+        billing, audit = self.waiting
+        return Seen(min(billing, audit) >= 0, f"billing holds {billing} messages, audit {audit}")
+
+    def publish_paid(self) -> None:
+        with DirectProducer(self.manager, self.shop) as producer:
+            handle = producer.publish("paid", "order 1 is paid")
+            self.outcome = handle.wait(10).outcome
+
+    def both_got_one(self) -> Seen:
+        return self.grew(1, 1)
+
+    def publish_cancelled(self) -> None:
+        with DirectProducer(self.manager, self.shop) as producer:
+            handle = producer.publish("cancelled", "order 2 is cancelled")
+            self.outcome = handle.wait(10).outcome
+
+    def audit_alone_got_one(self) -> Seen:
+        return self.grew(0, 1)
+
+    def publish_own(self) -> None:
+        with DirectProducer(self.manager, self.shop) as producer:
+            handle = producer.publish(self.answer, "your own message")
+            self.outcome = handle.wait(10).outcome
+
+    def went_by_its_key_alone(self) -> Seen:
+        billing, audit = {"paid": (1, 1), "cancelled": (0, 1)}.get(self.answer, (0, 0))
+        seen = self.grew(billing, audit)
+        outcome = "confirmed" if audit else "returned"
+        return Seen(seen.held and self.outcome == outcome, f"key {self.answer!r}: {seen.text}")
+
+    def consume(self) -> None:
+        self.inbox.clear()
+        consumer = DirectConsumer(self.billing, self.manager)
+        consumer.start_consuming(self.inbox.handle)
+        self.inbox.wait_for(self.before[0])
+        consumer.stop_consuming()
+
+    def billing_is_empty_and_audit_is_not(self) -> Seen:
+        held = self.until(lambda: self.waiting == (0, self.before[1])) and self.before[1] > 0
+        keys = sorted({one.routing_key for one in self.inbox.received})
+        received = f"{len(self.inbox.received)} received, keys {', '.join(keys) or 'none'}"
+        return Seen(held, f"{received}; audit still holds {self.waiting[1]}")
+
+    def lose_audit(self) -> None:
+        self.delete(self.audit)
+
+
+DEMO = Demo(
+    title="Direct exchange",
+    summary="The routing key of a message says which queues get a copy of it: exactly those that are bound by it.",
+    scene=Shop,
+    steps=(
+        Step(
+            title="An exchange, two queues, three bindings",
+            know="Publishers send to an exchange, not to queues. Its bindings say which queues get a copy.",
+            terms=("exchange", "queue", "binding", "routing key"),
+            play=Shop.bind,
+            command="dmq exchange list\ndmq queue list",
+            claim="Both queues are there.",
+            check=Shop.queues_are_there,
+            spoil=Shop.lose_audit,
+            focus=Shop.look,
+        ),
+        Step(
+            title="One message, two copies",
+            know="Both queues are bound by the key 'paid', so each gets a copy of its own: what one does with it does "
+            "not concern the other.",
+            terms=("publisher confirm",),
+            play=Shop.publish_paid,
+            command="dmq publish --exchange {shop} --key paid 'order 1 is paid'",
+            claim="The message is confirmed, and each queue got one copy.",
+            check=Shop.both_got_one,
+            spoil=Shop.lose_audit,
+            focus=Shop.look,
+        ),
+        Step(
+            title="Another key, another way",
+            know="A direct exchange compares the whole key, letter by letter. Billing is not bound by 'cancelled'.",
+            play=Shop.publish_cancelled,
+            command="dmq publish --exchange {shop} --key cancelled 'order 2 is cancelled'",
+            claim="Audit alone got a copy.",
+            check=Shop.audit_alone_got_one,
+            spoil=Shop.lose_audit,
+            focus=Shop.look,
+        ),
+        Step(
+            title="Your own key",
+            know="No queue is bound by any other key. A message that nobody wants is lost without a word, unless its "
+            "publisher asked to get it back. dmq always asks.",
+            terms=("mandatory",),
+            ask=Question("Which routing key shall the message have?", usual="refunded"),
+            play=Shop.publish_own,
+            command="dmq publish --exchange {shop} --key {answer} 'your own message'",
+            claim="With 'paid' both queues get a copy, with 'cancelled' audit does; with any other it comes back.",
+            check=Shop.went_by_its_key_alone,
+            spoil=Shop.lose_audit,
+            focus=Shop.look,
+        ),
+        Step(
+            title="A consumer takes from its queue alone",
+            know="A consumer is sent what its queue holds, and acknowledges each message; then the queue forgets it.",
+            terms=("consumer", "delivery", "acknowledgement"),
+            play=Shop.consume,
+            command="dmq consume {billing}",
+            claim="Billing is empty now, and audit still has every message.",
+            check=Shop.billing_is_empty_and_audit_is_not,
+            spoil=Shop.lose_audit,
+            focus=Shop.look,
+        ),
+    ),
+    seen="One exchange, and the key of each message alone decided which queues got a copy: both, one or none. A "
+    "message for none came back to its publisher.",
+    when="Work that is told apart by one word: a task's kind, a tenant, a region. With the default exchange, a direct "
+    "one to which every queue is bound by its own name, you address a queue straight.",
+    code="""
+from dmq_core.connection_manager import BrokerConnectionManager
+from dmq_core.messaging import DirectConsumer, DirectProducer
+
+with BrokerConnectionManager() as manager:
+    manager.register_broker(1, "localhost", 5672)
+    consumer = DirectConsumer("billing", manager, exchange_name="shop", routing_keys="paid")
+    consumer.declare_queue()
+
+    def handle(message, headers):
+        print(headers.delivery.routing_key, message)
+        consumer.stop_consuming()
+        return True
+
+    consumer.start_consuming(handle)
+    with DirectProducer(manager, "shop") as producer:
+        print(producer.publish("paid", "order 1 is paid").wait().outcome)
+    consumer.wait(10)
+""",
+    to_try="Bind a third queue by 'cancelled' (step 1 shows how) and publish again: who gets what?",
+    takes_s=3,
+)
+
+if __name__ == "__main__":
+    sys.exit(play(__file__))

@@ -1,0 +1,147 @@
+"""`dmq demo`: guided demos that check their own claims on the live cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dmq_core.cli import reach
+from dmq_core.cli.groups import LazyGroup
+from dmq_core.cli.options import Invocation, common_options
+from dmq_core.cli.output import Output, painted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dmq_core.guide.form import AnyDemo, DemoResult, Question, StepResult
+    from dmq_core.guide.playing import Playing
+    from dmq_core.guide.scene import Backdrop
+
+ALL = "all"
+
+
+@click.command(name="list")
+@common_options
+def list_demos(invocation: Invocation) -> None:
+    """List the demos."""
+    from dmq_core.guide.find import demo_names, find_demo
+
+    demos = [(name, find_demo(name)) for name in demo_names()]
+    if invocation.out.json:
+        invocation.out.document(
+            [
+                {"name": name, "title": d.title, "summary": d.summary, "takes_s": d.takes_s, "breaks": d.breaks}
+                for name, d in demos
+            ]
+        )
+        return
+    rows = [(name, f"{demo.takes_s:.0f} s", demo.summary) for name, demo in demos]
+    invocation.out.table(["DEMO", ">TAKES", "WHAT YOU SEE"], rows)
+    invocation.out.say("'dmq demo run NAME' plays one; the console has them behind a key.")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--through", is_flag=True, help="Do not wait for Enter between steps.")
+@common_options
+def run(invocation: Invocation, name: str, through: bool) -> int:
+    """Play the demo NAME, or 'all' of them, on the live cluster.
+
+    On a terminal it waits for Enter before each step. Ends with 0 if every claim held, and with 1 if not.
+    """
+    from dmq_core.guide.find import demo_names, find_demo
+
+    names = demo_names() if name == ALL else (name,)
+    demos = [(each, find_demo(each)) for each in names]
+    cluster = reach.find_cluster(invocation.settings)
+    out = invocation.out
+    # What the library warns of is what is shown here on purpose.
+    logging.getLogger().addHandler(logging.NullHandler())
+    by_hand = not (through or out.json or name == ALL) and sys.stdin.isatty() and sys.stdout.isatty()
+    results = []
+    for each, demo in demos:
+        with out.progress() as progress:
+            results.append(_play(each, demo, reach.backdrop(invocation.settings, cluster, progress), out, by_hand))
+    if out.json:
+        documents = [dataclasses.asdict(result) for result in results]
+        out.document(documents if name == ALL else documents[0])
+    elif name == ALL:
+        _summary(out, results)
+    return 0 if all(result.held for result in results) else 1
+
+
+def _play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, by_hand: bool) -> DemoResult:
+    from dmq_core.guide.playing import Playing, usual_answer
+    from dmq_core.guide.telling import closing, opening
+
+    playing: Playing[Any] = Playing(name, demo, backdrop, _asked if by_hand else usual_answer)
+    _write(out, opening(name, demo))
+    try:
+        for index in range(len(demo.steps)):
+            if not _step(playing, index, out, by_hand):
+                break
+    finally:
+        result = playing.close()
+        if result.left:
+            out.say(f"left behind: {result.left}")
+    _write(out, closing(demo, result))
+    return result
+
+
+def _step(playing: Playing[Any], index: int, out: Output, by_hand: bool) -> bool:
+    """Plays one step, as often as is asked; whether to go on."""
+    from dmq_core.guide.telling import result_lines, step_lines
+
+    _write(out, step_lines(playing.words(index), len(playing.demo.steps)))
+    key = _key("Enter does it, q leaves") if by_hand else ""
+    while key != "q":
+        result = playing.do(index)
+        _write(out, _painted(result_lines(result), result))
+        key = _key("Enter goes on, r repeats, q leaves") if by_hand else ""
+        if key != "r":
+            return key != "q"
+    return False
+
+
+def _write(out: Output, lines: Iterable[str]) -> None:
+    if not out.json:
+        for line in lines:
+            out.text(line)
+
+
+def _painted(lines: Iterable[str], result: StepResult) -> Iterable[str]:
+    return (painted(line, "green" if result.held else "red", sys.stdout) for line in lines)
+
+
+def _key(hint: str) -> str:
+    print(f"[{hint}] ", end="", file=sys.stderr, flush=True)
+    said = sys.stdin.readline()
+    return said.strip().lower()[:1] if said else "q"
+
+
+def _asked(question: Question) -> str:
+    while True:
+        print(f"{question.text} [{question.usual}] ", end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline().strip() or question.usual
+        objection = question.objection(answer)
+        if not objection:
+            return answer
+        print(objection, file=sys.stderr)
+
+
+def _summary(out: Output, results: list[DemoResult]) -> None:
+    rows = [(r.demo, "held" if r.held else "NOT HELD", str(len(r.steps))) for r in results]
+    out.text("")
+    out.table(["DEMO", "CLAIMS", ">STEPS"], rows)
+
+
+demo = LazyGroup(
+    name="demo",
+    help="Guided demos that check their own claims on the live cluster.",
+    entries={},
+    commands=[list_demos, run],
+)

@@ -1,0 +1,136 @@
+"""What a demo is: steps that tell, act, and check their claim on a live cluster; pure values.
+
+A file in `demos` makes one `DEMO` of them; its scene is a class of its own with the acts and checks as methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from dmq_core.guide.scene import Backdrop, Scene
+
+S = TypeVar("S", bound="Scene")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a check found on the live cluster, in words, and whether the claim holds by it."""
+
+    held: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """What the panes should show during a step; empty: leave it. `tail` is an exchange, `pattern` its binding."""
+
+    exchange: str = ""
+    queue: str = ""
+    node: str = ""
+    tail: str = ""
+    pattern: str = "#"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person is asked before the act; `usual` is the answer where nobody is there to give one.
+
+    `choices` are the only answers, if there are any; `most` is how many characters one may have.
+    """
+
+    text: str
+    usual: str
+    choices: tuple[str, ...] = ()
+    most: int = 60
+
+    def objection(self, answer: str) -> str:
+        """Why `answer` is none, as a sentence; empty: it is one."""
+        if self.choices and answer not in self.choices:
+            return f"Say {', '.join(self.choices)}."
+        if not answer.strip():
+            return "Say something."
+        return f"At most {self.most} characters." if len(answer) > self.most else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[S]):
+    """One step: what to know, what is done, and what is claimed of it.
+
+    The source of `play` is shown as the code of the step, and `command` beside it: what does the same in a shell, with
+    attributes of the scene in braces. `terms` are explained where they appear first. `check` looks at the live cluster;
+    `spoil` is what would break the claim, after `play`. A step can be played again. `ask`: the answer is `scene.answer`.
+    """
+
+    title: str
+    know: str
+    play: Callable[[S], object]
+    claim: str
+    check: Callable[[S], Seen]
+    spoil: Callable[[S], object]
+    command: str = ""
+    terms: tuple[str, ...] = ()
+    focus: Callable[[S], Focus] | None = None
+    ask: Question | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demo(Generic[S]):
+    """A whole demo, called as its file is; `takes_s` is about how long it runs without a reader.
+
+    `summary` is one line for lists. At its end: what was `seen`, `when` to use it, `code` that does it with `dmq_core`
+    and runs as it stands against the cluster of `dmq start`, and something `to_try` oneself. `breaks`: it takes nodes
+    down, so the cluster has to be one that dmq made, of three nodes at least.
+    """
+
+    title: str
+    summary: str
+    scene: Callable[[Backdrop], S]
+    steps: tuple[Step[S], ...]
+    seen: str
+    when: str
+    code: str
+    to_try: str
+    takes_s: float
+    breaks: bool = False
+
+
+AnyDemo = Demo[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StepWords:
+    """A step as it is shown before it is done; `terms` are pairs of a word and what it means."""
+
+    number: int
+    title: str
+    know: str
+    code: str
+    command: str
+    claim: str
+    terms: tuple[tuple[str, str], ...] = ()
+    ask: Question | None = None
+    focus: Focus = Focus()
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What came of a step: whether its claim held, what was seen, and the seconds that it took."""
+
+    title: str
+    claim: str
+    held: bool
+    seen: str
+    took_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What came of a demo; `held` only if every step was done and its claim held, and nothing was left behind."""
+
+    demo: str
+    steps: tuple[StepResult, ...]
+    held: bool
+    left: str = ""

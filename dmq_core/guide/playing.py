@@ -1,0 +1,146 @@
+"""The engine of demos: plays the steps of one on a live cluster, and removes everything that it made."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import textwrap
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from dmq_core.cluster.base import NodeState
+from dmq_core.errors import BadInput, DmqError
+from dmq_core.guide.form import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords
+from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.guide.terms import meaning
+from dmq_core.operations import guard, guard_change
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+S = TypeVar("S", bound=Scene)
+Ask = Callable[[Question], str]
+LEAST_NODES = 3
+_DOCSTRING = re.compile(r'^\s*""".*?"""\n', re.DOTALL)
+
+
+def usual_answer(question: Question) -> str:
+    """The answer where nobody is there to give one."""
+    return question.usual
+
+
+class Playing(Generic[S]):
+    """One playing of `demo`, called `name`, before `backdrop`; not thread-safe. `close` removes all that it made.
+
+    `Refused` if it may not be played: a session that is read-only, or one that breaks nodes on somebody else's cluster.
+    """
+
+    def __init__(self, name: str, demo: Demo[S], backdrop: Backdrop, ask: Ask = usual_answer) -> None:
+        check(demo, backdrop)
+        self.name = name
+        self.demo = demo
+        self._ask = ask
+        self._scene = demo.scene(backdrop)
+        self._results: dict[int, StepResult] = {}
+        self._left: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def words(self, index: int) -> StepWords:
+        """What is shown of a step before it is done."""
+        step = self.demo.steps[index]
+        if step.ask is not None and index not in self._results:
+            self._scene.answer = step.ask.usual
+        earlier = {term for before in self.demo.steps[:index] for term in before.terms}
+        return StepWords(
+            number=index + 1,
+            title=step.title,
+            know=step.know,
+            code=code_of(step.play),
+            command=step.command.format_map(_Attributes(self._scene)),
+            claim=step.claim,
+            terms=tuple((term, meaning(term)) for term in step.terms if term not in earlier),
+            ask=step.ask,
+            focus=Focus() if step.focus is None else step.focus(self._scene),
+        )
+
+    def do(self, index: int, answer: str | None = None, *, spoil: bool = False) -> StepResult:
+        """Does a step and checks its claim; again, if it was done before. `BadInput` if one before it was not.
+
+        What goes wrong on the cluster is what was seen, and the claim does not hold. `answer` None: it is asked for.
+        With `spoil` the claim is broken before it is checked, which shows that the check looks.
+        """
+        if not 0 <= index < len(self.demo.steps):
+            raise BadInput(f"there is no step {index + 1}", f"The demo has {len(self.demo.steps)}.")
+        if index > len(self._results):
+            raise BadInput(f"step {len(self._results) + 1} was not done yet", "Do the steps in their order.")
+        step = self.demo.steps[index]
+        if step.ask is not None:
+            self._scene.answer = self._ask(step.ask) if answer is None else answer
+            if objection := step.ask.objection(self._scene.answer):
+                raise BadInput(f"{step.ask.text} {objection}", "Answer again.")
+        began_at = time.monotonic()
+        seen = self._played(step, spoil)
+        result = StepResult(step.title, step.claim, seen.held, seen.text, time.monotonic() - began_at)
+        self._results[index] = result
+        return result
+
+    def close(self) -> DemoResult:
+        """Ends it, and tells what came of it; may be called twice."""
+        if self._left is None:
+            self._left = self._scene.close()
+        results = tuple(self._results[index] for index in sorted(self._results))
+        whole = len(results) == len(self.demo.steps) and all(result.held for result in results)
+        return DemoResult(self.name, results, whole and not self._left, self._left)
+
+    def _played(self, step: Step[S], spoil: bool) -> Seen:
+        try:
+            self._scene.begin()
+            step.play(self._scene)
+            if spoil:
+                step.spoil(self._scene)
+            return step.check(self._scene)
+        except DmqError as error:
+            return Seen(False, f"{error.what}. {error.hint}".strip())
+
+
+def check(demo: Demo[S], backdrop: Backdrop) -> None:
+    """Raises what keeps `demo` from being played before `backdrop`: `Refused` or `BadInput`."""
+    guard_change(demo.title, read_only=backdrop.read_only)
+    if demo.breaks:
+        guard(backdrop.cluster, demo.title, read_only=backdrop.read_only)
+        nodes = backdrop.cluster.nodes()
+        running = sum(node.state is NodeState.RUNNING for node in nodes)
+        if running < LEAST_NODES:
+            raise BadInput(
+                f"{demo.title}: it takes nodes down, and {running} of {len(nodes)} run",
+                f"Start a cluster of {LEAST_NODES} nodes or more with 'dmq start'.",
+            )
+
+
+def code_of(act: Callable[..., object]) -> str:
+    """The body of an act as it is in its file, without `self.`, which says nothing to a reader."""
+    lines, _ = inspect.getsourcelines(act)
+    source = textwrap.dedent("".join(lines))
+    body = source[source.index(":\n") + 2 :]
+    return re.sub(r"\bself\.", "", textwrap.dedent(_DOCSTRING.sub("", body, count=1))).strip()
+
+
+class _Attributes(dict[str, object]):
+    """Attributes of a scene by name, for the commands of its steps."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__()
+        self._scene = scene
+
+    def __missing__(self, name: str) -> object:
+        return shlex.quote(str(getattr(self._scene, name)))

@@ -1,0 +1,148 @@
+"""What the steps of a demo play on: the live cluster, clients of their own, and names that nobody else has."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from dmq_core.cluster.base import Cluster, NodeAction, ProgressListener, silent
+from dmq_core.connection_manager import BrokerConnectionManager
+from dmq_core.errors import DmqError
+from dmq_core.guide.inbox import Inbox
+from dmq_core.messaging.topology import QueueDepth, delete_exchange, delete_queue, queue_depth
+from dmq_core.operations import NodeOperation, perform
+
+if TYPE_CHECKING:
+    from dmq_core.messaging.consuming.queue_consumer import QueueConsumer
+
+PREFIX: Final = "dmq.demo."
+_LOOK_S: Final = 0.05
+
+
+def manager_of(cluster: Cluster) -> BrokerConnectionManager:
+    """A manager that knows every node of `cluster`."""
+    manager = BrokerConnectionManager(name="dmq demo")
+    manager.register_nodes(cluster.nodes(), cluster.credentials)
+    return manager
+
+
+def _new_run() -> str:
+    return secrets.token_hex(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Backdrop:
+    """What a scene stands before: a cluster, and how its clients get at it.
+
+    `run` is in the names of this playing; what should happen is waited for `patience_s` seconds.
+    """
+
+    cluster: Cluster
+    connect: Callable[[Cluster], BrokerConnectionManager] = manager_of
+    read_only: bool = False
+    progress: ProgressListener = silent
+    run: str = field(default_factory=_new_run)
+    patience_s: float = 10.0
+
+
+class Scene:
+    """One playing of a demo; what its steps share is kept on it. `close` ends its clients and removes what it made.
+
+    `answer` is what the person said to the question of the step.
+    """
+
+    def __init__(self, backdrop: Backdrop) -> None:
+        self.backdrop = backdrop
+        self.cluster = backdrop.cluster
+        self.answer = ""
+        self._manager: BrokerConnectionManager | None = None
+        self._names: list[str] = []
+        self._endings: list[Callable[[], object]] = []
+
+    @property
+    def manager(self) -> BrokerConnectionManager:
+        """Knows every node of the cluster."""
+        if self._manager is None:
+            self._manager = self.backdrop.connect(self.cluster)
+        return self._manager
+
+    def begin(self) -> None:
+        """Called before each act, to note what its check compares with."""
+
+    def named(self, word: str) -> str:
+        """A name for an exchange or a queue that this playing alone uses, and that is removed at its end."""
+        name = f"{PREFIX}{self.backdrop.run}.{word}"
+        if name not in self._names:
+            self._names.append(name)
+        return name
+
+    def collect(self, consumer: QueueConsumer, inbox: Inbox | None = None) -> Inbox:
+        """Has the consumer put what it receives into an inbox, from now until the end."""
+        inbox = inbox or Inbox()
+        self._endings.append(consumer.close)
+        consumer.start_consuming(inbox.handle)
+        return inbox
+
+    def at_the_end(self, ending: Callable[[], object]) -> None:
+        """Has `ending` called when the demo is over, latest first."""
+        self._endings.append(ending)
+
+    def perform(self, action: NodeAction, node: str) -> None:
+        """Does an act on a node through the one gate, and takes it back at the end."""
+        operation = NodeOperation(action, node)
+        if operation.undo is not None:
+            undo = operation.undo
+            self._endings.append(lambda: perform(self.cluster, undo, read_only=self.backdrop.read_only))
+        perform(self.cluster, operation, read_only=self.backdrop.read_only, progress=self.backdrop.progress)
+
+    def depth(self, queue: str) -> QueueDepth | None:
+        """How much is in a queue now; None if there is no such queue."""
+        return queue_depth(self.manager.consuming(), queue, self.backdrop.patience_s)
+
+    def ready(self, queue: str) -> int:
+        """How many messages wait in a queue; -1 if there is no such queue."""
+        depth = self.depth(queue)
+        return -1 if depth is None else depth.ready
+
+    def delete(self, queue: str) -> None:
+        """Deletes a queue, with what it holds."""
+        delete_queue(self.manager.consuming(), queue, timeout_s=self.backdrop.patience_s)
+
+    def until(self, condition: Callable[[], bool], within_s: float | None = None) -> bool:
+        """Waits until `condition` holds, usually as long as the backdrop has patience; whether it does."""
+        deadline = time.monotonic() + (self.backdrop.patience_s if within_s is None else within_s)
+        pause = threading.Event()
+        while not condition():
+            if time.monotonic() >= deadline:
+                return False
+            pause.wait(_LOOK_S)
+        return True
+
+    def close(self) -> str:
+        """Ends clients, takes faults back, removes queues and exchanges; what stays and why (empty: nothing)."""
+        stays: list[str] = []
+        while self._endings:
+            try:
+                self._endings.pop()()
+            except DmqError as error:
+                stays.append(error.what)
+        if self._manager is not None:
+            stays += self._remove(self._manager)
+            self._manager.close()
+            self._manager = None
+        return "; ".join(stays)
+
+    def _remove(self, manager: BrokerConnectionManager) -> list[str]:
+        """Removes what has a name of this playing; what stays, and why. Where one cannot be asked, nobody can."""
+        connection = manager.consuming()
+        for number, name in enumerate(self._names):
+            try:
+                delete_queue(connection, name, timeout_s=self.backdrop.patience_s)
+                delete_exchange(connection, name, timeout_s=self.backdrop.patience_s)
+            except DmqError as error:
+                return [f"{', '.join(self._names[number:])}: {error.what}"]
+        return []

@@ -1,0 +1,181 @@
+"""Every demo: its claims hold, its checks fail when they are broken, it reads well, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import shlex
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dmq_core.cli.app import dmq
+from dmq_core.cluster.base import Backend, Cluster
+from dmq_core.connection_manager import BrokerConnectionManager
+from dmq_core.errors import BadInput, DmqError, Refused
+from dmq_core.guide.find import demo_names, find_demo
+from dmq_core.guide.form import Question, StepResult
+from dmq_core.guide.playing import Playing
+from dmq_core.guide.scene import Backdrop
+from dmq_core.guide.telling import WIDTH, closing, opening, result_lines, step_lines
+from dmq_core.guide.terms import TERMS
+from dmq_core.testing import FakeCluster, MemoryBroker, SimBroker
+
+TICK_S = 0.02
+# What these show is in no memory: nodes that go, streams, what the management API tells. tests/cluster plays them.
+ON_REAL_NODES_ONLY: frozenset[str] = frozenset()
+IN_MEMORY = [name for name in demo_names() if name not in ON_REAL_NODES_ONLY and not find_demo(name).breaks]
+STEPS = [(name, index) for name in IN_MEMORY for index in range(len(find_demo(name).steps))]
+
+
+class World:
+    """A cluster in memory whose time passes as fast as nothing is left to do in it."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.broker = broker
+        self.cluster = FakeCluster(SimBroker("dmq", 3, backend=Backend.LOCAL, started=True, realtime=False))
+
+    def connect(self, _cluster: Cluster) -> BrokerConnectionManager:
+        manager = BrokerConnectionManager(network=self.broker.network)
+        for number, at in enumerate(self.broker.endpoints, start=1):
+            manager.register_broker(number, at.host, at.amqp_port)
+        return manager
+
+    def backdrop(self, *, read_only: bool = False) -> Backdrop:
+        return Backdrop(self.cluster, self.connect, read_only, patience_s=0.5)
+
+    def play(self, name: str) -> Playing:  # type: ignore[type-arg]  # of any scene
+        return Playing(name, find_demo(name), self.backdrop())
+
+    @property
+    def remains(self) -> tuple[str, ...]:
+        """Queues and exchanges of demos."""
+        return tuple(name for name in self.broker.names() if name.startswith("dmq.demo."))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with MemoryBroker(nodes=3) as broker, passing(broker.advance):
+        yield World(broker)
+
+
+@contextlib.contextmanager
+def passing(advance: Callable[[float], None]) -> Iterator[None]:
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.0005):
+            advance(TICK_S)
+
+    thread = threading.Thread(target=tick, name="time", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_every_claim_holds_also_when_its_step_is_repeated_and_nothing_is_left(world: World, name: str) -> None:
+    playing = world.play(name)
+    for index in range(len(playing.demo.steps)):
+        for _ in range(2):
+            result = playing.do(index)
+            assert result.held, f"{result.title}: {result.seen}"
+    assert playing.close().held
+    assert not world.remains
+
+
+@pytest.mark.parametrize(("name", "index"), STEPS)
+def test_a_claim_that_is_broken_is_seen_not_to_hold(world: World, name: str, index: int) -> None:
+    with world.play(name) as playing:
+        for earlier in range(index):
+            playing.do(earlier)
+        assert not playing.do(index, spoil=True).held
+    assert not playing.close().held
+    assert not world.remains
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_it_can_be_played_twice_at_once_and_left_in_the_middle(world: World, name: str) -> None:
+    with world.play(name) as first, world.play(name) as second:
+        for index in range(2):
+            for playing in (first, second):
+                assert playing.do(index).held
+    assert not first.close().held, "it was not played to its end"
+    assert not world.remains
+
+
+@pytest.mark.parametrize("name", demo_names())
+def test_its_words_are_there_and_fit(world: World, name: str) -> None:
+    demo = find_demo(name)
+    assert len(demo.summary) <= 120
+    assert all((demo.title, demo.seen, demo.when, demo.to_try, demo.takes_s))
+    compile(demo.code, name, "exec", ast.PyCF_ONLY_AST)
+    assert {term for step in demo.steps for term in step.terms} <= set(TERMS)
+    with world.play(name) as playing:
+        for index, step in enumerate(demo.steps):
+            words = playing.words(index)
+            compile(words.code, step.title, "exec", ast.PyCF_ONLY_AST)
+            assert "self" not in words.code
+            assert all(is_command(line) for line in words.command.splitlines()), words.command
+            lines = [*opening(name, demo), *step_lines(words, len(demo.steps)), *closing(demo, playing.close())]
+            assert max(len(line) for line in lines if not line.startswith("    ")) <= WIDTH
+
+
+def is_command(line: str) -> bool:
+    program, noun, *_rest = shlex.split(line)
+    command = dmq.get_command(dmq.make_context("dmq", [], resilient_parsing=True), noun)
+    return program == "dmq" and command is not None
+
+
+def test_a_step_cannot_be_done_before_those_in_front_of_it(world: World) -> None:
+    with world.play("direct_exchange") as playing:
+        with pytest.raises(BadInput, match="step 1 was not done yet"):
+            playing.do(1)
+        with pytest.raises(BadInput, match="there is no step 99"):
+            playing.do(98)
+
+
+def test_an_answer_is_used_and_a_bad_one_is_refused(world: World) -> None:
+    with world.play("direct_exchange") as playing:
+        for index in range(3):
+            playing.do(index)
+        with pytest.raises(BadInput, match="Say something"):
+            playing.do(3, " ")
+        assert "'paid'" in playing.do(3, "paid").seen
+        assert "--key 'it is'" in (playing.do(3, "it is") and playing.words(3).command)
+
+
+def test_a_question_takes_only_its_choices() -> None:
+    question = Question("Which?", "a", ("a", "b"))
+    assert [question.objection(answer) for answer in ("a", "c")] == ["", "Say a, b."]
+    assert Question("Which?", "a", most=3).objection("long") == "At most 3 characters."
+
+
+def test_what_goes_wrong_on_the_cluster_is_what_was_seen(world: World) -> None:
+    with world.play("direct_exchange") as playing:
+        playing.do(0)
+        for node in ("rmq1", "rmq2", "rmq3"):
+            world.broker.kill(node)
+        result = playing.do(1)
+        assert not result.held
+        assert "connection refused" in result.seen
+    assert playing.close().left, "with no node there, nothing can be removed"
+
+
+def test_a_read_only_session_plays_none(world: World) -> None:
+    with pytest.raises(Refused, match="read-only"):
+        Playing("direct_exchange", find_demo("direct_exchange"), world.backdrop(read_only=True))
+
+
+def test_an_unknown_demo_is_named() -> None:
+    with pytest.raises(DmqError, match="no demo 'nothing'"):
+        find_demo("nothing")
+
+
+def test_outside_text_is_told_as_text() -> None:
+    lines = list(result_lines(StepResult("t", "c", held=False, seen="\x1b[31mred")))
+    assert lines == ["✗ not held \\x1b[31mred"]
