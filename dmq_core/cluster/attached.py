@@ -155,6 +155,10 @@ class AttachedCluster:
         """Refused: the log is a file on a machine that is not ours."""
         raise Refused(f"the log of {node} is on its own machine", "'dmq tail --exchange amq.rabbitmq.log' may show it.")
 
+    def metrics(self, node: str) -> str:
+        """Refused: the port is one of a machine that is not ours."""
+        raise Refused(f"the counters of {node} are on its own machine", "Ask the management API for rates.")
+
     def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
         """Yields endpoints that begin or cease to answer, until `stop` is set."""
         known = {info.name: info.state for info in self.nodes()}

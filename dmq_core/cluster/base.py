@@ -219,6 +219,10 @@ class Cluster(Protocol):
         """The last `lines` lines of the node's log as raw text from outside, also while it is stopped."""
         ...
 
+    def metrics(self, node: str) -> str:
+        """What the node tells of itself at `/metrics`, as Prometheus' text; `NotReachable` if it does not answer."""
+        ...
+
     def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
         """Yields changes of node states as the backend pushes them, within 0.5 s, until `stop` is set."""
         ...

@@ -25,7 +25,7 @@ from dmq_core.cluster.docker_acts import NodeActs, halt
 from dmq_core.cluster.docker_condition import is_cut_off, is_drained, run_tool
 from dmq_core.cluster.docker_engine import Engine, connect
 from dmq_core.cluster.docker_errors import PortTaken
-from dmq_core.cluster.docker_layout import CLUSTER_LABEL, Made, erlang_name, ports_of_others, started_ago_s
+from dmq_core.cluster.docker_layout import CLUSTER_LABEL, USER, Made, erlang_name, ports_of_others, started_ago_s
 from dmq_core.cluster.docker_making import ALIVE, Found, complete, find, remembered_credentials, remove_all
 from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
 from dmq_core.cluster.docker_values import Container
@@ -43,6 +43,7 @@ from dmq_core.cluster.local_state import (
     reserved_ports,
     state_folder,
 )
+from dmq_core.cluster.metrics import metrics_in, question_inside
 from dmq_core.cluster.readiness import management_answers, side_by_side
 from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
 
@@ -188,6 +189,11 @@ class DockerCluster:
         """The last `lines` lines that the node's container wrote, also while it is stopped."""
         _, container = self._target(self._existing(), node)
         return self._engine.logs(container.id, max(lines, 0))
+
+    def metrics(self, node: str) -> str:
+        """What the node tells of itself at `/metrics`; asked from inside, since that port is not published."""
+        _, container = self._target(self._existing(), node)
+        return metrics_in(node, self._engine.run_in(container.id, question_inside(), USER)[1])
 
     def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
         """Yields changes of node states as the engine pushes them, until `stop` is set."""

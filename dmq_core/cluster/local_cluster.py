@@ -37,6 +37,7 @@ from dmq_core.cluster.local_state import (
     remove_folder,
     write_state,
 )
+from dmq_core.cluster.metrics import ask_for_metrics
 from dmq_core.cluster.processes import OwnProcess
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
 
@@ -197,6 +198,11 @@ class LocalCluster:
     def logs(self, node: str, lines: int = 200) -> str:
         """The last `lines` lines of the node's log."""
         return local_node.log_tail(self._place(self._state(), node), lines)
+
+    def metrics(self, node: str) -> str:
+        """What the node tells of itself at `/metrics`."""
+        place = self._place(self._state(), node)
+        return ask_for_metrics(node, place.endpoint.host, place.node.prometheus_port)
 
     def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
         """Yields changes of node states within 0.5 s until `stop` is set; nodes that go away have stopped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
@@ -25,10 +26,15 @@ from dmq_core.proof.records import (
     Settled,
     Stage,
 )
+from dmq_core.proof.result import Balance
 
 STABLE_READS: Final = 3
 STABLE_S: Final = 1.5
 KEPT_DAMAGE: Final = 20
+# A broker's counters are told so much later than they were asked for, at most.
+TOLD_WITHIN_S: Final = 10.0
+# What a broker did is on record so long after its end: answers that it had sent, deliveries that wait for a handler.
+RECORDED_WITHIN_S: Final = 3.0
 _ENDS_THE_BROKER: Final = frozenset({"kill", "stop", "restart"})
 
 
@@ -69,19 +75,6 @@ class Depth:
     ready: int | None = None
     unacked: int | None = None
     at_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """What brokers say they did at least, and what the account says; `allowed` may be missing from it.
-
-    It is what happened between the last look at a broker and the first at the one that took its place.
-    """
-
-    what: str
-    accounted: int
-    counted: int
-    allowed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +129,36 @@ class _Reads:
         return self.last is not None and self.number >= STABLE_READS and self.last.at - self.first >= STABLE_S
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """How much was on record at a moment, in deliveries the second ones included."""
+
+    at: float
+    confirmed: int
+    delivered: int
+
+
 @dataclass(slots=True)
 class _Broker:
-    """The counters of one node over all its epochs, beside the account's at the same moments."""
+    """The counters of one node over all its epochs, beside the account at the same moments; and when epochs ended."""
 
-    reads: list[tuple[Counted, int, int, bool]] = field(default_factory=list)
+    reads: list[tuple[Counted, _Moment]] = field(default_factory=list)
+    ends: list[_Moment] = field(default_factory=list)
+    was_read_first: bool = False
+
+    def balanced(self, what: str) -> tuple[int, int]:
+        """What the node counted, of `confirmed` or `delivered`, and how much of the account may be missing from it."""
+        counted = allowed = 0
+        for (before, then), (after, now) in pairwise(self.reads):
+            count, later = getattr(before, what), getattr(after, what)
+            if before.epoch == after.epoch and later >= count:
+                counted += later - count
+            else:
+                # A new broker counts from 0; what the old one did after the last look at it nobody knows.
+                ends = [end for end in self.ends if then.at < end.at < now.at]
+                counted += later
+                allowed += getattr(ends[-1] if ends else now, what) - getattr(then, what)
+        return counted, allowed
 
 
 class Witness:
@@ -161,6 +179,8 @@ class Witness:
         self._running: tuple[str, ...] | None = None
         self._looked_late = False
         self._brokers: dict[str, _Broker] = {}
+        self._recent: deque[_Moment] = deque()
+        self._ending: deque[tuple[float, str]] = deque()
         self._damage: list[str] = []
         self._is_cut = False
 
@@ -170,6 +190,7 @@ class Witness:
             offset = record.wall - record.at
             self._offset = offset if self._offset is None else self._offset
             self._step = max(self._step, abs(offset - self._offset))
+            self._note_ends(record.at)
         self._note(record)
 
     def evidence(self) -> Evidence:
@@ -204,6 +225,7 @@ class Witness:
         if record.outcome is not Outcome.CONFIRMED:
             return
         self._confirmed += len(record.numbers)
+        self._remember(record.at, len(record.numbers), 0)
         for index, newest in self._after.items():
             after = sum(1 for number in record.numbers if number > newest)
             fault = self._faults[index]
@@ -212,6 +234,7 @@ class Witness:
     @_note.register
     def _came(self, record: Delivered) -> None:
         self._delivered += len(record.numbers)
+        self._remember(record.at, 0, len(record.numbers))
         self._something_moved()
 
     @_note.register
@@ -237,8 +260,12 @@ class Witness:
 
     @_note.register
     def _counted(self, record: Counted) -> None:
-        reads = self._brokers.setdefault(record.node, _Broker()).reads
-        reads.append((record, self._confirmed, self._delivered, self._moved))
+        broker = self._brokers.setdefault(record.node, _Broker())
+        broker.was_read_first |= not self._moved
+        later = [new for new in self._recent if new.at >= record.at]
+        confirmed = self._confirmed - sum(new.confirmed for new in later)
+        delivered = self._delivered - sum(new.delivered for new in later)
+        broker.reads.append((record, _Moment(record.at, confirmed, delivered)))
 
     @_note.register
     def _damaged(self, record: Damage) -> None:
@@ -266,6 +293,8 @@ class Witness:
             case Stage.HOLDS:
                 self._faults[index] = replace(fault, held_s=at_s, text=record.text)
                 self._after[index] = self._newest
+                if record.act in _ENDS_THE_BROKER:
+                    self._ending.append((record.at + RECORDED_WITHIN_S, record.node))
             case Stage.FAILED:
                 self._faults[index] = replace(fault, failed=record.text or "it is not known why")
 
@@ -309,42 +338,41 @@ class Witness:
 
     # The brokers' own counters.
 
+    def _remember(self, at: float, confirmed: int, delivered: int) -> None:
+        """What the account grew by lately: a broker may have told its counters before that."""
+        self._recent.append(_Moment(at, confirmed, delivered))
+        while self._recent[0].at < at - TOLD_WITHIN_S:
+            self._recent.popleft()
+
+    def _note_ends(self, at: float) -> None:
+        while self._ending and self._ending[0][0] < at:
+            end, node = self._ending.popleft()
+            self._brokers.setdefault(node, _Broker()).ends.append(_Moment(end, self._confirmed, self._delivered))
+
     def _ran_on(self, fault: FaultSeen) -> bool:
         broker = self._brokers.get(fault.node)
         if fault.act not in _ENDS_THE_BROKER or fault.held_s is None or broker is None:
             return False
-        before = [c.epoch for c, *_ in broker.reads if self._since_load(c.at) < fault.asked_s]
-        after = [c.epoch for c, *_ in broker.reads if self._since_load(c.at) > fault.held_s]
+        before = [c.epoch for c, _ in broker.reads if self._since_load(c.at) < fault.asked_s]
+        after = [c.epoch for c, _ in broker.reads if self._since_load(c.at) > fault.held_s]
         return bool(before and after) and before[-1] == after[0]
 
     def _balances(self) -> tuple[Balance, ...]:
         """Only where every node was read before anything was sent, and again after everything had come."""
-        whole = [self._brokers[node].reads for node in self._setting.nodes if node in self._brokers]
-        if len(whole) < max(1, len(self._setting.nodes)) or not all(self._is_framed(reads) for reads in whole):
+        brokers = [self._brokers.get(node, _Broker()) for node in self._setting.nodes]
+        if not brokers or not all(self._is_framed(broker) for broker in brokers):
             return ()
-        return (
-            Balance(
-                "confirmed", self._confirmed, *_counted([[(c, c.confirmed, n) for c, n, _, _ in w] for w in whole])
-            ),
-            Balance(
-                "delivered", self._delivered, *_counted([[(c, c.delivered, n) for c, _, n, _ in w] for w in whole])
-            ),
-        )
+        return tuple(self._balance(what, accounted, brokers) for what, accounted in self._accounted().items())
 
-    def _is_framed(self, reads: list[tuple[Counted, int, int, bool]]) -> bool:
-        _, confirmed, delivered, _ = reads[-1]
-        return not reads[0][3] and (confirmed, delivered) == (self._confirmed, self._delivered)
+    def _accounted(self) -> dict[str, int]:
+        return {"confirmed": self._confirmed, "delivered": self._delivered}
 
+    def _is_framed(self, broker: _Broker) -> bool:
+        if not broker.reads or not broker.was_read_first:
+            return False
+        last = broker.reads[-1][1]
+        return {what: getattr(last, what) for what in self._accounted()} == self._accounted()
 
-def _counted(nodes: list[list[tuple[Counted, int, int]]]) -> tuple[int, int]:
-    """What the brokers of all nodes counted, and how much of the account may be missing from it."""
-    counted = allowed = 0
-    for reads in nodes:
-        for (before, count, ours), (after, later_count, ours_later) in pairwise(reads):
-            if before.epoch == after.epoch and later_count >= count:
-                counted += later_count - count
-            else:
-                # A new broker counts from 0; what the old one did after the last look at it nobody knows.
-                counted += later_count
-                allowed += ours_later - ours
-    return counted, allowed
+    def _balance(self, what: str, accounted: int, brokers: list[_Broker]) -> Balance:
+        pairs = [broker.balanced(what) for broker in brokers]
+        return Balance(what, accounted, sum(counted for counted, _ in pairs), sum(allowed for _, allowed in pairs))

@@ -186,10 +186,17 @@ class Journal:
         self._put(line_of(Led(*self._both(at), queue, node, term)))
 
     def append_counters(
-        self, node: str, epoch: str, published: int, confirmed: int, delivered: int, acknowledged: int
+        self,
+        node: str,
+        epoch: str,
+        published: int,
+        confirmed: int,
+        delivered: int,
+        acknowledged: int,
+        at: float | None = None,
     ) -> None:
-        """A broker's counters: before the load begins, now and then, and after the drain; see `Counted`."""
-        self._put(line_of(Counted(*self._both(), node, epoch, published, confirmed, delivered, acknowledged)))
+        """A broker's counters: before the load begins, now and then, and after the drain; `at`: it was asked then."""
+        self._put(line_of(Counted(*self._both(at), node, epoch, published, confirmed, delivered, acknowledged)))
 
     def append_depth(self, node: str, queue: str, ready: int | None, unacked: int | None) -> None:
         """What a node says of a queue; after the drain three times each, a second apart."""

@@ -31,7 +31,8 @@ def judged(records: Iterable[Record], setting: Setting, journal: str = "", troub
     if trouble:
         witness.take(Damage(0.0, 0.0, trouble))
     accounted, course = algebra.accounted(), follower.course()
-    verdict, reasons = verdict_of(accounted, course.timeline, witness.evidence())
+    evidence = witness.evidence()
+    verdict, reasons = verdict_of(accounted, course.timeline, evidence)
     return ProofResult(
         verdict=verdict,
         reasons=reasons,
@@ -51,4 +52,5 @@ def judged(records: Iterable[Record], setting: Setting, journal: str = "", troub
         ended_at=course.ended_at,
         seed=setting.seed,
         journal=journal,
+        balances=evidence.balances,
     )

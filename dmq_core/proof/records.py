@@ -188,7 +188,10 @@ class Led:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A broker's own counters; `epoch` is any text that changes when the node starts anew, as its start time does."""
+    """A broker's own counters, asked for at `at` and told at most ten seconds later.
+
+    `epoch` is any text that changes when the node starts anew, as its start time does.
+    """
 
     at: float
     wall: float

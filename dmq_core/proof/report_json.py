@@ -12,6 +12,7 @@ from typing import Any, Final
 from dmq_core.errors import BadInput
 from dmq_core.proof.result import (
     Account,
+    Balance,
     Curves,
     Duplicates,
     Mark,
@@ -63,6 +64,7 @@ def contract_json(result: ProofResult) -> dict[str, Any]:
         "ended_at": result.ended_at,
         "seed": result.seed,
         "journal": result.journal,
+        "counters": [asdict(balance) for balance in result.balances],
     }
 
 
@@ -96,6 +98,7 @@ def _result(told: Mapping[str, Any]) -> ProofResult:
             tuple(_number(rate) for rate in curves["deliveries"]),
         ),
         seed=_count(told["seed"]),
+        balances=tuple(_balance(_mapping(one)) for one in told.get("counters", ())),
         **plain,
     )
 
@@ -106,6 +109,10 @@ def _account(told: Mapping[str, Any]) -> Account:
     values.update({name: _texts(told[name]) for name in _IDS})
     duplicates = _mapping(told["duplicates"])
     return Account(**values, duplicates=Duplicates(**{f.name: _count(duplicates[f.name]) for f in fields(Duplicates)}))
+
+
+def _balance(told: Mapping[str, Any]) -> Balance:
+    return Balance(_text(told["what"]), *(_count(told[name]) for name in ("accounted", "counted", "allowed")))
 
 
 def _workload(told: Mapping[str, Any]) -> Workload:

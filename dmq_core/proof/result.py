@@ -83,6 +83,19 @@ class Curves:
 
 
 @dataclass(frozen=True, slots=True)
+class Balance:
+    """What brokers say they did at least, and what the account says; `allowed` may be missing from the brokers' word.
+
+    It is what happened between the last look at a broker and the first at the one that took its place.
+    """
+
+    what: str
+    accounted: int
+    counted: int
+    allowed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """What was put on the cluster: `rate` messages a second of `size` bytes over `queue_type` queues.
 
@@ -106,6 +119,7 @@ class ProofResult:
 
     `fault` and `target` as they were asked for, `node` the node that was hit. `reasons` say in whole sentences why the
     verdict is what it is. `began_at` and `ended_at` are epoch seconds, `seed` repeats the run's random choices.
+    `balances` are empty where the brokers' own counters do not frame the whole run.
     """
 
     verdict: Verdict
@@ -126,3 +140,4 @@ class ProofResult:
     ended_at: float
     seed: int = 0
     journal: str = ""
+    balances: tuple[Balance, ...] = ()

@@ -20,6 +20,7 @@ from dmq_core.cluster.local_state import state_folder
 from dmq_core.connection_manager import BrokerConnectionManager, Role
 from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NoSuchCluster, NotReachable
 from dmq_core.operations import guard_change
+from dmq_core.proof.counters import CounterReader
 from dmq_core.proof.journal import Journal, read_journal
 from dmq_core.proof.judge import judge
 from dmq_core.proof.records import RunPhase, Setting
@@ -193,13 +194,16 @@ class ProofRun:
         try:
             self._ask_for_leader(witness, setting.queues[0], host)
             witness.await_feeds()
-            with self._manager(witness.leader(setting.queues[0]) or "") as manager:
+            with (
+                self._manager(witness.leader(setting.queues[0]) or "") as manager,
+                CounterReader(self._cluster, journal) as counters,
+            ):
                 manager.listen(witness.connection_changed)
                 manager.declare(*declared, timeout_s=DECLARES_WITHIN_S)
                 traffic = Traffic(
                     manager, setting, exchange, journal, self._options.wrap, lambda: witness.epoch(Role.CONSUMING)
                 )
-                self._under_load(setting, journal, witness, traffic)
+                self._under_load(setting, journal, witness, traffic, counters)
         finally:
             witness.close()
             with Soundings(self._cluster, setting.queues, journal) as soundings:
@@ -215,14 +219,24 @@ class ProofRun:
             if self._scenario.steps:
                 raise
 
-    def _under_load(self, setting: Setting, journal: Journal, witness: Witness, traffic: Traffic) -> None:
+    def _under_load(
+        self, setting: Setting, journal: Journal, witness: Witness, traffic: Traffic, counters: CounterReader
+    ) -> None:
         self._traffic = traffic
         striker = Striker(
-            self._cluster, setting.queues[0], journal, witness, self._rules, self._scenario.seed, self._progress
+            self._cluster,
+            setting.queues[0],
+            journal,
+            witness,
+            self._rules,
+            self._scenario.seed,
+            self._progress,
+            counters.read,
         )
         lanes: list[Lane] = []
         try:
             traffic.open()
+            counters.wait_read()
             journal.append_phase(RunPhase.BEGAN)
             traffic.begin()
             lanes = self._lanes(striker)
@@ -234,6 +248,7 @@ class ProofRun:
             traffic.stop_publishing(0.5 if self._aborted else SETTLES_WITHIN_S)
             journal.append_phase(RunPhase.PUBLISHED)
             self._drain(setting, journal, traffic)
+            counters.wait_read()
         for lane in lanes:
             if lane.error is not None:
                 raise lane.error

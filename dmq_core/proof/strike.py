@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dmq_core.proof.journal import Journal
 
 REST_S: Final = 4.0
+LOOKS_AHEAD_S: Final = 1.0
 _EVIDENCE_WITHIN_S: Final = 1.0
 _ATTEMPTS: Final = 3
 _PAUSE_S: Final = 1.0
@@ -90,7 +92,7 @@ class Lane(threading.Thread):
         try:
             for number, step in enumerate(self._steps):
                 pause_s = self._began_at + step.at_s - time.monotonic()
-                if self.stopped.wait(max(REST_S if number and self._skips else 0.0, pause_s)):
+                if self._striker.await_strike(max(REST_S if number and self._skips else 0.0, pause_s), self.stopped):
                     return
                 self._do(step)
         except DmqError as error:
@@ -106,7 +108,10 @@ class Lane(threading.Thread):
 
 
 class Striker:
-    """Does faults to a cluster through the one gate, and tells the journal how far each is."""
+    """Does faults to a cluster through the one gate, and tells the journal how far each is.
+
+    `look` is called, and must not wait, a little before each fault and once its node is back.
+    """
 
     def __init__(
         self,
@@ -117,6 +122,7 @@ class Striker:
         rules: Rules,
         seed: int,
         progress: ProgressListener,
+        look: Callable[[], object] = lambda: None,
     ) -> None:
         self._cluster = cluster
         self._queue = queue
@@ -125,9 +131,17 @@ class Striker:
         self._rules = rules
         self._random = random.Random(seed)
         self._progress = progress
+        self._look = look
         self._lock = threading.Lock()
         self.hit: list[str] = []
         self.not_undone: list[str] = []
+
+    def await_strike(self, pause_s: float, stopped: threading.Event) -> bool:
+        """Waits so long before a fault; whether it was stopped meanwhile."""
+        if stopped.wait(max(0.0, pause_s - LOOKS_AHEAD_S)):
+            return True
+        self._look()
+        return stopped.wait(max(0.0, min(pause_s, LOOKS_AHEAD_S)))
 
     def strike(self, step: Step, hold_s: float | None, stopped: threading.Event) -> None:
         """Does one step, holds it for `hold_s` seconds or until `stopped`, and undoes it."""
@@ -207,6 +221,7 @@ class Striker:
                 time.sleep(_PAUSE_S)
             else:
                 self._journal.append_undo(Stage.HOLDS, act, node, undo.done)
+                self._look()
                 return
 
     def _roll(self, stopped: threading.Event) -> None:
@@ -214,7 +229,7 @@ class Striker:
         leader = self._witness.leader(self._queue)
         nodes = sorted(self._cluster.nodes(), key=lambda node: node.name == leader)
         for node in nodes:
-            if stopped.wait(REST_S if self.hit else 0.0):
+            if self.await_strike(REST_S if self.hit else 0.0, stopped):
                 return
             refuse_majority_loss(self._cluster.nodes(), node.name, "Rolling restart", self._rules)
             self.hit.append(node.name)

@@ -197,6 +197,13 @@ def _grounds(account: Account, timeline: Timeline, evidence: Evidence) -> Iterat
         )
     if not evidence.faults:
         yield "No fault was asked for: this shows only what an undisturbed cluster does."
+    if evidence.balances:
+        counted = " and ".join(f"{balance.counted:,} {balance.what}" for balance in evidence.balances)
+        unseen = max(balance.allowed for balance in evidence.balances)
+        yield (
+            f"The brokers' own counters, each node's by itself: {counted}, of which those of brokers that ended may "
+            f"miss at most {unseen:,}."
+        )
     if account.unknown:
         some = f"{account.recovered:,} of {account.unknown:,}"
         yield f"{some} messages of unknown outcome were delivered after all; either fate is right."

@@ -22,7 +22,8 @@ from dmq_core.cluster.faults import Fault, FaultKind
 from dmq_core.cluster.local_cluster import LocalCluster
 from dmq_core.cluster.local_node import CLUSTER_MARK
 from dmq_core.cluster.local_state import state_folder
-from dmq_core.errors import BadInput, NoSuchCluster
+from dmq_core.errors import BadInput, DmqError, NoSuchCluster
+from dmq_core.proof.counters import counters_in
 from dmq_core.testing.under_test import ClusterUnderTest
 
 NODES = ("rmq1", "rmq2", "rmq3")
@@ -284,6 +285,16 @@ def test_a_rolling_restart_keeps_every_message(real_cluster: Cluster) -> None:
     assert real_cluster.cause(Fault(FaultKind.ROLLING_RESTART)) is None
     assert real_cluster.nodes() == before
     assert drain(before[2].endpoint, "rolled", 2) == ["a", "b"]
+
+
+def test_a_node_tells_its_own_counters_and_how_long_it_runs(real_cluster: Cluster) -> None:
+    for node in real_cluster.nodes():
+        told = counters_in(real_cluster.metrics(node.name))
+        assert told.uptime_s > 0
+        assert told.confirmed >= 0
+    real_cluster.act(NodeAction.PAUSE, "rmq3")
+    with pytest.raises(DmqError):
+        real_cluster.metrics("rmq3")
 
 
 def test_an_unknown_node_is_bad_input(real_cluster: Cluster) -> None:

@@ -189,6 +189,7 @@ class World:
             shares = (self.confirmed, self.delivered) if node == "rmq1" else (0, 0)
             self.records.append(Counted(*self.at, node, f"epoch {self.started[node]}", shares[0], *shares, 0))
         self.records.append(HealthSeen(*self.at, NODES))
+        self.pass_time()
 
     def kill(self) -> None:
         self.records.append(FaultStep(*self.at, False, Stage.ASKED, "kill", "rmq2"))
@@ -203,7 +204,7 @@ class World:
 
     def undo(self) -> None:
         self.records.append(FaultStep(*self.at, True, Stage.ASKED, "start", "rmq2"))
-        self.pass_time(0.5)
+        self.pass_time(4.0)
         self.records.append(FaultStep(*self.at, True, Stage.HOLDS, "start", "rmq2"))
 
 
@@ -218,9 +219,11 @@ def honest_run(seed: int, ticks: int = 40) -> list[Record]:
         _tick(world)
         if tick == strike:
             world.write_late()
+            world.look()
             world.kill()
         elif tick == 3 * ticks // 4:
             world.undo()
+            world.look()
     world.attempt(world.again or [(world.newest + 1, 0)])
     world.records.append(PhaseReached(*world.at, RunPhase.PUBLISHED))
     _drain(world)

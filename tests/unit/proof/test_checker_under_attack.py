@@ -499,6 +499,66 @@ def test_traffic_has_to_be_confirmed_before_the_fault_and_after_it() -> None:
     assert [r for r in judged(late, SETTING).reasons if "that was sent after the kill of rmq2 held" in r]
 
 
+@given(RUNS)
+def test_messages_that_no_broker_counted_are_inconclusive(seed: int) -> None:
+    records = honest_run(seed)
+    newest = max(n for r in records if isinstance(r, Attempted) for n in r.numbers)
+    forged = tuple(range(newest + 1, newest + 1001))
+    keys = (0,) * len(forged)
+    made = before_drain(records, lambda like: Attempted(like.at, like.wall, 0, forged, keys))
+    made = before_drain(made, lambda like: Settled(like.at, like.wall, Outcome.CONFIRMED, forged))
+    made = before_drain(made, lambda like: Delivered(like.at, like.wall, 0, 1, "proof", forged, keys))
+    result = judged(made, SETTING)
+    assert (result.verdict, result.account.lost) == (Verdict.INCONCLUSIVE, ())
+    assert len([r for r in result.reasons if "the brokers' own counters say" in r]) == 2
+
+
+@given(RUNS)
+def test_the_brokers_of_an_honest_run_counted_it_all_but_what_an_ended_one_did_last(seed: int) -> None:
+    for balance in judged(honest_run(seed), SETTING).balances:
+        assert balance.counted >= balance.accounted
+        assert balance.allowed < balance.accounted
+
+
+def counted(at: float, node: str, epoch: str, number: int) -> Counted:
+    return Counted(at, at, node, epoch, number, number, 0, 0)
+
+
+def settled(at: float, first: int, count: int) -> Settled:
+    return Settled(at, at, Outcome.CONFIRMED, tuple(range(first, first + count)))
+
+
+def test_only_what_an_ended_broker_did_after_the_last_look_may_be_missing() -> None:
+    records: Records = [
+        counted(1, "a", "1", 7),
+        counted(1, "b", "1", 0),
+        settled(2, 1, 100),
+        counted(3, "a", "1", 107),
+        # Told late, and asked for before these five.
+        settled(4, 101, 5),
+        counted(3.5, "a", "1", 107),
+        settled(5, 106, 45),
+        FaultStep(6, 6, False, Stage.HOLDS, "kill", "a", "gone"),
+        settled(8, 151, 2),
+        settled(10, 153, 30),
+        counted(11, "a", "2", 0),
+        counted(11, "b", "1", 32),
+    ]
+    (confirmed, _) = evidence_of(records, replace(SETTING, nodes=("a", "b"))).balances
+    assert (confirmed.accounted, confirmed.counted, confirmed.allowed) == (182, 132, 52)
+
+
+def test_without_a_look_at_every_node_before_and_after_nothing_is_balanced() -> None:
+    setting = replace(SETTING, nodes=("a", "b"))
+    early: Records = [counted(1, "a", "1", 0), counted(1, "b", "1", 0)]
+    between: Records = [Attempted(2, 2, 0, (1, 2), (0, 0)), settled(2, 1, 2)]
+    late: Records = [counted(3, "a", "1", 2), counted(3, "b", "1", 0)]
+    assert len(evidence_of([*early, *between, *late], setting).balances) == 2
+    for missing in range(2):
+        assert evidence_of([*early[:missing], *early[missing + 1 :], *between, *late], setting).balances == ()
+        assert evidence_of([*early, *between, *late[:missing], *late[missing + 1 :]], setting).balances == ()
+
+
 def test_a_journal_that_could_not_be_written_to_its_end_is_inconclusive(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     records = [r for r in honest_run(3) if not isinstance(r, Ended)]
