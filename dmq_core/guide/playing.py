@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -33,8 +34,9 @@ def usual_answer(question: Question) -> str:
 
 
 class Playing(Generic[S]):
-    """One playing of `demo`, called `name`, before `backdrop`; not thread-safe. `close` removes all that it made.
+    """One playing of `demo`, called `name`, before `backdrop`; `close` removes all that it made.
 
+    Of its methods only `close` may be called while another runs: it lets a step wait no more, and then ends it all.
     `Refused` if it may not be played: a session that is read-only, or one that breaks nodes on somebody else's cluster.
     """
 
@@ -46,6 +48,7 @@ class Playing(Generic[S]):
         self._scene = demo.scene(backdrop)
         self._results: dict[int, StepResult] = {}
         self._left: str | None = None
+        self._turn = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -54,6 +57,11 @@ class Playing(Generic[S]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all exchanges and queues of this playing begin with."""
+        return self._scene.prefix
 
     def words(self, index: int) -> StepWords:
         """What is shown of a step before it is done."""
@@ -89,15 +97,20 @@ class Playing(Generic[S]):
             if objection := step.ask.objection(self._scene.answer):
                 raise BadInput(f"{step.ask.text} {objection}", "Answer again.")
         began_at = time.monotonic()
-        seen = self._played(step, spoil)
+        with self._turn:
+            if self._left is not None:
+                raise BadInput(f"{self.demo.title} is over", "Begin it again.")
+            seen = self._played(step, spoil)
         result = StepResult(step.title, step.claim, seen.held, seen.text, time.monotonic() - began_at)
         self._results[index] = result
         return result
 
     def close(self) -> DemoResult:
         """Ends it, and tells what came of it; may be called twice."""
-        if self._left is None:
-            self._left = self._scene.close()
+        self._scene.leave()
+        with self._turn:
+            if self._left is None:
+                self._left = self._scene.close()
         results = tuple(self._results[index] for index in sorted(self._results))
         whole = len(results) == len(self.demo.steps) and all(result.held for result in results)
         return DemoResult(self.name, results, whole and not self._left, self._left)

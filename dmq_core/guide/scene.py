@@ -59,6 +59,7 @@ class Scene:
         self.backdrop = backdrop
         self.cluster = backdrop.cluster
         self.answer = ""
+        self._leaving = threading.Event()
         self._manager: BrokerConnectionManager | None = None
         self._names: list[str] = []
         self._endings: list[Callable[[], object]] = []
@@ -73,9 +74,14 @@ class Scene:
     def begin(self) -> None:
         """Called before each act, to note what its check compares with."""
 
+    @property
+    def prefix(self) -> str:
+        """What every name of this playing begins with."""
+        return f"{PREFIX}{self.backdrop.run}."
+
     def named(self, word: str) -> str:
         """A name for an exchange or a queue that this playing alone uses, and that is removed at its end."""
-        name = f"{PREFIX}{self.backdrop.run}.{word}"
+        name = f"{self.prefix}{word}"
         if name not in self._names:
             self._names.append(name)
         return name
@@ -113,14 +119,19 @@ class Scene:
         delete_queue(self.manager.consuming(), queue, timeout_s=self.backdrop.patience_s)
 
     def until(self, condition: Callable[[], bool], within_s: float | None = None) -> bool:
-        """Waits until `condition` holds, usually as long as the backdrop has patience; whether it does."""
+        """Waits until `condition` holds, usually as long as the backdrop has patience; whether it does.
+
+        Once the demo is being left, it waits no more.
+        """
         deadline = time.monotonic() + (self.backdrop.patience_s if within_s is None else within_s)
-        pause = threading.Event()
         while not condition():
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or self._leaving.wait(_LOOK_S):
                 return False
-            pause.wait(_LOOK_S)
         return True
+
+    def leave(self) -> None:
+        """Ends waiting early; from any thread."""
+        self._leaving.set()
 
     def close(self) -> str:
         """Ends clients, takes faults back, removes queues and exchanges; what stays and why (empty: nothing)."""

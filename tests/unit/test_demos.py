@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import shlex
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,8 +19,8 @@ from dmq_core.guide.scene import Backdrop
 from dmq_core.guide.telling import WIDTH, closing, opening, result_lines, step_lines
 from dmq_core.guide.terms import TERMS
 from dmq_core.testing import FakeCluster, MemoryBroker, SimBroker
+from dmq_core.testing.memory.flow import flowing
 
-TICK_S = 0.02
 # What these show is in no memory: nodes that go, streams, what the management API tells. tests/cluster plays them.
 ON_REAL_NODES_ONLY: frozenset[str] = frozenset()
 IN_MEMORY = [name for name in demo_names() if name not in ON_REAL_NODES_ONLY and not find_demo(name).breaks]
@@ -56,25 +54,8 @@ class World:
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    with MemoryBroker(nodes=3) as broker, passing(broker.advance):
+    with MemoryBroker(nodes=3) as broker, flowing(broker.advance):
         yield World(broker)
-
-
-@contextlib.contextmanager
-def passing(advance: Callable[[float], None]) -> Iterator[None]:
-    over = threading.Event()
-
-    def tick() -> None:
-        while not over.wait(0.0005):
-            advance(TICK_S)
-
-    thread = threading.Thread(target=tick, name="time", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(10)
 
 
 @pytest.mark.parametrize("name", IN_MEMORY)

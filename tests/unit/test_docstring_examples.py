@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import inspect
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -17,10 +16,10 @@ from dmq_core import connection_manager, messaging, testing
 from dmq_core.cluster.base import Backend
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.testing import ClusterUnderTest, FakeCluster, MemoryBroker, SimBroker, pytest_plugin
+from dmq_core.testing.memory.flow import flowing
 
 # A constant has no docstring of its own.
 SHOWN_IN_THE_EXAMPLE_OF = {"HOSTILE_NAMES": "hostile"}
-TICK_S = 0.02
 PARSER = doctest.DocTestParser()
 
 
@@ -119,27 +118,9 @@ def world() -> Iterator[dict[str, object]]:
     cluster = FakeCluster(SimBroker("dmq", 3, backend=Backend.LOCAL, started=True, realtime=False))
     with (
         MemoryBroker(nodes=3) as broker,
-        passing(broker.advance),
+        flowing(broker.advance),
         BrokerConnectionManager(network=broker.network) as manager,
     ):
         for number, at in enumerate(broker.endpoints, start=1):
             manager.register_broker(number, at.host, at.amqp_port)
         yield {**OFFERED, "manager": manager, "dmq_cluster": ClusterUnderTest(cluster)}
-
-
-@contextlib.contextmanager
-def passing(advance: Callable[[float], None]) -> Iterator[None]:
-    """Time goes by, as fast as nothing is left to do in it, so that whoever waits an hour waits for a moment."""
-    over = threading.Event()
-
-    def tick() -> None:
-        while not over.wait(0.0005):
-            advance(TICK_S)
-
-    thread = threading.Thread(target=tick, name="time", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(10)
