@@ -61,8 +61,8 @@ class Step(Generic[S]):
 
     The source of `play` is shown as the code of the step, and `command` beside it: what does the same in a shell, with
     attributes of the scene in braces. `terms` are explained where they appear first. `check` looks at the live cluster;
-    `spoil` is what would break the claim, after `play`. A step can be played again. The answer to `ask` is
-    `scene.answer`.
+    `spoil` is what would break the claim, after `play`. A step can be played again: `prepare` takes out of its way what
+    was left there, before `play` and unseen. The answer to `ask` is `scene.answer`.
     """
 
     title: str
@@ -74,6 +74,7 @@ class Step(Generic[S]):
     command: str = ""
     terms: tuple[str, ...] = ()
     focus: Callable[[S], Focus] | None = None
+    prepare: Callable[[S], object] | None = None
     ask: Question | None = None
 
 

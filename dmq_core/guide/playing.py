@@ -117,6 +117,8 @@ class Playing(Generic[S]):
 
     def _played(self, step: Step[S], spoil: bool) -> Seen:
         try:
+            if step.prepare is not None:
+                step.prepare(self._scene)
             self._scene.begin()
             step.play(self._scene)
             if spoil:
