@@ -424,6 +424,7 @@ class BrokerConnectionManager:
             punished=cluster.punished,
             network=self._network,
             relief=(lambda here: self._relief(cluster, lease, here)) if self._policy.evens_out else None,
+            on_leave=lambda endpoint, why: self._left(cluster, lease, endpoint, why),
         )
         cluster.leases = cluster.usable()
         cluster.leases.append(lease)
@@ -437,6 +438,12 @@ class BrokerConnectionManager:
     def _relief(self, pool: Pool, lease: Lease, here: NodeEndpoint) -> NodeEndpoint | None:
         with self._lock:
             return pool.relief(lease, here, self._network.now())
+
+    def _left(self, pool: Pool, by: Lease, endpoint: NodeEndpoint, why: str) -> None:
+        with self._lock:
+            others = [lease.opened for lease in pool.usable() if lease is not by]
+        for other in others:
+            other.doubt(endpoint, why)
 
     def _changed(self, lease: Lease, status: ConnectionStatus) -> None:
         with self._lock:

@@ -22,6 +22,8 @@ from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.messaging.publishing.producer import Producer
 
 Make = Callable[[Cluster], BrokerConnectionManager]
+# By then an idle consumer has asked its queue whether it still counts.
+ASKED_AFTER_S = 4.0
 
 
 @pytest.fixture
@@ -264,3 +266,31 @@ def test_a_handler_that_takes_longer_than_two_heartbeats_costs_no_connection(
     assert [info.status.epoch for info in manager.connections] == [1] * len(manager.connections)
     consumer.close()
     clean(docker_cluster, name, f"{name}.dead")
+
+
+@pytest.mark.thorough
+def test_a_consumer_alone_leaves_a_node_that_was_cut_off_and_receives_elsewhere(
+    real_cluster: Cluster, manager_of: Make, name: str
+) -> None:
+    """Until the others notice the cut, the queue still sends every second message to the consumer that was."""
+    here, there = real_cluster.nodes()[:2]
+    with channel(there.endpoint, real_cluster.credentials) as ch:
+        arguments = {"x-queue-type": "quorum", "x-queue-leader-locator": "client-local"}
+        ch.queue_declare(name, durable=True, arguments=arguments)
+    hand = Hand()
+    manager = manager_of(real_cluster)
+    with DirectConsumer(name, manager).start_consuming(hand):
+        send(real_cluster, name, b"before")
+        await_until(lambda: hand.got == ["before"], 10, "the first message comes")
+        time.sleep(ASKED_AFTER_S)
+        assert [info.status.epoch for info in manager.connections] == [1], "nobody moves while all is well"
+        real_cluster.act(NodeAction.ISOLATE, here.name)
+        try:
+            await_until(lambda: manager.connections[0].status.epoch > 1, 5, "the consumer has moved")
+            with channel(there.endpoint, real_cluster.credentials) as ch:
+                for _ in range(4):
+                    ch.basic_publish("", name, b"after", mandatory=True)
+            await_until(lambda: "after" in hand.got, 5, "it receives")
+        finally:
+            real_cluster.act(NodeAction.REJOIN, here.name)
+    clean(real_cluster, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -87,6 +88,7 @@ class Consumer:
         self._unanswered = 0
         self._over: DmqError | None = None
         self._epoch: Epoch | None = None
+        self._heard_at = 0.0
         self._worker = threading.Thread(target=self._work, name=f"consume {name}", daemon=True)
         connection.attach(self)
         self._worker.start()
@@ -153,6 +155,7 @@ class Consumer:
         # With few allowed unanswered, the broker waits for every ack.
         epoch = Epoch(channel, endpoint, self._wake, max(1, min(FLUSH_AT, self._prefetch // 4)))
         self._epoch = epoch
+        self._heard_at = self._connection.now()
         channel.listen(_Deliveries(self, epoch))
         channel.prefetch(self._prefetch, lambda: self._subscribe(epoch))
 
@@ -177,6 +180,19 @@ class Consumer:
     def busy(self) -> bool:
         """Whether the handler still works on what came."""
         return self._busy or bool(self._arrived) or self._handler_busy()
+
+    @property
+    def awaited(self) -> str:
+        """The queue that it waits for; empty while it has no channel, and once it is stopping."""
+        epoch = self._epoch
+        return "" if epoch is None or self._stopping else epoch.queue
+
+    def idle_s(self, now: float) -> float:
+        """For how many seconds nothing has come; 0 while something that came is not answered."""
+        epoch = self._epoch
+        if self.busy() or not (epoch is None or epoch.owes_nothing):
+            return 0.0
+        return math.inf if epoch is None else now - self._heard_at
 
     @property
     def is_bound(self) -> bool:
@@ -265,6 +281,7 @@ class Consumer:
             return
         if epoch.silent_since is not None:
             self._fell_silent(epoch)
+        self._heard_at = self._connection.now()
         with epoch.lock:
             epoch.book.delivered(contents[-1].tag)
         at = self._wall()

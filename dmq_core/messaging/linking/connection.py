@@ -32,7 +32,8 @@ class Connection:
     I/O thread and must not block. Listeners hear each change of status there, in order. A node from which nothing is
     heard for about two seconds though it was asked is left for another. Whenever it opens, `opening` is played before
     users get their channels. `punished` may be shared with other connections, see `Dialer`. `relief` is asked every few
-    seconds, on the I/O thread, whether the connection should move to another endpoint.
+    seconds, on the I/O thread, whether the connection should move to another endpoint. `on_leave` hears there of an
+    endpoint that is left because it is silent, does not confirm, or no longer reaches a queue, and why.
     `network` is what it connects through (None: AMQP over TCP); `now` tells its monotonic seconds, by which everything
     about the broker is timed, and `wall` its epoch seconds.
     """
@@ -48,10 +49,12 @@ class Connection:
         punished: dict[NodeEndpoint, float] | None = None,
         network: Network | None = None,
         relief: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
+        on_leave: Callable[[NodeEndpoint, str], None] | None = None,
     ) -> None:
         self.name = name
         self._generation = forks.generation
         self._relief = relief
+        self._on_leave = on_leave
         self._network = network or AMQP
         self.now = self._network.now
         self.wall = self._network.wall
@@ -124,6 +127,11 @@ class Connection:
         if io := self._io_here():
             io.call(lambda: io.leave(endpoint, why))
 
+    def doubt(self, endpoint: NodeEndpoint, why: str) -> None:
+        """Leaves `endpoint` if connected there, waiting for messages that do not come, and nothing is under way."""
+        if io := self._io_here():
+            io.call(lambda: io.doubt(endpoint, why))
+
     def move(self, endpoint: NodeEndpoint) -> None:
         """Goes over to `endpoint` as soon as nothing is under way; stays if that cannot be. Returns at once."""
         if io := self._io_here():
@@ -171,6 +179,7 @@ class Connection:
                     self._network,
                     self._opening,
                     self._relief,
+                    self._on_leave,
                 )
                 self._thread = threading.Thread(target=self._io.run, name=f"amqp {self.name}", daemon=True)
                 self._thread.start()

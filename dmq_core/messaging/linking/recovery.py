@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.linking.dialing import Dialer, describe
+from dmq_core.messaging.linking.reach import ReachWatch
 from dmq_core.messaging.linking.reasons import CloseReason, Cure
 from dmq_core.messaging.linking.silence import SilenceWatch, Verdict
 from dmq_core.messaging.linking.states import (
@@ -18,6 +19,7 @@ from dmq_core.messaging.linking.states import (
     ConnectionStatus,
     Mover,
     OpeningAct,
+    Waiter,
     Worker,
 )
 from dmq_core.messaging.network import Channel, Link, Network
@@ -32,6 +34,7 @@ OPENING_LIMIT_S = 5.0
 REST_LOOK_S = 0.02
 REST_LIMIT_S = 2.0
 RELIEF_EVERY_S = (4.0, 8.0)
+IDLE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class Recovery:
         network: Network,
         opening: OpeningAct | None = None,
         relief: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
+        on_leave: Callable[[NodeEndpoint, str], None] | None = None,
     ) -> None:
         self._network = network
         self._now = network.now
@@ -88,8 +92,12 @@ class Recovery:
         self._move: _Move | None = None
         self._relief = relief
         self._relief_at = 0.0
+        self._on_leave = on_leave
         self._pulse: Channel | None = None
         self._watch = SilenceWatch()
+        self._reach = ReachWatch()
+        self._asker: Channel | None = None
+        self._asker_wanted = False
         self._dialled_at = 0.0
         self._ticked_at = self._now()
         self._cancel_dial: Callable[[], None] | None = None
@@ -128,6 +136,11 @@ class Recovery:
             self._dialer.punish(endpoint, self._now())
         if self._link is not None and endpoint in (None, self._link.endpoint):
             self._link.abandon(why)
+
+    def doubt(self, endpoint: NodeEndpoint, why: str) -> None:
+        """Somebody left `endpoint` for good reason; if the link goes there, it is left once nothing is under way."""
+        if self._link is not None and self._link.endpoint == endpoint:
+            self._reach.doubted(why, self._now())
 
     def close(self) -> None:
         """Ends everything; back-off included."""
@@ -179,6 +192,8 @@ class Recovery:
         now = self._now()
         self._dialer.succeeded(link.endpoint)
         self._watch.opened(now)
+        self._reach.opened(now)
+        self._asker, self._asker_wanted = None, False
         self._denied_since = None
         self._relief_at = now + random.uniform(*RELIEF_EVERY_S)
         self._status = replace(
@@ -354,6 +369,52 @@ class Recovery:
     def _pulse_lost(self, _reason: CloseReason) -> None:
         self._pulse = None
 
+    # Whether the node still reaches the queues that consumers wait for.
+
+    def _ask(self, link: Link, now: float) -> None:
+        if not self._reach.is_due(now):
+            return
+        waited_for = [w.awaited for w in self._waiters() if w.idle_s(now) >= IDLE_S]
+        waited_for = [queue for queue in waited_for if queue]
+        if not waited_for:
+            return
+        if self._asker is not None:
+            self._put(self._asker, self._reach.question(waited_for, now))
+        elif not self._asker_wanted:
+            # A channel of its own: an answer may take long, and none at all closes the channel.
+            self._asker_wanted = True
+            link.channel(lambda channel: self._asker_opened(link, channel), lambda _reason: self._asker_lost(link))
+
+    def _put(self, asker: Channel, queue: str) -> None:
+        asker.depth(
+            queue,
+            lambda depth: self._reach.answered(queue, depth.consumers, self._now()) if asker is self._asker else None,
+        )
+
+    def _asker_opened(self, link: Link, channel: Channel) -> None:
+        if link is self._link:
+            self._asker = channel
+
+    def _asker_lost(self, link: Link) -> None:
+        if link is self._link:
+            self._asker, self._asker_wanted = None, False
+            self._reach.refused()
+
+    def _why_out_of_reach(self, link: Link, now: float) -> str:
+        why = self._reach.why_leave(now)
+        waiters = self._waiters()
+        may_leave = bool(why and waiters) and self._dialer.has_better(link.endpoint, now)
+        if not may_leave or any(waiter.idle_s(now) < IDLE_S for waiter in waiters):
+            return ""
+        others = [mover for mover in self._movers() if not isinstance(mover, Waiter)]
+        if any(mover.is_bound for mover in self._movers()) or not all(other.at_rest() for other in others):
+            return ""
+        self._reach.left(now)
+        return why
+
+    def _waiters(self) -> tuple[Waiter, ...]:
+        return tuple(seat.user for seat in self._seats if isinstance(seat.user, Waiter))
+
     def _tick(self) -> None:
         self._loop.call_later(TICK_S, self._tick)
         now = self._now()
@@ -361,10 +422,14 @@ class Recovery:
         self._ticked_at = now
         if late:
             self._watch.slept()
+            self._reach.opened(now)
         if self._link is None:
             return
         if why := self._why_leave(self._link, now, late):
-            self.leave(self._link.endpoint, why)
+            endpoint = self._link.endpoint
+            self.leave(endpoint, why)
+            if self._on_leave is not None:
+                self._on_leave(endpoint, why)
         else:
             self._seek_relief(self._link, now)
 
@@ -375,7 +440,10 @@ class Recovery:
         # A broker that blocks a publisher reads nothing from it, questions neither.
         if why or late or self._status.state is not ConnectionState.OPEN:
             return why
-        return self._silence(link, now)
+        if why := self._silence(link, now):
+            return why
+        self._ask(link, now)
+        return self._why_out_of_reach(link, now)
 
     def _silence(self, link: Link, now: float) -> str:
         match self._watch.judge(link.heard_at, now):

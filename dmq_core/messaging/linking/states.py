@@ -102,6 +102,20 @@ class Worker(Protocol):
 
 
 @runtime_checkable
+class Waiter(Protocol):
+    """A channel user that waits for messages, and cannot tell why none come. Called on the I/O thread."""
+
+    @property
+    def awaited(self) -> str:
+        """The queue that it waits for; empty if for none now."""
+        ...
+
+    def idle_s(self, now: float) -> float:
+        """For how many seconds nothing has come; 0 while something that came is not answered."""
+        ...
+
+
+@runtime_checkable
 class Mover(Protocol):
     """A channel user that can let go of its channel without losing anything. Called on the I/O thread."""
 
