@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.errors import BadInput, MessagingFailed
+from dmq_core.messaging.consuming.failures import PAUSE_S, FailurePlan, dead_letter_name, dead_letter_queue
 from dmq_core.messaging.publishing.producer import Producer, ProducerLimits
 from dmq_core.messaging.retrying.handoff import LOOK_S, Errand, HandOffThread
 from dmq_core.messaging.retrying.retry_copy import Failure, attempts_before, copied
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from dmq_core.cluster.blueprint import Version
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.messaging.consuming.delivery import Delivery
-    from dmq_core.messaging.consuming.failures import FailurePlan
     from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.topology import Queue
 
@@ -37,6 +37,8 @@ class Retry:
     `<queue>.parked`, its body and properties kept and the failures told in headers `x-dmq-*`; without `parking` it is
     dead-lettered, for which its queue needs a dead-letter exchange of its own. `cluster` is where the consumer's queue
     is.
+
+    A stream takes nothing back: there a message is tried again in place, and `ladder` and `native` are refused.
 
     A message is acknowledged only once its copy is confirmed. While it is not, copies are tried again after 0.1 to 5
     seconds. Should the broker have taken a copy without our knowing it, the message comes twice, with the same message
@@ -107,7 +109,7 @@ class Retry:
         if last and not self._parking:
             delivery.reject(requeue=False)
         elif last:
-            self._hand_on(delivery, parked(delivery.queue), failure, is_parked=True)
+            self._hand_on(delivery, self._given_up_to(delivery.queue), failure, is_parked=True)
         elif self._serves is Mode.NATIVE:
             delivery.reject(requeue=True)
         elif self._serves is Mode.IN_PLACE:
@@ -125,6 +127,9 @@ class Retry:
         connection, self._connection = self._connection, None
         if connection is not None and self._manager is not None:
             self._manager.release(connection)
+
+    def _given_up_to(self, queue: str) -> str:
+        return parked(queue)
 
     def _failure(self, delivery: Delivery, why: str) -> Failure:
         headers = delivery.properties.headers
@@ -157,6 +162,21 @@ class Retry:
                 return True
             self._closing.wait(min(LOOK_S, left))
         return False
+
+
+class InStream(Retry):
+    """What `Requeue` is for other queues: after `limit` returns at once, a copy goes to `<queue>.dead`."""
+
+    def __init__(self, limit: int, cluster: str) -> None:
+        super().__init__((PAUSE_S,), limit + 1, Mode.IN_PLACE, cluster=cluster)
+
+    def prepare(self, queue: Queue, version: Version) -> FailurePlan:
+        """A dead-letter queue."""
+        super().prepare(queue, version)
+        return FailurePlan(entities=(dead_letter_queue(queue, version),))
+
+    def _given_up_to(self, queue: str) -> str:
+        return dead_letter_name(queue)
 
 
 class _Memory:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.errors import BadInput, DmqError, MessagingFailed, TimedOut
+from dmq_core.errors import BadInput, MessagingFailed, TimedOut
 from dmq_core.messaging.amqp.frames import decode_properties
 from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.amqp.wire import Wire, own_id
@@ -428,14 +428,6 @@ def test_a_dead_letter_that_nobody_takes_stays_and_is_handed_on_later(broker: Me
     seen = broker.messages("dead")
     assert [m.body for m in seen] == [b"x"]
     assert seen[0].properties.headers["x-first-death-reason"] == "expired"
-
-
-def test_there_are_no_streams(broker: MemoryBroker) -> None:
-    problems: list[str] = []
-    connection = broker.connection("c", on_change=lambda status: problems.append(status.problem))
-    with pytest.raises(DmqError):
-        declare(connection, [Queue("s", "stream")], timeout_s=0.2)
-    assert any("NOT_IMPLEMENTED - the in-memory broker has no streams" in problem for problem in problems)
 
 
 def test_a_node_that_is_not_there_is_no_riddle(broker: MemoryBroker) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from dmq_core.errors import DmqError, MessagingFailed, TimedOut
 from dmq_core.messaging.amqp.frames import Content
 from dmq_core.messaging.consuming.delivery import FLUSH_AT, Delivery, Epoch
-from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, PrivateQueue, Queue
+from dmq_core.messaging.consuming.streams import FIRST, OFFSET, Offset, StreamPosition
+from dmq_core.messaging.topology import NO_ARGUMENTS, NOT_FOUND, Arguments, Entity, PrivateQueue, Queue
+from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.cluster.base import NodeEndpoint
@@ -50,8 +52,10 @@ class Consumer:
     `queue` is a name, or a `PrivateQueue` that is declared anew on each node that the connection comes to. `handler`
     gets what has come since it last returned, oldest first, on a thread of the consumer's own; it answers each
     delivery, now or later. If it raises, what it left unanswered of that batch is rejected and requeued. `declare` is
-    declared before each consume. `prefetch` bounds what is unanswered. `on_change` hears each status, on the I/O
-    thread; `on_end` once why it is over; `busy` tells whether threads of the handler's own are still at work.
+    declared before each consume. `prefetch` bounds what is unanswered. `offset` says where to begin in a stream (None:
+    it is no stream); on each later channel it goes on behind what was settled, and in a stream that was deleted and
+    declared anew at its beginning. `on_change` hears each status, on the I/O thread; `on_end` once why it is over;
+    `busy` tells whether threads of the handler's own are still at work.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Consumer:
         declare: tuple[Entity, ...] = (),
         exclusive: bool = False,
         arguments: Arguments = NO_ARGUMENTS,
+        offset: Offset | None = None,
         on_change: Callable[[ConsumerStatus], None] | None = None,
         on_end: Callable[[DmqError], None] | None = None,
         busy: Callable[[], bool] = lambda: False,
@@ -76,6 +81,7 @@ class Consumer:
         self._declare = declare
         self._exclusive = exclusive
         self._arguments = arguments
+        self._position = None if offset is None else StreamPosition(offset)
         self._on_change = on_change
         self._on_end = on_end
         self._handler_busy = busy
@@ -164,6 +170,8 @@ class Consumer:
         epoch, self._epoch = self._epoch, None
         if epoch is not None:
             epoch.end()
+        if reason.code == NOT_FOUND and "no queue" in reason.text:
+            self._begin_anew()
         with self._changed:
             # The broker delivers these again; handling them twice would help nobody.
             self._arrived.clear()
@@ -210,6 +218,9 @@ class Consumer:
             return
         if resting:
             self._cancel(lambda: self._fell_silent(epoch))
+        elif self._position is not None:
+            # Before 4.0 a channel that still holds something of a stream gets no more by another subscription.
+            epoch.channel.close()
         else:
             epoch.silent_since = None
             self._subscribe(epoch)
@@ -248,13 +259,24 @@ class Consumer:
             epoch.channel.declare(entities[0], lambda _depth: self._declare_next(epoch, entities[1:]))
             return
         epoch.subscriptions = number = epoch.subscriptions + 1
+        asked_at = self._wall()
         epoch.consumer_tag = epoch.channel.consume(
             epoch.queue,
             self._exclusive,
-            self._arguments,
-            lambda: self._set(ConsumerStatus(True, epoch.queue, epoch.endpoint)),
+            self._arguments if self._position is None else {**self._arguments, OFFSET: self._position.start},
+            lambda: self._subscribed(epoch, asked_at),
             lambda: self._cancelled(epoch, number),
         )
+
+    def _subscribed(self, epoch: Epoch, asked_at: float) -> None:
+        if self._position is not None:
+            self._position.subscribed(asked_at)
+        self._set(ConsumerStatus(True, epoch.queue, epoch.endpoint))
+
+    def _begin_anew(self) -> None:
+        """The stream is gone, and one that takes its name has offsets of its own."""
+        if self._position is not None and self._position.has_begun:
+            self._position = StreamPosition(FIRST)
 
     def _cancelled(self, epoch: Epoch, number: int) -> None:
         # Every subscription that a channel ever had hears of a cancel; only the last one is over by it.
@@ -264,6 +286,7 @@ class Consumer:
             # It is being closed, and what comes after it subscribes again.
             return
         self._set(ConsumerStatus(False, epoch.queue, None, CANCELLED))
+        self._begin_anew()
         self._subscribe(epoch)
 
     def _cancel(self, done: Callable[[], None]) -> None:
@@ -285,9 +308,23 @@ class Consumer:
         with epoch.lock:
             epoch.book.delivered(contents[-1].tag)
         at = self._wall()
+        position = self._position
+        deliveries = [Delivery(content, epoch, epoch.queue, at, position) for content in contents]
+        if position is not None:
+            self._tell_missed(position, deliveries[0])
         with self._changed:
-            self._arrived += [Delivery(content, epoch, epoch.queue, at) for content in contents]
+            self._arrived += deliveries
             self._changed.notify_all()
+
+    def _tell_missed(self, position: StreamPosition, delivery: Delivery) -> None:
+        missed = range(0) if delivery.offset is None else position.missed(delivery.offset)
+        if missed:
+            _LOG.error(
+                "the stream %r no longer has the offsets %d to %d, which were not handled",
+                visible(delivery.queue),
+                missed[0],
+                missed[-1],
+            )
 
     def _notify(self) -> None:
         with self._changed:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dmq_core.messaging.amqp.frames import Content, safe_properties
 from dmq_core.messaging.consuming.acks import AckBook
+from dmq_core.messaging.consuming.streams import StreamPosition, offset_of
 from dmq_core.messaging.messages import MessageProperties
 
 if TYPE_CHECKING:
@@ -32,11 +34,17 @@ class Answer(StrEnum):
     GIVE_BACK = "give back"
 
 
+_RETURNS: Final = (Answer.REJECT_REQUEUE, Answer.GIVE_BACK)
+
+
 class Delivery:
     """One message from a queue, to be answered once; answers may come from any thread and at any time.
 
     An answer gives False, and sends nothing, if the channel that brought the message is gone (the broker delivers it
     again) or it was answered before. A consumer answers by what its handler returns; a handler may do so itself.
+
+    A message of a stream has an `offset`, and stays in the stream whatever it is answered: it is done, or with
+    `requeue` and `give_back` the consumer tries it again at once. That counts though its channel is gone.
 
     >>> from threading import Event
     >>> done = Event()
@@ -54,15 +62,32 @@ class Delivery:
     True
     """
 
-    __slots__ = ("_answer", "_content", "_epoch", "_properties", "at", "queue")
+    __slots__ = (
+        "_answer",
+        "_content",
+        "_epoch",
+        "_position",
+        "_properties",
+        "_seen",
+        "at",
+        "offset",
+        "queue",
+        "returns",
+    )
 
-    def __init__(self, content: Content, epoch: Epoch, queue: str, at: float) -> None:
+    def __init__(
+        self, content: Content, epoch: Epoch, queue: str, at: float, position: StreamPosition | None = None
+    ) -> None:
         self._content = content
         self._epoch = epoch
         self._properties: MessageProperties | None = None
         self._answer: Answer | None = None
         self.queue = queue
         self.at = at
+        self.returns = 0
+        self.offset = None if position is None else offset_of(self.properties.headers)
+        self._position = None if self.offset is None else position
+        self._seen = position is not None and self.offset is not None and position.delivered(self.offset)
 
     @property
     def body(self) -> bytes:
@@ -81,8 +106,8 @@ class Delivery:
 
     @property
     def redelivered(self) -> bool:
-        """Whether it may have been delivered before."""
-        return self._content.redelivered
+        """Whether it may have been delivered before; for a stream, whether this consumer had that offset before."""
+        return self._content.redelivered or self._seen or self.returns > 0
 
     @property
     def properties(self) -> MessageProperties:
@@ -119,15 +144,49 @@ class Delivery:
         return self._answered(Answer.ACK)
 
     def reject(self, requeue: bool = False) -> bool:
-        """It failed: dead-lettered or dropped, or with `requeue` tried again, which counts toward a delivery limit."""
+        """It failed: dead-lettered or dropped, or with `requeue` tried again, which counts toward a delivery limit.
+
+        What is dropped of a stream is passed over by this consumer, and stays in the stream.
+        """
         return self._answered(Answer.REJECT_REQUEUE if requeue else Answer.REJECT)
 
     def give_back(self) -> bool:
         """It was not tried; another consumer may have it."""
         return self._answered(Answer.GIVE_BACK)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is done already, because its stream delivered it before and it was answered then."""
+        position, offset = self._position, self.offset
+        return self._answer is None and position is not None and offset is not None and position.is_settled(offset)
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it was returned to its stream, which takes nothing back, so that its consumer has to try it again."""
+        return self._position is not None and self._answer in _RETURNS and self.is_current
+
+    def reopen(self) -> None:
+        """Takes the answer of a message that comes back as not given."""
+        self._answer = None
+
+    def again(self) -> Delivery:
+        """The next attempt at a message that comes back."""
+        other = copy(self)
+        other._answer = None
+        other.returns += 1
+        return other
+
     def _answered(self, answer: Answer) -> bool:
-        taken = self._epoch.answer(self._content.tag, answer)
+        if self._position is None or self.offset is None:
+            taken = self._epoch.answer(self._content.tag, answer)
+        elif self._answer is not None:
+            taken = False
+        elif answer in _RETURNS:
+            taken = self.is_current
+        else:
+            # A rejection means nothing to a stream, and before 4.0 ends the connection.
+            sent = self._epoch.answer(self._content.tag, Answer.ACK)
+            taken = self._position.settle(self.offset) or sent
         if taken:
             self._answer = answer
         return taken
@@ -208,5 +267,7 @@ class Epoch:
 
 def returns_counted(delivery: Delivery) -> int:
     """How often the queue of `delivery` has counted its return; 0 for a queue that does not count."""
+    if delivery.offset is not None:
+        return delivery.returns
     counted = delivery.properties.headers.get("x-delivery-count", 0) if delivery.redelivered else 0
     return counted if isinstance(counted, int) else 0

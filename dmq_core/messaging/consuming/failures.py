@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dmq_core.errors import BadInput
 from dmq_core.messaging.declaring.queue_arguments import WITH_DELIVERY_LIMIT
 from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Queue
+from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.cluster.blueprint import Version
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 DELIVERY_LIMIT: Final = 20
 PAUSE_S: Final = 0.1
 REMEMBERED: Final = 1000
+_LOG = logging.getLogger("dmq.messaging")
 _COUNTS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 
 
@@ -70,7 +73,9 @@ class Requeue:
     """Failed messages go back to the front of their queue at once; after `limit` returns they go to `<queue>.dead`.
 
     A quorum queue counts the returns itself. For one that does not count, this path does as long as it lives, and
-    slows down. Without `dead_letter` a quorum queue drops a message at the limit, any other tries it for ever.
+    slows down. Without `dead_letter` a quorum queue drops a message at the limit, any other tries it for ever. A stream
+    takes nothing back: the consumer tries a message again where it stands, and with `dead_letter` publishes a copy to
+    `<queue>.dead` at the limit; without, it logs that it passes it over.
 
     >>> from threading import Event
     >>> done = Event()
@@ -111,6 +116,9 @@ class Requeue:
 
     def failed(self, delivery: Delivery, why: str) -> None:
         """Back to the queue."""
+        if delivery.offset is not None:
+            self._failed_in_stream(delivery, why)
+            return
         if not delivery.redelivered or not _COUNTS.isdisjoint(delivery.properties.headers):
             delivery.reject(requeue=True)
             return
@@ -121,6 +129,25 @@ class Requeue:
     def close(self, timeout_s: float) -> None:
         """Ends pauses."""
         self._closed.set()
+
+    def in_stream(self, cluster: str) -> FailurePath:
+        """The path that does the same for a stream of `cluster`."""
+        from dmq_core.messaging.retry import InStream  # which needs the publishing side, as nothing else here does
+
+        return InStream(self._limit, cluster) if self._dead_letter else self
+
+    def _failed_in_stream(self, delivery: Delivery, why: str) -> None:
+        if delivery.attempts <= self._limit:
+            self._closed.wait(PAUSE_S)
+            delivery.reject(requeue=True)
+        elif delivery.reject():
+            _LOG.error(
+                "the message at offset %d of the stream %r is passed over, it failed %d times: %s",
+                delivery.offset,
+                visible(delivery.queue),
+                delivery.attempts,
+                why,
+            )
 
     def _counted(self, delivery: Delivery) -> int:
         who = delivery.properties.message_id or hash((delivery.routing_key, delivery.body))
@@ -137,14 +164,14 @@ def dead_letter_queue(queue: Queue, version: Version) -> Queue:
     """Where messages of `queue` go that nobody could handle: `<queue>.dead`, which itself drops none."""
     # Before 4.0 no limit is the default, and a negative one drops at the first return.
     unlimited = {"x-delivery-limit": -1} if version >= WITH_DELIVERY_LIMIT else NO_ARGUMENTS
-    return Queue(_dead_letter_name(queue), "quorum", arguments=unlimited, adopt=True)
+    return Queue(dead_letter_name(queue.name), "quorum", arguments=unlimited, adopt=True)
 
 
 def dead_letter_arguments(queue: Queue) -> dict[str, object]:
     """What makes `queue` dead-letter to `dead_letter_queue`, without loss where its type can."""
     arguments: dict[str, object] = {
         "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": _dead_letter_name(queue),
+        "x-dead-letter-routing-key": dead_letter_name(queue.name),
     }
     if queue.type == "quorum":
         # Without rejecting publishes at a length limit, the broker silently falls back to at-most-once.
@@ -152,5 +179,6 @@ def dead_letter_arguments(queue: Queue) -> dict[str, object]:
     return arguments
 
 
-def _dead_letter_name(queue: Queue) -> str:
-    return f"{queue.name}.dead"
+def dead_letter_name(queue: str) -> str:
+    """The queue for dead letters of `queue`."""
+    return f"{queue}.dead"

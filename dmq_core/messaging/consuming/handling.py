@@ -27,7 +27,8 @@ class ConsumerStats:
     """What became of the messages that a consumer got, in messages.
 
     `stale`: handled, but the channel that brought them was gone before the answer, so the broker delivers them again.
-    `duplicates` were recognised by their id, and acknowledged without the handler.
+    `duplicates` were recognised by their id, or by their offset in a stream, and acknowledged without the handler.
+    `failed` counts each attempt.
 
     >>> consumer = DirectConsumer("orders", manager)
     >>> consumer.stats == ConsumerStats(delivered=0, acked=0, failed=0)
@@ -106,6 +107,7 @@ class Handling:
 
     `dead_letters`: the queue is known to keep what is rejected. `limit`: after how many counted returns the queue
     gives a message up (None: unknown, or never). `ended` hears of an exception by which the handler ends it all.
+    What is returned to a stream is tried again at once, by the same thread, while `goes_on`.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Handling:
         limit: int | None,
         recent: RecentIds | None,
         on_error: OnError | None,
+        goes_on: Callable[[], bool] = lambda: True,
     ) -> None:
         self._handler = handler
         self._path = path
@@ -132,11 +135,22 @@ class Handling:
         self._limit = limit
         self._recent = recent
         self._on_error = on_error
+        self._goes_on = goes_on
         self._warned = False
 
     def handle(self, job: Job) -> bool:
         """Deals with one delivery; False if the broker will deliver it again on the same channel."""
+        is_over = self._handle_once(job)
+        while job.delivery.comes_back and self._goes_on():
+            job = Job(job.delivery.again(), job.problem)
+            is_over = self._handle_once(job)
+        return is_over
+
+    def _handle_once(self, job: Job) -> bool:
         delivery = job.delivery
+        if delivery.is_settled:
+            self._acked(delivery, "duplicates")
+            return True
         try:
             message = job.message(self._decode)
         except Undecodable as error:
@@ -152,6 +166,10 @@ class Handling:
         problem = job.problem or self._call(message, headers_of(delivery))
         if problem is None:
             return True  # it ended the consumer
+        if delivery.comes_back:
+            # The pauses and the limit are the path's, whoever returned it.
+            delivery.reopen()
+            problem = problem or "the handler returned it to its stream"
         if problem:
             self._failed(delivery, problem)
             return self._is_over(delivery)

@@ -19,6 +19,8 @@ from dmq_core.messaging.consuming.delivery import Delivery, returns_counted
 from dmq_core.messaging.consuming.failures import DELIVERY_LIMIT, FailurePath, FailurePlan, Requeue
 from dmq_core.messaging.consuming.handling import ConsumerStats, Handler, Handling, Job, OnError, RecentIds, Tally
 from dmq_core.messaging.consuming.lanes import NO_KEY, Crew, Lanes, Soloist
+from dmq_core.messaging.consuming.streams import Offset, checked_offset
+from dmq_core.messaging.declaring.queue_arguments import QUORUM, STREAM
 from dmq_core.messaging.declaring.queue_arguments import delivery_limit as limit_of
 from dmq_core.messaging.topology import (
     Arguments,
@@ -136,6 +138,7 @@ class QueueConsumer:
         if deduplicate < 0:
             raise BadInput(f"remembering {deduplicate} ids makes no sense", "Give 0 or more.")
         self._path: FailurePath = retry or Requeue(dead_letter=False)
+        self._offset: Offset | None = None
         self._queue: Queue | None = None
         self._limit: int | None = None
         self._declared: tuple[Entity, ...] = ()
@@ -160,34 +163,48 @@ class QueueConsumer:
     ) -> None:
         """Declares the queue, and again after each reconnect and whenever it was deleted.
 
-        `queue_type` is `quorum` (None, for queues that are to last) or `classic`. A message that failed
+        `queue_type` is `quorum` (None, for queues that are to last), `classic` or `stream`. A message that failed
         `delivery_limit` times and once more goes to the queue `<name>.dead` if `dead_letter`. Where nothing is asked
         for, a queue of that name is taken as it is; else `MessagingFailed` says in what it differs. `BadInput` for what
         cannot take failed messages back in order, or what this version of RabbitMQ would refuse; `NotReachable` if no
         broker answers within ten seconds.
 
+        A stream keeps what was read; `arguments` bound it: `x-max-length-bytes`, `x-max-age` (such as `7D`) and
+        `x-stream-max-segment-size-bytes`, the step in which it forgets. What failed is tried again in its place, before
+        anything later in its order, and a copy of it is published to `<name>.dead`.
+
         >>> consumer = DirectConsumer("orders", manager)
         >>> consumer.declare_queue(delivery_limit=3, arguments={"x-message-ttl": 60_000})
+        >>> DirectConsumer("clicks", manager).declare_queue(queue_type="stream", arguments={"x-max-age": "7D"})
         """
-        kind = queue_type or ("quorum" if durable and not exclusive and not auto_delete else "classic")
-        if kind == "stream" or (kind == "classic" and self._order is not Order.NONE):
+        kind = queue_type or (QUORUM if durable and not exclusive and not auto_delete else "classic")
+        if kind == "classic" and self._order is not Order.NONE:
             raise BadInput(f"a {kind} queue cannot take failed messages back in order", "Take a quorum queue.")
+        if kind != "classic" and exclusive:
+            raise BadInput(f"a {kind} queue cannot be exclusive", "Leave that out, or take a classic queue.")
         asked = (durable, queue_type, arguments, delivery_limit, dead_letter, exclusive, auto_delete)
         takes_any = asked == (True, None, None, DELIVERY_LIMIT, True, False, False) and self._order is Order.NONE
         if self._retry is None:
             self._path = Requeue(delivery_limit, dead_letter)
         own = dict(arguments or {})
-        if self._order is not Order.NONE:
+        if self._order is not Order.NONE and kind != STREAM:
             own = {"x-single-active-consumer": True, **own}
         queue = Queue(self._named(), kind, durable, exclusive, auto_delete, own)
         self._declare(queue, takes_any)
 
-    def start_consuming(self, handler: Handler) -> Self:
+    def start_consuming(self, handler: Handler, offset: Offset | None = None) -> Self:
         """Gives each message to `handler(message, headers)` from now on, in the background; returns itself.
 
         The handler returns True when it is done with a message. False, anything else and an exception mean that it
         failed. `headers.delivery` tells its routing key, properties, attempts and so on. A typed error says what cannot
         be declared. `MessagingFailed` the second time.
+
+        A stream is read from `offset`: "first", "last" (the last chunk, which may be several messages), "next" (what
+        comes from now on; the default), an offset, a datetime with its time zone, or an age such as "1h" (of Y, M, D,
+        h, m, s); an `offset` says that the queue is a stream. Wherever its connection goes it reads on from the lowest
+        offset that is not done, and what it had before is `redelivered`. While nothing came yet, "next", "last" and an
+        age are held to the second in which reading began, by this machine's clock. Nothing is kept beyond this
+        consumer: keep `headers.delivery.offset` of what is done yourself, and begin at the next one.
 
         >>> from threading import Event
         >>> done = Event()
@@ -205,6 +222,7 @@ class QueueConsumer:
         if self._crew is not None:
             raise MessagingFailed("this consumer has been started before", "Make another one.")
         _check_handler(handler)
+        self._offset = self._checked_offset(offset)
         self._declare_the_rest()
         handling = Handling(
             handler,
@@ -217,6 +235,7 @@ class QueueConsumer:
             limit=self._limit,
             recent=self._recent,
             on_error=self._on_error,
+            goes_on=lambda: not self._stopping,
         )
         source = self._source()
         name = source if isinstance(source, str) else source.prefix
@@ -230,6 +249,7 @@ class QueueConsumer:
                 self._take,
                 prefetch=self._prefetch,
                 declare=self._own_entities(),
+                offset=self._offset,
                 on_change=self._changed,
                 on_end=self._ended,
                 busy=self._is_busy,
@@ -314,11 +334,22 @@ class QueueConsumer:
             raise BadInput("a private queue is declared by itself", "Give the consumer a queue_name.")
         return self.queue_name
 
+    def _checked_offset(self, offset: Offset | None) -> Offset | None:
+        kind = None if self._queue is None else self._queue.type
+        if offset is None:
+            return "next" if kind == STREAM else None
+        if not self.queue_name or kind not in (None, STREAM):
+            which = f"{visible(self.queue_name)!r} is a {kind} queue" if self.queue_name else "a private queue is none"
+            raise BadInput(f"an offset is for a stream, and {which}", "Leave it out, or declare a stream.")
+        return checked_offset(offset)
+
     def _declare(self, queue: Queue, takes_any: bool) -> None:
         version = self._manager.broker_version(self._cluster)
+        if queue.type == STREAM:
+            self._take_stream()
         plan = self._path.prepare(queue, version)
         queue = replace(queue, arguments={**plan.arguments, **queue.arguments})
-        if self._order is not Order.NONE and (limit_of(queue.arguments, version) or 0) <= 0:
+        if self._order is not Order.NONE and queue.type == QUORUM and (limit_of(queue.arguments, version) or 0) <= 0:
             raise BadInput(f"without a delivery limit {visible(queue.name)!r} does not keep its order", "Set one.")
         if queue.exclusive:
             self._manager.declare(*plan.entities, cluster=self._cluster)
@@ -347,12 +378,19 @@ class QueueConsumer:
             return Queue(queue.name), plan
         return queue, plan
 
+    def _take_stream(self) -> None:
+        if isinstance(self._path, Requeue):
+            self._path = self._path.in_stream(self._cluster)
+
     def _declare_the_rest(self) -> None:
         if self.queue_name and self._queue is None:
-            if self.exchange_name or self._order is not Order.NONE:
-                self.declare_queue()
+            kind = None if self._offset is None else STREAM
+            if self.exchange_name or (self._order is not Order.NONE and kind is None):
+                self.declare_queue(queue_type=kind)
             elif self._retry is not None:
-                plan = self._retry.prepare(Queue(self.queue_name), self._manager.broker_version(self._cluster))
+                if kind == STREAM:
+                    self._take_stream()
+                plan = self._path.prepare(Queue(self.queue_name, kind), self._manager.broker_version(self._cluster))
                 self._manager.declare(*plan.entities, cluster=self._cluster)
                 self._declared = plan.entities
         rest: list[Entity] = []

@@ -148,9 +148,9 @@ class HandOff:
         try:
             handle = self._producer.send("", errand.target, delivery.body, errand.properties, True, 0.0)
         except BadInput as error:
-            # It never will be sendable; the queue's own limit gives it up.
+            # It never will be sendable; the queue's own limit gives it up, and a stream has it still.
             _LOG.error("a message of %s cannot be handed on: %s", visible(delivery.queue), visible(error.what))
-            delivery.reject(requeue=True)
+            delivery.reject(requeue=delivery.offset is None)
             self._over(errand)
         except DmqError as error:
             self._again(errand, error.what)

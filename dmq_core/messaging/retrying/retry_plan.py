@@ -82,7 +82,10 @@ def chosen_mode(mode: Mode, asked: RetryPolicy, queue: Queue, version: Version) 
     """The mode that serves `queue` on RabbitMQ `version`; never AUTO. `BadInput` if `mode` cannot serve it."""
     kind = queue_kind(queue)
     if kind == STREAM:
-        raise BadInput(f"{queue.name!r} is a stream, whose messages cannot fail one by one", "Consume a queue instead.")
+        if mode in (Mode.AUTO, Mode.IN_PLACE):
+            return Mode.IN_PLACE
+        # A copy that came back would be a new message to everybody who reads the stream.
+        raise BadInput(f"{queue.name!r} is a stream, which takes no failed message back", "Retry in place, or auto.")
     if mode is Mode.IN_PLACE and kind != QUORUM:
         raise BadInput(f"{queue.name!r} does not count deliveries", "Retry in place needs a quorum queue.")
     if mode in (Mode.IN_PLACE, Mode.LADDER):
@@ -95,17 +98,22 @@ def chosen_mode(mode: Mode, asked: RetryPolicy, queue: Queue, version: Version) 
 def retry_plan(mode: Mode, asked: RetryPolicy, parking: bool, queue: Queue, version: Version) -> FailurePlan:
     """What to declare for `queue`, served by `mode`; `BadInput` if a message would be lost after its last attempt."""
     check_address("", max(parked(queue.name), *(rung(queue.name, delay) for delay in asked.delays), key=len))
+    kind = queue_kind(queue)
+    if kind == STREAM:
+        if not parking:
+            raise BadInput(f"a stream like {queue.name!r} dead-letters nothing", "Leave parking on.")
+        return FailurePlan(entities=(_parking_queue(queue.name, version),))
     if not parking and "x-dead-letter-exchange" not in queue.arguments:
         raise BadInput(
             f"without parking, {queue.name!r} would drop a message after its last attempt",
             "Give it an x-dead-letter-exchange, or leave parking on.",
         )
     arguments: dict[str, object] = {}
-    if queue_kind(queue) == QUORUM:
+    if kind == QUORUM:
         # Beyond our own count: what kills its consumer, who then counts nothing, is given up as well.
         arguments["x-delivery-limit"] = asked.attempts + DELIVERY_LIMIT
     if parking:
-        arguments |= _dead_letters(queue_kind(queue) == QUORUM, parked(queue.name))
+        arguments |= _dead_letters(kind == QUORUM, parked(queue.name))
     if mode is Mode.NATIVE:
         arguments |= {
             "x-delayed-retry-type": "failed",

@@ -23,6 +23,7 @@ from dmq_core.testing.memory.peer import Peer
 from dmq_core.testing.memory.queue import Confirm, MemoryQueue, Verdicts
 from dmq_core.testing.memory.refusal import Refusal, refuse
 from dmq_core.testing.memory.rules import Rules
+from dmq_core.testing.memory.stream import MemoryStream
 from dmq_core.testing.memory.virtual_host import VirtualHost
 
 if TYPE_CHECKING:
@@ -276,7 +277,8 @@ class MemoryBroker:
             queue.touch()
             return queue
         spec = peer.host.checked_queue(wanted)
-        queue = MemoryQueue(spec, self._members(spec, peer.node), self.rules, self)
+        kind = MemoryStream if spec.type == "stream" else MemoryQueue
+        queue = kind(spec, self._members(spec, peer.node), self.rules, self)
         peer.host.add(queue)
         if spec.exclusive:
             peer.exclusive.append(queue)
@@ -298,7 +300,7 @@ class MemoryBroker:
 
     def is_lost(self, queue: MemoryQueue) -> bool:
         """Whether the one node that holds the queue is down."""
-        return not queue.is_quorum and not self._nodes[queue.members[0]].up
+        return not queue.is_replicated and not self._nodes[queue.members[0]].up
 
     def is_elsewhere(self, peer: Peer, queue: MemoryQueue) -> bool:
         """Whether the queue lives on without the client's node."""
@@ -376,11 +378,11 @@ class MemoryBroker:
                 leading[queue.leader] += 1
         first = here.name if spec.exclusive else min(leading, key=lambda name: (leading[name], name != here.name))
         others = [name for name in self._nodes if name != first]
-        return (first, *others) if spec.type == "quorum" else (first,)
+        return (first, *others) if spec.type in ("quorum", "stream") else (first,)
 
     def _lose_queues(self, host: VirtualHost, node: MemoryNode) -> None:
         """What a dead node takes with it: its transient queues, and the transient messages of its durable ones."""
-        for queue in [q for q in host.queues.values() if not q.is_quorum and q.members[0] == node.name]:
+        for queue in [q for q in host.queues.values() if not q.is_replicated and q.members[0] == node.name]:
             if queue.spec.durable:
                 queue.lose_node()
             else:
@@ -396,14 +398,14 @@ class MemoryBroker:
 
     def _elect_later(self, node: MemoryNode) -> None:
         for queue in self._queues():
-            if queue.is_quorum and queue.leader == node.name and not node.serves:
+            if queue.is_replicated and queue.leader == node.name and not node.serves:
                 queue.leader = None
         self.clock.later(ELECTION_S, self._elect)
 
     def _elect(self) -> None:
-        """Gives every quorum queue that lacks a leader one of its members, if most of them serve."""
+        """Gives every queue of several nodes that lacks a leader one of its members, if most of them serve."""
         for queue in self._queues():
-            if queue.is_quorum and queue.leader is None:
+            if queue.is_replicated and queue.leader is None:
                 candidates = [member for member in queue.members if self._nodes[member].serves]
                 if 2 * len(candidates) > len(queue.members):
                     queue.leader = candidates[0]

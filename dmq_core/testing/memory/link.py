@@ -236,9 +236,9 @@ class MemoryChannel:
     def consume(
         self, queue: str, exclusive: bool, arguments: Arguments, done: Callable[[], None], cancelled: Callable[[], None]
     ) -> str:
-        """Begins to consume; gives the consumer tag. `arguments` change nothing here."""
+        """Begins to consume; gives the consumer tag. Of `arguments` only the offset in a stream is heeded."""
         tag = f"ctag{self.number}.{next(self._tags)}"
-        self._send(lambda session: session.consume(queue, tag, exclusive, done, cancelled))
+        self._send(lambda session: session.consume(queue, tag, exclusive, arguments, done, cancelled))
         return tag
 
     def cancel(self, consumer_tag: str, done: Callable[[], None]) -> None:

@@ -46,7 +46,7 @@ class Receiver(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """A consumer: how many it may hold unacknowledged (0: any number), and how many it holds.
+    """A consumer: how many it may hold unacknowledged (0: any number), how many it holds, and its place in a stream.
 
     One that is `suspended` keeps its place and what it holds, and gets nothing: its node is gone.
     """
@@ -56,6 +56,7 @@ class Subscription:
     queue: MemoryQueue
     prefetch: int
     exclusive: bool
+    place: int = 0
     held: int = 0
     suspended: bool = False
 
@@ -93,6 +94,8 @@ class Surroundings(Protocol):
 class MemoryQueue:
     """A classic or quorum queue. Everything happens in the broker's turn."""
 
+    is_stream = False
+
     def __init__(self, spec: Queue, members: tuple[str, ...], rules: Rules, around: Surroundings) -> None:
         self.spec = spec
         self.is_quorum = spec.all_arguments.get("x-queue-type") == "quorum"
@@ -119,6 +122,11 @@ class MemoryQueue:
     def name(self) -> str:
         """Its name."""
         return self.spec.name
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether several nodes hold it."""
+        return self.is_quorum or self.is_stream
 
     @property
     def ready(self) -> int:

@@ -18,7 +18,8 @@ class Rules:
     `counts_tries`: a message that was given back is told from one that failed, and only the latter counts toward the
     delivery limit. `held_s`: how long a quorum queue waits for the consumers of a node that is gone, in seconds, as our
     clusters are configured. `returns_to_the_end`: so does what a consumer returns where there is no limit.
-    `marks_delivered`: a dead letter that a consumer has had arrives as redelivered.
+    `marks_delivered`: a dead letter that a consumer has had arrives as redelivered. `streams_take_rejections`: they
+    count as acknowledgements, where others end the connection.
     """
 
     version: Version
@@ -29,6 +30,7 @@ class Rules:
     last_death: bool
     trusts_client_deaths: bool
     delays_retries: bool
+    streams_take_rejections: bool
     largest_body: int
 
     @classmethod
@@ -44,6 +46,7 @@ class Rules:
             last_death=v4,
             trusts_client_deaths=not v4,
             delays_retries=v43,
+            streams_take_rejections=v4,
             largest_body=(16 if v4 else 128) << 20,
         )
 

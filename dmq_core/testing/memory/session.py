@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dmq_core.messaging.amqp.frames import Content, safe_properties
+from dmq_core.messaging.consuming.streams import OFFSET
 from dmq_core.messaging.linking.reasons import CloseReason, Cure
-from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue, QueueDepth
+from dmq_core.messaging.topology import Arguments, Binding, Entity, Exchange, Queue, QueueDepth
 from dmq_core.testing.memory.message import Message, deaths_told
 from dmq_core.testing.memory.queue import MemoryQueue, Stored, Subscription, Verdicts
 from dmq_core.testing.memory.refusal import Refusal, refuse
+from dmq_core.testing.memory.stream import MemoryStream
 
 if TYPE_CHECKING:
     from dmq_core.testing.memory.link import MemoryChannel
@@ -98,18 +100,35 @@ class Session:
     # Consuming.
 
     def consume(
-        self, name: str, tag: str, exclusive: bool, done: Callable[[], None], cancelled: Callable[[], None]
+        self,
+        name: str,
+        tag: str,
+        exclusive: bool,
+        arguments: Arguments,
+        done: Callable[[], None],
+        cancelled: Callable[[], None],
     ) -> None:
         """Begins to deliver from a queue."""
         queue = self._broker.reached(self._peer, name)
+        place = self._place(queue, arguments)
         claimed = any(other.exclusive for other in queue.subscriptions) or (exclusive and queue.subscriptions)
-        # A quorum queue pays no heed to it.
-        if claimed and not queue.is_quorum:
+        # A queue of several nodes pays no heed to it.
+        if claimed and not queue.is_replicated:
             refuse(403, f"queue '{name}' in vhost '{self._host.name}' in exclusive use")
         self._reply(done)
-        subscription = Subscription(self, tag, queue, self.prefetch_count, exclusive)
+        subscription = Subscription(self, tag, queue, self.prefetch_count, exclusive, place)
         self._subscriptions[tag] = (subscription, cancelled)
         queue.subscribe(subscription)
+
+    def _place(self, queue: MemoryQueue, arguments: Arguments) -> int:
+        where = f"queue '{queue.name}' in vhost '{self._host.name}'"
+        if isinstance(queue, MemoryStream):
+            if not self.prefetch_count:
+                refuse(406, f"consumer prefetch count is not set for stream {where}")
+            return queue.place(arguments.get(OFFSET))
+        if OFFSET in arguments:
+            refuse(406, f"invalid arg '{OFFSET}' for {where} of queue type rabbit_{queue.spec.type}_queue")
+        return 0
 
     def cancel(self, tag: str, done: Callable[[], None]) -> None:
         """Delivers no more to a consumer; what it holds stays its own."""
@@ -147,6 +166,7 @@ class Session:
 
     def reject(self, tag: int, requeue: bool) -> None:
         """A delivery failed."""
+        self._check_returnable(tag)
         for subscription, stored in self._taken(tag, multiple=False):
             if requeue:
                 subscription.queue.give_back(subscription, [stored], failed=True, told=True)
@@ -155,8 +175,15 @@ class Session:
 
     def give_back(self, tag: int) -> None:
         """A delivery was not tried."""
+        self._check_returnable(tag)
         for subscription, stored in self._taken(tag, multiple=False):
             subscription.queue.give_back(subscription, [stored], failed=False, told=True)
+
+    def _check_returnable(self, tag: int) -> None:
+        held = self._held.get(tag)
+        if held is not None and held[0].queue.is_stream and not self._broker.rules.streams_take_rejections:
+            where = f"queue '{held[0].queue.name}' in vhost '{self._host.name}'"
+            refuse(540, f"basic.nack and basic.reject not supported by stream queues {where}")
 
     def _taken(self, tag: int, multiple: bool) -> list[tuple[Subscription, Stored]]:
         if multiple:
@@ -278,4 +305,5 @@ class Session:
 
 
 def _depth(queue: MemoryQueue) -> QueueDepth:
-    return QueueDepth(queue.name, queue.ready, len(queue.subscriptions))
+    # Of a stream a declaration tells nothing.
+    return QueueDepth(queue.name, 0 if queue.is_stream else queue.ready, len(queue.subscriptions))

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from dmq_core.cluster.blueprint import Version
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures
-from dmq_core.messaging.declaring.queue_arguments import judge_argument
+from dmq_core.messaging.declaring.queue_arguments import QUEUE_TYPES, judge_argument
 from dmq_core.messaging.declaring.routing import Topology, route
 from dmq_core.messaging.messages import Headers
 from dmq_core.messaging.topology import Arguments, Binding, Exchange, Queue
@@ -41,6 +41,8 @@ _COMPARED = frozenset(
         "x-delayed-retry-type",
         "x-delayed-retry-min",
         "x-delayed-retry-max",
+        "x-max-age",
+        "x-stream-max-segment-size-bytes",
     }
 )
 
@@ -113,19 +115,17 @@ class VirtualHost:
         arguments = wanted.all_arguments
         kind = arguments.get("x-queue-type", "classic")
         where = f"for queue '{wanted.name}' in vhost '{self.name}'"
-        if kind == "stream":
-            refuse(540, f"the in-memory broker has no streams, which queue '{wanted.name}' would be")
-        if kind not in ("classic", "quorum"):
+        if kind not in QUEUE_TYPES:
             refuse(406, f"invalid arg 'x-queue-type' {where}: \"unsupported queue type '{kind}'\"")
-        if kind == "quorum":
-            self._check_quorum(wanted, where)
+        if kind != "classic":
+            self._check_lasting(wanted, where)
         for name, value in arguments.items():
             verdict = judge_argument(name, value, str(kind), self._version)
             if verdict is not None and verdict.refused:
                 refuse(406, f"invalid arg '{name}' {where}: {verdict.what}")
         return replace(wanted, type=str(kind), arguments=arguments)
 
-    def _check_quorum(self, wanted: Queue, where: str) -> None:
+    def _check_lasting(self, wanted: Queue, where: str) -> None:
         if not wanted.durable:
             refuse(406, f"invalid property 'non-durable' {where}")
         if wanted.exclusive:

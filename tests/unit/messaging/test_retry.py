@@ -39,6 +39,7 @@ class FakeDelivery:
     attempts: int = 1
     is_current: bool = True
     answer: Answer | None = None
+    offset: int | None = None
 
     def ack(self) -> bool:
         return self._answered(Answer.ACK)
@@ -191,7 +192,8 @@ def test_native_delays_are_arguments_of_the_queue() -> None:
         lambda: Retry((1.0,), attempts=0),
         lambda: Retry(mode="sideways"),
         lambda: Retry(mode="in place").prepare(Queue("work", "classic"), V43),
-        lambda: Retry().prepare(Queue("work", "stream"), V43),
+        lambda: Retry(mode="ladder").prepare(Queue("work", "stream"), V43),
+        lambda: Retry(parking=False).prepare(Queue("work", "stream"), V43),
         lambda: Retry().prepare(Queue("w" * 250, "quorum"), V43),
         lambda: Retry(parking=False).prepare(WORK, V43),
     ],

@@ -20,6 +20,8 @@ from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
 from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.topology import Queue
 from dmq_core.testing import MemoryBroker
+from dmq_core.testing.memory.refusal import refuse
+from dmq_core.testing.memory.virtual_host import VirtualHost
 
 Kind = TypeVar("Kind", bound=QueueConsumer)
 VERSIONS = ["4.3.6", "4.0.5", "3.10.8"]
@@ -660,7 +662,14 @@ def test_a_classic_queue_does_not_count_so_the_consumer_does(newest: Rig) -> Non
     assert len(hand.got) == 4
 
 
-def test_what_a_broker_ends_the_connection_over_is_not_declared_for_ever(newest: Rig) -> None:
+def test_what_a_broker_ends_the_connection_over_is_not_declared_for_ever(
+    newest: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_streams(wanted: Queue, checked: Callable[[VirtualHost, Queue], Queue], host: VirtualHost) -> Queue:
+        return refuse(540, "no streams here") if wanted.type == "stream" else checked(host, wanted)
+
+    checked = VirtualHost.checked_queue
+    monkeypatch.setattr(VirtualHost, "checked_queue", lambda host, wanted: without_streams(wanted, checked, host))
     newest.manager.require(Queue("a.stream", "stream"), Queue("orders", "quorum"))
     connection = newest.manager.consuming()
     newest.until(lambda: connection.status.endpoint is not None and newest.broker.depth("orders").ready == 0)
