@@ -23,6 +23,7 @@ from dmq_core.errors import BadInput, ClusterFailed
 from dmq_core.proof.report_json import contract_json
 from dmq_core.proof.report_words import headline, moments, repeat_command, terms
 from dmq_core.proof.result import ProofResult, Verdict
+from dmq_core.proof.scenario import Fault
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _STATUS = {Verdict.PASS: 0, Verdict.FAIL: 4, Verdict.INCONCLUSIVE: 5}
 _COLOUR = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow"}
 _KINDS = (".json", ".html", ".md")
-_FAULTS = ("kill", "stop", "pause", "isolate", "drain", "rolling", "none")
+_FAULTS = (*(str(fault) for fault in Fault), "none")
 _IDS_SHOWN = 10
 _SUFFIXES = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -84,7 +85,7 @@ def _shared(function: Decorated) -> Decorated:
             metavar="DIR",
             help="Where the journal of all messages goes.",
         ),
-        click.option("--force", is_flag=True, help="Run on a cluster that is not well, too."),
+        click.option("--force", is_flag=True, help="Run on a cluster that is not well, too; that is never a PASS."),
         click.option("--allow-majority-loss", is_flag=True, help="Permit faults after which no majority is left."),
     )
     for option in reversed(options):
@@ -114,7 +115,7 @@ def run(
     Publishers and consumers work on a queue of their own while the fault is done and undone. Ends with 0 if every
     message is accounted for (PASS), 4 if not (FAIL), and 5 where the run cannot tell (INCONCLUSIVE).
     """
-    from dmq_core.proof.scenario import Fault, find, of_fault
+    from dmq_core.proof.scenario import find, of_fault
 
     if scenario_name is not None:
         if fault is not None or target is not None:
@@ -142,7 +143,8 @@ def soak(invocation: Invocation, duration: float, **said: Any) -> int:
     cluster = reach.find_cluster(invocation.settings)
     seed = said["seed"] if said["seed"] is not None else int(time.time()) % 100_000
     nodes = len(cluster.nodes())
-    return _prove(invocation, soak_scenario(duration, seed, nodes), {**said, "seed": seed}, lanes=lanes_for(nodes))
+    scenario = soak_scenario(duration, seed, nodes, said["queue_type"] or "quorum")
+    return _prove(invocation, scenario, {**said, "seed": seed}, lanes=lanes_for(nodes))
 
 
 @click.command(name="list")
@@ -214,6 +216,8 @@ def _prove(invocation: Invocation, scenario: Scenario, said: dict[str, Any], *, 
         finally:
             for trouble in proof.troubles:
                 invocation.out.say(visible(trouble))
+    if not (force or result.account.attempted):
+        invocation.out.say("'dmq doctor' tells what is wrong, and what to do; --force runs on it all the same.")
     name = invocation.settings.cluster.value
     command = repeat_command(result, scenario, "" if name == DEFAULT_CLUSTER else name, soak=lanes > 0)
     return _tell(invocation.out, result, reports, command)

@@ -9,6 +9,7 @@ from functools import singledispatchmethod
 from itertools import pairwise
 from typing import Final
 
+from dmq_core.config import DEFAULT_CLUSTER
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.records import (
     Attempted,
@@ -98,6 +99,7 @@ class Evidence:
     interrupted: str | None = None
     balances: tuple[Balance, ...] = ()
     fault_wanted: str = "none"
+    cluster: str = ""
     order_promised: bool = False
 
 
@@ -208,6 +210,7 @@ class Witness:
             interrupted=self._phases.get(RunPhase.INTERRUPTED),
             balances=self._balances(),
             fault_wanted=self._setting.fault or "none",
+            cluster=self._setting.cluster or DEFAULT_CLUSTER,
             order_promised=self._setting.ordered,
         )
 

@@ -61,7 +61,7 @@ class Setting:
     `run` is the prefix of its messages' ids, without `-`. `nodes` and `queues` are those whose depths must be known in
     the end, `keys` the routing keys that records name by position. `ordered`: order per publisher and key is promised.
     `every_queue`: each message is owed to every queue (a fanout), not to one of them. `fault` is `none` where nothing
-    is to be broken.
+    is to be broken. `cluster` is the name of a cluster that dmq made.
     """
 
     run: str
@@ -76,6 +76,7 @@ class Setting:
     seed: int = 0
     ordered: bool = False
     every_queue: bool = False
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from dmq_core.proof.result import ProofResult, Timeline, Verdict, Workload
-from dmq_core.proof.scenario import Scenario, built_in
+from dmq_core.proof.scenario import UNTARGETED, Scenario, built_in
 from dmq_core.text import visible
 
 IDS_SHOWN: Final = 50
@@ -22,7 +22,16 @@ _DEED: Final = {
     "stop": "was stopped in good order",
     "pause": "was frozen: it kept its connections and answered nobody",
     "isolate": "was cut off from its peers, while clients could still reach it",
+    "memory-alarm": "raised a memory alarm, which blocks every publisher of the cluster",
+    "disk-alarm": "raised a disk alarm, which blocks every publisher of the cluster",
+    "cut-link": "was cut off from one of its peers, while both could still reach the others",
+    "slow-link": "had slow links to all its peers",
     "drain": "was put into maintenance: it gave its leaders away and closed its clients' connections",
+}
+_WITHOUT_TARGET: Final = {
+    "move-leader": "the queue's leader was moved to {}",
+    "rebalance": "the leaders of all queues were spread evenly",
+    "scale": "a node, {}, was added, and queues grew onto it",
 }
 _TARGET: Final = {
     "leader": "the leader of the queue",
@@ -137,7 +146,7 @@ def _what_words(result: ProofResult, scenario: Scenario | None) -> list[str]:
     fault, target = result.fault or "none", result.target
     if scenario is not None and (len(scenario.steps) > 1 or scenario.name.endswith(".toml")):
         return ["--scenario", scenario.name]
-    return ["--fault", fault, *(["--target", target] if target and fault not in ("none", "rolling") else [])]
+    return ["--fault", fault, *(["--target", target] if target and fault not in ("none", *UNTARGETED) else [])]
 
 
 def moment_text(at: float) -> str:
@@ -173,6 +182,8 @@ def _fault(result: ProofResult) -> str:
     when = "" if at is None else f" {at:.1f} s into it"
     if fault == "rolling":
         return f"Then{when or ' it was tried that'} every node was restarted, one after the other."
+    if fault in _WITHOUT_TARGET:
+        return f"Then{when}, {_WITHOUT_TARGET[fault].format(node)}.{_undone(result)}"
     struck = sum(mark.kind == "fault" for mark in result.marks)
     if struck > 1:
         return f"Meanwhile {struck} faults followed each other, all of which the story tells."

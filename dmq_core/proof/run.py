@@ -36,6 +36,7 @@ DECLARES_WITHIN_S: Final = 20.0
 # One act on a node takes 60 s at most, an undo three of them; then the clients and the drain.
 ENDS_WITHIN_S: Final = 300.0
 _LOOK_S: Final = 0.1
+_NOT_WELL: Final = "the cluster is not well, and a run on it was not forced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class ProofRun:
             self._journal_path = path
             journal.append_health([n.name for n in snapshot.running], problems)
             if problems and not self._options.force:
-                journal.append_phase(RunPhase.INTERRUPTED, "the cluster is not well, and --force was not given")
+                journal.append_phase(RunPhase.INTERRUPTED, _NOT_WELL)
             else:
                 self._with_cluster(setting, journal)
         return _with_troubles(judge(read_journal(path)), self.troubles)
@@ -341,6 +342,7 @@ class ProofRun:
             workload=workload,
             seed=self._scenario.seed,
             every_queue=several,
+            cluster=self._cluster.name,
         )
 
     def _path(self) -> Path:

@@ -35,7 +35,7 @@ _MOST_STEPS: Final = 100
 
 
 class Fault(StrEnum):
-    """What is broken; all but ROLLING happen to one node and are undone."""
+    """What is broken: nodes, the cluster as a whole, its links; SCALE adds a node and removes it."""
 
     KILL = "kill"
     STOP = "stop"
@@ -43,13 +43,27 @@ class Fault(StrEnum):
     ISOLATE = "isolate"
     DRAIN = "drain"
     ROLLING = "rolling"
+    MEMORY_ALARM = "memory-alarm"
+    DISK_ALARM = "disk-alarm"
+    MOVE_LEADER = "move-leader"
+    REBALANCE = "rebalance"
+    CUT_LINK = "cut-link"
+    SLOW_LINK = "slow-link"
+    SCALE = "scale"
+
+
+# Those that happen to no node in particular, and those that leave nothing to undo.
+UNTARGETED: Final = frozenset({Fault.ROLLING, Fault.REBALANCE, Fault.SCALE})
+QUORUM_ONLY: Final = frozenset({Fault.MOVE_LEADER, Fault.REBALANCE})
+NOT_UNDONE: Final = frozenset({Fault.ROLLING, Fault.REBALANCE})
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """A fault that begins `at_s` seconds after the load and is undone at `undo_s`.
 
-    `target` is leader, follower, connected or a node's name; a rolling restart has none, and nothing to undo.
+    `target` is leader, follower, connected or a node's name: the one that is hit, at which an alarm is, whose link is
+    cut or slow, to which a leader moves (leader: from which). Some faults have none, or nothing to undo.
     """
 
     at_s: float
@@ -95,21 +109,24 @@ def of_fault(kind: Fault | str, target: str, duration_s: float | None = None) ->
     if kind not in list(Fault):
         raise BadInput(f"there is no fault {visible(kind)!r}", f"Say {', '.join(Fault)}.")
     fault = Fault(kind)
-    if fault is Fault.ROLLING:
-        return Scenario("rolling", _TITLE[fault], (Step(3.0, fault, ""),), duration_s or 60.0)
     usual_s, undo_s = _TIMES[fault]
+    if fault in NOT_UNDONE:
+        return Scenario(str(fault), _TITLE[fault], (Step(3.0, fault, ""),), duration_s or usual_s)
     begin_s = 3.0
     if duration_s is not None:
         begin_s, undo_s = min(3.0, duration_s / 4), max(min(undo_s, duration_s * 0.6), duration_s / 2)
-    title = _TITLE[fault].format(_WHO.get(target, target))
+    if fault in UNTARGETED:
+        return Scenario(str(fault), _TITLE[fault], (Step(begin_s, fault, "", undo_s),), duration_s or usual_s)
+    who = _WHO.get(target, target)
+    title = _TITLE[fault].format(who) if (fault, target) != _AWAY else "Move the queue's leader elsewhere, and back"
     step = Step(begin_s, fault, target, undo_s)
     return Scenario(f"{fault}-{target}", title, (step,), duration_s or usual_s)
 
 
 def built_in() -> dict[str, Scenario]:
     """Every scenario that has a name, in the order to list them."""
-    single = [of_fault(fault, role) for fault in _TIMES for role in ROLES]
-    return {scenario.name: scenario for scenario in (*single, of_fault(Fault.ROLLING, ""), *_COMPOSED)}
+    single = [of_fault(fault, role) for fault in Fault for role in ([""] if fault in UNTARGETED else ROLES)]
+    return {scenario.name: scenario for scenario in (*single, *_COMPOSED)}
 
 
 def find(name_or_file: str) -> Scenario:
@@ -159,6 +176,12 @@ def checked(scenario: Scenario, name: str) -> Scenario:
             raise BadInput(
                 f"{name}: step {number}: it begins at {step.at_s:g} s, and the load ends at {scenario.duration_s:g} s",
                 "Let it begin earlier, or the run last longer.",
+            )
+        if step.fault in QUORUM_ONLY and scenario.workload.queue_type != "quorum":
+            raise BadInput(
+                f"{name}: step {number}: {step.fault} is for quorum queues, and this is a "
+                f"{scenario.workload.queue_type} queue",
+                "Leave out --queue-type, or take another fault.",
             )
     return replace(scenario, workload=checked_workload(scenario.workload, name))
 
@@ -246,11 +269,10 @@ def _step(table: _Table) -> Step:
     if said not in list(Fault):
         raise table.wrong("fault", said, f"Say {', '.join(Fault)}.")
     fault = Fault(said)
-    if fault is Fault.ROLLING:
-        step = Step(at_s, fault, "")
-    else:
-        # A node that is not brought back cannot be asked whether its queues are empty.
-        step = Step(at_s, fault, table.text("target", "leader"), table.number("undo", least=at_s, most=MOST_SECONDS))
+    target = "" if fault in UNTARGETED else table.text("target", "leader")
+    # A node that is not brought back cannot be asked whether its queues are empty.
+    undo_s = None if fault in NOT_UNDONE else table.number("undo", least=at_s, most=MOST_SECONDS)
+    step = Step(at_s, fault, target, undo_s)
     table.nothing_else()
     return step
 
@@ -275,7 +297,17 @@ _TIMES: Final = {
     Fault.PAUSE: (16.0, 11.0),
     Fault.ISOLATE: (16.0, 11.0),
     Fault.DRAIN: (14.0, 8.0),
+    Fault.ROLLING: (60.0, 0.0),
+    Fault.MEMORY_ALARM: (16.0, 8.0),
+    Fault.DISK_ALARM: (16.0, 8.0),
+    Fault.MOVE_LEADER: (14.0, 8.0),
+    Fault.REBALANCE: (12.0, 0.0),
+    # As with a node that is silent.
+    Fault.CUT_LINK: (20.0, 12.0),
+    Fault.SLOW_LINK: (18.0, 11.0),
+    Fault.SCALE: (20.0, 8.0),
 }
+_AWAY: Final = (Fault.MOVE_LEADER, "leader")
 _WHO: Final = {
     "leader": "the node that leads the queue",
     "follower": "a node that follows",
@@ -288,6 +320,13 @@ _TITLE: Final = {
     Fault.ISOLATE: "Cut off {} from its peers, connect it again",
     Fault.DRAIN: "Put {} into maintenance, revive it",
     Fault.ROLLING: "Restart every node, one after the other",
+    Fault.MEMORY_ALARM: "A memory alarm at {}, which blocks every publisher, then end it",
+    Fault.DISK_ALARM: "A disk alarm at {}, which blocks every publisher, then end it",
+    Fault.MOVE_LEADER: "Move the queue's leader to {}, and back",
+    Fault.REBALANCE: "Spread the leaders of all queues evenly",
+    Fault.CUT_LINK: "Cut the link of {} and one other node, mend it",
+    Fault.SLOW_LINK: "Slow the links of {} to all others, mend them",
+    Fault.SCALE: "Add a node, let queues grow onto it, remove it",
 }
 _COMPOSED: Final = (
     Scenario(

@@ -5,9 +5,19 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from dmq_core.proof.scenario import ROLES, SOAK, Fault, Scenario, Step
+from dmq_core.proof.scenario import QUORUM_ONLY, ROLES, SOAK, Fault, Scenario, Step
 
-SOAK_FAULTS: Final = (Fault.KILL, Fault.STOP, Fault.PAUSE, Fault.ISOLATE, Fault.DRAIN)
+SOAK_FAULTS: Final = (
+    Fault.KILL,
+    Fault.STOP,
+    Fault.PAUSE,
+    Fault.ISOLATE,
+    Fault.DRAIN,
+    Fault.MEMORY_ALARM,
+    Fault.CUT_LINK,
+    Fault.SLOW_LINK,
+    Fault.MOVE_LEADER,
+)
 # With so many nodes two may be gone and a majority is left.
 NODES_FOR_TWO: Final = 5
 _FIRST_S: Final = 3.0
@@ -19,19 +29,20 @@ _MOST_PAUSE_S: Final = 10.0
 _LAST_S: Final = 5.0
 
 
-def soak_scenario(duration_s: float, seed: int, nodes: int) -> Scenario:
+def soak_scenario(duration_s: float, seed: int, nodes: int, queue_type: str = "quorum") -> Scenario:
     """Random steps for `duration_s` seconds on a cluster of so many nodes; they are to be done in turn, in `lanes_for`.
 
     Every step may begin later than planned, since the one before it has to be undone first.
     """
     chance = random.Random(seed)
+    faults = [fault for fault in SOAK_FAULTS if queue_type == "quorum" or fault not in QUORUM_ONLY]
     lanes = lanes_for(nodes)
     steps: list[Step] = []
     at_s = [_FIRST_S] * lanes
     while min(at_s) < duration_s - _LAST_S:
         for lane in range(lanes):
             held_s = round(chance.uniform(_LEAST_HELD_S, _MOST_HELD_S), 1)
-            step = Step(at_s[lane], chance.choice(SOAK_FAULTS), chance.choice(ROLES), at_s[lane] + held_s)
+            step = Step(at_s[lane], chance.choice(faults), chance.choice(ROLES), at_s[lane] + held_s)
             steps.append(step)
             at_s[lane] += held_s + round(chance.uniform(_LEAST_PAUSE_S, _MOST_PAUSE_S), 1)
     kept = tuple(step for step in steps if step.at_s < duration_s)

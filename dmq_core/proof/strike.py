@@ -7,14 +7,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo, NodeState, Progress, ProgressListener
+from dmq_core.cluster.base import Cluster, NodeInfo, NodeState, Progress, ProgressListener
+from dmq_core.cluster.faults import Fault as ClusterFault
+from dmq_core.cluster.faults import FaultKind
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, DmqError, NotReachable, Refused
-from dmq_core.operations import NodeOperation, guard, on_cluster, perform
+from dmq_core.operations import guard, on_cluster
+from dmq_core.proof.acts import STATES, TAKES_AWAY, Act, act_for, on_node
 from dmq_core.proof.records import Stage
-from dmq_core.proof.scenario import ROLES, Fault, Step
+from dmq_core.proof.scenario import ROLES, UNTARGETED, Fault, Step
+from dmq_core.proof.sounding import leader_of
 from dmq_core.proof.witness import Witness, monotonic_of
 from dmq_core.text import visible
 
@@ -28,15 +32,17 @@ _ATTEMPTS: Final = 3
 _PAUSE_S: Final = 1.0
 # An event's own clock may be a little behind ours.
 _CLOCKS_S: Final = 0.05
-_STATES: Final = {
-    Fault.KILL: (NodeState.STOPPED,),
-    Fault.STOP: (NodeState.STOPPED,),
-    Fault.PAUSE: (NodeState.PAUSED,),
-    Fault.ISOLATE: (NodeState.ISOLATED,),
-    Fault.DRAIN: (NodeState.DRAINING,),
-}
+_NEED_TWO: Final = frozenset({Fault.MOVE_LEADER, Fault.CUT_LINK, Fault.SLOW_LINK})
+_ELECTS_WITHIN_S: Final = 3.0
 # The others take a while, and clients feel them from the beginning.
 _AT_ONCE: Final = frozenset({Fault.KILL, Fault.PAUSE, Fault.ISOLATE})
+
+
+@runtime_checkable
+class _TellsFaults(Protocol):
+    """A cluster that asks its nodes which faults hold now."""
+
+    def standing(self) -> tuple[ClusterFault, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,10 @@ def check(cluster: Cluster, step: Step, rules: Rules) -> None:
         raise BadInput(f"{cluster.name} has no node '{visible(step.target)}'", f"Its nodes are {names}.")
     if step.target == "follower" and len(nodes) < 2:
         raise BadInput("a cluster of one node has no follower", "Take another target.")
-    refuse_majority_loss(nodes, "", title, rules)
+    if step.fault in _NEED_TWO and len(nodes) < 2:
+        raise BadInput(f"a cluster of one node has nothing for {step.fault}", "Take another fault.")
+    if step.fault in TAKES_AWAY:
+        refuse_majority_loss(nodes, "", title, rules)
 
 
 def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, rules: Rules) -> None:
@@ -75,7 +84,8 @@ class Lane(threading.Thread):
     """Steps one after the other on a thread of its own; whatever happens, each fault that began is undone.
 
     A step begins at its second after `began_at` (monotonic), and not before the one before it is undone. With `skips`,
-    a step that would cost the majority is left out, else it ends the lane with `error`.
+    a step that may not be done, or fails, does not end the lane (the journal tells of one that fails); else that is
+    its `error`.
     """
 
     def __init__(self, striker: Striker, steps: tuple[Step, ...], began_at: float, skips: bool) -> None:
@@ -101,8 +111,8 @@ class Lane(threading.Thread):
     def _do(self, step: Step) -> None:
         hold_s = None if step.undo_s is None else step.undo_s - step.at_s
         try:
-            self._striker.strike(step, hold_s, self.stopped)
-        except Refused:
+            self._striker.strike(step, hold_s, self.stopped, alone=self._skips)
+        except DmqError:
             if not self._skips:
                 raise
 
@@ -133,6 +143,7 @@ class Striker:
         self._progress = progress
         self._look = look
         self._lock = threading.Lock()
+        self._busy: frozenset[str] = frozenset()
         self.hit: list[str] = []
         self.not_undone: list[str] = []
 
@@ -143,84 +154,127 @@ class Striker:
         self._look()
         return stopped.wait(max(0.0, min(pause_s, LOOKS_AHEAD_S)))
 
-    def strike(self, step: Step, hold_s: float | None, stopped: threading.Event) -> None:
-        """Does one step, holds it for `hold_s` seconds or until `stopped`, and undoes it."""
+    def strike(self, step: Step, hold_s: float | None, stopped: threading.Event, *, alone: bool = False) -> None:
+        """Does one step, holds it for `hold_s` seconds or until `stopped`, and undoes it.
+
+        `alone`: `Refused` for a node that another step has hit and not given back yet.
+        """
         if step.fault is Fault.ROLLING:
             self._roll(stopped)
             return
         with self._lock:
             # Two lanes must neither choose the same node nor together break the majority.
-            operation = NodeOperation(NodeAction(str(step.fault)), self._resolve(step.target))
-            nodes = self._cluster.nodes()
-            refuse_majority_loss(nodes, operation.node, operation.title, self._rules)
-            self.hit.append(operation.node)
-            asked_at = self._begin(operation)
+            act = self._act(step)
+            if act.takes_away:
+                refuse_majority_loss(self._cluster.nodes(), act.node, act.title, self._rules)
+            if alone and not self._busy.isdisjoint(act.ends):
+                raise Refused(f"{act.title}: another fault holds there", "Wait until it is undone.")
+            self.hit.append(act.node)
+            asked_at = self._begin(act)
+            self._busy |= act.ends
         try:
-            held_from = self._evidence(step, operation, asked_at)
+            held_from = self._evidence(act, asked_at)
             stopped.wait(max(0.0, (hold_s or 0.0) - (time.monotonic() - held_from)))
         finally:
-            self._undo(operation)
+            self._undo(act)
+            with self._lock:
+                self._busy -= act.ends
 
-    def _begin(self, operation: NodeOperation, gently: bool = False) -> float:
-        """Does the act, `gently` after the node has given its leaders and clients away; the second of asking for it."""
-        act, node = str(operation.action), operation.node
-        self._progress(Progress(operation.title, node))
-        self._journal.append_fault(Stage.ASKED, act, node)
+    def _act(self, step: Step) -> Act:
+        """What the step does, to the nodes as they are now."""
+        nodes, leader = self._cluster.nodes(), self._witness.leader(self._queue)
+        node = "" if step.fault in UNTARGETED else self._resolve(step.target)
+        if step.fault is Fault.MOVE_LEADER and node == leader:
+            node = self._resolve("follower")
+        vhost = nodes[0].endpoint.virtual_host
+        return act_for(step.fault, node, leader=leader, queue=self._queue, vhost=vhost, nodes=nodes)
+
+    def _begin(self, act: Act) -> float:
+        """Does the act; gives the epoch second of asking for it."""
+        self._progress(Progress(act.title, act.node))
+        self._journal.append_fault(Stage.ASKED, act.name, act.node)
         asked_at = time.time()
         try:
-            if gently:
-                perform(self._cluster, NodeOperation(NodeAction.DRAIN, node), read_only=self._rules.read_only)
-            perform(self._cluster, operation, read_only=self._rules.read_only)
+            act.do(self._cluster, self._rules.read_only)
         except DmqError as error:
-            self._journal.append_fault(Stage.FAILED, act, node, error.what)
-            self._undo(operation)
+            self._journal.append_fault(Stage.FAILED, act.name, act.node, error.what)
+            self._undo(act)
             raise
         return asked_at
 
-    def _evidence(self, step: Step, operation: NodeOperation, asked_at: float) -> float:
+    def _evidence(self, act: Act, asked_at: float) -> float:
         """Notes when the fault began and from when on it holds, by the cluster's own word; gives the latter."""
-        act, node, states = str(operation.action), operation.node, _STATES[step.fault]
-        change = self._witness.await_change(node, states, asked_at - _CLOCKS_S, _EVIDENCE_WITHIN_S)
-        backend, at = self._cluster.backend, time.monotonic()
-        state = next((n.state for n in self._cluster.nodes() if n.name == node), None)
-        if change is not None:
-            at, text = monotonic_of(change.at), f"{backend} says that it is {change.state}"
-        elif state in states:
-            text = f"{backend} shows it as {state}"
+        at = time.monotonic()
+        if act.kind in STATES:
+            began, at, text = self._change(act, asked_at)
         else:
-            text = ""
-        self._journal.append_fault(Stage.BEGAN, act, node, at=self._began(step.fault, node, asked_at, at))
-        self._journal.append_fault(Stage.HOLDS, act, node, text, at)
+            began, text = at, self._word(act)
+        self._journal.append_fault(Stage.BEGAN, act.name, act.node, at=began)
+        self._journal.append_fault(Stage.HOLDS, act.name, act.node, text, at)
         return at
 
-    def _began(self, fault: Fault, node: str, asked_at: float, held: float) -> float:
+    def _change(self, act: Act, asked_at: float) -> tuple[float, float, str]:
+        """When a node's fault could be felt first and when it held, and who says so."""
+        states = STATES[act.kind]
+        change = self._witness.await_change(act.node, states, asked_at - _CLOCKS_S, _EVIDENCE_WITHIN_S)
+        backend, at = self._cluster.backend, time.monotonic()
+        state = self._state_of(act.node)
+        if change is not None:
+            at, text = monotonic_of(change.at), f"{backend} says that it is {change.state}"
+        else:
+            text = f"{backend} shows it as {state}" if state in states else ""
+        return self._began(act, asked_at, at), at, text
+
+    def _word(self, act: Act) -> str:
+        """What the cluster itself says of a fault that holds; empty: nothing."""
+        fault = act.fault
+        if fault is None:
+            running = self._state_of(act.node) is NodeState.RUNNING
+            return f"{self._cluster.backend} shows it as running" if running else ""
+        match fault.kind:
+            case FaultKind.MOVE_LEADER:
+                elected = self._witness.await_leader(self._queue, act.node, _ELECTS_WITHIN_S)
+                return f"the log of {act.node} told that it was elected" if elected else ""
+            case FaultKind.REBALANCE:
+                host = self._cluster.nodes()[0].endpoint.virtual_host
+                return f"{leader_of(self._cluster, self._queue, host)} leads the queue, as the management API tells"
+            case _:
+                ends = {fault.node, fault.peer} - {None}
+                standing = self._cluster.standing() if isinstance(self._cluster, _TellsFaults) else ()
+                found = [f for f in standing if f.kind is fault.kind and ends <= {f.node, f.peer}]
+                return f"the nodes tell of it: {found[0].title}" if found else ""
+
+    def _state_of(self, name: str) -> NodeState | None:
+        return next((node.state for node in self._cluster.nodes() if node.name == name), None)
+
+    def _began(self, act: Act, asked_at: float, held: float) -> float:
         """The monotonic second at which clients could feel it first."""
         asked = monotonic_of(asked_at)
-        if fault not in _AT_ONCE:
+        if act.kind not in _AT_ONCE:
             return asked
         # A backend tells of a death once it has cleared up, and clients that were there know it sooner.
-        lost = self._witness.lost_at(node, asked)
+        lost = self._witness.lost_at(act.node, asked)
         return held if lost is None else min(held, lost)
 
-    def _undo(self, operation: NodeOperation) -> None:
-        """Brings the node back, trying three times; what that takes is told, whether it helps or not."""
-        undo = operation.undo
-        if undo is None:
+    def _undo(self, act: Act) -> None:
+        """Takes the fault back, trying three times; what that takes is told, whether it helps or not."""
+        back = act.back
+        if back is None:
             return
-        act, node = str(undo.action), undo.node
-        self._progress(Progress(undo.title, node))
-        self._journal.append_undo(Stage.BEGAN, act, node)
+        self._progress(Progress(back.title, act.node))
+        self._journal.append_undo(Stage.BEGAN, back.name, act.node)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                perform(self._cluster, undo, read_only=self._rules.read_only)
+                back.do(self._cluster, self._rules.read_only)
             except DmqError as error:
                 if attempt == _ATTEMPTS:
-                    self._journal.append_undo(Stage.FAILED, act, node, error.what)
-                    again = on_cluster(undo.command, self._cluster.name)
-                    self.not_undone.append(f"{node} is not back: {error.what}; '{again}' tries again")
+                    self._journal.append_undo(Stage.FAILED, back.name, act.node, error.what)
+                    again = on_cluster(back.command, self._cluster.name)
+                    what = f"{act.node} is not back" if act.kind in STATES else f"{act.title} is not taken back"
+                    self.not_undone.append(f"{what}: {error.what}; '{again}' tries again")
                 time.sleep(_PAUSE_S)
             else:
-                self._journal.append_undo(Stage.HOLDS, act, node, undo.done)
+                self._journal.append_undo(Stage.HOLDS, back.name, act.node, back.title)
                 self._look()
                 return
 
@@ -233,12 +287,12 @@ class Striker:
                 return
             refuse_majority_loss(self._cluster.nodes(), node.name, "Rolling restart", self._rules)
             self.hit.append(node.name)
-            operation = NodeOperation(NodeAction.STOP, node.name)
-            asked_at = self._begin(operation, gently=True)
+            act = on_node(Fault.STOP, node.name, gently=True)
+            asked_at = self._begin(act)
             try:
-                self._evidence(Step(0.0, Fault.STOP), operation, asked_at)
+                self._evidence(act, asked_at)
             finally:
-                self._undo(operation)
+                self._undo(act)
 
     def _resolve(self, target: str) -> str:
         """The node that `target` is now."""

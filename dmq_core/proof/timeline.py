@@ -46,6 +46,18 @@ _DONE: Final = {
     "rejoin": "rejoined",
     "drain": "drained",
     "revive": "revived",
+    "memory-alarm": "put under a memory alarm",
+    "clear-memory-alarm": "relieved of its memory alarm",
+    "disk-alarm": "put under a disk alarm",
+    "clear-disk-alarm": "relieved of its disk alarm",
+    "move-leader": "made the leader",
+    "leader-back": "no longer the leader",
+    "rebalance": "the leader when leaders were spread anew",
+    "cut-link": "cut off from one other node",
+    "slow-link": "slowed on its links",
+    "mend-link": "given whole links again",
+    "scale": "added",
+    "remove": "removed",
 }
 
 

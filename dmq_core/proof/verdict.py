@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from dmq_core.operations import on_cluster
+from dmq_core.proof.acts import undo_command
 from dmq_core.proof.algebra import Accounted
 from dmq_core.proof.evidence import Depth, Evidence, FaultSeen
 from dmq_core.proof.result import Account, Timeline, Verdict
@@ -146,6 +148,10 @@ def _fault_doubts(evidence: Evidence) -> Iterator[str]:
             yield f"The {name} cannot have happened: the counters of {visible(fault.node)} show one broker that ran on."
         else:
             yield from _cover_doubts(fault)
+        command = undo_command(fault.act, fault.node)
+        if evidence.is_cut and command and fault.undone_s is None:
+            again = visible(on_cluster(command, evidence.cluster))
+            yield f"Nothing shows that the {name} was undone: '{again}' takes it back if it still stands."
         if fault.undo_failed:
             yield f"The {name} could not be undone: {visible(fault.undo_failed)}."
 

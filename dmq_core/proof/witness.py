@@ -88,6 +88,11 @@ class Witness:
             known = self._leaders.get(queue)
         return None if known is None else known[1]
 
+    def await_leader(self, queue: str, node: str, timeout_s: float) -> bool:
+        """Whether `node` is heard to lead the queue within `timeout_s` seconds."""
+        with self._heard:
+            return self._heard.wait_for(lambda: self._leaders.get(queue, (0, ""))[1] == node, timeout_s)
+
     def await_change(self, node: str, states: Sequence[NodeState], since: float, timeout_s: float) -> NodeChange | None:
         """The first change of `node` to one of `states` after the epoch second `since`; None if none comes in time."""
 
@@ -153,6 +158,7 @@ class Witness:
             if self._leaders.get(news.queue.name, (0, ""))[0] > news.term:
                 return
             self._leaders[news.queue.name] = (news.term, node)
+            self._heard.notify_all()
         self._journal.append_leader(news.queue.name, node, news.term, monotonic_of(news.at))
 
     def _watch(self) -> None:

@@ -126,7 +126,7 @@ class ProofScreen(Screen[None]):
         with Horizontal(id="body"):
             with Vertical(id="left"):
                 with Vertical(id="recipe"):
-                    yield Choice("Fault", [(f, str(f)) for f in Fault], Fault.KILL, id="fault")
+                    yield Choice("Fault", [(f, str(f)) for f in FAULT_WORDS], Fault.KILL, id="fault")
                     yield Choice("Target", _target_options(None), "leader", id="target")
                     yield Choice("Rate", [(r, f"{r:,}/s") for r in RATES], Recipe().rate, id="rate")
                     yield Choice("Duration", [(d, _duration_words(d)) for d in DURATIONS], None, id="duration")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import Outcome
+from dmq_core.proof.acts import undo_command
 from dmq_core.proof.algebra import account_of
 from dmq_core.proof.evidence import evidence_of
 from dmq_core.proof.journal import read_journal
@@ -42,6 +43,7 @@ from dmq_core.proof.records import (
     number_of,
 )
 from dmq_core.proof.result import Verdict
+from dmq_core.proof.scenario import Fault
 
 Records = list[Record]
 RUNS = st.integers(0, 1 << 32)
@@ -472,6 +474,38 @@ def test_a_run_is_inconclusive_without(kind: type[Any], change: Callable[[Any], 
         result = judged(broken, SETTING)
         assert result.verdict is Verdict.INCONCLUSIVE
         assert [r for r in result.reasons if reason in r], result.reasons
+
+
+@pytest.mark.parametrize(
+    ("act", "cluster", "command"),
+    [
+        ("kill", "dmq", "'dmq node start rmq2'"),
+        ("pause", "mine", "'dmq node unpause rmq2 --cluster mine'"),
+        ("memory-alarm", "", "'dmq fault do clear-memory-alarm --node rmq2'"),
+        ("cut-link", "", "'dmq fault do mend-link --node rmq2'"),
+        ("slow-link", "", "'dmq fault do mend-link --node rmq2'"),
+        ("scale", "", "'dmq node remove rmq2'"),
+    ],
+)
+def test_what_a_killed_run_left_standing_is_told_with_what_takes_it_back(act: str, cluster: str, command: str) -> None:
+    setting = replace(SETTING, cluster=cluster)
+    records = mapped(honest_run(1), FaultStep, lambda r: r if r.undo else replace(r, act=act))
+    held = next(i for i, r in enumerate(records) if isinstance(r, FaultStep) and r.stage is Stage.HOLDS)
+    undone = next(i for i, r in enumerate(records) if isinstance(r, FaultStep) and r.undo and r.stage is Stage.HOLDS)
+    torn = Damage(0.0, 0.0, "it ends here", torn=True)
+    said = f"Nothing shows that the {act} of rmq2 was undone: {command} takes it back if it still stands."
+    assert said in judged([*records[: held + 1], torn], setting).reasons
+    assert said not in judged([*records[: undone + 1], torn], setting).reasons
+    assert said not in judged(records, setting).reasons
+
+
+def test_faults_that_leave_nothing_behind_need_no_way_back() -> None:
+    assert {fault for fault in Fault if not undo_command(str(fault), "rmq2")} == {
+        Fault.ROLLING,
+        Fault.MOVE_LEADER,
+        Fault.REBALANCE,
+    }
+    assert undo_command("start", "rmq2") == ""
 
 
 @given(RUNS)

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 from dmq_core.errors import BadInput
-from dmq_core.proof.scenario import EXAMPLE, ROLES, Fault, Step, built_in, checked, find, of_fault, parse
+from dmq_core.proof.scenario import (
+    EXAMPLE,
+    NOT_UNDONE,
+    ROLES,
+    UNTARGETED,
+    Fault,
+    Step,
+    built_in,
+    checked,
+    find,
+    of_fault,
+    parse,
+)
 
 
 @pytest.mark.parametrize("name", built_in())
@@ -21,12 +33,12 @@ def test_every_built_in_scenario_makes_sense(name: str) -> None:
 
 def test_every_fault_has_a_scenario_for_every_role() -> None:
     names = set(built_in())
-    assert {f"{fault}-{role}" for fault in Fault if fault is not Fault.ROLLING for role in ROLES} < names
-    assert "rolling" in names
+    assert {f"{fault}-{role}" for fault in set(Fault) - UNTARGETED for role in ROLES} < names
+    assert {str(fault) for fault in UNTARGETED} < names
 
 
 @pytest.mark.parametrize("duration_s", [1.0, 5.0, 20.0, 600.0])
-@pytest.mark.parametrize("fault", [f for f in Fault if f is not Fault.ROLLING])
+@pytest.mark.parametrize("fault", [f for f in Fault if f not in NOT_UNDONE])
 def test_the_times_of_a_fault_fit_any_duration(fault: Fault, duration_s: float) -> None:
     (step,) = of_fault(fault, "leader", duration_s).steps
     assert step.undo_s is not None
@@ -64,6 +76,8 @@ def test_steps_are_taken_in_the_order_of_their_times(tmp_path: Path) -> None:
         ('[[step]]\nat = 1\nfault = "melt"', "step 1: fault is 'melt'"),
         ('[[step]]\nfault = "kill"', "step 1: at is missing"),
         ('[[step]]\nat = 1\nfault = "kill"', "step 1: undo is missing"),
+        ('[[step]]\nat = 1\nfault = "scale"', "step 1: undo is missing"),
+        ('[[step]]\nat = 1\nfault = "rebalance"\ntarget = "rmq1"', "step 1: there is no setting 'target'"),
         ('[[step]]\nat = 5\nfault = "kill"\nundo = 3', "step 1: undo is '3'"),
         ('[[step]]\nat = 1\nfault = "kill"\nundo = 3\nwho = "x"', "step 1: there is no setting 'who'"),
         ('[[step]]\nat = 99\nfault = "kill"\nundo = 100', "step 1: it begins at 99 s, and the load ends at 30 s"),
@@ -76,6 +90,12 @@ def test_what_makes_no_sense_is_named_with_its_place(text: str, said: str) -> No
     assert said in raised.value.what
     assert "\n" not in raised.value.what
     assert raised.value.hint
+
+
+def test_a_fault_of_quorum_queues_is_not_for_others() -> None:
+    text = '[workload]\nqueue_type = "classic"\n[[step]]\nat = 1\nfault = "move-leader"\nundo = 3'
+    with pytest.raises(BadInput, match="step 1: move-leader is for quorum queues"):
+        parse(text, "mine.toml")
 
 
 def test_a_name_that_nobody_knows_and_a_file_that_is_not_there_are_told(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.proof.scenario import checked
+from dmq_core.proof.scenario import QUORUM_ONLY, checked
 from dmq_core.proof.soak import SOAK_FAULTS, lanes_for, soak_scenario
 
 
@@ -23,6 +23,11 @@ def test_the_faults_of_a_lane_follow_each_other_within_the_time(seed: int, durat
         for before, after in zip(scenario.steps, scenario.steps[1:], strict=False):
             assert before.undo_s is not None
             assert before.at_s < before.undo_s < after.at_s
+
+
+def test_a_classic_queue_is_spared_what_is_for_quorum_queues() -> None:
+    scenario = soak_scenario(1800, 1, 3, "classic")
+    assert {step.fault for step in scenario.steps} == set(SOAK_FAULTS) - QUORUM_ONLY
 
 
 def test_half_an_hour_sees_every_fault() -> None:

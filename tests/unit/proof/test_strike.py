@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from dmq_core.cluster.base import Cluster, NodeAction, NodeChange, NodeState, silent
+from dmq_core.cluster.faults import Fault as ClusterFault
+from dmq_core.cluster.faults import FaultKind
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, ClusterFailed, NotReachable, Refused
+from dmq_core.proof.acts import other_end
 from dmq_core.proof.journal import Journal, read_journal
 from dmq_core.proof.records import FaultStep, Setting, Stage
 from dmq_core.proof.scenario import Fault, Step
@@ -31,6 +34,9 @@ class Hearsay:
 
     def node_of(self, _role: Role) -> str | None:
         return self._connected
+
+    def await_leader(self, _queue: str, _node: str, timeout_s: float) -> bool:
+        return timeout_s > 0
 
     def lost_at(self, _node: str, _since: float) -> float | None:
         return None
@@ -88,6 +94,79 @@ def test_a_fault_is_told_and_undone_in_order(cluster: Cluster, journal: Journal)
         (False, Stage.HOLDS, "pause", "rmq2"),
         (True, Stage.BEGAN, "unpause", "rmq2"),
         (True, Stage.HOLDS, "unpause", "rmq2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "target", "hit", "undo"),
+    [
+        (Fault.MEMORY_ALARM, "leader", "rmq2", "clear-memory-alarm"),
+        (Fault.DISK_ALARM, "rmq3", "rmq3", "clear-disk-alarm"),
+        (Fault.SCALE, "", "rmq4", "remove"),
+    ],
+)
+def test_a_fault_of_the_whole_cluster_is_told_and_undone_too(
+    cluster: Cluster, journal: Journal, fault: Fault, target: str, hit: str, undo: str
+) -> None:
+    struck = striker(cluster, journal)
+    struck.strike(Step(0, fault, target, 0), 0.0, threading.Event())
+    assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
+    assert [(stage, act) for _, stage, act, node in steps_of(journal) if node == hit] == [
+        (Stage.ASKED, str(fault)),
+        (Stage.BEGAN, str(fault)),
+        (Stage.HOLDS, str(fault)),
+        (Stage.BEGAN, undo),
+        (Stage.HOLDS, undo),
+    ]
+
+
+def test_a_leader_that_moves_away_goes_to_a_follower_and_back(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, cluster: Cluster
+) -> None:
+    moved: list[str | None] = []
+    monkeypatch.setattr(cluster, "cause", lambda fault, _progress: moved.append(fault.node))
+    striker(cluster, journal).strike(Step(0, Fault.MOVE_LEADER, "leader", 0), 0.0, threading.Event())
+    assert moved == ["rmq3", "rmq2"]
+
+
+def test_a_link_is_cut_to_a_node_that_does_not_lead_and_mended(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, cluster: Cluster
+) -> None:
+    caused: list[tuple[str, str | None, str | None]] = []
+    monkeypatch.setattr(cluster, "cause", lambda fault, _progress: caused.append((fault.kind, fault.node, fault.peer)))
+    for fault in (Fault.CUT_LINK, Fault.SLOW_LINK):
+        striker(cluster, journal).strike(Step(0, fault, "connected", 0), 0.0, threading.Event())
+    assert caused == [
+        ("cut-link", "rmq1", "rmq3"),
+        ("mend-link", "rmq1", "rmq3"),
+        ("slow-link", "rmq1", None),
+        ("mend-link", "rmq1", None),
+    ]
+
+
+def test_the_other_end_of_a_link_does_not_lead_as_far_as_that_can_be(cluster: Cluster) -> None:
+    nodes = cluster.nodes()
+    assert [other_end(node, "rmq3", nodes) for node in ("rmq1", "rmq2", "rmq3")] == ["rmq2", "rmq1", "rmq2"]
+    assert other_end("rmq1", "rmq2", nodes[:2]) == "rmq2"
+    assert other_end("rmq1", None, nodes[:1]) is None
+
+
+def test_an_alarm_that_cannot_be_taken_back_is_told_with_what_to_do(
+    cluster: Cluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cause = cluster.cause
+
+    def stubborn(fault: ClusterFault, *rest: object) -> ClusterFault | None:
+        if fault.kind is FaultKind.CLEAR_MEMORY_ALARM:
+            raise ClusterFailed("no luck")
+        return cause(fault)
+
+    monkeypatch.setattr(cluster, "cause", stubborn)
+    monkeypatch.setattr("dmq_core.proof.strike._PAUSE_S", 0.0)
+    struck = striker(cluster, journal)
+    struck.strike(Step(0, Fault.MEMORY_ALARM, "leader", 0), 0.0, threading.Event())
+    assert struck.not_undone == [
+        "Memory alarm at rmq2 is not taken back: no luck; 'dmq fault do clear-memory-alarm --node rmq2' tries again"
     ]
 
 
@@ -160,6 +239,29 @@ def test_a_lane_of_random_faults_leaves_out_what_would_cost_the_majority(cluster
     lane.join(20)
     assert lane.error is None
     assert struck.hit == []
+
+
+def test_a_lane_of_random_faults_hits_no_node_that_another_one_holds_and_outlives_what_fails(
+    cluster: Cluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    struck, done = striker(cluster, journal), threading.Event()
+    holding = threading.Thread(
+        target=struck.strike, args=(Step(0, Fault.MEMORY_ALARM, "rmq2", 600), 600.0, done), kwargs={"alone": True}
+    )
+    holding.start()
+    deadline = time.monotonic() + 10
+    while "rmq2" not in struck.hit and time.monotonic() < deadline:
+        time.sleep(0.01)
+    monkeypatch.setattr("dmq_core.proof.strike.REST_S", 0.0)
+    steps = (Step(0, Fault.PAUSE, "rmq2", 0), Step(0, Fault.MOVE_LEADER, "rmq3", 0), Step(0, Fault.PAUSE, "rmq1", 0))
+    lane = Lane(struck, steps, time.monotonic(), skips=True)
+    lane.start()
+    lane.join(20)
+    done.set()
+    holding.join(20)
+    assert (lane.error, struck.hit) == (None, ["rmq2", "rmq3", "rmq1"])
+    told = [(stage, act) for undo, stage, act, _ in steps_of(journal) if not undo and stage is Stage.FAILED]
+    assert told == [(Stage.FAILED, "move-leader")]
 
 
 def test_a_rolling_restart_comes_to_every_node_and_to_the_leader_last(
