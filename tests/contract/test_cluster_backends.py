@@ -288,8 +288,8 @@ def test_a_rolling_restart_keeps_every_message(real_cluster: Cluster) -> None:
 
 
 def test_a_node_tells_its_own_counters_and_how_long_it_runs(real_cluster: Cluster) -> None:
-    for node in real_cluster.nodes():
-        told = counters_in(real_cluster.metrics(node.name))
+    for info in real_cluster.nodes():
+        told = counters_in(real_cluster.metrics(info.name))
         assert told.uptime_s > 0
         assert told.confirmed >= 0
     real_cluster.act(NodeAction.PAUSE, "rmq3")
