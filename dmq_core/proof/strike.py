@@ -74,9 +74,11 @@ def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, r
     serving = sum(node.state is NodeState.RUNNING and node.name != target for node in nodes)
     serving -= not target
     if 2 * serving <= len(nodes) and not rules.allow_majority_loss:
+        away = ", ".join(f"{node.name} is {node.state}" for node in nodes if node.state is not NodeState.RUNNING)
         raise Refused(
             f"{title}: no majority of the {len(nodes)} nodes would be left",
-            "Quorum queues then stop taking messages until nodes return; --allow-majority-loss does it all the same.",
+            (f"Now {away}; 'dmq doctor' tells the way back. " if away else "")
+            + "Quorum queues then stop taking messages until nodes return; --allow-majority-loss does it all the same.",
         )
 
 

@@ -222,8 +222,9 @@ def test_an_undo_that_fails_is_tried_again_and_told_with_what_to_do(
 def test_the_majority_is_never_lost_unless_that_was_asked_for(cluster: Cluster, journal: Journal) -> None:
     cluster.act(NodeAction.PAUSE, "rmq3")
     step = Step(0, Fault.PAUSE, "leader", 0)
-    with pytest.raises(Refused, match="no majority of the 3 nodes"):
+    with pytest.raises(Refused, match="no majority of the 3 nodes") as refused:
         check(cluster, step, Rules())
+    assert "rmq3 is paused; 'dmq doctor' tells the way back" in refused.value.hint
     struck = striker(cluster, journal)
     with pytest.raises(Refused, match="Pause rmq2: no majority"):
         struck.strike(step, 0.0, threading.Event())
