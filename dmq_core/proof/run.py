@@ -181,7 +181,8 @@ class ProofRun:
                 journal.append_phase(RunPhase.INTERRUPTED, _NOT_WELL)
             else:
                 self._with_cluster(setting, journal)
-        return _with_troubles(judge(read_journal(path)), self.troubles)
+        trouble = "" if journal.failure is None else journal.failure.what
+        return _with_troubles(judge(read_journal(path), trouble), self.troubles)
 
     def _with_cluster(self, setting: Setting, journal: Journal) -> None:
         host = self._cluster.nodes()[0].endpoint.virtual_host
@@ -253,7 +254,8 @@ class ProofRun:
         for lane in lanes:
             if lane.error is not None:
                 raise lane.error
-        if traffic.error is not None:
+        # A journal that ends early still tells what is known, and that it is not all.
+        if traffic.error is not None and journal.failure is None:
             raise traffic.error
 
     def _lanes(self, striker: Striker) -> list[Lane]:
