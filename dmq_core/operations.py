@@ -182,14 +182,42 @@ def impact_of_fault(fault: Fault, snapshot: ClusterSnapshot) -> Impact:
     """What `fault` will cause, judged from `snapshot`; a rolling restart takes one node away at a time."""
     running = sum(n.state is NodeState.RUNNING for n in snapshot.nodes)
     rolling = fault.kind is FaultKind.ROLLING_RESTART
-    margin = _margin(running - (1 if rolling else 0), len(snapshot.nodes))
+    margin = _margin(_left_by(fault, running, snapshot), len(snapshot.nodes))
     sentences = [f"Expected: {notes_of(fault.kind).expected}"]
-    if fault.destructive and not rolling:
+    if fault.kind is FaultKind.CUT_LINK:
+        sentences.append(_after_cut(running, snapshot))
+    elif fault.destructive and not rolling:
         clients = _count(len(snapshot.connections), "connection")
         sentences.insert(0, f"{fault.title} concerns all {clients} of the cluster.")
-    if margin is Margin.NO_MAJORITY:
+    if margin is Margin.NO_MAJORITY and fault.kind is not FaultKind.CUT_LINK:
         sentences.insert(0, f"{running} of {len(snapshot.nodes)} nodes run: {_margin_words(margin)}")
     return Impact(margin, tuple(sentences))
+
+
+def _left_by(fault: Fault, running: int, snapshot: ClusterSnapshot) -> int:
+    """How many of the nodes that run surely still work together once `fault` is noticed."""
+    if fault.kind is FaultKind.ROLLING_RESTART:
+        return running - 1
+    if fault.kind is not FaultKind.CUT_LINK:
+        return running
+    version = _version(snapshot)
+    if version is not None and version < _MINORITY_STAYS:
+        return 0
+    # Two that have no third one to meet over are alone, each of them.
+    return running if running > 2 else running - 1
+
+
+def _after_cut(running: int, snapshot: ClusterSnapshot) -> str:
+    version = _version(snapshot)
+    if version is not None and version < _MINORITY_STAYS:
+        return f"RabbitMQ {version} may then pause one, both or all nodes until the link is mended."
+    if running > 2:
+        return "Every node stays up; clients of one end may wait for queues that the other end leads."
+    return "Each of the two is then alone; they keep their clients and confirm nothing."
+
+
+def _version(snapshot: ClusterSnapshot) -> Version | None:
+    return None if snapshot.rabbitmq is None else parse_version(snapshot.rabbitmq)
 
 
 def cause(cluster: Cluster, fault: Fault, *, read_only: bool, progress: ProgressListener = silent) -> Fault | None:
@@ -217,7 +245,7 @@ def guard_change(title: str, *, read_only: bool) -> None:
 def _expected(action: NodeAction, snapshot: ClusterSnapshot) -> str:
     if action is not NodeAction.ISOLATE:
         return _EXPECTED.get(action, "")
-    version = None if snapshot.rabbitmq is None else parse_version(snapshot.rabbitmq)
+    version = _version(snapshot)
     if version is not None and version < _MINORITY_STAYS:
         own = "after about 6.5 s it closes its ports and its clients reconnect elsewhere"
     else:

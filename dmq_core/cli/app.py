@@ -14,7 +14,7 @@ _COMMANDS = {
     "stop": Entry("lifecycle:stop", "Stop every node and keep the data."),
     "destroy": Entry("lifecycle:destroy", "Remove the cluster's nodes and all their data."),
     "node": Entry("node:node", "List, break and mend single nodes, read their logs."),
-    "fault": Entry("fault:fault", "Break the cluster as a whole: alarms, moving leaders, a rolling restart."),
+    "fault": Entry("fault:fault", "Break the cluster as a whole: alarms, cut and slow links, moved leaders and more."),
     "exchange": Entry("exchange:exchange", "List exchanges."),
     "queue": Entry("queue:queue", "List, show, declare and delete queues."),
     "connection": Entry("connection:connection", "List client connections."),

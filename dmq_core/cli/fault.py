@@ -11,11 +11,12 @@ from dmq_core.cli import reach
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
-from dmq_core.cluster.faults import Fault, FaultKind, needs_of, notes_of, undo_of
+from dmq_core.cluster.faults import DELAY_MS, Fault, FaultKind, needs_of, notes_of, takes_of, undo_of
 from dmq_core.errors import BadInput
 from dmq_core.operations import Margin, cause, guard, impact_of_fault, on_cluster
 from dmq_core.text import visible
 
+_peer_option = click.option("--peer", metavar="NODE", help="The other end of a link.")
 _KINDS = click.Choice([str(kind) for kind in FaultKind])
 
 
@@ -26,43 +27,94 @@ def list_faults(invocation: Invocation) -> None:
     if invocation.out.json:
         invocation.out.document(
             [
-                {"fault": str(kind), "needs": list(needs_of(kind)), "expected": notes_of(kind).expected}
+                {
+                    "fault": str(kind),
+                    "needs": list(needs_of(kind)),
+                    "takes": list(takes_of(kind)),
+                    "expected": notes_of(kind).expected,
+                }
                 for kind in FaultKind
             ]
         )
         return
     for kind in FaultKind:
-        options = " ".join(f"--{need} {need.upper()}" for need in needs_of(kind))
-        invocation.out.text(f"{kind} {options}".rstrip())
+        needs = [_option(need) for need in needs_of(kind)]
+        takes = [f"[{_option(what)}]" for what in takes_of(kind)]
+        invocation.out.text(" ".join((kind, *needs, *takes)))
         invocation.out.text(f"    {notes_of(kind).expected}")
 
 
 @click.command(name="do")
 @click.argument("name", type=_KINDS)
-@click.option("--node", metavar="NODE", help="Where an alarm is, or a leader goes.")
+@click.option("--node", metavar="NODE", help="Where an alarm is, or a leader goes; one end of a link.")
+@_peer_option
 @click.option("--queue", metavar="QUEUE", help="The quorum queue whose leader moves.")
 @click.option("--vhost", metavar="VHOST", default="/", help="Where that queue is; by default '/'.")
+@click.option(
+    "--delay",
+    metavar="MS",
+    type=int,
+    default=DELAY_MS,
+    help=f"What each end of a slow link holds back at most: 1 to 5000, by default {DELAY_MS}.",
+)
 @yes_option
 @common_options
-def do(invocation: Invocation, name: str, node: str | None, queue: str | None, vhost: str, yes: bool) -> None:
+def do(
+    invocation: Invocation,
+    name: str,
+    node: str | None,
+    peer: str | None,
+    queue: str | None,
+    vhost: str,
+    delay: int,
+    yes: bool,
+) -> None:
     """Do the fault NAME; 'dmq fault list' tells which there are."""
-    _do(invocation, Fault(FaultKind(name), node, queue, vhost), yes)
+    _do(invocation, Fault(FaultKind(name), node, queue, vhost, peer, delay), yes)
 
 
 @click.command()
 @click.argument("name", type=_KINDS)
-@click.option("--node", metavar="NODE", help="Where the alarm is.")
+@click.option("--node", metavar="NODE", help="Where the alarm is; one end of the link.")
+@_peer_option
 @yes_option
 @common_options
-def undo(invocation: Invocation, name: str, node: str | None, yes: bool) -> None:
-    """Take the fault NAME back: an alarm ends."""
+def undo(invocation: Invocation, name: str, node: str | None, peer: str | None, yes: bool) -> None:
+    """Take the fault NAME back: an alarm ends, a link is as it was."""
     kind = FaultKind(name)
     if "queue" in needs_of(kind):
         raise BadInput(f"{kind} does not know where the leader was", "Move it back: 'dmq fault do move-leader'.")
-    back = undo_of(Fault(kind, node))
+    back = undo_of(Fault(kind, node, peer=peer))
     if back is None:
         raise BadInput(f"{kind} leaves nothing to take back")
     _do(invocation, back, yes)
+
+
+@click.command()
+@common_options
+def standing(invocation: Invocation) -> None:
+    """Tell which alarms and which cut or slow links hold now, and what takes each back; the nodes are asked."""
+    cluster = reach.find_cluster(invocation.settings)
+    found = [(fault, undo_of(fault)) for fault in cluster.standing()]
+    commands = [None if back is None else on_cluster(_command(back), cluster.name) for _, back in found]
+    if invocation.out.json:
+        invocation.out.document(
+            [
+                {
+                    "fault": str(fault.kind),
+                    "node": fault.node,
+                    "peer": fault.peer,
+                    "delay_ms": fault.delay_ms if fault.kind is FaultKind.SLOW_LINK else None,
+                    "undo": command,
+                }
+                for (fault, _), command in zip(found, commands, strict=True)
+            ]
+        )
+        return
+    for (fault, _), command in zip(found, commands, strict=True):
+        invocation.out.text(f"{visible(fault.title)}: '{visible(command or '')}' takes it back")
+    if not found:
+        invocation.out.text("no fault stands")
 
 
 def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
@@ -84,6 +136,7 @@ def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
                 "cluster": cluster.name,
                 "fault": str(fault.kind),
                 "node": fault.node,
+                "peer": fault.peer,
                 "queue": fault.queue,
                 "undo": command,
                 "seconds": round(seconds, 3),
@@ -98,12 +151,17 @@ def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
 def _command(fault: Fault) -> str:
     queue = "" if fault.queue is None else f" --queue {shlex.quote(fault.queue)}"
     vhost = "" if fault.virtual_host == "/" else f" --vhost {shlex.quote(fault.virtual_host)}"
-    return f"dmq fault do {fault.kind} --node {fault.node}{queue}{vhost}"
+    peer = "" if fault.peer is None else f" --peer {fault.peer}"
+    return f"dmq fault do {fault.kind} --node {fault.node}{peer}{queue}{vhost}"
+
+
+def _option(name: str) -> str:
+    return f"--{name} {'MS' if name == 'delay' else 'NODE' if name == 'peer' else name.upper()}"
 
 
 fault = LazyGroup(
     name="fault",
-    help="Break the cluster as a whole: alarms, moving leaders, a rolling restart.",
+    help="Break the cluster as a whole: alarms, cut and slow links, moved leaders and more.",
     entries={},
-    commands=[list_faults, do, undo],
+    commands=[list_faults, do, undo, standing],
 )

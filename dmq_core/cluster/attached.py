@@ -155,6 +155,10 @@ class AttachedCluster:
         """Refused: the log is a file on a machine that is not ours."""
         raise Refused(f"the log of {node} is on its own machine", "'dmq tail --exchange amq.rabbitmq.log' may show it.")
 
+    def standing(self) -> tuple[Fault, ...]:
+        """Refused: what was done to a link is asked of the node itself."""
+        raise Refused("standing faults are told of clusters that dmq made only", "'dmq status' tells of alarms.")
+
     def metrics(self, node: str) -> str:
         """Refused: the port is one of a machine that is not ours."""
         raise Refused(f"the counters of {node} are on its own machine", "Ask the management API for rates.")

@@ -211,7 +211,16 @@ class Cluster(Protocol):
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back (None: there is none) once it holds.
 
-        It takes as long as `notes_of` tells at most. An alarm ends with a restart of its node.
+        It takes as long as `notes_of` tells at most. An alarm ends with a restart of its node, and so does what was
+        done to a link with that of either end; a start of the cluster and a rejoin end that too.
+        """
+        ...
+
+    def standing(self) -> tuple[Fault, ...]:
+        """The alarms and the cut or slow links that hold now, as the nodes that answer tell within 20 s.
+
+        `undo_of` each takes it back; an alarm may have come by itself. Nodes that are isolated, paused or stopped are
+        not asked.
         """
         ...
 

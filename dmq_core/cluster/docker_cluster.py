@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dmq_core.cluster.base import (
@@ -21,18 +21,19 @@ from dmq_core.cluster.base import (
     silent,
 )
 from dmq_core.cluster.blueprint import Version, checked_cluster_name, node_names, parse_version
-from dmq_core.cluster.docker_acts import NodeActs, halt
+from dmq_core.cluster.docker_acts import ACTION_LIMIT_S, NodeActs, halt
 from dmq_core.cluster.docker_condition import is_cut_off, is_drained, run_tool
 from dmq_core.cluster.docker_engine import Engine, connect
 from dmq_core.cluster.docker_errors import PortTaken
-from dmq_core.cluster.docker_layout import CLUSTER_LABEL, USER, Made, erlang_name, ports_of_others, started_ago_s
+from dmq_core.cluster.docker_layout import CLUSTER_LABEL, HOME, USER, Made, erlang_name, ports_of_others, started_ago_s
 from dmq_core.cluster.docker_making import ALIVE, Found, complete, find, remembered_credentials, remove_all
 from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
 from dmq_core.cluster.docker_values import Container
 from dmq_core.cluster.docker_watch import watch
-from dmq_core.cluster.fault_works import FaultWorks
+from dmq_core.cluster.fault_works import MENDS_LINKS, FaultWorks
 from dmq_core.cluster.faults import Fault
 from dmq_core.cluster.image import ensure_image, series_of
+from dmq_core.cluster.links import note_name
 from dmq_core.cluster.local_state import (
     FAVOURED_AMQP_PORT,
     FAVOURED_CLUSTER,
@@ -163,6 +164,8 @@ class DockerCluster:
         """Does `action` to `node` and returns once it holds, within 60 s."""
         made, container = self._target(self._existing(), node)
         progress(Progress(f"{action} {node}", node))
+        if action in MENDS_LINKS and self._noted(made.nodes):
+            self._works().mend_links((node,))
         waiter = NodeWaiter(self._engine, made, self.credentials, progress)
         NodeActs(self._engine, made, self._state, waiter, progress).do(action, container)
 
@@ -176,14 +179,11 @@ class DockerCluster:
 
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back once it holds."""
-        made = self._existing().made
+        return self._works().cause(fault, progress)
 
-        def run(node: str, tool: str, words: tuple[str, ...], _limit_s: float) -> str:
-            if made is None:
-                raise ClusterFailed(f"{self._name} is half made", "'dmq start' completes it.")
-            return run_tool(self._engine, made.container(node), node, tool, words)
-
-        return FaultWorks(self.nodes, run, self.act).cause(fault, progress)
+    def standing(self) -> tuple[Fault, ...]:
+        """The faults that hold now, by what the nodes tell of themselves."""
+        return self._works().standing()
 
     def logs(self, node: str, lines: int = 200) -> str:
         """The last `lines` lines that the node's container wrote, also while it is stopped."""
@@ -212,6 +212,31 @@ class DockerCluster:
 
     def _find(self) -> Found:
         return find(self._engine, self._name)
+
+    def _works(self) -> FaultWorks:
+        made = self._existing().made
+        if made is None:
+            raise ClusterFailed(f"{self._name} is half made", "'dmq start' completes it.")
+
+        def run(node: str, tool: str, words: tuple[str, ...], _limit_s: float) -> str:
+            return run_tool(self._engine, made.container(node), node, tool, words)
+
+        def settle(nodes: tuple[str, ...], progress: ProgressListener) -> None:
+            waiter = NodeWaiter(self._engine, made, self.credentials, progress)
+            waiter.await_node(nodes[0], Boot(restarts=0), time.monotonic() + ACTION_LIMIT_S, apart=True)
+
+        return FaultWorks(self.nodes, run, self.act, settle)
+
+    def _noted(self, nodes: Iterable[str]) -> tuple[str, ...]:
+        """Those of `nodes` in which a link was cut or slowed; it may have ended since."""
+        found = self._find().containers
+
+        def noted(node: str) -> bool:
+            path = f"{HOME}/{note_name(erlang_name(node))}"
+            return node in found and self._engine.read_file(found[node].id, path) is not None
+
+        known = list(nodes)
+        return tuple(n for n, is_noted in zip(known, side_by_side(noted, known), strict=True) if is_noted)
 
     def _remove(self) -> None:
         remove_all(self._engine, self._name)
@@ -301,7 +326,12 @@ class DockerCluster:
                 found = self._find()
         self._remembered = credentials
         waiter = NodeWaiter(self._engine, made, credentials, progress)
-        waiter.revive_also(n for n, c in found.containers.items() if c.status in ALIVE)
+        alive = [n for n, c in found.containers.items() if c.status in ALIVE]
+        noted = self._noted(alive)
+        if noted:
+            progress(Progress(f"opening the links of {', '.join(noted)}"))
+            self._works().mend_links(noted)
+        waiter.revive_also(alive)
         waiter.await_whole(Boot(restarts=2 if found.booted_before else 0), time.monotonic() + START_LIMIT_S)
 
     def _choose(self, progress: ProgressListener) -> Made:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 
+from dmq_core.cluster import links
 from dmq_core.cluster.base import NodeAction, NodeInfo, NodeState, Progress, ProgressListener
 from dmq_core.cluster.faults import Fault, FaultKind, notes_of, undo_of
+from dmq_core.cluster.readiness import side_by_side
 from dmq_core.errors import BadInput, ClusterFailed, TimedOut
 from dmq_core.text import visible
 
@@ -13,6 +16,8 @@ from dmq_core.text import visible
 # and gives what it printed; `ClusterFailed` if it fails.
 RunTool = Callable[[str, str, tuple[str, ...], float], str]
 Act = Callable[[NodeAction, str, ProgressListener], None]
+# Returns once these nodes and all that are up see each other.
+Settle = Callable[[tuple[str, ...], ProgressListener], None]
 
 _SET = {
     FaultKind.MEMORY_ALARM: ("memory", "vm_memory_monitor:set_vm_memory_high_watermark(0.00001)"),
@@ -46,13 +51,22 @@ _MOVE = (
 )
 
 
-class FaultWorks:
-    """Does faults to one cluster; `nodes` tells its nodes now, `run` and `act` reach into them."""
+_ALARM_OF = {"memory": FaultKind.MEMORY_ALARM, "disk": FaultKind.DISK_ALARM}
+# In these a node evaluates what it is given; one that is isolated has no links that could be mended.
+_AWAKE = frozenset({NodeState.RUNNING, NodeState.STARTING, NodeState.DRAINING, NodeState.UNREACHABLE})
+_ASK_LIMIT_S = 20.0
+# After these no link of the node is cut or slow.
+MENDS_LINKS = frozenset({NodeAction.START, NodeAction.RESTART, NodeAction.REJOIN})
 
-    def __init__(self, nodes: Callable[[], tuple[NodeInfo, ...]], run: RunTool, act: Act) -> None:
+
+class FaultWorks:
+    """Does faults to one cluster; `nodes` tells its nodes now, `run`, `act` and `settle` reach into them."""
+
+    def __init__(self, nodes: Callable[[], tuple[NodeInfo, ...]], run: RunTool, act: Act, settle: Settle) -> None:
         self._nodes = nodes
         self._run = run
         self._act = act
+        self._settle = settle
 
     def cause(self, fault: Fault, progress: ProgressListener) -> Fault | None:
         """Does `fault` and returns its way back once it holds; `BadInput` if the nodes are in no state for it."""
@@ -60,13 +74,96 @@ class FaultWorks:
             return self._alarm(fault)
         if fault.kind is FaultKind.MOVE_LEADER:
             return self._move(fault)
-        if fault.kind is FaultKind.REBALANCE:
+        if fault.kind is FaultKind.CUT_LINK:
+            return self._cut(fault)
+        if fault.kind is FaultKind.SLOW_LINK:
+            return self._slow(fault)
+        if fault.kind is FaultKind.MEND_LINK:
+            self._mend(fault, progress)
+        elif fault.kind is FaultKind.REBALANCE:
             self._run(self._any_running(), "rabbitmq-queues", ("rebalance", "quorum"), notes_of(fault.kind).limit_s)
-        elif fault.kind is FaultKind.ROLLING_RESTART:
-            self._roll(progress)
         else:
-            raise BadInput(f"{fault.title}: this backend cannot do that")
+            self._roll(progress)
         return None
+
+    def standing(self) -> tuple[Fault, ...]:
+        """The alarms and the cut and slow links that hold now, by what every node that answers tells of itself."""
+
+        def ask(node: str) -> tuple[Fault, ...]:
+            names = self._erlang_names()
+            expression = links.standing_expression(e for n, e in names.items() if n != node)
+            return self._standing_at(node, expression)
+
+        return _each_once(side_by_side(ask, self._awake()))
+
+    def mend_links(self, nodes: Iterable[str]) -> None:
+        """Opens every cut or slow link of those of `nodes` that are awake, at its other end too, and waits for none.
+
+        What is asked of a node that is about to boot or to end may fail, and is let go.
+        """
+        names = self._erlang_names()
+        wanted = set(nodes)
+
+        def mend(node: str) -> None:
+            peers = [names[n] for n in names if n != node and (node in wanted or n in wanted)]
+            expression = links.mend_expression(peers, forget=node in wanted)
+            with contextlib.suppress(ClusterFailed, TimedOut):
+                self._run(node, "rabbitmqctl", ("eval", expression), _ASK_LIMIT_S)
+
+        side_by_side(mend, self._awake())
+
+    def _cut(self, fault: Fault) -> Fault | None:
+        node, peer = self._running(fault.node), self._running(fault.peer)
+        peers = (self._erlang_names()[peer],)
+        self._eval(node, links.noted(links.cut_expression(peers)), fault)
+        return undo_of(fault)
+
+    def _slow(self, fault: Fault) -> Fault | None:
+        node, names = self._running(fault.node), self._erlang_names()
+        asked = [n for n in names if n != node] if fault.peer is None else [self._running(fault.peer)]
+        expression = links.slow_expression([names[n] for n in asked], fault.delay_ms)
+        said = self._eval(node, links.noted(expression), fault)
+        if said == "late":
+            raise TimedOut(
+                f"{fault.title}: the peer does not answer", "'dmq fault undo slow-link' leaves nothing of it."
+            )
+        if said == "[]":
+            raise BadInput(
+                f"{fault.node} has no link to {fault.peer or 'any peer'} that could be slow",
+                "'dmq fault standing' tells which are cut.",
+            )
+        return undo_of(fault)
+
+    def _mend(self, fault: Fault, progress: ProgressListener) -> None:
+        names, awake = self._erlang_names(), self._awake()
+        if fault.node not in awake or (fault.peer is not None and fault.peer not in names):
+            self._running(fault.node)
+            self._running(fault.peer)
+        ends = [n for n in names if n != fault.node] if fault.peer is None else [fault.peer]
+
+        def mend(node: str) -> tuple[Fault, ...]:
+            peers = ends if node == fault.node else [fault.node or ""] if node in ends else []
+            others = [e for n, e in names.items() if n != node]
+            expression = links.mend_expression([names[n] for n in peers], others)
+            return self._standing_at(node, expression)
+
+        left = _each_once(side_by_side(mend, awake))
+        cut = next((each for each in left if each.kind is FaultKind.CUT_LINK), None)
+        if cut is None:
+            self._settle(awake, progress)
+        else:
+            progress(Progress(f"the link of {cut.node} and {cut.peer} is still cut", fault.node))
+
+    def _standing_at(self, node: str, expression: str) -> tuple[Fault, ...]:
+        ours = {erlang_name: name for name, erlang_name in self._erlang_names().items()}
+        said = links.read_standing(self._run(node, "rabbitmqctl", ("eval", expression), _ASK_LIMIT_S))
+        return tuple(fault for each in said for fault in _as_fault(node, each, ours))
+
+    def _erlang_names(self) -> dict[str, str]:
+        return {info.name: info.erlang_name for info in self._nodes()}
+
+    def _awake(self) -> tuple[str, ...]:
+        return tuple(info.name for info in self._nodes() if info.state in _AWAKE)
 
     def _alarm(self, fault: Fault) -> Fault | None:
         node = self._running(fault.node)
@@ -128,6 +225,20 @@ class FaultWorks:
         if not running:
             raise ClusterFailed("no node runs", "'dmq start' brings every node back.")
         return running[0]
+
+
+def _each_once(found: Iterable[tuple[Fault, ...]]) -> tuple[Fault, ...]:
+    return tuple(dict.fromkeys(fault for faults in found for fault in faults))
+
+
+def _as_fault(node: str, standing: links.Standing, ours: Mapping[str, str]) -> tuple[Fault, ...]:
+    """What holds at `node` as a fault; a link is named from its first end, as both ends may tell of it."""
+    if standing.kind == "alarm":
+        return (Fault(_ALARM_OF[standing.what], node),) if standing.what in _ALARM_OF else ()
+    first, second = sorted((node, ours[standing.what]))
+    if standing.delay_ms is None:
+        return (Fault(FaultKind.CUT_LINK, first, peer=second),)
+    return (Fault(FaultKind.SLOW_LINK, first, peer=second, delay_ms=standing.delay_ms),)
 
 
 def _binary(text: str) -> str:

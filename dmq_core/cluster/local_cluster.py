@@ -22,7 +22,7 @@ from dmq_core.cluster.base import (
     silent,
 )
 from dmq_core.cluster.blueprint import checked_cluster_name, node_names
-from dmq_core.cluster.fault_works import FaultWorks
+from dmq_core.cluster.fault_works import MENDS_LINKS, FaultWorks
 from dmq_core.cluster.faults import Fault
 from dmq_core.cluster.installation import Installation, checked_version, find_installation, matches_version
 from dmq_core.cluster.local_boot import LocalBoot
@@ -176,6 +176,8 @@ class LocalCluster:
             NodeAction.DRAIN: self._drain,
             NodeAction.REVIVE: self._revive,
         }
+        if action in MENDS_LINKS and self._noted(state):
+            self._works().mend_links((node,))
         acts[action](state, place, progress)
 
     def add_node(self, progress: ProgressListener = silent) -> str:
@@ -188,12 +190,11 @@ class LocalCluster:
 
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back once it holds."""
-        state, installation = self._state(), self._installation()
+        return self._works().cause(fault, progress)
 
-        def run(node: str, tool: str, words: tuple[str, ...], limit_s: float) -> str:
-            return local_node.tool(self._place(state, node), state, installation, tool, words, limit_s)
-
-        return FaultWorks(self.nodes, run, self.act).cause(fault, progress)
+    def standing(self) -> tuple[Fault, ...]:
+        """The faults that hold now, by what the nodes tell of themselves."""
+        return self._works().standing()
 
     def logs(self, node: str, lines: int = 200) -> str:
         """The last `lines` lines of the node's log."""
@@ -207,6 +208,24 @@ class LocalCluster:
     def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
         """Yields changes of node states within 0.5 s until `stop` is set; nodes that go away have stopped."""
         return self._look.watch(stop)
+
+    def _works(self) -> FaultWorks:
+        state, installation = self._state(), self._installation()
+        boot = self._boot(installation)
+
+        def run(node: str, tool: str, words: tuple[str, ...], limit_s: float) -> str:
+            return local_node.tool(self._place(state, node), state, installation, tool, words, limit_s)
+
+        def settle(nodes: tuple[str, ...], progress: ProgressListener) -> None:
+            deadline = time.monotonic() + ACT_LIMIT_S
+            for node in nodes:
+                boot.rejoin(state, self._place(state, node), deadline, progress)
+
+        return FaultWorks(self.nodes, run, self.act, settle)
+
+    def _noted(self, state: LocalState) -> tuple[str, ...]:
+        """The nodes in which a link was cut or slowed; it may have ended since."""
+        return tuple(p.node.name for p in local_node.places(self._folder, state) if p.links_note.exists())
 
     def _state(self) -> LocalState:
         state = read_state(self._folder)
@@ -258,13 +277,17 @@ class LocalCluster:
         return state
 
     def _bring_back(self, state: LocalState, boot: LocalBoot, deadline: float, progress: ProgressListener) -> None:
-        """Lets frozen nodes go on and mends the links of those that were cut off."""
+        """Lets frozen nodes go on and mends the links of those that were cut off or slow."""
         paused = [info.name for info in self._look.infos(state) if info.state is NodeState.PAUSED]
         for name in paused:
             progress(Progress(f"{name} was paused and goes on", name))
             process = self._look.process(state, name)
             if process is not None:
                 processes.send(process, signal.SIGCONT)
+        noted = self._noted(state)
+        if noted:
+            progress(Progress(f"opening the links of {', '.join(noted)}"))
+            self._works().mend_links(noted)
         isolated = [name for name, process in self._look.processes(state).items() if self._is_cut(state, name, process)]
         for name in isolated:
             progress(Progress(f"{name} was cut off and rejoins", name))

@@ -14,6 +14,7 @@ from dmq_core.cluster.base import NodeEndpoint
 from dmq_core.cluster.blueprint import ListenAddresses, node_files
 from dmq_core.cluster.boot_log import boot_failure_reason
 from dmq_core.cluster.installation import Installation, search_path
+from dmq_core.cluster.links import note_name
 from dmq_core.cluster.local_state import LocalNode, LocalState, write_private
 from dmq_core.cluster.maintenance import in_maintenance
 from dmq_core.errors import ClusterFailed, TimedOut
@@ -59,6 +60,11 @@ class NodePlace:
     def log_file(self) -> Path:
         """What RabbitMQ logs."""
         return self.folder / "log" / f"{self.erlang_name}.log"
+
+    @property
+    def links_note(self) -> Path:
+        """What the node writes when a link of it is cut or slowed: its home is the cluster's folder."""
+        return self.cluster_folder / note_name(self.erlang_name)
 
     @property
     def boot_file(self) -> Path:

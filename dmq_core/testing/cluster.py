@@ -17,6 +17,7 @@ from dmq_core.cluster.base import (
     ProgressListener,
     silent,
 )
+from dmq_core.cluster.fault_works import MENDS_LINKS
 from dmq_core.cluster.faults import Fault, FaultKind, undo_of
 from dmq_core.cluster.scaling import (
     check_may_grow,
@@ -59,6 +60,7 @@ class FakeCluster:
         self._broker = broker
         self.script = script or Script()
         self._before_pause: dict[str, NodeState] = {}
+        self._links: dict[tuple[str, str], Fault] = {}
 
     @property
     def name(self) -> str:
@@ -92,6 +94,7 @@ class FakeCluster:
         """Starts what does not run, node by node, in 3 simulated seconds each."""
         self._own("start")
         self.script.enter("start")
+        self._links.clear()
         idle = [n.name for n in self._broker.nodes.values() if n.state is not NodeState.RUNNING]
         if not idle:
             return
@@ -134,6 +137,8 @@ class FakeCluster:
         self._check_state(action, node)
         self.script.enter("act")
         progress(Progress(f"{action} {node}", node))
+        if action in MENDS_LINKS:
+            self._mend_links(node)
         acts: dict[NodeAction, Callable[[str], None]] = {
             NodeAction.KILL: self._kill,
             NodeAction.STOP: self._stop,
@@ -190,6 +195,16 @@ class FakeCluster:
             self._check_runs(fault.node)
         with self._broker.lock:
             return self._caused(fault, progress)
+
+    def standing(self) -> tuple[Fault, ...]:
+        """The alarms and the cut or slow links that hold now."""
+        self._own("standing faults")
+        self._check_exists()
+        self.script.enter("standing")
+        with self._broker.lock:
+            kinds = {what: kind for kind, (what, on) in _ALARMS.items() if on}
+            alarms = tuple(Fault(kinds[what], node) for node, what in sorted(self._broker.alarms))
+            return (*alarms, *self._links.values())
 
     def logs(self, node: str, lines: int = 200) -> str:
         """A made-up log, with an escape sequence in it as real ones may have."""
@@ -262,11 +277,28 @@ class FakeCluster:
             return undo_of(fault)
         if fault.kind is FaultKind.MOVE_LEADER:
             return self._move_leader(fault)
+        if fault.kind in (FaultKind.CUT_LINK, FaultKind.SLOW_LINK, FaultKind.MEND_LINK):
+            return self._change_links(fault)
         if fault.kind is FaultKind.ROLLING_RESTART:
             self._roll(progress)
         if fault.kind in (FaultKind.ROLLING_RESTART, FaultKind.REBALANCE):
             self._rebalance()
+        return None
+
+    def _change_links(self, fault: Fault) -> Fault | None:
+        """Notes the links; nodes of 4.3, which these are, go on over the third one, and here at full speed."""
+        node = fault.node or ""
+        peers = [n for n in self._broker.nodes if n != node] if fault.peer is None else [fault.peer]
+        for peer in peers:
+            self._check_runs(peer)
+            first, second = sorted((node, peer))
+            self._links.pop((first, second), None)
+            if fault.kind is not FaultKind.MEND_LINK:
+                self._links[first, second] = replace(fault, node=first, peer=second)
         return undo_of(fault)
+
+    def _mend_links(self, node: str) -> None:
+        self._links = {pair: fault for pair, fault in self._links.items() if node not in pair}
 
     def _move_leader(self, fault: Fault) -> Fault | None:
         queue = self._broker.queues.get(EntityKey(fault.virtual_host, fault.queue or ""))

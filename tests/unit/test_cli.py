@@ -422,3 +422,22 @@ def test_a_broken_file_is_told_by_every_command(shell: Shell, tmp_path: Path) ->
     assert shell("status") == 2
     assert "config.toml: line" in shell.err
     assert len(shell.err.splitlines()) == 2
+
+
+def test_links_are_cut_slowed_told_of_and_mended_by_command(shell: Shell) -> None:
+    assert shell("fault", "do", "cut-link", "--node", "rmq1", "--peer", "rmq2", "--yes") == 0
+    assert "dmq fault do mend-link --node rmq1 --peer rmq2" in shell.err
+    assert shell("fault", "do", "slow-link", "--node", "rmq3", "--peer", "rmq2", "--delay", "250", "--yes") == 0
+    told = shell.json("fault", "standing")
+    assert [(f["fault"], f["node"], f["peer"], f["delay_ms"]) for f in told] == [
+        ("cut-link", "rmq1", "rmq2", None),
+        ("slow-link", "rmq2", "rmq3", 250),
+    ]
+    assert shell("fault", "standing") == 0
+    assert "Slow link of rmq2 and rmq3 by 250 ms: 'dmq fault do mend-link --node rmq2 --peer rmq3'" in shell.out
+    assert shell("fault", "undo", "cut-link", "--node", "rmq1", "--peer", "rmq2") == 0
+    assert shell("fault", "undo", "slow-link", "--node", "rmq2") == 0
+    assert shell("fault", "standing") == 0
+    assert shell.out == "no fault stands\n"
+    assert shell("fault", "do", "cut-link", "--node", "rmq1", "--yes") == 2
+    assert "needs a peer" in shell.err

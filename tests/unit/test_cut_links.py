@@ -15,7 +15,6 @@ from dmq_core.cluster import processes
 from dmq_core.cluster.base import NodeAction, NodeChange, Progress
 from dmq_core.cluster.blueprint import Version
 from dmq_core.cluster.local_cluster import LocalCluster
-from dmq_core.cluster.local_isolation import cut_expression, mend_expression
 from dmq_core.cluster.local_node import NODE_MARK, is_node_process
 from dmq_core.cluster.processes import OwnProcess
 from dmq_core.errors import BadInput, ClusterFailed
@@ -229,11 +228,3 @@ def test_an_isolation_and_its_end_are_told_within_half_a_second(cluster: LocalCl
     told = [change for change in heard if change.node == "rmq1"]
     assert [str(change.state) for change in told] == ["isolated"]
     assert told[0].at - held_at < 0.5
-
-
-def test_every_peer_is_named_in_one_line_and_quoted() -> None:
-    for expression in (cut_expression, mend_expression):
-        text = expression(["rmq1@localhost", "rmq3@localhost"])
-        assert "['rmq1@localhost', 'rmq3@localhost']" in text
-        assert text.isprintable()
-        assert text.endswith(".")

@@ -31,7 +31,8 @@ class Tools:
         self.ran: list[tuple[str, str, tuple[str, ...]]] = []
         self.acts: list[tuple[NodeAction, str]] = []
         self.infos = tuple(NodeInfo(f"rmq{i}", f"rabbit@rmq{i}", s, ENDPOINT) for i, s in enumerate(states, 1))
-        self.works = FaultWorks(lambda: self.infos, self.run, self.act)
+        self.settled: list[tuple[str, ...]] = []
+        self.works = FaultWorks(lambda: self.infos, self.run, self.act, self.settle)
 
     def run(self, node: str, tool: str, words: tuple[str, ...], limit_s: float) -> str:
         assert limit_s > 0
@@ -40,6 +41,9 @@ class Tools:
 
     def act(self, action: NodeAction, node: str, _progress: object) -> None:
         self.acts.append((action, node))
+
+    def settle(self, nodes: tuple[str, ...], _progress: object) -> None:
+        self.settled.append(nodes)
 
 
 @pytest.mark.parametrize("kind", FaultKind)

@@ -1,0 +1,190 @@
+"""Links that are cut, slow and mended: as values, as what nodes evaluate, and on nodes that only take notes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from dmq_core.cluster import links
+from dmq_core.cluster.base import NodeAction, NodeEndpoint, NodeInfo, NodeState, Progress, silent
+from dmq_core.cluster.fault_works import FaultWorks
+from dmq_core.cluster.faults import Fault, FaultKind, needs_of, takes_of, undo_of
+from dmq_core.errors import BadInput, ClusterFailed, TimedOut
+from dmq_core.operations import Margin, impact_of_fault
+from dmq_core.testing import FakeSession
+
+PEERS = ("rabbit@rmq2", "rabbit@rmq3")
+CUT = Fault(FaultKind.CUT_LINK, "rmq1", peer="rmq2")
+SLOW = Fault(FaultKind.SLOW_LINK, "rmq1", peer="rmq2", delay_ms=250)
+EXPRESSIONS = (
+    links.cut_expression(PEERS),
+    links.noted(links.cut_expression(PEERS)),
+    links.slow_expression(PEERS, 20),
+    links.mend_expression(PEERS, PEERS, forget=True),
+    links.standing_expression(PEERS),
+)
+
+
+class Nodes:
+    """Three nodes that note what they evaluate, and say to it what they are told by name."""
+
+    def __init__(self, says: Mapping[str, str] | None = None, state: NodeState = NodeState.RUNNING) -> None:
+        self.says = says or {}
+        self.ran: dict[str, str] = {}
+        self.settled: list[tuple[str, ...]] = []
+        endpoint = NodeEndpoint("127.0.0.1", 5672, 15672)
+        states = (NodeState.RUNNING, state, NodeState.RUNNING)
+        self.infos = tuple(NodeInfo(f"rmq{i}", f"rabbit@rmq{i}", s, endpoint) for i, s in enumerate(states, 1))
+        self._lock = threading.Lock()
+        self.works = FaultWorks(
+            lambda: self.infos, self.run, lambda *_: None, lambda nodes, _progress: self.settled.append(nodes)
+        )
+
+    def run(self, node: str, tool: str, words: tuple[str, ...], limit_s: float) -> str:
+        assert (tool, words[0], limit_s > 0) == ("rabbitmqctl", "eval", True)
+        with self._lock:
+            self.ran[node] = words[1]
+        if self.says.get(node) == "fails":
+            raise ClusterFailed("no such luck")
+        return self.says.get(node, "[]\n")
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_peer_is_named_in_one_line_and_quoted(expression: str) -> None:
+    assert "['rabbit@rmq2', 'rabbit@rmq3']" in expression
+    assert expression.isprintable()
+    assert expression.endswith(".")
+    for opening, closing in ("()", "[]", "{}"):
+        assert expression.count(opening) == expression.count(closing)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"kind": FaultKind.CUT_LINK, "node": "rmq1"},
+        {"kind": FaultKind.CUT_LINK, "peer": "rmq1"},
+        {"kind": FaultKind.CUT_LINK, "node": "rmq1", "peer": "rmq1"},
+        {"kind": FaultKind.CUT_LINK, "node": "rmq1", "peer": "rmq2", "delay_ms": 5},
+        {"kind": FaultKind.SLOW_LINK},
+        {"kind": FaultKind.SLOW_LINK, "node": "rmq1", "delay_ms": 0},
+        {"kind": FaultKind.SLOW_LINK, "node": "rmq1", "delay_ms": 5001},
+        {"kind": FaultKind.MEND_LINK, "peer": "rmq1"},
+        {"kind": FaultKind.MEMORY_ALARM, "node": "rmq1", "peer": "rmq2"},
+    ],
+)
+def test_a_link_needs_its_ends_and_a_delay_its_range(given: dict[str, object]) -> None:
+    with pytest.raises(BadInput):
+        Fault(**given)  # type: ignore[arg-type]
+
+
+def test_a_link_is_named_by_its_ends_and_mended_between_them() -> None:
+    assert CUT.title == "Cut link of rmq1 and rmq2"
+    assert SLOW.title == "Slow link of rmq1 and rmq2 by 250 ms"
+    every = Fault(FaultKind.SLOW_LINK, "rmq1")
+    assert every.title == "Slow link of rmq1 and all its peers by 100 ms"
+    assert undo_of(CUT) == undo_of(SLOW) == Fault(FaultKind.MEND_LINK, "rmq1", peer="rmq2")
+    back = undo_of(every)
+    assert back == Fault(FaultKind.MEND_LINK, "rmq1")
+    assert undo_of(back) is None
+    assert (CUT.destructive, SLOW.destructive, back.destructive) == (True, True, False)
+    assert needs_of(FaultKind.SLOW_LINK) == ("node",)
+    assert takes_of(FaultKind.SLOW_LINK) == ("peer", "delay")
+
+
+def test_a_cut_is_asked_of_one_end_and_mended_at_both() -> None:
+    nodes = Nodes({"rmq1": "ok"})
+    back = nodes.works.cause(CUT, silent)
+    assert list(nodes.ran) == ["rmq1"]
+    assert "'rabbit@rmq3'" not in nodes.ran["rmq1"]
+    assert back is not None
+    nodes.works.cause(back, silent)
+    assert "Peers = ['rabbit@rmq2']" in nodes.ran["rmq1"]
+    assert "Peers = ['rabbit@rmq1']" in nodes.ran["rmq2"]
+    assert "Peers = []" in nodes.ran["rmq3"]
+    assert nodes.settled == [("rmq1", "rmq2", "rmq3")]
+
+
+def test_while_another_link_is_cut_a_mend_does_not_wait_for_a_whole_cluster_and_says_so() -> None:
+    nodes = Nodes({"rmq3": "[{cut,rabbit@rmq1}]"})
+    heard: list[Progress] = []
+    nodes.works.cause(Fault(FaultKind.MEND_LINK, "rmq1", peer="rmq2"), heard.append)
+    assert [p.text for p in heard] == ["the link of rmq1 and rmq3 is still cut"]
+    assert nodes.settled == []
+
+
+def test_a_slow_link_needs_an_answer_and_a_link() -> None:
+    assert Nodes({"rmq1": "['rabbit@rmq2']"}).works.cause(SLOW, silent) is not None
+    with pytest.raises(TimedOut):
+        Nodes({"rmq1": "late"}).works.cause(SLOW, silent)
+    with pytest.raises(BadInput, match="no link"):
+        Nodes({"rmq1": "[]"}).works.cause(SLOW, silent)
+
+
+@pytest.mark.parametrize("fault", [CUT, SLOW])
+def test_both_ends_of_a_link_must_run(fault: Fault) -> None:
+    nodes = Nodes(state=NodeState.PAUSED)
+    with pytest.raises(BadInput, match="paused"):
+        nodes.works.cause(fault, silent)
+    assert nodes.ran == {}
+
+
+@pytest.mark.parametrize("state", [NodeState.UNREACHABLE, NodeState.DRAINING])
+def test_a_node_that_paused_itself_is_mended_too(state: NodeState) -> None:
+    nodes = Nodes(state=state)
+    nodes.works.cause(Fault(FaultKind.MEND_LINK, "rmq2"), silent)
+    assert set(nodes.ran) == {"rmq1", "rmq2", "rmq3"}
+
+
+def test_what_stands_is_asked_of_every_node_and_each_link_told_once() -> None:
+    nodes = Nodes(
+        {
+            "rmq1": "[{alarm,memory},\n {cut,'rabbit@rmq2'},{slow,rabbit@rmq3,\n  250}]\n",
+            "rmq3": "[{slow,rabbit@rmq1,250}]",
+        }
+    )
+    assert nodes.works.standing() == (
+        Fault(FaultKind.MEMORY_ALARM, "rmq1"),
+        CUT,
+        Fault(FaultKind.SLOW_LINK, "rmq1", peer="rmq3", delay_ms=250),
+    )
+
+
+def test_a_restart_mends_every_link_of_the_node_though_another_node_fails() -> None:
+    nodes = Nodes({"rmq3": "fails"})
+    nodes.works.mend_links(["rmq1"])
+    assert "Peers = ['rabbit@rmq2', 'rabbit@rmq3']" in nodes.ran["rmq1"]
+    assert [("file:delete" in nodes.ran[n]) for n in ("rmq1", "rmq2", "rmq3")] == [True, False, False]
+    assert "Peers = ['rabbit@rmq1']" in nodes.ran["rmq2"]
+
+
+@pytest.mark.parametrize(
+    ("version", "running", "margin", "words"),
+    [
+        ("3.10.8", 3, Margin.NO_MAJORITY, "may then pause one, both or all"),
+        ("4.0.5", 3, Margin.NO_MAJORITY, "may then pause one, both or all"),
+        ("4.3.6", 3, Margin.SAFE, "Every node stays up"),
+        ("4.3.6", 2, Margin.NO_MAJORITY, "is then alone"),
+    ],
+)
+def test_what_a_cut_costs_is_said_by_version(version: str, running: int, margin: Margin, words: str) -> None:
+    session = FakeSession()
+    if running == 2:
+        session.cluster.act(NodeAction.KILL, "rmq3")
+    impact = impact_of_fault(CUT, replace(session.snapshot(), rabbitmq=version))
+    assert impact.margin is margin
+    assert words in " ".join(impact.sentences)
+
+
+def test_an_act_that_brings_a_node_back_leaves_no_link_of_it_cut_or_slow() -> None:
+    cluster = FakeSession().cluster
+    for bring_back in (NodeAction.RESTART, NodeAction.START, NodeAction.REJOIN):
+        cluster.cause(CUT)
+        cluster.cause(Fault(FaultKind.SLOW_LINK, "rmq2", peer="rmq3"))
+        assert len(cluster.standing()) == 2
+        cluster.act(bring_back, "rmq1")
+        assert [f.kind for f in cluster.standing()] == [FaultKind.SLOW_LINK]
+    cluster.start()
+    assert cluster.standing() == ()
