@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final
 
 from dmq_core.cluster.base import Cluster, NodeInfo, NodeState, Progress, ProgressListener
-from dmq_core.cluster.faults import Fault as ClusterFault
 from dmq_core.cluster.faults import FaultKind
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, DmqError, NotReachable, Refused
@@ -36,13 +35,6 @@ _NEED_TWO: Final = frozenset({Fault.MOVE_LEADER, Fault.CUT_LINK, Fault.SLOW_LINK
 _ELECTS_WITHIN_S: Final = 3.0
 # The others take a while, and clients feel them from the beginning.
 _AT_ONCE: Final = frozenset({Fault.KILL, Fault.PAUSE, Fault.ISOLATE})
-
-
-@runtime_checkable
-class _TellsFaults(Protocol):
-    """A cluster that asks its nodes which faults hold now."""
-
-    def standing(self) -> tuple[ClusterFault, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +234,7 @@ class Striker:
                 return f"{leader_of(self._cluster, self._queue, host)} leads the queue, as the management API tells"
             case _:
                 ends = {fault.node, fault.peer} - {None}
-                standing = self._cluster.standing() if isinstance(self._cluster, _TellsFaults) else ()
-                found = [f for f in standing if f.kind is fault.kind and ends <= {f.node, f.peer}]
+                found = [f for f in self._cluster.standing() if f.kind is fault.kind and ends <= {f.node, f.peer}]
                 return f"the nodes tell of it: {found[0].title}" if found else ""
 
     def _state_of(self, name: str) -> NodeState | None:
