@@ -13,7 +13,7 @@ _COMMANDS = {
     "status": Entry("status:status", "Show the cluster and its nodes."),
     "stop": Entry("lifecycle:stop", "Stop every node and keep the data."),
     "destroy": Entry("lifecycle:destroy", "Remove the cluster's nodes and all their data."),
-    "node": Entry("node:node", "List, break and mend single nodes, read their logs."),
+    "node": Entry("node:node", "List, add, remove, break and mend single nodes, read their logs."),
     "fault": Entry("fault:fault", "Break the cluster as a whole: alarms, cut and slow links, moved leaders and more."),
     "exchange": Entry("exchange:exchange", "List exchanges."),
     "queue": Entry("queue:queue", "List, show, declare and delete queues."),

@@ -1,4 +1,4 @@
-"""`dmq node`: list, break and mend single nodes, and read their logs."""
+"""`dmq node`: list, add, remove, break and mend single nodes, and read their logs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from dmq_core.cli.output import confirm
 from dmq_core.cli.status import node_document, nodes_table
 from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo
 from dmq_core.errors import BadInput
-from dmq_core.operations import LOST_STATES, NodeOperation, guard, on_cluster, perform
+from dmq_core.operations import (
+    LOST_STATES,
+    NodeOperation,
+    add_node,
+    guard,
+    impact_of_removal,
+    on_cluster,
+    perform,
+    remove_node,
+)
 from dmq_core.text import visible
 
 _HELP = {
@@ -67,6 +76,51 @@ def _act_command(action: NodeAction) -> click.Command:
     return act
 
 
+@click.command()
+@common_options
+def add(invocation: Invocation) -> None:
+    """Add a node; returns once it serves and quorum queues and streams have grown onto it."""
+    cluster = reach.find_cluster(invocation.settings)
+    began = time.monotonic()
+    with invocation.out.progress() as progress:
+        name = add_node(cluster, read_only=invocation.settings.read_only.value, progress=progress)
+    found = _known_node(cluster, name)
+    _tell(invocation, cluster, name, "add", time.monotonic() - began, {"state": str(found.state)})
+    invocation.out.say(f"Clients reach it at {found.endpoint.amqp_url}.")
+
+
+@click.command()
+@click.argument("node")
+@click.option("--force", is_flag=True, help="Delete the queues that are only on it, with their messages.")
+@yes_option
+@common_options
+def remove(invocation: Invocation, node: str, force: bool, yes: bool) -> None:
+    """Remove NODE and its data; returns once its queue members are elsewhere and the others forgot it."""
+    cluster = reach.find_cluster(invocation.settings)
+    read_only = invocation.settings.read_only.value
+    guard(cluster, f"Remove {visible(node)}", read_only=read_only)
+    if not yes:
+        impact = impact_of_removal(node, reach.take_snapshot(cluster))
+        loss = " Queues that are only on it are deleted." if force else ""
+        confirm(f"Remove {visible(node)}: {' '.join(impact.sentences)}{loss}", yes=yes)
+    began = time.monotonic()
+    with invocation.out.progress() as progress:
+        remove_node(cluster, node, read_only=read_only, force=force, progress=progress)
+    _tell(invocation, cluster, node, "remove", time.monotonic() - began, {})
+
+
+def _tell(
+    invocation: Invocation, cluster: Cluster, node: str, action: str, seconds: float, more: dict[str, str]
+) -> None:
+    names = [info.name for info in cluster.nodes()]
+    if invocation.out.json:
+        head = {"cluster": cluster.name, "node": node, "action": action, **more}
+        invocation.out.document({**head, "nodes": names, "seconds": round(seconds, 3)})
+    else:
+        done = {"add": "added", "remove": "removed"}[action]
+        invocation.out.text(f"{node} {done}, after {seconds:.1f} s; the nodes are {', '.join(names)}")
+
+
 def _act(invocation: Invocation, operation: NodeOperation, yes: bool) -> None:
     cluster = reach.find_cluster(invocation.settings)
     read_only = invocation.settings.read_only.value
@@ -113,7 +167,7 @@ def _majority_without(nodes: tuple[NodeInfo, ...], target: str) -> bool:
 
 node = LazyGroup(
     name="node",
-    help="List, break and mend single nodes, read their logs.",
+    help="List, add, remove, break and mend single nodes, read their logs.",
     entries={},
-    commands=[list_nodes, *(_act_command(action) for action in NodeAction), logs],
+    commands=[list_nodes, add, remove, *(_act_command(action) for action in NodeAction), logs],
 )

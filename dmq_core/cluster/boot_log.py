@@ -1,4 +1,4 @@
-"""Why a node did not boot, read from its log: a pure function from log text to one line."""
+"""Why a node did not boot or a tool failed: pure functions from what RabbitMQ wrote to one line."""
 
 from __future__ import annotations
 
@@ -63,3 +63,9 @@ def _last_words(lines: list[str]) -> str:
 def _shorten(text: str) -> str:
     line = visible(" ".join(text.split()))
     return line if len(line) <= _LIMIT else line[: _LIMIT - 1] + "…"
+
+
+def tool_failure_reason(said: str) -> str:
+    """Why one of RabbitMQ's tools failed, in one line of what it said; empty if it said nothing."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() not in ("", "Error:")]
+    return visible(lines[0]) if lines else ""

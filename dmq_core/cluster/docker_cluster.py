@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dmq_core.cluster import scale_works
 from dmq_core.cluster.base import (
     Backend,
     Credentials,
@@ -28,6 +29,7 @@ from dmq_core.cluster.docker_errors import PortTaken
 from dmq_core.cluster.docker_layout import CLUSTER_LABEL, HOME, USER, Made, erlang_name, ports_of_others, started_ago_s
 from dmq_core.cluster.docker_making import ALIVE, Found, complete, find, remembered_credentials, remove_all
 from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
+from dmq_core.cluster.docker_scaling import DockerGround
 from dmq_core.cluster.docker_values import Container
 from dmq_core.cluster.docker_watch import watch
 from dmq_core.cluster.fault_works import MENDS_LINKS, FaultWorks
@@ -36,9 +38,9 @@ from dmq_core.cluster.image import ensure_image, series_of
 from dmq_core.cluster.links import note_name
 from dmq_core.cluster.local_state import (
     FAVOURED_AMQP_PORT,
-    FAVOURED_CLUSTER,
     FAVOURED_MANAGEMENT_PORT,
     PortChooser,
+    favoured,
     locked,
     remove_folder,
     reserved_ports,
@@ -46,6 +48,7 @@ from dmq_core.cluster.local_state import (
 )
 from dmq_core.cluster.metrics import metrics_in, question_inside
 from dmq_core.cluster.readiness import management_answers, side_by_side
+from dmq_core.cluster.scaling import other_number
 from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
 
 START_LIMIT_S = 180.0
@@ -170,12 +173,16 @@ class DockerCluster:
         NodeActs(self._engine, made, self._state, waiter, progress).do(action, container)
 
     def add_node(self, progress: ProgressListener = silent) -> str:
-        """Makes one more node and returns its name once its share of the queues is on it."""
-        raise ClusterFailed("nodes cannot be added yet")
+        """Makes one more node and returns its name once queues have grown onto it, within 180 s."""
+        self._existing()
+        with self._locked(progress):
+            return scale_works.add(self._ground(), progress)
 
     def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
-        """Takes the queues off `node`, lets the others forget it and removes it with its data."""
-        raise ClusterFailed("nodes cannot be removed yet")
+        """Takes the queues off `node`, lets the others forget it and removes it with its data, within 180 s."""
+        self._existing()
+        with self._locked(progress):
+            scale_works.remove(self._ground(), node, progress, force=force)
 
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back once it holds."""
@@ -300,7 +307,7 @@ class DockerCluster:
         if made is None:
             return
         if self._nodes not in (None, len(made.nodes)):
-            self._differs(f"{len(made.nodes)} nodes")
+            raise other_number(self._name, len(made.nodes))
         if self._series not in (None, series_of(made.rabbitmq)):
             self._differs(f"RabbitMQ {made.rabbitmq}")
 
@@ -333,22 +340,33 @@ class DockerCluster:
             self._works().mend_links(noted)
         waiter.revive_also(alive)
         waiter.await_whole(Boot(restarts=2 if found.booted_before else 0), time.monotonic() + START_LIMIT_S)
+        ground = self._ground()
+        scale_works.finish_leaving(ground, progress)
+        scale_works.finish_joining(ground, progress)
+
+    def _ground(self) -> DockerGround:
+        made = self._existing().made
+        if made is None:
+            raise ClusterFailed(f"{self._name} is half made", "'dmq start' completes it.")
+        return DockerGround(self._engine, made, self.credentials, self.nodes, self._ports)
+
+    def _ports(self, nodes: Iterable[str]) -> tuple[tuple[int, int], ...]:
+        """A free AMQP and management port for each of `nodes`."""
+        things = (self._engine.containers, self._engine.networks, self._engine.volumes)
+        labels = [thing.labels for list_all in things for thing in list_all(CLUSTER_LABEL)]
+        chooser = PortChooser(ports_of_others(labels, self._name) | reserved_ports(self._folder))
+        return tuple(
+            (
+                chooser.take(favoured(FAVOURED_AMQP_PORT, self._name, node)),
+                chooser.take(favoured(FAVOURED_MANAGEMENT_PORT, self._name, node)),
+            )
+            for node in nodes
+        )
 
     def _choose(self, progress: ProgressListener) -> Made:
         image = ensure_image(self._engine, self._rabbitmq, progress)
-        count = self._nodes or _DEFAULT_NODES
-        labels = [c.labels for c in self._engine.containers(CLUSTER_LABEL)]
-        labels += [n.labels for n in self._engine.networks(CLUSTER_LABEL)]
-        chooser = PortChooser(ports_of_others(labels, self._name) | reserved_ports(self._folder))
-        favoured = self._name == FAVOURED_CLUSTER
-        ports = tuple(
-            (
-                chooser.take(FAVOURED_AMQP_PORT + i if favoured else None),
-                chooser.take(FAVOURED_MANAGEMENT_PORT + i if favoured else None),
-            )
-            for i in range(count)
-        )
-        return Made(self._name, image.rabbitmq, image.reference, ports)
+        nodes = node_names(self._nodes or _DEFAULT_NODES)
+        return Made(self._name, image.rabbitmq, image.reference, nodes, self._ports(nodes))
 
     def _start_containers(self, made: Made, progress: ProgressListener) -> None:
         def start(item: tuple[str, Container]) -> None:
@@ -360,17 +378,18 @@ class DockerCluster:
                 progress(Progress("starting the node", node))
                 self._engine.start_container(container.id)
 
+        # A node that is leaving has a voice in the cluster until it is forgotten.
         containers = self._find().containers
-        side_by_side(start, [(node, containers[node]) for node in made.nodes])
+        wanted = (*made.nodes, made.leaving)
+        side_by_side(start, [(node, container) for node, container in containers.items() if node in wanted])
 
 
 def docker_cluster_names() -> tuple[str, ...]:
     """The names of the clusters of which anything is on the Docker engine; `BackendUnavailable` if none answers."""
     engine = connect()
     try:
-        labels = [container.labels for container in engine.containers(CLUSTER_LABEL)]
-        labels += [network.labels for network in engine.networks(CLUSTER_LABEL)]
-        labels += [engine.volume_labels(name) or {} for name in engine.volumes(CLUSTER_LABEL)]
+        things = (engine.containers, engine.networks, engine.volumes)
+        labels = [thing.labels for list_all in things for thing in list_all(CLUSTER_LABEL)]
     finally:
         engine.close()
     return tuple(sorted({found[CLUSTER_LABEL] for found in labels if found.get(CLUSTER_LABEL)}))

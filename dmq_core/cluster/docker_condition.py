@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 
+from dmq_core.cluster.boot_log import tool_failure_reason
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_errors import Conflict
 from dmq_core.cluster.docker_layout import NODE_LABEL, USER, Made, started_ago_s
 from dmq_core.cluster.docker_values import Container
 from dmq_core.cluster.maintenance import LOG_LINES, in_maintenance
 from dmq_core.errors import ClusterFailed
-from dmq_core.text import visible
 
 
 def is_cut_off(made: Made, container: Container) -> bool:
@@ -55,8 +55,7 @@ def run_tool(engine: Engine, container: str, node: str, tool: str, words: tuple[
     status, said = engine.run_in(container, [tool, "-q", *words], USER)
     if status == 0:
         return said
-    lines = [line for line in said.splitlines() if line.strip()]
     raise ClusterFailed(
-        f"{tool} {words[0]} failed on {node}: {visible(lines[0]) if lines else f'exit status {status}'}",
+        f"{tool} {words[0]} failed on {node}: {tool_failure_reason(said) or f'exit status {status}'}",
         f"'dmq node logs {node}' may tell more.",
     )

@@ -17,6 +17,7 @@ from dmq_core.cluster.docker_values import (
     ContainerPlan,
     File,
     Network,
+    Volume,
     archive_of,
     archive_of_folder,
     container_of,
@@ -207,11 +208,12 @@ class Engine:
         with translated(f"remove the network {name}"), _gone_is_fine():
             client.remove_network(name)
 
-    def volumes(self, label: str) -> list[str]:
-        """The names of the volumes with `label`."""
+    def volumes(self, label: str) -> list[Volume]:
+        """The volumes with `label`."""
         client = self._client(QUERY_TIMEOUT_S)
         with translated("list volumes"):
-            return [v["Name"] for v in client.volumes(filters={"label": [label]})["Volumes"] or []]
+            found = client.volumes(filters={"label": [label]})["Volumes"] or []
+        return [Volume(v["Name"], v["Labels"] or {}) for v in found]
 
     def volume_labels(self, name: str) -> Mapping[str, str] | None:
         """The labels of the volume called `name`, whoever made it; None if there is none."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.cluster.blueprint import node_files, node_names, parse_version
+from dmq_core.cluster.blueprint import MOST_NODES, node_files, node_names, parse_version
 from dmq_core.cluster.docker_values import ContainerPlan, File
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import BadInput, ClusterFailed
 
 CLUSTER_LABEL = "dmq.cluster"
 NODE_LABEL = "dmq.node"
@@ -19,6 +19,9 @@ _NODES_LABEL = "dmq.nodes"
 _RABBITMQ_LABEL = "dmq.rabbitmq"
 _IMAGE_LABEL = "dmq.image"
 _PORTS_LABEL = "dmq.ports"
+_GENERATION_LABEL = "dmq.generation"
+_JOINING_LABEL = "dmq.joining"
+_LEAVING_LABEL = "dmq.leaving"
 
 HOST = "127.0.0.1"
 USER = "rabbitmq"
@@ -34,20 +37,39 @@ _SETTING = re.compile(r"\{default_(user|pass), <<([\d,]*)>>\}")
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a cluster was made as; every thing of it carries this in its labels.
+    """What defines a cluster; every thing of it carries what this was, when that was made, in its labels.
 
-    `ports` has a node's AMQP and management port on 127.0.0.1, in node order.
+    `ports` has each node's AMQP and management port on 127.0.0.1, in the order of `nodes`. Of several definitions that
+    are found the one with the highest `generation` counts. `joining` has not got its share of the queues yet; `leaving`
+    is no node any more, and may still be there.
     """
 
     cluster: str
     rabbitmq: str
     image: str
+    nodes: tuple[str, ...]
     ports: tuple[tuple[int, int], ...]
+    generation: int = 0
+    joining: str | None = None
+    leaving: str | None = None
 
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """The nodes' names, in order."""
-        return node_names(len(self.ports))
+    def with_node(self, node: str, ports: tuple[int, int]) -> Made:
+        """The next definition, in which `node` joins."""
+        known = dict(zip(self.nodes, self.ports, strict=True)) | {node: ports}
+        nodes = tuple(sorted(known))
+        placed = tuple(known[name] for name in nodes)
+        return replace(self, nodes=nodes, ports=placed, generation=self.generation + 1, joining=node)
+
+    def without_node(self, node: str) -> Made:
+        """The next definition, in which `node` leaves."""
+        stay = [i for i, name in enumerate(self.nodes) if name != node]
+        nodes, ports = tuple(self.nodes[i] for i in stay), tuple(self.ports[i] for i in stay)
+        joining = None if self.joining == node else self.joining
+        return replace(self, nodes=nodes, ports=ports, generation=self.generation + 1, joining=joining, leaving=node)
+
+    def settled(self) -> Made:
+        """The next definition, in which nothing joins or leaves."""
+        return replace(self, generation=self.generation + 1, joining=None, leaving=None)
 
     @property
     def erlang_names(self) -> tuple[str, ...]:
@@ -68,10 +90,13 @@ class Made:
         """The labels of a thing of the cluster, or of `node`."""
         labels = {
             CLUSTER_LABEL: self.cluster,
-            _NODES_LABEL: str(len(self.ports)),
+            _NODES_LABEL: " ".join(self.nodes),
             _RABBITMQ_LABEL: self.rabbitmq,
             _IMAGE_LABEL: self.image,
             _PORTS_LABEL: " ".join(f"{amqp}/{management}" for amqp, management in self.ports),
+            _GENERATION_LABEL: str(self.generation),
+            **({_JOINING_LABEL: self.joining} if self.joining else {}),
+            **({_LEAVING_LABEL: self.leaving} if self.leaving else {}),
         }
         return labels if node is None else {**labels, NODE_LABEL: node}
 
@@ -83,6 +108,19 @@ class Made:
     def container(self, node: str) -> str:
         """The name of the container, and of the volume, of `node`."""
         return f"{thing_name(self.cluster)}-{node}"
+
+    @property
+    def record(self) -> str:
+        """The name of the empty volume that keeps the definition, as labels of other things cannot be changed."""
+        return f"{self._records}{self.generation}"
+
+    def outdates(self, volume: str) -> bool:
+        """Whether a volume of the cluster keeps another definition of it."""
+        return volume.startswith(self._records) and volume != self.record
+
+    @property
+    def _records(self) -> str:
+        return f"{thing_name(self.cluster)}-made-"
 
     def plan(self, node: str) -> ContainerPlan:
         """The container of `node`."""
@@ -136,13 +174,31 @@ def made_from(labels: Mapping[str, str]) -> Made:
     try:
         pairs = [pair.split("/") for pair in labels[_PORTS_LABEL].split()]
         ports = tuple((int(amqp), int(management)) for amqp, management in pairs)
-        made = Made(cluster, labels[_RABBITMQ_LABEL], labels[_IMAGE_LABEL], ports)
-        count = int(labels[_NODES_LABEL])
-    except (KeyError, ValueError) as error:
+        made = Made(
+            cluster,
+            labels[_RABBITMQ_LABEL],
+            labels[_IMAGE_LABEL],
+            _nodes_in(labels[_NODES_LABEL]),
+            ports,
+            int(labels.get(_GENERATION_LABEL, 0)),
+            labels.get(_JOINING_LABEL),
+            labels.get(_LEAVING_LABEL),
+        )
+    except (KeyError, ValueError, BadInput) as error:
         raise _senseless(cluster) from error
-    if len(ports) != count or not 1 <= count <= 9:
+    if len(ports) != len(made.nodes) or not 1 <= len(ports) <= MOST_NODES:
         raise _senseless(cluster)
     return made
+
+
+def newest(labels: Iterable[Mapping[str, str]]) -> Made | None:
+    """What the newest of the definitions that `labels` hold says; None if there are none."""
+    return max(map(made_from, labels), key=lambda made: made.generation, default=None)
+
+
+def _nodes_in(label: str) -> tuple[str, ...]:
+    """The nodes that a label names, or counts, as those of older clusters do."""
+    return node_names(int(label)) if label.isdigit() else tuple(label.split())
 
 
 def numeric_owner(passwd: str, user: str = USER) -> tuple[int, int]:

@@ -17,10 +17,10 @@ from dmq_core.cluster.docker_layout import (
     NODE_LABEL,
     Made,
     credentials_in,
-    made_from,
+    newest,
     numeric_owner,
 )
-from dmq_core.cluster.docker_values import Container, Network
+from dmq_core.cluster.docker_values import Container, Network, Volume
 from dmq_core.cluster.readiness import side_by_side
 
 ALIVE = frozenset({"running", "paused"})
@@ -28,11 +28,11 @@ ALIVE = frozenset({"running", "paused"})
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is of a cluster: containers by node name, networks, names of volumes, and what it was made as."""
+    """What there is of a cluster: containers by node name, networks, volumes, and what defines it."""
 
     containers: Mapping[str, Container]
     networks: tuple[Network, ...]
-    volumes: tuple[str, ...]
+    volumes: tuple[Volume, ...]
     made: Made | None
 
     @property
@@ -52,12 +52,8 @@ def find(engine: Engine, cluster: str) -> Found:
     containers = {c.labels.get(NODE_LABEL, c.name): c for c in engine.containers(label)}
     networks = tuple(engine.networks(label))
     volumes = tuple(engine.volumes(label))
-    labels = next(
-        (labels for labels in [*(c.labels for c in containers.values()), *(n.labels for n in networks)]), None
-    )
-    if labels is None and volumes:
-        labels = engine.volume_labels(volumes[0])
-    return Found(containers, networks, volumes, None if labels is None else made_from(labels))
+    labels = [c.labels for c in containers.values()] + [n.labels for n in networks] + [v.labels for v in volumes]
+    return Found(containers, networks, volumes, newest(labels))
 
 
 def remembered_credentials(engine: Engine, found: Found) -> Credentials | None:
@@ -100,7 +96,26 @@ def remove_all(engine: Engine, cluster: str) -> None:
     for network in engine.networks(label):
         engine.remove_network(network.id)
     for volume in engine.volumes(label):
-        engine.remove_volume(volume)
+        engine.remove_volume(volume.name)
+
+
+def record(engine: Engine, made: Made) -> None:
+    """Makes `made` what defines the cluster: the next to look, on whatever machine, finds it."""
+    label = f"{CLUSTER_LABEL}={made.cluster}"
+    engine.create_volume(made.record, made.labels())
+    for volume in engine.volumes(label):
+        if made.outdates(volume.name):
+            engine.remove_volume(volume.name)
+
+
+def discard(engine: Engine, made: Made, node: str) -> None:
+    """Removes the container and the volume of one node of `made`, or that was one; nothing happens if they are gone."""
+    found = find(engine, made.cluster)
+    if node in found.containers:
+        engine.remove_container(found.containers[node].id)
+    for volume in found.volumes:
+        if volume.name == made.container(node):
+            engine.remove_volume(volume.name)
 
 
 def _usable(made: Made, container: Container | None, networks: frozenset[str]) -> bool:

@@ -53,6 +53,7 @@ class NodeWaiter:
         self._credentials = credentials
         self._progress = progress
         self._began = time.monotonic()
+        self._leaving = frozenset({erlang_name(made.leaving)} if made.leaving else ())
         self._mnesia = parse_version(made.rabbitmq) < _KHEPRI_ONLY
         self._serving: frozenset[str] = frozenset()
         self._split_since: float | None = None
@@ -134,7 +135,8 @@ class NodeWaiter:
                     raise
                 return None
 
-        views = {n: v for n, v in zip(nodes, side_by_side(view, nodes), strict=True) if v is not None}
+        seen = zip(nodes, side_by_side(view, nodes), strict=True)
+        views = {n: v - self._leaving for n, v in seen if v is not None}
         for node in sorted(views.keys() - self._serving):
             self._progress(Progress("the node serves", node))
         self._serving = frozenset(views)

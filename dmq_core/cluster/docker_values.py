@@ -38,6 +38,14 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """A named volume as the engine describes it."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerPlan:
     """A container to be made: `volumes` maps volume names to paths, `ports` container ports to ports on 127.0.0.1."""
 

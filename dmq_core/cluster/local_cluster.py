@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dmq_core.cluster import local_isolation, local_node, processes
+from dmq_core.cluster import local_isolation, local_node, processes, scale_works
 from dmq_core.cluster.base import (
     Backend,
     Credentials,
@@ -28,6 +28,7 @@ from dmq_core.cluster.installation import Installation, checked_version, find_in
 from dmq_core.cluster.local_boot import LocalBoot
 from dmq_core.cluster.local_look import LocalLook
 from dmq_core.cluster.local_node import CLUSTER_MARK, NODE_MARK, NodePlace
+from dmq_core.cluster.local_scaling import LocalGround
 from dmq_core.cluster.local_state import (
     LocalState,
     choose_state,
@@ -39,6 +40,7 @@ from dmq_core.cluster.local_state import (
 )
 from dmq_core.cluster.metrics import ask_for_metrics
 from dmq_core.cluster.processes import OwnProcess
+from dmq_core.cluster.scaling import other_number
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
 
 START_LIMIT_S = 180.0
@@ -132,9 +134,16 @@ class LocalCluster:
                 made = state is None
                 state = self._made(installation) if state is None else self._as_asked(state)
                 boot = self._boot(installation)
+                if state.leaving is not None:
+                    processes.kill_all(NODE_MARK, str(self._folder / state.leaving))
                 state = boot.launch(state, state.node_names, progress)
             self._bring_back(state, boot, deadline, progress)
             boot.await_whole(state, deadline, progress, again=not made)
+            if state.leaving is not None or state.joining is not None:
+                with self._held() as held:
+                    ground = self._ground(held, installation)
+                    scale_works.finish_leaving(ground, progress)
+                    scale_works.finish_joining(ground, progress)
         except (NodeBootFailed, TimedOut):
             raise
         except BaseException:
@@ -181,12 +190,16 @@ class LocalCluster:
         acts[action](state, place, progress)
 
     def add_node(self, progress: ProgressListener = silent) -> str:
-        """Makes one more node and returns its name once its share of the queues is on it."""
-        raise ClusterFailed("nodes cannot be added yet")
+        """Makes one more node and returns its name once queues have grown onto it, within 180 s."""
+        installation = self._installation()
+        with self._held(START_LIMIT_S) as state:
+            return scale_works.add(self._ground(state, installation), progress)
 
     def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
-        """Takes the queues off `node`, lets the others forget it and removes it with its data."""
-        raise ClusterFailed("nodes cannot be removed yet")
+        """Takes the queues off `node`, lets the others forget it and removes it with its data, within 180 s."""
+        installation = self._installation()
+        with self._held(START_LIMIT_S) as state:
+            scale_works.remove(self._ground(state, installation), node, progress, force=force)
 
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back once it holds."""
@@ -255,15 +268,15 @@ class LocalCluster:
             )
         return found
 
+    def _ground(self, state: LocalState, installation: Installation) -> LocalGround:
+        return LocalGround(self._folder, state, self._look, installation, self.credentials)
+
     def _boot(self, installation: Installation) -> LocalBoot:
         return LocalBoot(self._folder, self._look, installation, self.credentials)
 
     def _as_asked(self, state: LocalState) -> LocalState:
-        if self._asked_nodes not in (None, state.node_names):
-            raise BadInput(
-                f"the cluster {self._name} was made with {len(state.nodes)} nodes",
-                "Start it without that option, destroy it first, or choose another --cluster.",
-            )
+        if self._asked_nodes is not None and len(self._asked_nodes) != len(state.nodes):
+            raise other_number(self._name, len(state.nodes))
         return state
 
     def _made(self, installation: Installation) -> LocalState:
@@ -417,8 +430,8 @@ class LocalCluster:
         return process
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[LocalState]:
-        with locked(self._folder, ACT_LIMIT_S) as here:
+    def _held(self, limit_s: float = ACT_LIMIT_S) -> Iterator[LocalState]:
+        with locked(self._folder, limit_s) as here:
             state = read_state(self._folder) if here else None
             if state is None:
                 raise self._none()

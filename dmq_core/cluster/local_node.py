@@ -12,13 +12,12 @@ from pathlib import Path
 from dmq_core.cluster import processes
 from dmq_core.cluster.base import NodeEndpoint
 from dmq_core.cluster.blueprint import ListenAddresses, node_files
-from dmq_core.cluster.boot_log import boot_failure_reason
+from dmq_core.cluster.boot_log import boot_failure_reason, tool_failure_reason
 from dmq_core.cluster.installation import Installation, search_path
 from dmq_core.cluster.links import note_name
 from dmq_core.cluster.local_state import LocalNode, LocalState, write_private
 from dmq_core.cluster.maintenance import in_maintenance
 from dmq_core.errors import ClusterFailed, TimedOut
-from dmq_core.text import visible
 
 HOST = "127.0.0.1"
 CLUSTER_MARK = "DMQ_LOCAL_CLUSTER"
@@ -151,9 +150,9 @@ def _run_tool(tool: Path, place: NodePlace, state: LocalState, command: tuple[st
     except subprocess.TimeoutExpired as error:
         raise TimedOut(f"{tool.name} {command[0]} on {place.node.name} took over {limit_s:.0f} s") from error
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+        said = tool_failure_reason((done.stderr or done.stdout).decode(errors="replace"))
         raise ClusterFailed(
-            f"{tool.name} {command[0]} failed on {place.node.name}: {visible(said[0]) if said else done.returncode}",
+            f"{tool.name} {command[0]} failed on {place.node.name}: {said or f'exit status {done.returncode}'}",
             f"'dmq node logs {place.node.name}' may tell more.",
         )
     return done.stdout.decode(errors="replace")

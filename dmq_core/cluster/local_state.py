@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from dmq_core.cluster.base import Credentials
+from dmq_core.cluster.blueprint import MOST_NODES, NODE_NAME_PREFIX, node_names
 from dmq_core.errors import ClusterFailed, TimedOut
 
 STATE_FILE = "state.json"
@@ -45,12 +46,17 @@ class LocalNode:
 
 @dataclass(frozen=True, slots=True)
 class LocalState:
-    """What defines a local cluster; `rabbitmq` is the version that it last started with."""
+    """What defines a local cluster; `rabbitmq` is the version that it last started with.
+
+    `joining` has not got its share of the queues yet; `leaving` is no node any more, and may still be there.
+    """
 
     rabbitmq: str
     epmd_port: int
     nodes: tuple[LocalNode, ...]
     credentials: Credentials = field(default_factory=Credentials)
+    joining: str | None = None
+    leaving: str | None = None
 
     @property
     def ports(self) -> frozenset[int]:
@@ -115,6 +121,8 @@ def parse_state(text: str) -> LocalState:
         epmd_port=_port(raw, "epmd_port"),
         nodes=nodes,
         credentials=Credentials(_text(user, "username"), _text(user, "password")),
+        joining=_node_name(raw, "joining"),
+        leaving=_node_name(raw, "leaving"),
     )
 
 
@@ -195,21 +203,44 @@ def choose_state(
 ) -> LocalState:
     """A state for a new cluster, with ports that are free now and belong to no other local cluster."""
     ports = PortChooser(reserved_ports(folder))
-    favoured = name == FAVOURED_CLUSTER
     return LocalState(
         rabbitmq=rabbitmq,
         epmd_port=ports.take(),
-        nodes=tuple(
-            LocalNode(
-                node,
-                ports.take(FAVOURED_AMQP_PORT + i if favoured else None),
-                ports.take(FAVOURED_MANAGEMENT_PORT + i if favoured else None),
-                ports.take(),
-                ports.take(),
-            )
-            for i, node in enumerate(nodes)
-        ),
+        nodes=tuple(_choose_node(name, node, ports) for node in nodes),
         credentials=credentials,
+    )
+
+
+def with_node(state: LocalState, node: str, folder: Path) -> LocalState:
+    """`state` with a node that joins, in name order, with ports that are free now."""
+    chosen = _choose_node(folder.name, node, PortChooser(reserved_ports(folder) | state.ports))
+    return replace(state, nodes=tuple(sorted((*state.nodes, chosen), key=lambda n: n.name)), joining=node)
+
+
+def without_node(state: LocalState, node: str) -> LocalState:
+    """`state` in which a node leaves."""
+    stay = tuple(n for n in state.nodes if n.name != node)
+    joining = None if state.joining == node else state.joining
+    return replace(state, nodes=stay, joining=joining, leaving=node)
+
+
+def settled(state: LocalState) -> LocalState:
+    """`state` in which nothing joins or leaves."""
+    return replace(state, joining=None, leaving=None)
+
+
+def favoured(first: int, cluster: str, node: str) -> int | None:
+    """The port that a node of the usual cluster should have, where `first` is that of rmq1; None: any will do."""
+    return first + int(node.removeprefix(NODE_NAME_PREFIX)) - 1 if cluster == FAVOURED_CLUSTER else None
+
+
+def _choose_node(cluster: str, node: str, ports: PortChooser) -> LocalNode:
+    return LocalNode(
+        node,
+        ports.take(favoured(FAVOURED_AMQP_PORT, cluster, node)),
+        ports.take(favoured(FAVOURED_MANAGEMENT_PORT, cluster, node)),
+        ports.take(),
+        ports.take(),
     )
 
 
@@ -313,6 +344,16 @@ def _rows(raw: dict[str, object], key: str) -> list[dict[str, object]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise TypeError(f"{key} is no list of objects")
     return cast("list[dict[str, object]]", rows)
+
+
+def _node_name(raw: dict[str, object], key: str) -> str | None:
+    """The name of a node of ours, which names a folder to be removed; None if there is none."""
+    if raw.get(key) is None:
+        return None
+    name = _text(raw, key)
+    if name not in node_names(MOST_NODES):
+        raise ValueError(f"{key} is no name of a node")
+    return name
 
 
 def _text(raw: dict[str, object], key: str) -> str:

@@ -15,7 +15,6 @@ _NAMED = 3
 _WAY_BACK = {
     NodeState.PAUSED: "unpause",
     NodeState.ISOLATED: "rejoin",
-    NodeState.DRAINING: "revive",
     NodeState.STARTING: "start",
     NodeState.UNREACHABLE: "restart",
 }
@@ -27,6 +26,14 @@ def lowest_free_name(taken: Collection[str]) -> str:
         if f"{NODE_NAME_PREFIX}{number}" not in taken:
             return f"{NODE_NAME_PREFIX}{number}"
     raise BadInput(f"a cluster has {MOST_NODES} nodes at most", "Remove one first, or start another cluster.")
+
+
+def other_number(cluster: str, there: int) -> BadInput:
+    """The error of asking for another number of nodes than a cluster has."""
+    return BadInput(
+        f"the cluster {cluster} has {there} node{'' if there == 1 else 's'}",
+        "Start it without --nodes; 'dmq node add' and 'dmq node remove' change how many there are.",
+    )
 
 
 def check_may_grow(nodes: Iterable[NodeInfo]) -> None:
@@ -44,19 +51,19 @@ def check_may_leave(node: str, nodes: Sequence[NodeInfo]) -> None:
         raise BadInput(f"there is no node '{visible(node)}' to remove", f"The nodes are {names}.")
     if len(nodes) == 1:
         raise Refused(f"{node} is the last node", "'dmq destroy' removes the cluster with all its data.")
-    if target.state not in (NodeState.RUNNING, NodeState.STOPPED):
+    if target.state in _WAY_BACK:
         raise BadInput(
             f"{node} is {target.state}: it can neither give its queues away nor be taken for gone",
             f"'dmq node {_WAY_BACK[target.state]} {node}' first, or 'dmq node kill {node}'.",
         )
     others = [info for info in nodes if info.name != node]
     running = [info for info in others if info.state is NodeState.RUNNING]
-    serving = len(running) + (target.state is NodeState.RUNNING)
-    if 2 * len(running) <= len(others) or 2 * serving <= len(nodes):
-        raise Refused(
-            f"without {node} no majority is left: {len(running)} of the {len(others)} other nodes run",
-            "'dmq start' brings every node back; then remove it.",
-        )
+    voting = len(running) + (target.state is not NodeState.STOPPED)
+    hint = "'dmq start' brings every node back; then remove it."
+    if 2 * len(running) <= len(others):
+        raise Refused(f"without {node} no majority is left: {len(running)} of {len(others)} other nodes run", hint)
+    if 2 * voting <= len(nodes):
+        raise Refused(f"there is no majority to agree that {node} goes: {voting} of {len(nodes)} nodes run", hint)
 
 
 def check_queues_may_leave(node: str, queues: Iterable[QueueFigures]) -> None:

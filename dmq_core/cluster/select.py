@@ -136,7 +136,7 @@ def _check_differences(cluster: Cluster, nodes: int | None) -> None:
         of_version = f" of RabbitMQ {version}" if version else ""
         raise BadInput(
             f"{cluster.name} exists with {there} nodes{of_version}, not {nodes}",
-            "Leave out --nodes, destroy it first, or choose another --cluster.",
+            "Leave out --nodes, or choose another --cluster; 'dmq node add' and 'dmq node remove' change the number.",
         )
 
 

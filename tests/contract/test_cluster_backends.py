@@ -73,7 +73,7 @@ def remains(cluster: Cluster) -> list[str]:
     engine = connect_engine()
     label = f"dmq.cluster={cluster.name}"
     things = [c.name for c in engine.containers(label)] + [n.name for n in engine.networks(label)]
-    return folders + things + engine.volumes(label)
+    return folders + things + [v.name for v in engine.volumes(label)]
 
 
 def test_a_started_cluster_has_running_nodes_on_loopback(real_cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.cluster.blueprint import node_names
 from dmq_core.cluster.docker_layout import (
     ADVANCED_FILE,
     COOKIE_FILE,
@@ -24,14 +25,14 @@ from dmq_core.cluster.docker_layout import (
 from dmq_core.cluster.docker_values import archive_of, container_of, only_file_in
 from dmq_core.errors import ClusterFailed
 
-MADE = Made("dmq", "4.3", "rabbitmq:4-management", ((5672, 15672), (5673, 15673), (5674, 15674)))
+MADE = Made("dmq", "4.3", "rabbitmq:4-management", node_names(3), ((5672, 15672), (5673, 15673), (5674, 15674)))
 ports = st.integers(min_value=1, max_value=65535)
 credentials = st.builds(Credentials, st.text(min_size=1), st.text(min_size=1))
 
 
 @given(st.lists(st.tuples(ports, ports), min_size=1, max_size=9), st.sampled_from(["4.3", "4.0.5", "3.10"]))
 def test_what_was_made_is_read_back_from_labels(pairs: list[tuple[int, int]], version: str) -> None:
-    made = Made("x", version, "some/image:tag", tuple(pairs))
+    made = Made("x", version, "some/image:tag", node_names(len(pairs)), tuple(pairs))
     assert made_from(made.labels()) == made
     assert made_from(made.labels(made.nodes[-1])) == made
 

@@ -317,7 +317,7 @@ def test_a_ruined_state_file_is_told_and_the_cluster_can_still_be_destroyed(clus
 
 def test_what_does_not_fit_the_cluster_that_is_there_is_bad_input(make: Callable[..., LocalCluster]) -> None:
     make(nodes=1).start()
-    with pytest.raises(BadInput, match="made with 1 nodes"):
+    with pytest.raises(BadInput, match="has 1 node"):
         make(nodes=3).start()
     with pytest.raises(BadInput, match=r"has RabbitMQ 4\.3\.6, not 3\.10"):
         make(rabbitmq="3.10").start()
