@@ -86,7 +86,7 @@ class Shop(Scene):
         self.inbox.clear()
         consumer = DirectConsumer(self.billing, self.manager)
         consumer.start_consuming(self.inbox.handle)
-        self.inbox.wait_for(self.before[0])
+        self.inbox.wait_for(self.before[0], 10)
         consumer.stop_consuming()
 
     def billing_is_empty_and_audit_is_not(self) -> Seen:

@@ -139,7 +139,7 @@ class News(Scene):
     def read_archive(self) -> None:
         reader = DirectConsumer(self.archive, self.manager)
         reader.start_consuming(self.by_reader.handle)
-        self.by_reader.wait_for(self.kept_before)
+        self.by_reader.wait_for(self.kept_before, 10)
         reader.stop_consuming()
 
     def reader_got_all(self) -> Seen:

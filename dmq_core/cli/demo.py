@@ -141,7 +141,7 @@ def _summary(out: Output, results: list[DemoResult]) -> None:
 
 demo = LazyGroup(
     name="demo",
-    help="Guided demos that check their own claims on the live cluster.",
+    help="Learn on the live cluster: guided demos that check their own claims.",
     entries={},
     commands=[list_demos, run],
 )
