@@ -18,6 +18,7 @@ from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.errors import AccessDenied, DmqError, MessagingFailed
 from dmq_core.messaging.consuming.consumer import Consumer
 from dmq_core.messaging.consuming.delivery import Delivery
+from dmq_core.messaging.consuming.streams import OFFSET, Offset
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
 from dmq_core.messaging.network import AMQP, Network
@@ -183,11 +184,18 @@ class Rig:
 class Hand:
     """A consumer that answers when the test says so."""
 
-    def __init__(self, rig: Rig, queue: str, prefetch: int = 100, connection: Connection | None = None) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        queue: str,
+        prefetch: int = 100,
+        connection: Connection | None = None,
+        offset: Offset | None = None,
+    ) -> None:
         self.rig = rig
         self.came: list[Delivery] = []
         self._taken = 0
-        self.consumer = Consumer(connection or rig.main, queue, self._note, prefetch=prefetch)
+        self.consumer = Consumer(connection or rig.main, queue, self._note, prefetch=prefetch, offset=offset)
         self.consumer.wait_consuming(20)
 
     def _note(self, deliveries: tuple[Delivery, ...]) -> None:
@@ -540,6 +548,67 @@ def test_a_consumer_whose_queue_is_deleted_is_told_and_subscribes_again(rig: Rig
     delete_queue(rig.main, spec.name, timeout_s=20)
     rig.place.await_until(lambda: changes.count(True) == 2, "it consumes again")
     assert False in changes
+    consumer.stop()
+
+
+# Streams.
+
+
+@pytest.mark.parametrize(("offset", "read"), [("first", "012"), (1, "12"), ("next", ""), ("1h", "012"), (9, "")])
+def test_a_stream_is_read_from_where_one_asks_and_by_anybody(rig: Rig, offset: Offset, read: str) -> None:
+    queue = rig.queue("s", "stream", x_max_age="1h", x_max_length_bytes=10_000_000)
+    rig.publish(queue, *"012")
+    for _ in range(2):
+        hand = Hand(rig, queue, offset=offset)
+        came = hand.take(len(read))
+        assert bodies(came) == " ".join(read)
+        assert [d.properties.headers[OFFSET] for d in came] == [d.offset for d in came] == [int(n) for n in read]
+        assert hand.none_comes()
+        hand.leave()
+
+
+def test_a_stream_sends_no_more_than_may_be_unanswered_whatever_the_answer(rig: Rig) -> None:
+    queue = rig.queue("s", "stream")
+    rig.publish(queue, *"01234")
+    hand = Hand(rig, queue, prefetch=2, offset="first")
+    for delivery in hand.take(2):
+        assert delivery.reject()
+    assert bodies(hand.take(2)) == "2 3"
+    assert hand.none_comes()
+
+
+def test_on_a_new_channel_a_stream_goes_on_at_the_first_that_was_not_answered(rig: Rig) -> None:
+    queue = rig.queue("s", "stream")
+    rig.publish(queue, *"0123")
+    hand = Hand(rig, queue, offset="first")
+    for delivery in hand.take(4)[:2]:
+        delivery.ack()
+    epoch = rig.main.status.epoch
+    rig.main.leave(None, "the test wants it")
+    rig.place.await_until(lambda: rig.main.status.epoch > epoch, "it came back")
+    rig.publish(queue, "4")
+    back = hand.take(3)
+    assert [(d.offset, d.redelivered) for d in back] == [(2, True), (3, True), (4, False)]
+
+
+def test_a_stream_that_was_deleted_and_declared_again_is_read_from_its_beginning(rig: Rig) -> None:
+    spec = Queue(rig.name("s"), "stream")
+    rig.declare(spec)
+    rig.publish(spec.name, *"01")
+    hand = Hand(rig, spec.name, offset="first")
+    for delivery in hand.take(2):
+        delivery.ack()
+    delete_queue(rig.main, spec.name, timeout_s=20)
+    rig.place.await_until(lambda: not hand.consumer.status.consuming, "it is told")
+    rig.declare(spec)
+    rig.publish(spec.name, "new")
+    delivery = hand.one()
+    assert (delivery.body, delivery.offset, delivery.redelivered) == (b"new", 0, False)
+
+
+def test_only_a_stream_has_places_to_begin_at(rig: Rig) -> None:
+    consumer = Consumer(rig.main, rig.queue("q"), lambda _: None, offset="first")
+    rig.place.await_until(lambda: "invalid arg 'x-stream-offset'" in consumer.status.problem, "it is refused")
     consumer.stop()
 
 

@@ -305,5 +305,5 @@ class Session:
 
 
 def _depth(queue: MemoryQueue) -> QueueDepth:
-    # Of a stream a declaration tells nothing.
-    return QueueDepth(queue.name, 0 if queue.is_stream else queue.ready, len(queue.subscriptions))
+    # A stream counts no consumers.
+    return QueueDepth(queue.name, queue.ready, 0 if queue.is_stream else len(queue.subscriptions))
