@@ -1,3 +1,3 @@
 """Guided demos, a file each; `ORDER` is the order in which they are best seen."""
 
-ORDER = ("direct_exchange", "topic_exchange", "fanout_exchange")
+ORDER = ("direct_exchange", "topic_exchange", "fanout_exchange", "headers_exchange")

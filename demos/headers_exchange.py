@@ -1,0 +1,231 @@
+"""A headers exchange looks at the headers of a message: all that a binding names have to fit, or any one of them."""
+
+from __future__ import annotations
+
+import sys
+
+from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
+from dmq_core.guide.play import play
+from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.messaging import Binding, Exchange, HeadersProducer, Queue
+
+QUEUES = ("both", "either", "recent", "signed")
+
+
+class Reports(Scene):
+    """Reports that are sorted by what their headers say."""
+
+    def __init__(self, backdrop: Backdrop) -> None:
+        super().__init__(backdrop)
+        self.reports = self.named("reports")
+        self.both = self.named("both")
+        self.either = self.named("either")
+        self.recent = self.named("recent")
+        self.signed = self.named("signed")
+        self.outcome = ""
+        self.outcome_of_text = ""
+        self.before: dict[str, int] = {}
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many messages wait, by the queue's short name."""
+        return {name: self.ready(getattr(self, name)) for name in QUEUES}
+
+    @property
+    def format(self) -> str:
+        return self.answer.split()[-1]
+
+    @property
+    def kind(self) -> str:
+        return self.answer.split()[0]
+
+    def begin(self) -> None:
+        self.before = self.waiting
+
+    def got(self, *names: str) -> Seen:
+        """Whether exactly these queues got one message since the act began."""
+        wanted = {name: count + (name in names) for name, count in self.before.items()}
+        held = self.until(lambda: self.waiting == wanted)
+        now = self.waiting
+        more = [f"{name} {now[name] - self.before[name]}" for name in QUEUES if now[name] > self.before[name]]
+        return Seen(held, f"{self.outcome}; copies: {', '.join(more) or 'none'}")
+
+    def look(self) -> Focus:
+        return Focus(exchange=self.reports, queue=self.either, tail=self.reports)
+
+    def bind(self) -> None:
+        daily_pdf = {"format": "pdf", "kind": "daily"}
+        self.manager.declare(
+            Exchange(self.reports, "headers"),
+            Queue(self.both, "quorum"),
+            Queue(self.either, "quorum"),
+            Queue(self.recent, "quorum"),
+            Queue(self.signed, "quorum"),
+            Binding(self.reports, self.both, arguments={"x-match": "all", **daily_pdf}),
+            Binding(self.reports, self.either, arguments={"x-match": "any", **daily_pdf}),
+            Binding(self.reports, self.recent, arguments={"x-match": "all", "year": 2026}),
+            Binding(self.reports, self.signed, arguments={"x-match": "all", "author": None}),
+        )
+
+    def queues_are_there(self) -> Seen:
+        waiting = self.waiting
+        return Seen(min(waiting.values()) >= 0, ", ".join(f"{name} holds {count}" for name, count in waiting.items()))
+
+    def publish_daily_pdf(self) -> None:
+        with HeadersProducer(self.manager, self.reports) as producer:
+            handle = producer.publish({"format": "pdf", "kind": "daily"}, "all is well")
+            self.outcome = handle.wait(10).outcome
+
+    def both_and_either_got_it(self) -> Seen:
+        return self.got("both", "either")
+
+    def publish_without_kind(self) -> None:
+        with HeadersProducer(self.manager, self.reports) as producer:
+            handle = producer.publish({"format": "pdf"}, "nobody said how often I come")
+            self.outcome = handle.wait(10).outcome
+
+    def either_alone_got_it(self) -> Seen:
+        return self.got("either")
+
+    def publish_years(self) -> None:
+        with HeadersProducer(self.manager, self.reports) as producer:
+            number = producer.publish({"year": 2026}, "my year is a number")
+            text = producer.publish({"year": "2026"}, "my year is a text")
+            self.outcome = number.wait(10).outcome
+            self.outcome_of_text = text.wait(10).outcome
+
+    def number_alone_fits(self) -> Seen:
+        seen = self.got("recent")
+        held = seen.held and (self.outcome, self.outcome_of_text) == ("confirmed", "returned")
+        return Seen(held, f"the number: {seen.text}; the text: {self.outcome_of_text}")
+
+    def publish_signed(self) -> None:
+        with HeadersProducer(self.manager, self.reports) as producer:
+            handle = producer.publish({"author": "Ada"}, "I have an author")
+            self.outcome = handle.wait(10).outcome
+
+    def signed_alone_got_it(self) -> Seen:
+        return self.got("signed")
+
+    def publish_own(self) -> None:
+        with HeadersProducer(self.manager, self.reports) as producer:
+            handle = producer.publish({"kind": self.kind, "format": self.format}, "your own report")
+            self.outcome = handle.wait(10).outcome
+
+    def went_as_the_headers_say(self) -> Seen:
+        hits = (self.kind == "daily") + (self.format == "pdf")
+        seen = self.got(*(["either"] if hits else []), *(["both"] if hits == 2 else []))
+        held = seen.held and self.outcome == ("confirmed" if hits else "returned")
+        return Seen(held, f"a {self.answer}: {seen.text}")
+
+    def lose_either(self) -> None:
+        self.delete(self.either)
+
+
+DEMO = Demo(
+    title="Headers exchange",
+    summary="Bindings name headers and their values; a message has to fit all of them, or any one, as they say.",
+    scene=Reports,
+    steps=(
+        Step(
+            title="Four queues, bound by headers",
+            know="A binding to a headers exchange names headers and values, and in x-match whether all of them have "
+            "to fit or any one will do. A value of None asks only that the header is there.",
+            terms=("exchange", "headers exchange", "binding"),
+            play=Reports.bind,
+            command="dmq exchange list\ndmq queue show {both}",
+            claim="Four queues are there: both, either, recent and signed.",
+            check=Reports.queues_are_there,
+            spoil=Reports.lose_either,
+            focus=Reports.look,
+        ),
+        Step(
+            title="A message that fits all and any",
+            know="The message has both headers, with the very values. Where all fit, any one fits too.",
+            terms=("publisher confirm",),
+            play=Reports.publish_daily_pdf,
+            command="dmq publish --exchange {reports} --header format=pdf --header kind=daily 'all is well'",
+            claim="The queues both and either got one copy each, the other two none.",
+            check=Reports.both_and_either_got_it,
+            spoil=Reports.lose_either,
+            focus=Reports.look,
+        ),
+        Step(
+            title="A header is missing",
+            know="A header that is not there fits no binding that asks for it. Headers that no binding asks for do no "
+            "harm.",
+            play=Reports.publish_without_kind,
+            command="dmq publish --exchange {reports} --header format=pdf 'nobody said how often I come'",
+            claim="The queue either got a copy, and both did not.",
+            check=Reports.either_alone_got_it,
+            spoil=Reports.lose_either,
+            focus=Reports.look,
+        ),
+        Step(
+            title="2026 is not '2026'",
+            know="Values are compared with their type. The queue recent is bound by the number 2026. A text of the "
+            "same look is another value, and a frequent reason why nothing comes.",
+            terms=("mandatory",),
+            play=Reports.publish_years,
+            command="dmq publish --exchange {reports} --header year=2026 'my year is a number'\n"
+            "dmq publish --exchange {reports} --header 'year=\"2026\"' 'my year is a text'",
+            claim="Recent got the one whose year is a number. The other fits no queue and comes back.",
+            check=Reports.number_alone_fits,
+            spoil=Reports.lose_either,
+            focus=Reports.look,
+        ),
+        Step(
+            title="Any value will do",
+            know="The queue signed is bound by 'author' with no value.",
+            play=Reports.publish_signed,
+            command="dmq publish --exchange {reports} --header author=Ada 'I have an author'",
+            claim="Signed alone got a copy.",
+            check=Reports.signed_alone_got_it,
+            spoil=Reports.lose_either,
+            focus=Reports.look,
+        ),
+        Step(
+            title="Your own headers",
+            know="Which queues will get it? The queue both wants a daily pdf, and either is content with a half of it.",
+            ask=Question(
+                "Which report shall be sent?",
+                usual="weekly pdf",
+                choices=("daily pdf", "daily text", "weekly pdf", "weekly text"),
+            ),
+            play=Reports.publish_own,
+            command="dmq publish --exchange {reports} --header kind={kind} --header format={format} 'your own report'",
+            claim="A daily pdf goes to both and either, a half of it to either, and a weekly text comes back.",
+            check=Reports.went_as_the_headers_say,
+            spoil=Reports.lose_either,
+            focus=Reports.look,
+        ),
+    ),
+    seen="Bindings asked for headers by name, value and type. With all, one that was missing was enough to get "
+    "nothing; with any, one that fitted was enough to get a copy.",
+    when="Messages that are sorted by several things at once which have no order among them: format, kind, year. A "
+    "topic exchange is easier to read; take headers where a key of words does not do.",
+    code="""
+from dmq_core.connection_manager import BrokerConnectionManager
+from dmq_core.messaging import HeadersConsumer, HeadersProducer
+
+with BrokerConnectionManager() as manager:
+    manager.register_broker(1, "localhost", 5672)
+    consumer = HeadersConsumer("reports", {"format": "pdf", "kind": "daily"}, "any", "either", manager)
+    consumer.declare_queue()
+
+    def handle(message, headers):
+        print(headers["format"], message)
+        consumer.stop_consuming()
+        return True
+
+    consumer.start_consuming(handle)
+    with HeadersProducer(manager, "reports") as producer:
+        print(producer.publish({"format": "pdf"}, "all is well").wait().outcome)
+    consumer.wait(10)
+""",
+    to_try="Bind a queue by the number 1 and send it a header that is true. Is that the same to RabbitMQ?",
+    takes_s=3,
+)
+
+if __name__ == "__main__":
+    sys.exit(play(__file__))
