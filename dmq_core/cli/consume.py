@@ -11,6 +11,7 @@ import click
 from dmq_core.cli import reach
 from dmq_core.cli.messages import write_message
 from dmq_core.cli.options import Invocation, common_options
+from dmq_core.messaging.consuming.streams import checked_offset
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.operations import guard_change
 
@@ -32,18 +33,28 @@ _LOOK_S = 0.2
     help="Unacknowledged at most; by default 100.",
 )
 @click.option(
+    "--offset", metavar="WHERE", help="Read a stream from: first, last, next, an offset, or an age such as 1h."
+)
+@click.option(
     "--reject", is_flag=True, help="Reject each instead: dead-lettered, or dropped without a dead-letter exchange."
 )
 @common_options
 def consume(
-    invocation: Invocation, queue: str, limit: int | None, seconds: float | None, prefetch: int, reject: bool
+    invocation: Invocation,
+    queue: str,
+    limit: int | None,
+    seconds: float | None,
+    prefetch: int,
+    offset: str | None,
+    reject: bool,
 ) -> None:
     """Take messages from a queue.
 
-    Each is acknowledged once it is written out; what is not goes back to QUEUE. Without
-    --limit and --for it goes on until Ctrl-C.
+    Each is acknowledged once it is written out; what is not goes back to QUEUE. A stream needs
+    --offset, and keeps what was read. Without --limit and --for it goes on until Ctrl-C.
     """
     guard_change(f"Consume from {queue}", read_only=invocation.settings.read_only.value)
+    start = None if offset is None else checked_offset(int(offset) if offset.isascii() and offset.isdigit() else offset)
     arrived: queue_module.Queue[Delivery] = queue_module.Queue()
 
     def arrive(deliveries: tuple[Delivery, ...]) -> None:
@@ -52,7 +63,8 @@ def consume(
 
     taken = 0
     deadline = None if seconds is None else time.monotonic() + seconds
-    with reach.open_consumer(invocation.settings, queue, arrive, prefetch=min(prefetch, limit or prefetch)):
+    at_once = min(prefetch, limit or prefetch)
+    with reach.open_consumer(invocation.settings, queue, arrive, prefetch=at_once, offset=start):
         while (limit is None or taken < limit) and (deadline is None or time.monotonic() < deadline):
             try:
                 delivery = arrived.get(timeout=_LOOK_S)

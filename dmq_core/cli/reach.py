@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dmq_core.guide.scene import Backdrop
     from dmq_core.messaging.consuming.consumer import Consumer
     from dmq_core.messaging.consuming.delivery import Delivery
+    from dmq_core.messaging.consuming.streams import Offset
     from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.publishing.producer import Handle, Producer
     from dmq_core.observe.snapshot import ClusterSnapshot
@@ -113,13 +114,18 @@ def open_producer(settings: Settings, on_settled: Callable[[Handle], None]) -> I
 
 @contextmanager
 def open_consumer(
-    settings: Settings, queue: str, handler: Callable[[tuple[Delivery, ...]], None], *, prefetch: int
+    settings: Settings,
+    queue: str,
+    handler: Callable[[tuple[Delivery, ...]], None],
+    *,
+    prefetch: int,
+    offset: Offset | None = None,
 ) -> Iterator[Consumer]:
-    """A consumer that receives from `queue`; a typed error says why it does not."""
+    """A consumer that receives from `queue`, a stream if there is an `offset`; a typed error says why it does not."""
     from dmq_core.messaging.consuming.consumer import Consumer
 
     with open_connection(settings, "dmq consume") as connection:
-        consumer = Consumer(connection, queue, handler, prefetch=prefetch)
+        consumer = Consumer(connection, queue, handler, prefetch=prefetch, offset=offset)
         try:
             consumer.wait_consuming(OPEN_LIMIT_S)
             yield consumer
