@@ -176,12 +176,14 @@ class DockerCluster:
         """Makes one more node and returns its name once queues have grown onto it, within 180 s."""
         self._existing()
         with self._locked(progress):
+            self._nodes = None
             return scale_works.add(self._ground(), progress)
 
     def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
         """Takes the queues off `node`, lets the others forget it and removes it with its data, within 180 s."""
         self._existing()
         with self._locked(progress):
+            self._nodes = None
             scale_works.remove(self._ground(), node, progress, force=force)
 
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:

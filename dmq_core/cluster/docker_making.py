@@ -139,13 +139,23 @@ def _make_node(
         engine.create_volume(name, made.labels(node))
     elif labels.get(CLUSTER_LABEL) != made.cluster:
         raise _foreign("volume", name)
-    try:
-        container = engine.create_container(made.plan(node))
-    except Conflict as error:
-        raise _foreign("container", name) from error
+    container = _create_container(engine, made, node)
     owner = numeric_owner(engine.read_file(container, "/etc/passwd") or "")
     engine.write_files(container, made.files(node, credentials, cookie, owner))
     engine.connect(made.cluster_network, container, node)
+
+
+def _create_container(engine: Engine, made: Made, node: str) -> str:
+    plan = made.plan(node)
+    try:
+        return engine.create_container(plan)
+    except Conflict as error:
+        there = engine.container(plan.name)
+        if there is None or there.labels.get(CLUSTER_LABEL) != made.cluster:
+            raise _foreign("container", plan.name) from error
+    # The engine may have made it only now for a dmq that was killed after it had asked.
+    engine.remove_container(there.id)
+    return engine.create_container(plan)
 
 
 def _create_network(engine: Engine, made: Made, name: str, *, internal: bool) -> str:

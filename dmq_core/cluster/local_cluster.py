@@ -193,12 +193,14 @@ class LocalCluster:
         """Makes one more node and returns its name once queues have grown onto it, within 180 s."""
         installation = self._installation()
         with self._held(START_LIMIT_S) as state:
+            self._asked_nodes = None
             return scale_works.add(self._ground(state, installation), progress)
 
     def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
         """Takes the queues off `node`, lets the others forget it and removes it with its data, within 180 s."""
         installation = self._installation()
         with self._held(START_LIMIT_S) as state:
+            self._asked_nodes = None
             scale_works.remove(self._ground(state, installation), node, progress, force=force)
 
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:

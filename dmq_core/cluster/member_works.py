@@ -78,7 +78,7 @@ class MemberWorks:
             self._run(node, "rabbitmq-upgrade", ("revive",), TOOL_LIMIT_S)
 
     def shrink(self, node: str) -> None:
-        """Takes the members of quorum queues and streams off `node`; `ClusterFailed` if one stays."""
+        """Takes the members of quorum queues and streams off `node`, which must run; `ClusterFailed` if one stays."""
         via, name = self.other_than(node), self._erlang_name(node)
         queues = [queue for queue in self._replicated(node) if node in queue.members]
         if not queues:
@@ -104,13 +104,16 @@ class MemberWorks:
             with contextlib.suppress(ClusterFailed):
                 self._run(via, "rabbitmqctl", words, TOOL_LIMIT_S)
 
-    def forget(self, node: str, erlang_name: str) -> None:
-        """Lets the others forget a node whose RabbitMQ does not run; nothing happens if they know it no more."""
+    def forget(self, node: str, erlang_name: str, progress: ProgressListener) -> None:
+        """Lets the others and the queues forget a node whose RabbitMQ does not run; nothing happens if they did."""
         try:
             self._run(self.other_than(node), "rabbitmqctl", ("forget_cluster_node", erlang_name), TOOL_LIMIT_S)
         except ClusterFailed as error:
             if _NOT_A_MEMBER not in error.what:
                 raise
+        left = self._await_queues(lambda queue: erlang_name not in queue.members)
+        if left:
+            progress(Progress(f"{names_of(left)} still counts on a member there", node))
 
     def other_than(self, node: str) -> str:
         """A node that runs, but `node`; `ClusterFailed` if none does."""

@@ -103,14 +103,15 @@ def remove(ground: Ground, node: str, progress: ProgressListener, *, force: bool
     infos = ground.nodes()
     check_may_leave(node, infos)
     works = _works(ground)
-    _take_queues_off(works, node, progress, force=force)
-    if any(info.name == node and info.state is not NodeState.STOPPED for info in infos):
+    runs = any(info.name == node and info.state is not NodeState.STOPPED for info in infos)
+    _take_queues_off(works, node, progress, runs=runs, force=force)
+    if runs:
         try:
             # Not before: a drain stops the members on the node, of which a queue of two needs both.
             progress(Progress("clients of the node move to the others", node))
             works.drain(node)
             # Until now clients may have declared queues on it.
-            _take_queues_off(works, node, progress, force=force)
+            _take_queues_off(works, node, progress, runs=runs, force=force)
         except BaseException:
             progress(Progress("the node stays and serves again", node))
             works.revive(node)
@@ -128,7 +129,7 @@ def finish_leaving(ground: Ground, progress: ProgressListener) -> None:
     # Its voice counts until it is forgotten: of two nodes one alone could decide nothing. It may be down already.
     with contextlib.suppress(DmqError):
         ground.run(node, "rabbitmqctl", ("stop_app",), TOOL_LIMIT_S)
-    _works(ground).forget(node, ground.erlang_name(node))
+    _works(ground).forget(node, ground.erlang_name(node), progress)
     progress(Progress("removing the node's data", node))
     ground.discard(node)
     ground.settle()
@@ -146,7 +147,8 @@ def _works(ground: Ground) -> MemberWorks:
     return MemberWorks(ground.nodes, ground.run, ground.credentials)
 
 
-def _take_queues_off(works: MemberWorks, node: str, progress: ProgressListener, *, force: bool) -> None:
+def _take_queues_off(works: MemberWorks, node: str, progress: ProgressListener, *, runs: bool, force: bool) -> None:
+    """Leaves nothing on a node but, where it does not run, what goes when the others forget it."""
     queues = works.queues(node)
     check_queues_may_leave(node, queues)
     lost = lost_with(node, queues)
@@ -154,4 +156,5 @@ def _take_queues_off(works: MemberWorks, node: str, progress: ProgressListener, 
         check_nothing_lost(node, lost)
     progress(Progress("queues leave the node", node))
     works.delete(node, lost)
-    works.shrink(node)
+    if runs:
+        works.shrink(node)
