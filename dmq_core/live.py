@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dmq_core.cluster.base import Cluster, NodeEndpoint, NodeInfo, NodeState, ProgressListener, silent
 from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachable
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.management.models import BindingFigures, EntityKey
+from dmq_core.management.models import BindingFigures
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.linking.states import FINAL_STATES
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
@@ -22,14 +22,14 @@ from dmq_core.messaging.tap import Tap
 from dmq_core.messaging.topology import PrivateBinding
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.observer import ClusterObserver
-from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation, guard, guard_change, perform
 from dmq_core.proof.scenario import Scenario
-from dmq_core.proof.workload import DemoLoad, LoadSettings
-from dmq_core.session import Load, Observation, Observer, Proof, Tail, TailSource, TailStatus
+from dmq_core.session import Observation, Observer, Proof, Tail, TailSource, TailStatus
 
 if TYPE_CHECKING:
+    from dmq_core.guide.playing import Playing
     from dmq_core.proof.followed import FollowedProof
+    from dmq_core.proof.run import ProofOptions
 
 CLOSE_LIMIT_S = 5.0
 ASK_LIMIT_S = 3.0
@@ -55,7 +55,6 @@ class LiveSession:
         self._proofs: list[FollowedProof] = []
         self._publisher: _Publisher | None = None
         self._closed = False
-        self._snapshot: ClusterSnapshot | None = None
 
     @property
     def cluster(self) -> Cluster:
@@ -76,7 +75,6 @@ class LiveSession:
         """Begins to observe; what `perform` does is told among the events."""
 
         def hear(observation: Observation) -> None:
-            self._snapshot = observation.snapshot
             for proof in self._proofs:
                 proof.heard(observation.events)
             listener(observation)
@@ -107,41 +105,54 @@ class LiveSession:
             raise
         return self._kept(_LiveTail(tap, connection))
 
-    def load(self, rate: float, listener: Callable[[Event], None]) -> Load:
-        """Begins a load on the queue `dmq.load`, its consumer on the node of the queue's leader."""
+    def load(self, rate: float) -> Proof:
+        """Begins a load, its consumer on the node of the queue's leader; what its clients feel is told as events."""
+        from dmq_core.proof.load import load_of, load_options
+
         guard_change("Load", read_only=self._read_only)
-        settings = LoadSettings(rate=rate)
-        load = DemoLoad(
-            _nodes(self._cluster),
-            self._cluster.credentials,
-            listener,
-            settings,
-            leader=lambda: self._leader_of(settings.queue),
-        )
-        self._kept(_StoppedAtClose(load))
-        return load
+        return self._follow(load_of(rate), load_options(read_only=self._read_only))
 
     def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> Proof:
-        """Begins a proof run, whose faults are told among the events."""
-        from dmq_core.proof.followed import FollowedProof
+        """Begins a proof run, whose faults are told among the events, and what its clients feel."""
         from dmq_core.proof.run import ProofOptions
 
         guard(self._cluster, scenario.title, read_only=self._read_only)
-        self._refuse_if_closed()
         # Whoever may take the majority has been told that the cluster is not whole.
         options = ProofOptions(
             read_only=self._read_only, force=allow_majority_loss, allow_majority_loss=allow_majority_loss
         )
-        proof = self._kept(FollowedProof(self._cluster, scenario, options, self._tell))
-        self._proofs = [*self._proofs[-1:], proof]
+        return self._follow(scenario, options)
+
+    def _follow(self, scenario: Scenario, options: ProofOptions) -> Proof:
+        from dmq_core.proof.followed import FollowedProof
+
+        self._refuse_if_closed()
+        proof = self._kept(FollowedProof(self._cluster, scenario, options, self._tell, self._hear))
+        self._proofs = [*(p for p in self._proofs if not p.wait(0.0)), proof]
         return proof
+
+    def demo(self, name: str) -> Playing[Any]:
+        """Begins a demo with clients of its own."""
+        from dmq_core.guide.find import find_demo
+        from dmq_core.guide.playing import Playing
+        from dmq_core.guide.scene import Backdrop
+
+        self._refuse_if_closed()
+        return self._kept(Playing(name, find_demo(name), Backdrop(self._cluster, read_only=self._read_only)))
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
         """Does an act on a node; a destructive one is told as a fault from the moment at which it begins."""
         guard(self._cluster, operation.title, read_only=self._read_only)
+        for proof in self._proofs:
+            proof.announce(operation)
         if operation.destructive:
             self._tell(operation, Gravity.FAULT)
-        perform(self._cluster, operation, read_only=self._read_only, progress=progress)
+        try:
+            perform(self._cluster, operation, read_only=self._read_only, progress=progress)
+        except DmqError as error:
+            for proof in self._proofs:
+                proof.announce_failure(operation, error.what)
+            raise
         if not operation.destructive:
             self._tell(operation, Gravity.PLAIN)
         for observer in self._observers:
@@ -175,17 +186,11 @@ class LiveSession:
 
     def _tell(self, operation: NodeOperation, gravity: Gravity) -> None:
         kind = f"node_{operation.action}"
-        event = Event(time.time(), Origin.YOU, gravity, kind, operation.node, f"{operation.done} (you)")
+        self._hear(Event(time.time(), Origin.YOU, gravity, kind, operation.node, f"{operation.done} (you)"))
+
+    def _hear(self, event: Event) -> None:
         for observer in self._observers:
             observer.tell(event)
-
-    def _leader_of(self, queue: str) -> NodeEndpoint | None:
-        snapshot = self._snapshot
-        if snapshot is None:
-            return None
-        view = snapshot.queue(EntityKey("/", queue))
-        node = None if view is None or view.leader is None else snapshot.node(view.leader)
-        return None if node is None or node.state is not NodeState.RUNNING else node.endpoint
 
     def _ways_in(self, source: TailSource) -> tuple[str, tuple[PrivateBinding, ...]]:
         """The type of the exchange and the bindings that the tap needs, from the last snapshot or else the API."""
@@ -262,16 +267,6 @@ class _LiveTail:
     def close(self) -> None:
         self._tap.close()
         self._connection.close()
-
-
-class _StoppedAtClose:
-    """A load that the session stops when it closes; stopping twice does no harm."""
-
-    def __init__(self, load: DemoLoad) -> None:
-        self._load = load
-
-    def close(self) -> None:
-        self._load.stop()
 
 
 def _nodes(cluster: Cluster) -> tuple[NodeInfo, ...]:

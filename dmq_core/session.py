@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dmq_core.cluster.base import Cluster, ProgressListener, silent
 from dmq_core.messaging.messages import OutgoingMessage, SeenMessage, Settlement
 from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation
-from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.scenario import Scenario
 from dmq_core.proof.standing import ProofReport, ProofStanding
+
+if TYPE_CHECKING:
+    from dmq_core.guide.playing import Playing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,20 +75,8 @@ class Tail(Protocol):
         ...
 
 
-class Load(Protocol):
-    """A steady confirmed publisher and an acknowledging consumer on one quorum queue."""
-
-    def account(self) -> LoadAccount:
-        """The account so far, without I/O."""
-        ...
-
-    def stop(self) -> LoadAccount:
-        """Stops publishing, drains what was confirmed (at most 10 s), closes, and gives the final account."""
-        ...
-
-
 class Proof(Protocol):
-    """A proof run under way; whatever ends it, its faults are undone."""
+    """A proof run or a load under way; whatever ends it, its own faults are undone."""
 
     def standing(self) -> ProofStanding:
         """How it does, without I/O."""
@@ -120,8 +110,8 @@ class Observer(Protocol):
 class Session(Protocol):
     """One cluster as a front end sees it.
 
-    Every method blocks its caller for a bounded time and belongs on a worker thread; what `observe`, `tail` and `load`
-    give answers without I/O, and their listeners are called from background threads.
+    Every method blocks its caller for a bounded time and belongs on a worker thread; what `observe` and `tail` give
+    answers without I/O, and their listeners are called from background threads.
     """
 
     @property
@@ -150,14 +140,26 @@ class Session(Protocol):
         """Begins to copy messages to the listener in batches, oldest first."""
         ...
 
-    def load(self, rate: float, listener: Callable[[Event], None]) -> Load:
-        """Begins a load of `rate` messages/s; the listener hears what its clients felt. `Refused` if read-only."""
+    def load(self, rate: float) -> Proof:
+        """Begins a load of `rate` messages/s: a proof run that goes on until it is stopped. `Refused` if read-only.
+
+        It breaks nothing; faults done by `perform`, or by anybody else, are in its account and its verdict.
+        """
         ...
 
     def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> Proof:
-        """Begins a proof run, whose faults are events too; `Refused` as with `perform`, or for the majority.
+        """Begins a proof run, whose faults are events, as is what its clients feel.
+
+        `Refused` as with `perform`, or for the majority.
 
         With `allow_majority_loss` it also runs on a cluster that is not whole.
+        """
+        ...
+
+    def demo(self, name: str) -> Playing[Any]:
+        """Begins a demo, whose steps its caller plays; `Refused` if read-only, or as with `perform` if it needs that.
+
+        `close` ends it, within the seconds that its step may still take.
         """
         ...
 

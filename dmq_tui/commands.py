@@ -267,7 +267,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "drain",
-        ("D",),
+        ("M",),
         "Drain or revive node",
         "Put the node into maintenance: it gives its leaders and clients away; again: take it back",
         _N,
@@ -284,6 +284,16 @@ COMMANDS: tuple[Command, ...] = (
         _N,
         "proof",
         worth=4,
+        changes=True,
+    ),
+    Command(
+        "demos",
+        ("D",),
+        "Demos",
+        "Learn on this cluster: short stories, step by step, that check their own claims",
+        _L,
+        "demos",
+        worth=5,
         changes=True,
     ),
     Command("undo", ("u",), "Undo", "Take the last act back: the node is as it was before it", _N, "undo", worth=9),
@@ -319,7 +329,7 @@ def objection(command: Command, now: Situation) -> str:
         return "Dmq did not make this cluster, so nothing is broken on it."
     if command.id == "undo" and not now.undo:
         return "There is nothing to undo."
-    if command.id in ("publish", "load", "firehose", "tail", "proof") and not now.connected:
+    if command.id in ("publish", "load", "firehose", "tail", "proof", "demos") and not now.connected:
         return f"{command.title}: no figures from the cluster yet."
     if command.id == "tail" and not (now.tailing if now.pane is PaneId.TAIL else now.row):
         return "Tail: choose an exchange in pane 2 or a queue in pane 3 first."

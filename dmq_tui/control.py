@@ -16,6 +16,7 @@ from dmq_tui.panes.tail import TailPane
 from dmq_tui.themes import other_theme
 
 if TYPE_CHECKING:
+    from dmq_core.guide.form import AnyDemo
     from dmq_tui.pages import Subject
     from dmq_tui.screens.main import MainScreen
 
@@ -56,6 +57,7 @@ class Control:
             "firehose": lambda: self._start_tail(TailSource()),
             "load": self._load,
             "proof": self._proof,
+            "demos": self._demos,
             "undo": self._undo,
             "palette": self._palette,
             "help": self._help,
@@ -181,6 +183,29 @@ class Control:
         screen = self._screen
         if screen.session is not None:
             page = ProofScreen(screen.session, lambda: screen.newest, keep=screen.keep_proof, clock=screen.clock)
+            screen.app.push_screen(page)
+
+    def _demos(self) -> None:
+        from dmq_tui.demoing import list_demos
+
+        list_demos(self._screen.post_message)
+
+    def choose(self, demos: tuple[tuple[str, AnyDemo], ...]) -> None:
+        """Asks which of `demos` to play."""
+        from dmq_tui.screens.demos import DemosScreen
+
+        def chosen(name: str | None) -> None:
+            if name is not None:
+                self._play(name)
+
+        self._screen.app.push_screen(DemosScreen(demos), chosen)
+
+    def _play(self, name: str) -> None:
+        from dmq_tui.screens.demo import DemoScreen
+
+        screen = self._screen
+        if screen.session is not None:
+            page = DemoScreen(screen.session, name, lambda: screen.newest, screen.post_message, screen.clock)
             screen.app.push_screen(page)
 
     def _ask(self, command: Command) -> None:

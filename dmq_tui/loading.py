@@ -1,18 +1,17 @@
-"""The one load of the console: switched on and off in the background."""
+"""The one load of the console: begun, followed to its verdict, and ended in the background."""
 
 from __future__ import annotations
 
 from textual.message import Message
 
-from dmq_core.observe.events import Event
 from dmq_core.proof.account import LoadAccount
-from dmq_core.session import Load, Session
-from dmq_tui.messages import EventsArrived, LoadEnded, LoadStarted
+from dmq_core.proof.standing import ProofReport
+from dmq_core.session import Proof, Session
+from dmq_tui.messages import LoadEnded, LoadStarted
 from dmq_tui.work import Post, in_background
 
 RATE = 500.0
 LOAD = "Load"
-END_LOAD = "End load"
 
 
 class Loading:
@@ -20,8 +19,9 @@ class Loading:
 
     def __init__(self, post: Post) -> None:
         self._post = post
-        self._load: Load | None = None
+        self._load: Proof | None = None
         self._last: LoadAccount | None = None
+        self.report: ProofReport | None = None
         self.doing = ""
 
     @property
@@ -30,45 +30,39 @@ class Loading:
         return self._load is not None or bool(self.doing)
 
     def toggle(self, session: Session) -> None:
-        """Switches the load on or off; while one of the two is under way, nothing."""
+        """Begins a load, or asks the one that runs to end; while one of the two is under way, nothing."""
         if self.doing:
             return
         if self._load is None:
             self._start(session)
         else:
-            self._stop(self._load)
+            self.doing = "draining"
+            self._load.stop()
 
-    def started(self, load: Load) -> None:
+    def started(self, load: Proof) -> None:
         """The load runs."""
-        self._load, self.doing = load, ""
+        self._load, self.doing, self.report = load, "", None
 
-    def ended(self, account: LoadAccount) -> None:
+    def ended(self, message: LoadEnded) -> None:
         """The load is over."""
-        self._load, self._last, self.doing = None, account, ""
+        self._load, self._last, self.report, self.doing = None, message.account, message.report, ""
 
     def failed(self) -> None:
-        """Switching did not work; a load that ran is left as it is."""
-        self.doing = ""
+        """There is no load, or what ran ended without a verdict."""
+        self._last = self.account()
+        self._load, self.doing = None, ""
 
     def account(self) -> LoadAccount | None:
         """The account so far, or the last one's; None before the first load."""
-        return self._load.account() if self._load is not None else self._last
+        return self._load.standing().account if self._load is not None else self._last
 
     def _start(self, session: Session) -> None:
         self.doing = "starting"
 
-        def heard(event: Event) -> None:
-            self._post(EventsArrived((event,)))
-
         def work() -> Message:
-            return LoadStarted(session.load(RATE, heard))
+            load = session.load(RATE)
+            self._post(LoadStarted(load))
+            report = load.finish()
+            return LoadEnded(load.standing().account, report)
 
         in_background(self._post, LOAD, work)
-
-    def _stop(self, load: Load) -> None:
-        self.doing = "draining"
-
-        def work() -> Message:
-            return LoadEnded(load.stop())
-
-        in_background(self._post, END_LOAD, work)

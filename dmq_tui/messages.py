@@ -12,7 +12,8 @@ from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation
 from dmq_core.proof.account import LoadAccount
-from dmq_core.session import Load, Observer, Session, Tail
+from dmq_core.proof.standing import ProofReport
+from dmq_core.session import Observer, Proof, Session, Tail
 
 
 @dataclass
@@ -74,14 +75,15 @@ class MessagesSeen(Message):
 class LoadStarted(Message):
     """The load runs."""
 
-    load: Load
+    load: Proof
 
 
 @dataclass
 class LoadEnded(Message):
-    """The load is over; its final account."""
+    """The load is over; its final account, and what it leaves."""
 
     account: LoadAccount
+    report: ProofReport
 
 
 @dataclass

@@ -126,29 +126,6 @@ def verdict_lines(report: ProofReport) -> tuple[Line, ...]:
     return (*lines, *reasons[first:])
 
 
-def final_account(result: ProofResult) -> LoadAccount:
-    """The account of a result in the shape in which it was shown while it ran."""
-    account, again = result.account, result.account.duplicates
-    return LoadAccount(
-        running=False,
-        queue="",
-        rate=result.workload.rate,
-        taken_at=result.ended_at,
-        attempted=account.attempted,
-        confirmed=account.confirmed,
-        nacked=account.nacked,
-        returned=account.returned,
-        unknown=account.unknown,
-        not_sent=account.not_sent,
-        delivered=account.delivered,
-        redelivered=account.redelivered,
-        duplicates=again.redelivery + again.republish + again.retry_handoff + again.unexplained,
-        lost=len(account.lost),
-        longest_confirm_gap_s=result.max_confirm_gap_s,
-        longest_delivery_gap_s=result.max_delivery_gap_s,
-    )
-
-
 def _values(
     rates: Sequence[float], slice_s: float, span: float, elapsed_s: float, room: int
 ) -> tuple[float | None, ...]:

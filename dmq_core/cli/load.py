@@ -1,10 +1,9 @@
-"""`dmq load`: a steady confirmed publisher and an acknowledging consumer, and the account of every message."""
+"""`dmq load`: a steady confirmed publisher and an acknowledging consumer, the account of every message, a verdict."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,12 @@ from dmq_core.cli.output import Output, clock
 from dmq_core.cluster.base import Progress, ProgressListener, silent
 from dmq_core.observe.events import Event
 from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.report_words import headline
+from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.session import Load
+    from dmq_core.proof.standing import ProofReport
+    from dmq_core.session import Proof
 
 _LOOK_S = 0.5
 _HISTORIES = ("confirm_history", "delivery_history")
@@ -38,28 +40,29 @@ def load(invocation: Invocation, rate: float, seconds: float | None) -> int:
     """Run a steady load and account for every message.
 
     A publisher with confirms and a consumer with acknowledgements work on a quorum queue, without --for until Ctrl-C.
+    Faults that happen meanwhile, by whatever hand, are in the account and the verdict. Its journal (some 300 MB an hour
+    at 500/s) and report stay in dmq's state directory; it ends by itself after 1 GB of it, or a day.
     Ends with 0 if nothing was lost, and with 1 otherwise.
     """
     out = invocation.out
     with reach.open_session(invocation.settings) as session:
-        # The observation finds the queue's leader for the load, and adds what the broker does to the story.
         session.observe(lambda observation: _tell(out, observation.events))
-        running = session.load(rate, lambda event: _tell(out, (event,)))
+        running = session.load(rate)
         try:
             with out.progress() as progress:
                 _run(running, seconds, progress if out.live else silent)
         finally:
-            account = running.stop()
-            _report(out, account)
+            running.stop()
+            report = running.finish()
+            account = running.standing().account
+            _report(out, account, report)
     return int(account.lost > 0)
 
 
-def _run(running: Load, seconds: float | None, progress: ProgressListener) -> None:
+def _run(running: Proof, seconds: float | None, progress: ProgressListener) -> None:
     deadline = math.inf if seconds is None else time.monotonic() + seconds
-    pause = threading.Event()
-    while (left := deadline - time.monotonic()) > 0:
-        pause.wait(min(_LOOK_S, left))
-        progress(Progress(_sentence(running.account())))
+    while (left := deadline - time.monotonic()) > 0 and not running.wait(min(_LOOK_S, left)):
+        progress(Progress(_sentence(running.standing().account)))
 
 
 def _tell(out: Output, events: tuple[Event, ...]) -> None:
@@ -67,15 +70,22 @@ def _tell(out: Output, events: tuple[Event, ...]) -> None:
         out.say(f"{clock(event.at)}  {event.text}")
 
 
-def _report(out: Output, account: LoadAccount) -> None:
+def _report(out: Output, account: LoadAccount, report: ProofReport) -> None:
+    result = report.result
     if out.json:
-        out.document(_document(account))
+        found = {"verdict": str(result.verdict), "reasons": list(result.reasons), "journal": result.journal}
+        out.document(_document(account) | found)
         return
+    out.text(headline(result))
+    for line in (*report.troubles, *result.reasons):
+        out.text(f"  {visible(line)}")
     out.text(_sentence(account))
     out.text(
         f"longest gap: {account.longest_confirm_gap_s:.2f} s between confirms, "
         f"{account.longest_delivery_gap_s:.2f} s between deliveries"
     )
+    for file in report.files[:1]:
+        out.text(f"report: {visible(file)}")
 
 
 def _document(account: LoadAccount) -> dict[str, Any]:

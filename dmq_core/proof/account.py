@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dmq_core.proof.result import ProofResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +45,26 @@ class LoadAccount:
     slice_s: float = 0.5
     confirm_history: tuple[float, ...] = ()
     delivery_history: tuple[float, ...] = ()
+
+
+def final_account(result: ProofResult) -> LoadAccount:
+    """The account of a result in the shape in which it was shown while it ran; its queue and curves are not in it."""
+    account, again = result.account, result.account.duplicates
+    return LoadAccount(
+        running=False,
+        queue="",
+        rate=result.workload.rate,
+        taken_at=result.ended_at,
+        attempted=account.attempted,
+        confirmed=account.confirmed,
+        nacked=account.nacked,
+        returned=account.returned,
+        unknown=account.unknown,
+        not_sent=account.not_sent,
+        delivered=account.delivered,
+        redelivered=account.redelivered,
+        duplicates=again.redelivery + again.republish + again.retry_handoff + again.unexplained,
+        lost=len(account.lost),
+        longest_confirm_gap_s=result.max_confirm_gap_s,
+        longest_delivery_gap_s=result.max_delivery_gap_s,
+    )

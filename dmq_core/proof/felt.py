@@ -1,20 +1,23 @@
-"""What the clients of a load felt, in words: statuses and counts become events. Pure but for its clock."""
+"""What the clients of a run felt, in words: statuses and counts become events. Pure but for its clock."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-from dmq_core.cluster.base import NodeEndpoint
-from dmq_core.messaging.consuming.consumer import ConsumerStatus
+from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.messaging.linking.states import LIVE_STATES, ConnectionState, ConnectionStatus
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.text import visible
 
-QUIET_S = 0.5
-NOTABLE_GAP_S = 0.25
-FORGOTTEN_S = 10.0
+QUIET_S: Final = 0.5
+NOTABLE_GAP_S: Final = 0.25
+FORGOTTEN_S: Final = 10.0
+_MOST_UNTOLD: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -51,90 +54,69 @@ class _Pulse:
         return after_loss or (gap_s >= self._notable_s and gap_s >= 2 * usual)
 
 
+@dataclass(slots=True)
+class _Client:
+    """The connection of one role, as far as it was followed."""
+
+    role: str
+    node: str | None = None
+    state: ConnectionState = ConnectionState.NEW
+    was_lost: bool = False
+
+
 class ClientStory:
-    """Tells what a publisher and a consumer went through; `node_of` names endpoints. Times are epoch seconds.
+    """Tells what publishers and consumers went through. Times are epoch seconds.
 
     A gap is told if it follows the loss of a node, or is twice as long as has lately been usual and lasted a quarter
     second or five times the pause between two messages at `rate`.
     """
 
-    def __init__(
-        self, node_of: Callable[[NodeEndpoint], str], rate: float, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._node_of = node_of
+    def __init__(self, rate: float, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         notable_s = max(NOTABLE_GAP_S, 5.0 / rate)
         self._confirm_pulse, self._delivery_pulse = _Pulse(notable_s), _Pulse(notable_s)
-        self._publisher_was_lost = self._consumer_was_lost = False
-        self._publisher_node: str | None = None
-        self._publisher_state = ConnectionState.NEW
-        self._consumer_node: str | None = None
-        self._consuming = False
+        self._clients = {Role.PUBLISHING: _Client("publisher"), Role.CONSUMING: _Client("consumer")}
         self._redelivered = _Burst()
         self._recovered = _Burst()
         self._unknown = _Burst()
 
-    @property
-    def publisher_node(self) -> str | None:
-        """Where the publisher is; None: nowhere."""
-        return self._publisher_node if self._publisher_state in LIVE_STATES else None
+    def node_of(self, role: Role) -> str | None:
+        """Where the clients of that role are; None: nowhere."""
+        client = self._clients[role]
+        return client.node if client.state in LIVE_STATES else None
 
-    @property
-    def consumer_node(self) -> str | None:
-        """Where the consumer receives; None: nowhere."""
-        return self._consumer_node if self._consuming else None
-
-    def publisher(self, status: ConnectionStatus) -> list[Event]:
-        """What the publisher's new status means."""
-        before, self._publisher_state = self._publisher_state, status.state
-        old, new = before in LIVE_STATES, status.state in LIVE_STATES
-        node = self._publisher_node or ""
-        if new and not old and status.endpoint is not None:
-            first = self._publisher_node is None
-            self._publisher_node = node = self._node_of(status.endpoint)
-            kind = "publisher_connected" if first else "publisher_resumed"
-            text = f"publisher {'on' if first else 'now on'} {visible(node)}"
-            return [self._event(Gravity.PLAIN if first else Gravity.GOOD, kind, node, text, status.at)]
+    def client(self, role: Role, node: str | None, status: ConnectionStatus) -> list[Event]:
+        """What the new status of a role's connection means; `node` is our name for where it is (None: nowhere)."""
+        client = self._clients[role]
+        before, client.state = client.state, status.state
+        old, new, name = before in LIVE_STATES, status.state in LIVE_STATES, client.role
+        if new and not old and node is not None:
+            first, client.node = client.node is None, node
+            gravity, kind, now = (Gravity.PLAIN, "connected", "on") if first else (Gravity.GOOD, "resumed", "now on")
+            return [self._event(gravity, f"{name}_{kind}", node, f"{name} {now} {visible(node)}", status.at)]
+        at = client.node or ""
         if old and not new and status.state not in (ConnectionState.CLOSING, ConnectionState.CLOSED):
-            self._publisher_was_lost = True
-            text = f"publisher lost {visible(node)}: {visible(_after_colon(status.problem))}"
-            return [self._event(Gravity.BAD, "publisher_lost", node, text, status.at)]
-        if status.state is ConnectionState.BLOCKED:
-            return [
-                self._event(Gravity.BAD, "publisher_blocked", node, f"publisher: {visible(status.problem)}", status.at)
-            ]
-        if before is ConnectionState.BLOCKED and new:
-            return [
-                self._event(Gravity.GOOD, "publisher_released", node, "publisher released by the broker", status.at)
-            ]
-        return []
-
-    def consumer(self, status: ConsumerStatus) -> list[Event]:
-        """What the consumer's new status means."""
-        was, self._consuming = self._consuming, status.consuming
-        node = self._consumer_node or ""
-        if status.consuming and not was and status.endpoint is not None:
-            first = self._consumer_node is None
-            self._consumer_node = node = self._node_of(status.endpoint)
-            kind = "consumer_connected" if first else "consumer_resumed"
-            text = f"consumer {'on' if first else 'now on'} {visible(node)}"
-            return [self._event(Gravity.PLAIN if first else Gravity.GOOD, kind, node, text)]
-        if was and not status.consuming:
-            self._consumer_was_lost = True
-            text = f"consumer lost {visible(node)}: {visible(status.problem)}"
-            return [self._event(Gravity.BAD, "consumer_lost", node, text)]
+            client.was_lost = True
+            text = f"{name} lost {visible(at)}: {visible(_after_colon(status.problem))}"
+            return [self._event(Gravity.BAD, f"{name}_lost", at, text, status.at)]
+        if role is Role.PUBLISHING and status.state is ConnectionState.BLOCKED:
+            text = f"{name}: {visible(status.problem)}"
+            return [self._event(Gravity.BAD, f"{name}_blocked", at, text, status.at)]
+        if role is Role.PUBLISHING and before is ConnectionState.BLOCKED and new:
+            text = f"{name} released by the broker"
+            return [self._event(Gravity.GOOD, f"{name}_released", at, text, status.at)]
         return []
 
     def confirmed(self, gap_s: float, longest: bool) -> list[Event]:
         """A confirm ended a gap, maybe the longest so far."""
-        lost, self._publisher_was_lost = self._publisher_was_lost, False
+        lost = self._is_first_since_loss(Role.PUBLISHING)
         if not self._confirm_pulse.is_notable(gap_s, self._clock(), lost):
             return []
         return [self._event(Gravity.GOOD, "first_confirm", "", f"first confirm after {_gap(gap_s, longest)}")]
 
     def delivered(self, gap_s: float, longest: bool) -> list[Event]:
         """A delivery ended a gap, maybe the longest so far."""
-        lost, self._consumer_was_lost = self._consumer_was_lost, False
+        lost = self._is_first_since_loss(Role.CONSUMING)
         if not self._delivery_pulse.is_notable(gap_s, self._clock(), lost):
             return []
         return [self._event(Gravity.GOOD, "first_delivery", "", f"first delivery after {_gap(gap_s, longest)}")]
@@ -169,8 +151,58 @@ class ClientStory:
             events.append(self._event(Gravity.GOOD, "unknown_resolved", "", text, burst.first_at))
         return events
 
+    def _is_first_since_loss(self, role: Role) -> bool:
+        client = self._clients[role]
+        was_lost, client.was_lost = client.was_lost, False
+        return was_lost
+
     def _event(self, gravity: Gravity, kind: str, subject: str, text: str, at: float | None = None) -> Event:
         return Event(self._clock() if at is None else at, Origin.CLIENT, gravity, kind, subject, text)
+
+
+class Felt:
+    """What the clients of one run felt: told from any thread, and taken by whoever shows it."""
+
+    def __init__(self, rate: float) -> None:
+        self._lock = threading.Lock()
+        self._story = ClientStory(rate)
+        self._untold: deque[Event] = deque(maxlen=_MOST_UNTOLD)
+
+    def connection_changed(self, event: ConnectionEvent) -> None:
+        """Hears a change of a client's connection."""
+        node = None if event.broker is None else str(event.broker)
+        with self._lock:
+            self._untold.extend(self._story.client(event.role, node, event.status))
+
+    def confirmed(self, gap_s: float, longest: bool) -> None:
+        """A confirm ended a gap, maybe the longest so far."""
+        with self._lock:
+            self._untold.extend(self._story.confirmed(gap_s, longest))
+
+    def delivered(self, gap_s: float, longest: bool, *, redelivered: bool, recovered: int) -> None:
+        """A delivery ended a gap; `recovered` messages of unknown outcome came with it."""
+        with self._lock:
+            self._story.recovered(recovered)
+            self._story.redelivered(int(redelivered))
+            self._untold.extend(self._story.delivered(gap_s, longest))
+
+    def unknown(self) -> None:
+        """A publish ended with an unknown outcome."""
+        with self._lock:
+            self._story.unknown()
+
+    def node_of(self, role: Role) -> str | None:
+        """Where the clients of that role are; None: nowhere."""
+        with self._lock:
+            return self._story.node_of(role)
+
+    def take(self) -> tuple[Event, ...]:
+        """What has not been taken yet, in the order in which it was noticed."""
+        with self._lock:
+            self._untold.extend(self._story.due())
+            events = tuple(self._untold)
+            self._untold.clear()
+        return events
 
 
 def _gap(gap_s: float, longest: bool) -> str:

@@ -1,4 +1,4 @@
-"""A proof run as a front end follows it: what it counts made into curves, what happens on them, and its reports."""
+"""A proof run or a load as a front end follows it: its counts as curves, what happens on them, and its reports."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Final
 
 from dmq_core.cluster.base import Cluster, NodeAction, Progress
+from dmq_core.connection_manager import Role
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.operations import NodeOperation
-from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.account import LoadAccount, final_account
 from dmq_core.proof.gauges import RateHistory
 from dmq_core.proof.ledger import Counts
 from dmq_core.proof.report_html import html
@@ -24,11 +25,11 @@ from dmq_core.proof.scenario import Scenario
 from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.proof.traffic import Standing
 
-QUEUE_PREFIX: Final = "dmq.proof."
 _LOOK_S: Final = 0.05
 _SLICE_S: Final = 0.25
-# An hour in slices; a front end's runs are minutes.
+# An hour in slices; a front end's runs are minutes. Of a load the last two minutes are shown.
 _SLICES: Final = 14_400
+_SLICES_OF_LOAD: Final = 480
 _ELECTIONS: Final = ("leader_moved", "leader_lost")
 _HELD: Final = ("node_down", "node_paused", "node_isolated", "node_draining")
 _CLOSES_WITHIN_S: Final = 4.0
@@ -39,13 +40,21 @@ Tell = Callable[[NodeOperation, Gravity], None]
 class FollowedProof:
     """A `ProofRun` that is looked at 20 times a second; satisfies `dmq_core.session.Proof`.
 
-    `tell` hears of every fault as it begins and of its undoing.
+    `tell` hears of every fault that it does as it begins, and of its undoing; `felt` of what its clients felt.
     """
 
-    def __init__(self, cluster: Cluster, scenario: Scenario, options: ProofOptions, tell: Tell) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        scenario: Scenario,
+        options: ProofOptions,
+        tell: Tell,
+        felt: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
         self._cluster = cluster
         self._scenario = scenario
         self._tell = tell
+        self._felt = felt
         self._run = ProofRun(cluster, scenario, options, self._hear)
         self._lock = threading.Lock()
         self._course: _Course | None = None
@@ -53,6 +62,7 @@ class FollowedProof:
         self._struck: tuple[Mark, str] | None = None
         self._doing = "is the cluster well?"
         self._ending = False
+        self._result: ProofResult | None = None
         self._run.begin()
         threading.Thread(target=self._follow, name="proof follower", daemon=True).start()
 
@@ -60,16 +70,35 @@ class FollowedProof:
         """How it does, without I/O."""
         with self._lock:
             planned_s, marks = self._scenario.duration_s, tuple(self._marks)
+            running, queue, rate = not self._run.is_over, self._run.queue, self._scenario.workload.rate
             if self._course is None:
-                account = LoadAccount(True, self._queue, self._scenario.workload.rate, time.time())
-                return ProofStanding(account, 0.0, planned_s, marks, self._doing, self._ending)
-            account = self._course.account(self._queue, self._scenario.workload.rate, running=not self._run.is_over)
-            return ProofStanding(account, self._course.elapsed_s, planned_s, marks, self._doing, self._ending)
+                account, elapsed_s = LoadAccount(running, queue, rate, time.time()), 0.0
+            else:
+                account, elapsed_s = self._course.account(queue, rate, running=running), self._course.elapsed_s
+            if self._result is not None:
+                final, shape = final_account(self._result), ("queue", "slice_s", "confirm_history", "delivery_history")
+                account = replace(final, **{name: getattr(account, name) for name in shape})
+            account = replace(
+                account,
+                publisher_at=self._run.felt.node_of(Role.PUBLISHING),
+                consumer_at=self._run.felt.node_of(Role.CONSUMING),
+            )
+            return ProofStanding(account, elapsed_s, planned_s, marks, self._doing, self._ending)
+
+    def announce(self, operation: NodeOperation) -> None:
+        """Somebody else is about to do an act on a node: a load has it in its account."""
+        if self._run.is_load:
+            self._run.announce(operation)
+            self._mark(time.time(), "fault" if operation.destructive else "undo", operation.done)
+
+    def announce_failure(self, operation: NodeOperation, why: str) -> None:
+        """An act that was announced failed."""
+        self._run.announce_failure(operation, why)
 
     def heard(self, events: Iterable[Event]) -> None:
         """Notes the elections of its queue among what the session's observer tells."""
         for event in events:
-            if event.kind in _ELECTIONS and event.subject.startswith(QUEUE_PREFIX):
+            if event.kind in _ELECTIONS and event.subject == self._run.queue:
                 self._mark(event.at, "leader", event.text.partition(": ")[2] or event.text)
             elif event.kind in _HELD and event.origin is Origin.BROKER:
                 self._held(event)
@@ -87,19 +116,17 @@ class FollowedProof:
     def finish(self) -> ProofReport:
         """Waits for its end, and writes its reports beside its journal."""
         result = self._run.finish()
+        with self._lock:
+            self._result = result
         files, trouble = self._written(result)
         return ProofReport(result, files, (*self._run.troubles, *((trouble,) if trouble else ())))
 
     def close(self) -> None:
-        """Asks it to end, and waits for that a little; may be called twice."""
+        """Asks it to end, a load without a drain, and waits for that a little; may be called twice."""
+        if self._run.is_load:
+            self._run.give_up()
         self.stop()
         self.wait(_CLOSES_WITHIN_S)
-
-    @property
-    def _queue(self) -> str:
-        """The run's queue; its journal is named after it too."""
-        journal = self._run.journal
-        return "" if journal is None else f"{QUEUE_PREFIX}{journal.stem.rpartition('-')[2]}"
 
     def _hear(self, progress: Progress) -> None:
         with self._lock:
@@ -133,13 +160,18 @@ class FollowedProof:
 
     def _follow(self) -> None:
         while not self._run.wait(_LOOK_S):
-            standing = self._run.standing()
-            if standing is None or not standing.counts.attempted:
-                continue
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        standing = self._run.standing()
+        if standing is not None and standing.counts.attempted:
             with self._lock:
                 if self._course is None:
-                    self._course = _Course()
+                    self._course = _Course(_SLICES_OF_LOAD if self._run.is_load else _SLICES)
                 self._course.look(standing)
+        for event in self._run.felt.take():
+            self._felt(event)
 
     def _written(self, result: ProofResult) -> tuple[tuple[str, ...], str]:
         """The reports, and why there are none where the disk takes none: a verdict must not be lost over that."""
@@ -158,14 +190,14 @@ class FollowedProof:
 
 
 class _Course:
-    """What has been seen of a run's traffic since its first message."""
+    """What has been seen of a run's traffic since its first message, curves for the last `slices` of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, slices: int) -> None:
         self.began_at = time.time()
         self._began = self._seen = time.monotonic()
         self._standing = Standing(Counts())
-        self._confirms = RateHistory(self._began, _SLICE_S, _SLICES)
-        self._deliveries = RateHistory(self._began, _SLICE_S, _SLICES)
+        self._confirms = RateHistory(self._began, _SLICE_S, slices)
+        self._deliveries = RateHistory(self._began, _SLICE_S, slices)
         self._last = [self._began, self._began]
 
     @property

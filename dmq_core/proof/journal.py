@@ -126,6 +126,11 @@ class Journal:
         """Why it cannot be written on; None: it can."""
         return self._failure
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self._bytes
+
     def append_attempts(self, publisher: int, numbers: Sequence[int], keys: Sequence[int]) -> None:
         """Before messages are sent: their numbers, and the position of each one's routing key in the setting's `keys`.
 

@@ -15,23 +15,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from dmq_core.cluster.base import Cluster, NodeState, Progress, ProgressListener, silent
+from dmq_core.cluster.base import Cluster, NodeChange, NodeState, Progress, ProgressListener, silent
 from dmq_core.cluster.local_state import state_folder
-from dmq_core.connection_manager import BrokerConnectionManager, Role
+from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NoSuchCluster, NotReachable
-from dmq_core.operations import guard_change
+from dmq_core.operations import NodeOperation, guard_change
+from dmq_core.proof.bystander import Bystander
 from dmq_core.proof.counters import CounterReader
+from dmq_core.proof.felt import Felt
 from dmq_core.proof.journal import Journal, read_journal
 from dmq_core.proof.judge import judge
 from dmq_core.proof.records import RunPhase, Setting
 from dmq_core.proof.result import ProofResult, Verdict
-from dmq_core.proof.scenario import Scenario, Step
+from dmq_core.proof.scenario import LOAD, Scenario, Step
 from dmq_core.proof.sounding import WELL_WITHIN_S, Soundings, health, leader_of
 from dmq_core.proof.strike import Lane, Rules, Striker, check
 from dmq_core.proof.traffic import SETTLES_WITHIN_S, HandlerWrapper, Standing, Traffic, as_it_is, entities
 from dmq_core.proof.witness import Witness
 
-DRAINS_WITHIN_S: Final = 40.0
 DECLARES_WITHIN_S: Final = 20.0
 # One act on a node takes 60 s at most, an undo three of them; then the clients and the drain.
 ENDS_WITHIN_S: Final = 300.0
@@ -45,7 +46,8 @@ class ProofOptions:
 
     `force` runs on a cluster that is not well, `allow_majority_loss` permits faults after which no majority serves;
     with `lanes`, each step waits in one of so many until the one before it is undone. `wrap` gets each consumer's
-    handler and gives the one that runs.
+    handler and gives the one that runs. A journal of `most_bytes` (None: no bound) ends the run in good order, as its
+    time does; outcomes, and then deliveries, are awaited for `settles_s` seconds each.
     """
 
     read_only: bool = False
@@ -54,6 +56,8 @@ class ProofOptions:
     journal: Path | None = None
     lanes: int = 0
     wrap: HandlerWrapper = as_it_is
+    most_bytes: int | None = None
+    settles_s: float = SETTLES_WITHIN_S
 
 
 class ProofRun:
@@ -80,10 +84,22 @@ class ProofRun:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proof run", daemon=True)
         self._traffic: Traffic | None = None
+        self._bystander: Bystander | None = None
         self._journal_path: Path | None = None
         self._result: ProofResult | None = None
         self._error: BaseException | None = None
+        self.felt = Felt(scenario.workload.rate)
         self.troubles: list[str] = []
+
+    @property
+    def is_load(self) -> bool:
+        """Whether faults are left to others, and what they do is put down."""
+        return self._scenario.name == LOAD
+
+    @property
+    def queue(self) -> str:
+        """The name of its (first) queue."""
+        return f"dmq.{LOAD if self.is_load else 'proof'}.{self._run_id}"
 
     @property
     def journal(self) -> Path | None:
@@ -118,10 +134,24 @@ class ProofRun:
         """Asks it to undo its faults, drain, and end with what it has so far; does not wait."""
         self._stopped.set()
 
-    def abort(self) -> None:
-        """Ends it early and waits until its faults are undone, however often the wait is interrupted."""
+    def announce(self, operation: NodeOperation) -> None:
+        """Somebody else is about to do an act on a node."""
+        if self._bystander is not None:
+            self._bystander.announced(operation)
+
+    def announce_failure(self, operation: NodeOperation, why: str) -> None:
+        """An act that was announced failed."""
+        if self._bystander is not None:
+            self._bystander.failed(operation, why)
+
+    def give_up(self) -> None:
+        """Asks it to undo its faults and to end without a drain; does not wait."""
         self._aborted = True
         self._stopped.set()
+
+    def abort(self) -> None:
+        """Ends it early and waits until its faults are undone, however often the wait is interrupted."""
+        self.give_up()
         deadline = time.monotonic() + ENDS_WITHIN_S
         while self._thread.ident is not None and not self.is_over and time.monotonic() < deadline:
             # An impatient second Ctrl-C must not leave a node dead.
@@ -192,22 +222,36 @@ class ProofRun:
         with self._manager("") as early:
             early.declare(*declared, timeout_s=DECLARES_WITHIN_S)
         consumers = setting.workload.consumers * len(setting.queues)
-        witness = Witness(self._cluster, setting.queues, journal, consumers)
+        witness = Witness(self._cluster, setting.queues, journal, consumers, self._node_changed)
+        if self.is_load:
+            self._bystander = Bystander(journal, str(self._cluster.backend), witness.lost_at)
         try:
             self._ask_for_leader(witness, setting.queues[0], host)
             witness.await_feeds()
+            leader = witness.leader(setting.queues[0]) or ""
             with (
-                self._manager(witness.leader(setting.queues[0]) or "") as manager,
+                self._manager(leader) as manager,
+                # Its loss is felt by consumers then, and redeliveries are seen.
+                self._manager(leader, first=True) if self.is_load else contextlib.nullcontext(manager) as consuming,
                 CounterReader(self._cluster, journal) as counters,
             ):
-                manager.listen(witness.connection_changed)
+                self._listen(manager, Role.PUBLISHING, witness)
+                self._listen(consuming, Role.CONSUMING, witness)
                 manager.declare(*declared, timeout_s=DECLARES_WITHIN_S)
                 traffic = Traffic(
-                    manager, setting, exchange, journal, self._options.wrap, lambda: witness.epoch(Role.CONSUMING)
+                    manager,
+                    setting,
+                    exchange,
+                    journal,
+                    self._options.wrap,
+                    lambda: witness.epoch(Role.CONSUMING),
+                    consuming,
+                    self.felt,
                 )
                 self._under_load(setting, journal, witness, traffic, counters)
         finally:
             witness.close()
+            self._bystander = None
             with Soundings(self._cluster, setting.queues, journal) as soundings:
                 trouble = soundings.delete()
             if trouble:
@@ -242,12 +286,12 @@ class ProofRun:
             journal.append_phase(RunPhase.BEGAN)
             traffic.begin()
             lanes = self._lanes(striker)
-            self._await_end(traffic, lanes)
+            self._await_end(traffic, lanes, journal)
         finally:
             self._end_lanes(lanes, striker)
             if self._aborted:
                 journal.append_phase(RunPhase.INTERRUPTED, "by the user")
-            traffic.stop_publishing(0.5 if self._aborted else SETTLES_WITHIN_S)
+            traffic.stop_publishing(0.5 if self._aborted else self._options.settles_s)
             journal.append_phase(RunPhase.PUBLISHED)
             self._drain(setting, journal, traffic)
             counters.wait_read()
@@ -269,11 +313,12 @@ class ProofRun:
             lane.start()
         return lanes
 
-    def _await_end(self, traffic: Traffic, lanes: list[Lane]) -> None:
+    def _await_end(self, traffic: Traffic, lanes: list[Lane], journal: Journal) -> None:
         """Until the time is up and every fault is undone, somebody stops it, or something goes wrong."""
-        began_at = time.monotonic()
+        began_at, most = time.monotonic(), self._options.most_bytes
         while not self._stopped.wait(_LOOK_S):
-            is_late = time.monotonic() - began_at >= self._scenario.duration_s
+            is_full = most is not None and journal.size >= most
+            is_late = is_full or time.monotonic() - began_at >= self._scenario.duration_s
             if traffic.error is not None or any(lane.error for lane in lanes):
                 return
             if is_late and self._options.lanes:
@@ -306,7 +351,7 @@ class ProofRun:
 
     def _await_quiet(self, soundings: Soundings, traffic: Traffic) -> bool:
         """Whether everything came, or the queues read as empty three times a second apart with nothing coming."""
-        deadline = time.monotonic() + DRAINS_WITHIN_S
+        deadline = time.monotonic() + self._options.settles_s
         zeros, before = 0, -1
         while time.monotonic() < deadline:
             if traffic.undelivered == 0 and zeros:
@@ -320,10 +365,24 @@ class ProofRun:
             time.sleep(1.0 if zeros or traffic.undelivered else _LOOK_S)
         return False
 
-    def _manager(self, last: str) -> BrokerConnectionManager:
-        """A manager that knows every node, `last` last: clients that keep away from the leader show its loss alone."""
+    def _listen(self, manager: BrokerConnectionManager, role: Role, witness: Witness) -> None:
+        def heard(event: ConnectionEvent) -> None:
+            if event.role is role:
+                witness.connection_changed(event)
+                self.felt.connection_changed(event)
+
+        manager.listen(heard)
+
+    def _node_changed(self, change: NodeChange) -> None:
+        if self._bystander is not None:
+            self._bystander.changed(change)
+
+    def _manager(self, leader: str, *, first: bool = False) -> BrokerConnectionManager:
+        """A manager that knows every node, the leader last: clients that keep away from it show its loss alone."""
         manager = BrokerConnectionManager(name="dmq proof")
-        nodes = sorted(self._cluster.nodes(), key=lambda n: (n.name == last, n.state is not NodeState.RUNNING))
+        nodes = sorted(
+            self._cluster.nodes(), key=lambda n: (n.state is not NodeState.RUNNING, (n.name == leader) is not first)
+        )
         manager.register_nodes(nodes, self._cluster.credentials)
         return manager
 
@@ -331,7 +390,7 @@ class ProofRun:
         workload = self._scenario.workload
         workload = replace(workload, keys=max(workload.keys, workload.publishers))
         several = workload.exchange_type == "fanout"
-        name = f"dmq.proof.{self._run_id}"
+        name = self.queue
         return Setting(
             run=self._run_id,
             backend=str(self._cluster.backend),

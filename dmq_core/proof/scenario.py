@@ -30,6 +30,7 @@ MOST_RATE: Final = 20_000.0
 QUEUE_TYPES: Final = ("quorum", "classic")
 EXCHANGE_TYPES: Final = ("direct", "topic", "fanout", "headers")
 SOAK: Final = "soak"
+LOAD: Final = "load"
 ROLES: Final = ("leader", "follower", "connected")
 _MOST_STEPS: Final = 100
 

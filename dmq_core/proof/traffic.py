@@ -25,6 +25,7 @@ from dmq_core.messaging.producers import (
 )
 from dmq_core.messaging.publishing.producer import ProducerLimits
 from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
+from dmq_core.proof.felt import Felt
 from dmq_core.proof.gauges import GapMeter
 from dmq_core.proof.ledger import Counts, Ledger
 from dmq_core.proof.records import message_id, number_of
@@ -88,10 +89,10 @@ def entities(setting: Setting, exchange: str, members: int) -> tuple[Entity, ...
 
 
 class Traffic:
-    """Publishers and consumers over `manager`; nothing moves before `open` and `begin`.
+    """Publishers over `manager`, consumers over `consuming` (None: the same); nothing moves before `open` and `begin`.
 
     `wrap` gets the handler that each consumer would run, and gives the one that it does; `epoch` tells how often the
-    consumers' connection has been opened.
+    consumers' connection has been opened; `felt` hears of gaps and rushes.
     """
 
     def __init__(
@@ -102,8 +103,11 @@ class Traffic:
         journal: Journal,
         wrap: HandlerWrapper = as_it_is,
         epoch: Callable[[], int] = lambda: 0,
+        consuming: BrokerConnectionManager | None = None,
+        felt: Felt | None = None,
     ) -> None:
         self._manager = manager
+        self._consuming = consuming or manager
         self._setting = setting
         self._workload = setting.workload
         self._exchange = exchange
@@ -115,6 +119,7 @@ class Traffic:
         self._most = max(200, int(setting.workload.rate / setting.workload.publishers * 2))
         self._lock = threading.Lock()
         self._ledger = Ledger()
+        self._felt = felt or Felt(setting.workload.rate)
         self._confirm_gap, self._delivery_gap = GapMeter(), GapMeter()
         self._no_more = threading.Event()
         self._error: DmqError | None = None
@@ -145,7 +150,7 @@ class Traffic:
         """Starts the consumers, makes the publishers, and waits until messages are routed; `TimedOut` in 20 s."""
         for number in range(self._workload.consumers * len(self._setting.queues)):
             queue = self._setting.queues[number // self._workload.consumers]
-            consumer = DirectConsumer(queue, self._manager, concurrency=self._handlers())
+            consumer = DirectConsumer(queue, self._consuming, concurrency=self._handlers())
             self._consumers.append(consumer)
             consumer.start_consuming(self._wrap(self._handler(number, queue)))
         limits = ProducerLimits(messages=self._most)
@@ -255,7 +260,11 @@ class Traffic:
         with self._lock:
             self._ledger.settled(number, settlement.outcome)
             if settlement.outcome is Outcome.CONFIRMED:
-                self._confirm_gap.came(time.monotonic(), more=self._ledger.outstanding > 0)
+                longest_s = self._confirm_gap.longest_s
+                gap_s = self._confirm_gap.came(time.monotonic(), more=self._ledger.outstanding > 0)
+                self._felt.confirmed(gap_s, gap_s > longest_s)
+            elif settlement.outcome is Outcome.UNKNOWN:
+                self._felt.unknown()
 
     # Receiving.
 
@@ -293,8 +302,11 @@ class Traffic:
     def _count(self, number: int, redelivered: bool) -> None:
         with self._lock:
             now = time.monotonic()
+            recovered, longest_s = self._ledger.recovered, self._delivery_gap.longest_s
             self._ledger.delivered(number, redelivered, now)
-            self._delivery_gap.came(now, more=self._ledger.undelivered > 0)
+            gap_s = self._delivery_gap.came(now, more=self._ledger.undelivered > 0)
+            recovered = self._ledger.recovered - recovered
+            self._felt.delivered(gap_s, gap_s > longest_s, redelivered=redelivered, recovered=recovered)
 
 
 _PRODUCERS: Final[dict[str, type[DirectProducer | TopicProducer | FanoutProducer | HeadersProducer]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -45,13 +45,21 @@ class Witness:
     """Hears node changes, elections of `queues` and what the clients' connections go through, from when it is made.
 
     Elections come from the log exchange, never from the API, which may hang for seconds when it matters. `consumers` is
-    how many of them there are in all.
+    how many of them there are in all; `changed` hears of every node change, on one thread.
     """
 
-    def __init__(self, cluster: Cluster, queues: Sequence[str], journal: Journal, consumers: int = 1) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        queues: Sequence[str],
+        journal: Journal,
+        consumers: int = 1,
+        changed: Callable[[NodeChange], None] = lambda _change: None,
+    ) -> None:
         self._cluster = cluster
         self._queues = frozenset(queues)
         self._consumers = consumers
+        self._changed = changed
         self._journal = journal
         self._nodes = {node.name: node for node in cluster.nodes()}
         self._states = {node.name: node.state for node in self._nodes.values()}
@@ -169,6 +177,7 @@ class Witness:
                         self._changes.append(change)
                         self._states[change.node] = change.state
                         self._heard.notify_all()
+                    self._changed(change)
                     if all(state is NodeState.RUNNING for state in self._states.values()):
                         # Not before: ears that move while a leader is elected do not hear of it.
                         self._use_feeds()

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 from dmq_core.cluster.base import NodeState
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Gravity, Origin
 from dmq_core.proof.account import LoadAccount
 from dmq_core.testing.broker import ROUNDING_S, SimBroker, Stored
-from dmq_core.testing.pump import Pump
 
 LOAD_QUEUE = "dmq.load"
 RECONNECT_S = 0.25
@@ -81,13 +80,11 @@ class _Client:
 
 
 class SimLoad:
-    """A steady load inside the simulation; satisfies `dmq_core.session.Load`."""
+    """A steady load inside the simulation; what its clients feel is part of the broker's story."""
 
-    def __init__(self, broker: SimBroker, rate: float, listener: Callable[[Event], None]) -> None:
+    def __init__(self, broker: SimBroker, rate: float) -> None:
         self._broker = broker
         self._rate = rate
-        self._listener = listener
-        self._pump: Pump[Event] = Pump("fake-load", self._tell)
         self._running = True
         self._ended = False
         self._due = 0.0
@@ -115,10 +112,6 @@ class SimLoad:
         """The roles of its connected clients and their nodes."""
         clients = (self._publisher, self._consumer)
         return tuple((c.role, c.at) for c in clients if c.at is not None)
-
-    def settle(self) -> None:
-        """Returns once the listener has been told everything."""
-        self._pump.settle()
 
     def account(self) -> LoadAccount:
         """The account so far."""
@@ -172,8 +165,6 @@ class SimLoad:
             self._broker.steppers.remove(self)
             self._queue.consumers = 0
             self._publisher.at = self._consumer.at = None
-        self._pump.settle()
-        self._pump.close()
 
     def step(self, now: float, elapsed_s: float) -> None:
         """Moves the load on to `now`."""
@@ -295,9 +286,5 @@ class SimLoad:
         self._unacked.clear()
         self._queue.unacked = 0
 
-    def _tell(self, events: tuple[Event, ...]) -> None:
-        for event in events:
-            self._listener(event)
-
     def _say(self, gravity: Gravity, kind: str, text: str) -> None:
-        self._pump.put(Event(self._broker.now, Origin.CLIENT, gravity, kind, LOAD_QUEUE, text))
+        self._broker.say(Origin.CLIENT, gravity, kind, LOAD_QUEUE, text)

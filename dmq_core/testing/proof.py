@@ -1,4 +1,4 @@
-"""The fake's proof run: a `SimLoad`, faults inside the simulation, and a verdict from both."""
+"""The fake's proof runs and loads: a `SimLoad`, faults inside the simulation, and a verdict from both."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 from dmq_core.cluster.base import NodeAction, NodeState
 from dmq_core.errors import Refused, TimedOut
 from dmq_core.management.models import EntityKey
-from dmq_core.observe.events import Event, Gravity
+from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.operations import NodeOperation
 from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.result import Account, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict
-from dmq_core.proof.scenario import Fault, Scenario, Step
+from dmq_core.proof.scenario import LOAD, Fault, Scenario, Step
 from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
 from dmq_core.testing.cluster import BOOT_S
@@ -45,7 +45,6 @@ class SimProof:
         self._broker = broker
         self._scenario = scenario
         self._tell = tell
-        self._felt: list[Event] = []
         self._marks: list[Mark] = []
         self._waiting = [one for step in scenario.steps for one in _single(step, tuple(broker.nodes))]
         self._down: list[tuple[float, NodeOperation]] = []
@@ -53,13 +52,16 @@ class SimProof:
         self._published = threading.Event()
         with broker.lock:
             down = [n for n in broker.nodes.values() if not n.serves]
-            if 2 * (len(broker.serving()) - 1) <= len(broker.nodes) and not allow_majority_loss:
+            is_load = scenario.name == LOAD
+            if not is_load and 2 * (len(broker.serving()) - 1) <= len(broker.nodes) and not allow_majority_loss:
                 raise Refused(f"{scenario.title}: no majority of the nodes would be left", "Ask for it.")
             self._problem = f"the cluster is not well: {down[0].name} is {down[0].state}" if down else ""
-            self._load = SimLoad(broker, scenario.workload.rate, self._felt.append)
+            self._load = SimLoad(broker, scenario.workload.rate)
             self._began = broker.now
             self._leader = self._leads()
             broker.steppers.append(self)
+            if is_load:
+                broker.listeners.append(self._hear)
 
     @property
     def places(self) -> tuple[tuple[str, str], ...]:
@@ -76,8 +78,11 @@ class SimProof:
             )
 
     def stop(self) -> None:
-        """Undoes the faults at the next step of the clock, then ends."""
+        """Undoes the faults at the next step of the clock, then ends; at once where there are none."""
         self._stopped = True
+        with self._broker.lock:
+            if not self._scenario.steps:
+                self._end(self._broker.now - self._began)
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it is over within so many seconds of the wall."""
@@ -90,10 +95,6 @@ class SimProof:
         account = self._load.stop()
         stem = f"/state/dmq/proofs/{self._scenario.name}"
         return ProofReport(self._result(account), (f"{stem}.html", f"{stem}.json"))
-
-    def settle(self) -> None:
-        """Returns once its load has told everything."""
-        self._load.settle()
 
     def close(self) -> None:
         """Undoes its faults and ends at once."""
@@ -120,7 +121,15 @@ class SimProof:
             self._undo(down, after)
         if self in self._broker.steppers:
             self._broker.steppers.remove(self)
+        if self._hear in self._broker.listeners:
+            self._broker.listeners.remove(self._hear)
         self._published.set()
+
+    def _hear(self, event: Event | None) -> None:
+        """Faults by the hand of others are marks of a load."""
+        if event is not None and event.origin is Origin.YOU:
+            kind = "fault" if event.gravity is Gravity.FAULT else "undo"
+            self._mark(event.at - self._began, kind, event.text.removesuffix(" (you)"))
 
     def _strike(self, step: Step, after: float) -> None:
         operation = NodeOperation(NodeAction(str(step.fault)), self._resolve(step.target))
@@ -182,7 +191,7 @@ class SimProof:
             return Verdict.FAIL, f"{account.lost} confirmed messages were never delivered."
         if self._problem:
             return Verdict.INCONCLUSIVE, f"{self._problem}."
-        if not self._marks:
+        if self._scenario.steps and not self._marks:
             return Verdict.INCONCLUSIVE, "The run was ended before its fault."
         return Verdict.PASS, "Every confirmed message was delivered, and the queue is empty."
 

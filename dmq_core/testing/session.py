@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dmq_core.cluster.base import Backend, Cluster, ProgressListener, silent
-from dmq_core.errors import BadInput, MessagingFailed
+from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.declaring.routing import topic_matches
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation, guard, guard_change, perform
+from dmq_core.proof.load import load_of
 from dmq_core.proof.scenario import Scenario
 from dmq_core.session import Observation, TailSource, TailStatus
 from dmq_core.testing.broker import STEP_S, SimBroker, SimNode
 from dmq_core.testing.cluster import FakeCluster
-from dmq_core.testing.load import SimLoad
 from dmq_core.testing.picture import Photographer
 from dmq_core.testing.proof import SimProof
 from dmq_core.testing.pump import Pump
 from dmq_core.testing.samples import shop
 from dmq_core.testing.script import Script
 
+if TYPE_CHECKING:
+    from dmq_core.connection_manager import BrokerConnectionManager
+    from dmq_core.guide.playing import Playing
+
 CONFIRM_S = 0.004
-MAX_RATE = 20_000.0
+# Front ends under test are known to be done by the process being idle.
+_PAUSE_S = 0.01
 
 
 class _Speaker(Protocol):
@@ -68,8 +74,9 @@ class FakeSession:
         self._photographer = Photographer(self.broker)
         self._observers: list[_Observer] = []
         self._tails: list[_Tail] = []
-        self._loads: list[SimLoad] = []
         self._proofs: list[SimProof] = []
+        self._playings: list[Playing[Any]] = []
+        self._memory = contextlib.ExitStack()
         self._closed = False
 
     @property
@@ -96,8 +103,7 @@ class FakeSession:
         """The cluster as an observer would see it now."""
         first = self._first()
         own = () if first is None else (("observer", first.name),)
-        working: tuple[SimLoad | SimProof, ...] = (*self._loads, *self._proofs)
-        return self._photographer.take((*own, *(place for load in working for place in load.places)))
+        return self._photographer.take((*own, *(place for proof in self._proofs for place in proof.places)))
 
     def start_cluster(self, progress: ProgressListener = silent) -> None:
         """Starts the cluster in about 9 simulated seconds."""
@@ -138,25 +144,37 @@ class FakeSession:
         self._tails.append(tail)
         return tail
 
-    def load(self, rate: float, listener: Callable[[Event], None]) -> SimLoad:
+    def load(self, rate: float) -> SimProof:
         """Begins a load on the quorum queue `dmq.load`."""
         guard_change("Load", read_only=self._read_only)
-        if not 0 < rate <= MAX_RATE:
-            raise BadInput(f"a load of {rate:g} messages/s makes no sense", f"Ask for up to {MAX_RATE:g}.")
         self._refuse_if_closed()
         self.script.enter("load")
-        load = SimLoad(self.broker, rate, listener)
-        self._loads.append(load)
-        return load
+        return self._run(load_of(rate), allow_majority_loss=True)
 
     def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> SimProof:
         """Begins a proof run that `advance` moves on."""
         guard(self._cluster, scenario.title, read_only=self._read_only)
         self._refuse_if_closed()
         self.script.enter("prove")
+        return self._run(scenario, allow_majority_loss=allow_majority_loss)
+
+    def _run(self, scenario: Scenario, *, allow_majority_loss: bool) -> SimProof:
         proof = SimProof(self.broker, scenario, self._tell, allow_majority_loss=allow_majority_loss)
         self._proofs.append(proof)
         return proof
+
+    def demo(self, name: str) -> Playing[Any]:
+        """Begins a demo, on a RabbitMQ in memory whose time goes by by itself."""
+        from dmq_core.guide.find import find_demo
+        from dmq_core.guide.playing import Playing
+        from dmq_core.guide.scene import Backdrop
+
+        self._refuse_if_closed()
+        self.script.enter("demo")
+        backdrop = Backdrop(self._cluster, self._connect, self._read_only, patience_s=5.0)
+        playing: Playing[Any] = Playing(name, find_demo(name), backdrop)
+        self._playings.append(playing)
+        return playing
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
         """Does an act on a node; a destructive one is told as a fault as it begins, any other once it is done."""
@@ -169,12 +187,29 @@ class FakeSession:
             self._tell(operation, Gravity.PLAIN)
 
     def close(self) -> None:
-        """Closes every observer, tail, load and proof run."""
+        """Closes every observer, tail, load, proof run and demo."""
         self._closed = True
+        for playing in self._playings:
+            playing.close()
+        self._memory.close()
+        for proof in self._proofs:
+            proof.close()
         for speaker in self._speakers():
             speaker.close()
-        self._observers, self._tails, self._loads, self._proofs = [], [], [], []
+        self._observers, self._tails, self._proofs, self._playings = [], [], [], []
         self.broker.close()
+
+    def _connect(self, _cluster: Cluster) -> BrokerConnectionManager:
+        from dmq_core.connection_manager import BrokerConnectionManager
+        from dmq_core.testing.memory.broker import MemoryBroker
+        from dmq_core.testing.memory.flow import flowing
+
+        memory = self._memory.enter_context(MemoryBroker(len(self._cluster.nodes())))
+        self._memory.enter_context(flowing(memory.advance, _PAUSE_S))
+        manager = BrokerConnectionManager(network=memory.network)
+        for node, at in zip(self._cluster.nodes(), memory.endpoints, strict=True):
+            manager.register_broker(node.name, at.host, at.amqp_port)
+        return manager
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -186,7 +221,7 @@ class FakeSession:
             self.broker.say(Origin.YOU, gravity, kind, operation.node, f"{operation.done} (you)")
 
     def _speakers(self) -> tuple[_Speaker, ...]:
-        return (*self._observers, *self._tails, *self._loads, *self._proofs)
+        return (*self._observers, *self._tails)
 
     def _first(self) -> SimNode | None:
         return next(iter(self.broker.serving()), None)

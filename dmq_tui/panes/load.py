@@ -7,7 +7,11 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
+from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.report_words import headline
+from dmq_core.proof.result import Verdict
+from dmq_core.proof.standing import ProofReport
 from dmq_core.text import visible
 from dmq_tui.commands import PaneId
 from dmq_tui.format import Cell, Line, Tone, rate, seconds
@@ -17,9 +21,10 @@ from dmq_tui.widgets.paint import Painted
 
 _LESSON = (
     " No load. l starts a steady publisher with confirms and a consumer with acknowledgements on one quorum queue;",
-    " then kill a node and watch what becomes of every message.",
+    " then kill a node and watch what becomes of every message; l again ends it with a verdict.",
 )
 _GAP_WORTH_SAYING_S = 1.0
+_ROOM_FOR_WHY = 12
 
 
 class LoadView(Painted, can_focus=True):
@@ -27,12 +32,14 @@ class LoadView(Painted, can_focus=True):
 
     account: LoadAccount | None = None
     faults: Sequence[float] = ()
+    closing: Sequence[Line] = ()
 
     def lines(self, width: int) -> Sequence[Line]:
         """The charts and the account, or what a load is."""
         if self.account is None:
             return tuple((Cell(text, Tone.QUIET),) for text in _LESSON)
-        return load_lines(self.account, width, self.size.height, self.faults)
+        closing = self.closing if self.size.height >= _ROOM_FOR_WHY else ()
+        return (*closing, *load_lines(self.account, width, self.size.height - len(closing), self.faults))
 
 
 class LoadPane(Pane):
@@ -57,8 +64,11 @@ class LoadPane(Pane):
         """The charts."""
         return self.view
 
-    def report(self, account: LoadAccount | None, faults: Sequence[float], doing: str) -> None:
-        """Shows the account as it is now; `doing` says what is under way (`starting`, `draining`)."""
+    def report(
+        self, account: LoadAccount | None, faults: Sequence[float], doing: str, report: ProofReport | None
+    ) -> None:
+        """Shows the account as it is now; `doing` says what is under way, `report` is that of a load that is over."""
+        self.view.closing = () if report is None else _closing(report)
         self.view.account = account
         self.view.faults = faults
         self.view.refresh()
@@ -68,8 +78,28 @@ class LoadPane(Pane):
         waits = max(account.current_confirm_gap_s, account.current_delivery_gap_s)
         self.say(
             f"{rate(account.rate)}/s on {visible(account.queue)}" if account.running else "ended",
+            headline(report.result) if report is not None else "",
             doing,
             f"publisher on {visible(account.publisher_at)}" if account.publisher_at else "",
             f"consumer on {visible(account.consumer_at)}" if account.consumer_at else "",
             f"silent for {seconds(waits)}" if account.running and waits >= _GAP_WORTH_SAYING_S else "",
         )
+
+
+def ended(report: ProofReport, at: float) -> Event:
+    """The story's entry about the end of a load at the epoch second `at`."""
+    result = report.result
+    file = f"; {visible(report.files[0])}" if report.files else ""
+    text = f"load ended, {headline(result)}{file}"
+    return Event(at, Origin.CLIENT, _GRAVITY[result.verdict], "load_ended", "", text)
+
+
+def _closing(report: ProofReport) -> tuple[Line, ...]:
+    """The verdict in two lines: it, and its first reason."""
+    result, tone = report.result, _TONE[report.result.verdict]
+    why = next(iter((*report.troubles, *result.reasons)), "")
+    return ((Cell(f" {headline(result)}", tone),), (Cell(f" {visible(why)}"),))
+
+
+_GRAVITY = {Verdict.PASS: Gravity.GOOD, Verdict.FAIL: Gravity.BAD, Verdict.INCONCLUSIVE: Gravity.NOTICE}
+_TONE = {Verdict.PASS: Tone.GOOD, Verdict.FAIL: Tone.BAD, Verdict.INCONCLUSIVE: Tone.WARN}

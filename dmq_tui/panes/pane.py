@@ -103,6 +103,10 @@ class FilteredPane(Pane):
         self._close_field()
         self._set_filter("")
 
+    def only(self, text: str) -> None:
+        """Shows what this filter keeps."""
+        self._set_filter(text)
+
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filters while the user types."""
         event.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -22,9 +22,11 @@ from dmq_core.text import visible
 from dmq_tui.acts import Acts
 from dmq_tui.commands import BY_ID, COMMANDS, PaneId, Situation, objection
 from dmq_tui.control import Control
+from dmq_tui.demo_lines import departure
+from dmq_tui.demoing import DemoLeft, DemosListed
 from dmq_tui.layout import SMALLEST, Layout, layout_for
 from dmq_tui.lines import lateness
-from dmq_tui.loading import END_LOAD, LOAD, Loading
+from dmq_tui.loading import LOAD, Loading
 from dmq_tui.messages import (
     EventsArrived,
     LoadEnded,
@@ -37,7 +39,7 @@ from dmq_tui.messages import (
     TailStarted,
     WorkFailed,
 )
-from dmq_tui.panes.load import LoadPane
+from dmq_tui.panes.load import LoadPane, ended
 from dmq_tui.panes.pane import Pane
 from dmq_tui.panes.story import StoryPane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane
@@ -214,8 +216,9 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self._tick()
 
     def on_load_ended(self, message: LoadEnded) -> None:
-        """Shows the final account."""
-        self.loads.ended(message.account)
+        """Shows the final account and the verdict."""
+        self.loads.ended(message)
+        self.story.add((ended(message.report, self.clock()),))
         self._tick()
 
     def on_operation_progressed(self, message: OperationProgressed) -> None:
@@ -231,12 +234,22 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.look_again()
         self.update_keys()
 
+    def on_demos_listed(self, message: DemosListed) -> None:
+        """Asks which demo to play, unless another screen is open by now."""
+        if self.app.screen is self:
+            self._control.choose(message.demos)
+
+    def on_demo_left(self, message: DemoLeft) -> None:
+        """Tells what came of a demo."""
+        gravity: Literal["warning", "information"] = "warning" if message.result.left else "information"
+        self.notify(departure(message.result), severity=gravity, markup=False, timeout=6)
+
     def on_work_failed(self, message: WorkFailed) -> None:
         """Says what was not possible and what to do."""
         if message.title == TAIL:
             self.tailing.failed()
             self.tail.end()
-        if message.title in (LOAD, END_LOAD):
+        if message.title == LOAD:
             self.loads.failed()
         self.complain(message.error)
         self._tick()
@@ -304,7 +317,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def _show_load(self) -> None:
         account = self.loads.account()
-        self.load.report(account, self.story.faults, self.loads.doing)
+        self.load.report(account, self.story.faults, self.loads.doing, self.loads.report)
         self.load_line.show(account)
 
     def _update_bars(self) -> None:

@@ -21,6 +21,7 @@ from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import Impact, Margin, guard
+from dmq_core.proof.account import final_account
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import QUEUE_TYPES, Fault
 from dmq_core.proof.standing import ProofReport, ProofStanding
@@ -324,7 +325,7 @@ class ProofScreen(Screen[None]):
         live = self._report is None
         account = None
         if self._report is not None:
-            account = proof_lines.final_account(self._report.result)
+            account = final_account(self._report.result)
         elif self._standing is not None:
             account = self._standing.account
         box.border_title = Content(f"Account · {proof_lines.total(account)}" if account is not None else "Account")

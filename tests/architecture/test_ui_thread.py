@@ -15,9 +15,9 @@ DISK_AND_SLEEP = frozenset(
 )
 # What of the seam blocks its caller, by what it is called on.
 BLOCKING = {
-    "session": {"start_cluster", "publish", "prove", "perform", "close"},
+    "session": {"start_cluster", "publish", "load", "prove", "demo", "perform", "close"},
     "cluster": {"exists", "nodes", "start", "stop", "destroy", "act", "logs", "watch"},
-    "load": {"stop"},
+    "load": {"finish"},
     "proof": {"finish"},
     "tail": {"close"},
     "observer": {"close"},

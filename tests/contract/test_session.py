@@ -23,7 +23,7 @@ from dmq_core.operations import NodeOperation
 from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import Fault, of_fault
-from dmq_core.session import Load, Observation, Session, TailSource
+from dmq_core.session import Observation, Proof, Session, TailSource
 from dmq_core.testing import FakeSession, nothing
 
 RATE = 200.0
@@ -246,29 +246,36 @@ def test_a_killed_node_is_seen_within_a_second_and_its_leaders_move(stand: Stand
 
 
 def test_a_load_accounts_for_every_message_through_the_death_of_its_consumers_node(stand: Stand) -> None:
-    felt: list[Event] = []
-    stand.session.observe(lambda _observation: None)
-    load = stand.session.load(RATE, felt.append)
-    await_until(lambda: load.account().delivered > RATE, 20.0, "a second's worth of deliveries")
-    target = load.account().consumer_at
+    seen = Watcher()
+    stand.session.observe(seen)
+    load = stand.session.load(RATE)
+    await_until(lambda: account_of(load).delivered > RATE, 20.0, "a second's worth of deliveries")
+    target = account_of(load).consumer_at
     assert target is not None
     stand.session.perform(NodeOperation(NodeAction.KILL, target))
-    confirmed = load.account().confirmed
-    await_until(lambda: load.account().redelivered > 0, 15.0, "redeliveries")
-    await_until(lambda: load.account().confirmed > confirmed + RATE, 15.0, "confirms again")
-    assert load.account().consumer_at != target
-    _check_algebra(load.account())
+    confirmed = account_of(load).confirmed
+    await_until(lambda: account_of(load).redelivered > 0, 15.0, "redeliveries")
+    await_until(lambda: account_of(load).confirmed > confirmed + RATE, 15.0, "confirms again")
+    assert account_of(load).consumer_at != target
+    _check_algebra(account_of(load))
     stand.session.perform(NodeOperation(NodeAction.START, target))
-    final = load.stop()
+    assert not load.wait(0.0)
+    load.stop()
+    report = load.finish()
+    final = account_of(load)
     _check_algebra(final)
     assert not final.running
-    assert final.outstanding == 0
-    assert final.in_flight == 0
-    assert final.lost == 0
+    assert (final.outstanding, final.in_flight, final.lost) == (0, 0, 0)
     assert final.longest_delivery_gap_s > 0.1
-    assert {"consumer_lost", "consumer_resumed", "redelivered"} <= {e.kind for e in felt}
-    assert load.stop() == final
+    assert {"consumer_lost", "consumer_resumed", "redelivered"} <= {e.kind for e in seen.events}
+    assert report.result.verdict is Verdict.PASS, report.result.reasons
+    faults = [m for m in report.result.marks if m.kind in ("fault", "undo")]
+    assert [m.text for m in faults] == [f"{target} killed", f"{target} started"]
     print(f"confirmed {final.confirmed}, redelivered {final.redelivered}, gap {final.longest_delivery_gap_s:.2f} s")
+
+
+def account_of(load: Proof) -> LoadAccount:
+    return load.standing().account
 
 
 def _check_algebra(account: LoadAccount) -> None:
@@ -313,7 +320,7 @@ def test_a_read_only_session_watches_and_refuses_every_change(stand: Stand) -> N
     refused: tuple[Callable[[], object], ...] = (
         session.start_cluster,
         lambda: session.publish(stand.message("order.new")),
-        lambda: session.load(RATE, lambda _event: None),
+        lambda: session.load(RATE),
         lambda: session.prove(of_fault(Fault.KILL, "leader")),
         lambda: session.perform(NodeOperation(NodeAction.KILL, "rmq1")),
         lambda: session.perform(NodeOperation(NodeAction.START, "rmq1")),
@@ -328,13 +335,13 @@ def test_closing_ends_everything_within_five_seconds_and_twice_is_once(stand: St
     calls: list[Observation] = []
     stand.session.observe(calls.append)
     stand.session.tail(TailSource(exchange=stand.exchange), lambda _messages: None)
-    load: Load = stand.session.load(RATE, lambda _event: None)
-    await_until(lambda: bool(calls) and load.account().confirmed > 0, 20.0, "an observation and a confirm")
+    load = stand.session.load(RATE)
+    await_until(lambda: bool(calls) and account_of(load).confirmed > 0, 20.0, "an observation and a confirm")
     began = time.monotonic()
     stand.session.close()
     stand.session.close()
     assert time.monotonic() - began < 5.5
-    assert not load.account().running
+    assert not account_of(load).running
     heard = len(calls)
     time.sleep(1.2)  # longer than a tick: a listener that still lives would have been called
     assert len(calls) == heard

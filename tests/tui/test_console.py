@@ -293,7 +293,8 @@ async def test_the_load_goes_on_and_off_and_leaves_its_account() -> None:
         account = it.main.loads.account()
         assert account is not None
         assert (account.running, account.lost, account.confirmed > 0) == (False, 0, True)
-        assert "6 Load · ended" in it.main.load.said
+        assert "6 Load · ended · PASS" in it.main.load.said
+        assert any(e.event.text.startswith("load ended, PASS") for e in it.main.story.entries)
 
 
 async def test_a_node_is_cut_off_and_connected_again_with_one_key() -> None:

@@ -78,7 +78,7 @@ async def test_escape_goes_back(key: str) -> None:
 
 async def test_rates_are_drawn_and_grow_while_the_page_is_open() -> None:
     session = FakeSession()
-    load = session.load(100, lambda _event: None)
+    load = session.load(100)
     session.advance(3.0)
     stage = details(session, Subject(SubjectKind.QUEUE, "dmq.load"))
     async with stage.run_test(size=(80, 24)) as pilot:
@@ -116,7 +116,7 @@ async def test_the_default_exchange_explains_itself() -> None:
 
 async def test_a_node_shows_figures_queues_connections_and_its_log() -> None:
     session = FakeSession()
-    session.load(50, lambda _event: None)
+    session.load(50)
     session.advance(1.0)
     stage = details(session, Subject(SubjectKind.NODE, "rmq1"))
     async with stage.run_test(size=(140, 45)) as pilot:

@@ -88,8 +88,8 @@ async def test_it_scrolls_and_closes(key: str) -> None:
         ("F", NodeState.PAUSED, "unfreeze"),
         ("I", NodeState.RUNNING, "isolate"),
         ("I", NodeState.ISOLATED, "rejoin"),
-        ("D", NodeState.RUNNING, "drain"),
-        ("D", NodeState.DRAINING, "revive"),
+        ("M", NodeState.RUNNING, "drain"),
+        ("M", NodeState.DRAINING, "revive"),
     ],
 )
 def test_a_switch_says_what_it_would_do_now(key: str, state: NodeState, word: str) -> None:
@@ -104,8 +104,8 @@ def test_a_switch_says_what_it_would_do_now(key: str, state: NodeState, word: st
     [
         ("I", NodeState.STOPPED, "stopped"),
         ("I", NodeState.PAUSED, "paused"),
-        ("D", NodeState.PAUSED, "paused"),
-        ("D", NodeState.ISOLATED, "cut off"),
+        ("M", NodeState.PAUSED, "paused"),
+        ("M", NodeState.ISOLATED, "cut off"),
     ],
 )
 def test_what_cannot_be_done_to_a_node_now_says_why(key: str, state: NodeState, why_not: str) -> None:

@@ -13,9 +13,9 @@ from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeChange, Node
 from dmq_core.errors import BadInput, ClusterFailed, MessagingFailed, NoSuchCluster, Refused
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
-from dmq_core.observe.events import Event
 from dmq_core.operations import NodeOperation
-from dmq_core.session import Observation, Session, TailSource
+from dmq_core.proof.account import LoadAccount
+from dmq_core.session import Observation, Proof, Session, TailSource
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues
 from dmq_core.testing.load import LOAD_QUEUE
 from dmq_core.text import visible
@@ -26,6 +26,12 @@ ORDER = OutgoingMessage("orders", "order.eu.new", b"x")
 
 def act(session: FakeSession, action: NodeAction, node: str) -> None:
     session.perform(NodeOperation(action, node))
+
+
+def ended(load: Proof) -> LoadAccount:
+    load.stop()
+    load.finish()
+    return load.standing().account
 
 
 def test_the_fakes_are_what_the_protocols_ask_for() -> None:
@@ -45,14 +51,17 @@ def test_time_stands_still_until_it_is_moved() -> None:
 def test_two_runs_of_the_same_script_are_equal() -> None:
     def run() -> tuple[object, ...]:
         session = FakeSession()
-        felt: list[Event] = []
-        load = session.load(300, felt.append)
+        heard: list[Observation] = []
+        session.observe(heard.append)
+        load = session.load(300)
         session.advance(2)
         act(session, NodeAction.KILL, "rmq1")
         session.advance(3)
         act(session, NodeAction.START, "rmq1")
-        final = load.stop()
-        return final, tuple(felt), session.snapshot().queues
+        final = ended(load)
+        session.settle()
+        told = tuple(event for seen in heard for event in seen.events)
+        return final, told, session.snapshot().queues
 
     assert run() == run()
 
@@ -115,21 +124,21 @@ def test_whatever_happens_to_nodes_the_account_of_a_load_adds_up_and_nothing_is_
     happenings: list[tuple[NodeAction, str, float]],
 ) -> None:
     session = FakeSession()
-    load = session.load(100, lambda _event: None)
+    load = session.load(100)
     for action, node, seconds in happenings:
         try:
             act(session, action, node)
         except BadInput:
             continue
         session.advance(seconds)
-        account = load.account()
+        account = load.standing().account
         settled = account.confirmed + account.nacked + account.returned + account.unknown + account.not_sent
         assert account.attempted == settled + account.outstanding
         assert account.delivered <= account.attempted
         assert account.confirmed <= account.delivered + account.in_flight + account.lost
     session.cluster.start()
     session.advance(3.0)
-    final = load.stop()
+    final = ended(load)
     session.close()
     assert (final.lost, final.outstanding, final.in_flight) == (0, 0, 0)
     assert final.confirmed <= final.delivered <= final.confirmed + final.unknown
@@ -138,28 +147,27 @@ def test_whatever_happens_to_nodes_the_account_of_a_load_adds_up_and_nothing_is_
 
 def test_a_lost_message_shows_in_the_account() -> None:
     session = FakeSession()
-    load = session.load(100, lambda _event: None)
+    load = session.load(100)
     session.broker.lose_confirmed = 3
     session.advance(2)
-    final = load.stop()
+    final = ended(load)
     assert final.lost == 3
     assert final.confirmed == final.delivered + 3
 
 
 def test_a_paused_node_is_noticed_by_its_clients_after_two_seconds() -> None:
     session = FakeSession()
-    felt: list[Event] = []
-    load = session.load(100, felt.append)
+    load = session.load(100)
     session.advance(1)
-    at = load.account().consumer_at
+    at = load.standing().account.consumer_at
     assert at is not None
     act(session, NodeAction.PAUSE, at)
     session.advance(1.9)
-    assert load.account().consumer_at == at
+    assert load.standing().account.consumer_at == at
     session.advance(1.0)
-    assert load.account().consumer_at not in (None, at)
+    assert load.standing().account.consumer_at not in (None, at)
     act(session, NodeAction.UNPAUSE, at)
-    assert load.stop().lost == 0
+    assert ended(load).lost == 0
 
 
 def test_a_tail_copies_by_pattern_and_by_queue_and_takes_nothing() -> None:
@@ -356,11 +364,11 @@ def test_a_thousand_queues_are_seen_in_a_blink() -> None:
 
 def test_a_clock_that_follows_the_wall_needs_nobody_to_move_it() -> None:
     session = FakeSession(realtime=True)
-    load = session.load(200, lambda _event: None)
+    load = session.load(200)
     deadline = time.monotonic() + 5
-    while load.account().delivered < 50 and time.monotonic() < deadline:
+    while load.standing().account.delivered < 50 and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert load.account().delivered >= 50
+    assert load.standing().account.delivered >= 50
     session.close()
-    assert load.account().queue == LOAD_QUEUE
+    assert load.standing().account.queue == LOAD_QUEUE
     session.close()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dmq_core.cluster.base import NodeEndpoint
-from dmq_core.messaging.consuming.consumer import ConsumerStatus
+from dmq_core.connection_manager import Role
 from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.proof.felt import QUIET_S, ClientStory
 
-ONE, TWO = NodeEndpoint("127.0.0.1", 5672, None), NodeEndpoint("127.0.0.1", 5673, None)
-NAMES = {ONE: "rmq1", TWO: "rmq\x1b2"}
+ONE, TWO = "rmq1", "rmq\x1b2"
+PUBLISHING, CONSUMING = Role.PUBLISHING, Role.CONSUMING
 
 
 class Clock:
@@ -21,11 +20,13 @@ class Clock:
 
 def told() -> tuple[ClientStory, Clock]:
     clock = Clock()
-    return ClientStory(NAMES.__getitem__, rate=500.0, clock=clock), clock
+    return ClientStory(rate=500.0, clock=clock), clock
 
 
-def at(state: ConnectionState, endpoint: NodeEndpoint | None = None, problem: str = "") -> ConnectionStatus:
-    return ConnectionStatus(state, 1000.0, endpoint, problem=problem)
+def change(
+    story: ClientStory, role: Role, state: ConnectionState, node: str | None = None, problem: str = ""
+) -> list[Event]:
+    return story.client(role, node, ConnectionStatus(state, 1000.0, problem=problem))
 
 
 def words(events: list[Event]) -> list[tuple[str, str]]:
@@ -34,42 +35,47 @@ def words(events: list[Event]) -> list[tuple[str, str]]:
 
 def test_a_publisher_is_followed_from_node_to_node() -> None:
     story, _ = told()
-    assert story.publisher(at(ConnectionState.CONNECTING)) == []
-    assert words(story.publisher(at(ConnectionState.OPEN, TWO))) == [("publisher_connected", "publisher on rmq\\x1b2")]
-    assert story.publisher_node == "rmq\x1b2"
-    lost = story.publisher(at(ConnectionState.RECOVERING, problem="127.0.0.1:5673: silent for 2.1 s"))
+    assert change(story, PUBLISHING, ConnectionState.CONNECTING) == []
+    assert words(change(story, PUBLISHING, ConnectionState.OPEN, TWO)) == [
+        ("publisher_connected", "publisher on rmq\\x1b2")
+    ]
+    assert story.node_of(PUBLISHING) == "rmq\x1b2"
+    lost = change(story, PUBLISHING, ConnectionState.RECOVERING, problem="127.0.0.1:5673: silent for 2.1 s")
     assert words(lost) == [("publisher_lost", "publisher lost rmq\\x1b2: silent for 2.1 s")]
     assert (lost[0].origin, lost[0].gravity, lost[0].subject) == (Origin.CLIENT, Gravity.BAD, "rmq\x1b2")
-    assert story.publisher_node is None
-    assert story.publisher(at(ConnectionState.RECOVERING, problem="127.0.0.1:5672: connection refused")) == []
-    assert words(story.publisher(at(ConnectionState.OPEN, ONE))) == [("publisher_resumed", "publisher now on rmq1")]
+    assert story.node_of(PUBLISHING) is None
+    assert change(story, PUBLISHING, ConnectionState.RECOVERING, problem="127.0.0.1:5672: connection refused") == []
+    assert words(change(story, PUBLISHING, ConnectionState.OPEN, ONE)) == [
+        ("publisher_resumed", "publisher now on rmq1")
+    ]
 
 
 def test_an_alarm_blocks_and_releases_the_publisher() -> None:
     story, _ = told()
-    story.publisher(at(ConnectionState.OPEN, ONE))
-    blocked = story.publisher(at(ConnectionState.BLOCKED, ONE, "the broker blocks publishers: low on memory"))
+    change(story, PUBLISHING, ConnectionState.OPEN, ONE)
+    blocked = change(story, PUBLISHING, ConnectionState.BLOCKED, ONE, "the broker blocks publishers: low on memory")
     assert words(blocked) == [("publisher_blocked", "publisher: the broker blocks publishers: low on memory")]
-    assert words(story.publisher(at(ConnectionState.OPEN, ONE))) == [
+    assert words(change(story, PUBLISHING, ConnectionState.OPEN, ONE)) == [
         ("publisher_released", "publisher released by the broker")
     ]
 
 
 def test_closing_on_purpose_is_no_loss() -> None:
     story, _ = told()
-    story.publisher(at(ConnectionState.OPEN, ONE))
-    assert story.publisher(at(ConnectionState.CLOSING, ONE)) == []
-    assert story.publisher(at(ConnectionState.CLOSED)) == []
+    change(story, PUBLISHING, ConnectionState.OPEN, ONE)
+    assert change(story, PUBLISHING, ConnectionState.CLOSING, ONE) == []
+    assert change(story, PUBLISHING, ConnectionState.CLOSED) == []
 
 
-def test_a_consumer_is_followed_too() -> None:
+def test_a_consumer_is_followed_too_and_no_alarm_holds_it() -> None:
     story, _ = told()
-    assert words(story.consumer(ConsumerStatus(True, "q", ONE))) == [("consumer_connected", "consumer on rmq1")]
-    assert words(story.consumer(ConsumerStatus(False, "q", None, "the broker cancelled the consumer"))) == [
-        ("consumer_lost", "consumer lost rmq1: the broker cancelled the consumer")
+    assert words(change(story, CONSUMING, ConnectionState.OPEN, ONE)) == [("consumer_connected", "consumer on rmq1")]
+    assert change(story, CONSUMING, ConnectionState.BLOCKED, ONE) == []
+    lost = change(story, CONSUMING, ConnectionState.RECOVERING, problem="127.0.0.1:5672: connection reset")
+    assert words(lost) == [("consumer_lost", "consumer lost rmq1: connection reset")]
+    assert words(change(story, CONSUMING, ConnectionState.OPEN, TWO)) == [
+        ("consumer_resumed", "consumer now on rmq\\x1b2")
     ]
-    assert story.consumer(ConsumerStatus(False, "q", None, "still")) == []
-    assert words(story.consumer(ConsumerStatus(True, "q", TWO))) == [("consumer_resumed", "consumer now on rmq\\x1b2")]
 
 
 def test_a_rush_of_redeliveries_is_one_event_once_it_is_over() -> None:
@@ -109,8 +115,8 @@ def test_a_gap_is_told_when_it_is_unusual() -> None:
 
 def test_after_a_loss_the_first_confirm_is_told_though_gaps_are_usual() -> None:
     story, _ = told()
-    story.publisher(at(ConnectionState.OPEN, ONE))
+    change(story, PUBLISHING, ConnectionState.OPEN, ONE)
     story.confirmed(0.5, longest=True)
-    story.publisher(at(ConnectionState.RECOVERING, problem="x: gone"))
+    change(story, PUBLISHING, ConnectionState.RECOVERING, problem="x: gone")
     assert words(story.confirmed(0.08, longest=False)) == [("first_confirm", "first confirm after 0.08 s")]
     assert story.confirmed(0.08, longest=False) == []

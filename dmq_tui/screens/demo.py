@@ -1,0 +1,289 @@
+"""A demo: a reading column beside live panes, which show what it does to the cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.events import Resize
+from textual.screen import Screen
+from textual.widgets import Input
+
+from dmq_core.guide.form import Focus
+from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.session import Session, TailSource
+from dmq_core.text import visible
+from dmq_tui import demo_lines
+from dmq_tui.commands import PaneId
+from dmq_tui.demoing import DEMO, DemoBegan, Demoing, DemoPlayed, DemoTurned
+from dmq_tui.format import Cell, Line, Tone
+from dmq_tui.layout import Layout, layout_for
+from dmq_tui.lines import lateness
+from dmq_tui.messages import MessagesSeen, TailStarted, WorkFailed
+from dmq_tui.panes.pane import Pane
+from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane
+from dmq_tui.panes.tail import TailPane
+from dmq_tui.tailing import Tailing
+from dmq_tui.widgets.bars import HeaderLine
+from dmq_tui.widgets.page import ReadingPage
+from dmq_tui.widgets.prose import Prose
+from dmq_tui.work import Post
+
+SnapshotSource = Callable[[], ClusterSnapshot | None]
+_TICK_S = 0.25
+_MOST_NODES = 9
+
+
+class DemoScreen(Screen[None]):
+    """Plays the demo called `name`; whoever leaves it in the middle leaves nothing behind on the broker.
+
+    `tell` gets a `DemoLeft` once everything is removed, which may be after this screen has gone.
+    """
+
+    CSS_PATH = "demo.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "on", "Play, go on"),
+        Binding("right,n", "turn(1)", show=False),
+        Binding("left,b", "turn(-1)", show=False),
+        Binding("r", "play", "Again"),
+        Binding("x", "spoil", "Break the claim"),
+        Binding("a", "through", "All"),
+        Binding("escape,q", "back", "Leave"),
+        Binding("up,k", "scroll(-1)", show=False),
+        Binding("down,j", "scroll(1)", show=False),
+        Binding("pageup", "scroll(-10)", show=False),
+        Binding("pagedown,space", "scroll(10)", show=False),
+        *(Binding(str(int(pane)), f"look({int(pane)})", show=False) for pane in PaneId if pane <= PaneId.TAIL),
+    ]
+
+    def __init__(
+        self, session: Session, name: str, snapshot: SnapshotSource, tell: Post, clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__()
+        self._session = session
+        self._demo_name = name
+        self._snapshot = snapshot
+        self._clock = clock
+        self.demoing = Demoing(self.post_message, tell)
+        self.tailing = Tailing(self.post_message)
+        self.page = ReadingPage(id="page")
+        self.tail = TailPane()
+        self.panes: tuple[Pane, ...] = (NodesPane(), ExchangesPane(), QueuesPane(), self.tail)
+        self.looking: PaneId | None = None
+        self._focus = Focus()
+        self._shown: ClusterSnapshot | None = None
+
+    def compose(self) -> ComposeResult:
+        """The page on the left, what it is about on the right."""
+        yield HeaderLine()
+        with Horizontal(id="body"):
+            yield self.page
+            with Vertical(id="panes"):
+                yield from self.panes
+        yield Prose(id="keys")
+
+    def on_mount(self) -> None:
+        """Begins the demo."""
+        self.set_interval(_TICK_S, self._look)
+        self.demoing.start(self._session, self._demo_name)
+        self.page.scroll.focus()
+        self._show()
+
+    def on_unmount(self) -> None:
+        """Leaves whatever still runs."""
+        self.demoing.leave()
+        self.tailing.end()
+
+    def on_resize(self, event: Resize) -> None:
+        """Lays the screen out anew."""
+        self._lay_out()
+
+    # -- what the person does -----------------------------------------------------------------------------------------
+
+    def action_on(self) -> None:
+        """Plays the step of this page; if it was played and held, goes to the next page."""
+        result = self.demoing.result
+        if self.demoing.is_last:
+            self.action_back()
+        elif result is not None and result.held:
+            self.action_turn(1)
+        else:
+            self.action_play()
+
+    def action_play(self) -> None:
+        """Plays the step, again if it was played."""
+        words = self.demoing.words
+        if self.page.is_asking or self.demoing.doing or words is None or self.demoing.is_last:
+            return
+        if words.ask is not None:
+            self.page.ask(words.ask)
+        else:
+            self.demoing.play()
+        self._show()
+
+    def action_spoil(self) -> None:
+        """Plays the step and breaks its claim, so that the check has something to find."""
+        if not self.page.is_asking and not self.demoing.is_last:
+            words = self.demoing.words
+            self.demoing.play(words.ask.usual if words is not None and words.ask is not None else None, spoil=True)
+            self._show()
+
+    def action_through(self) -> None:
+        """Plays this step and all that follow, as long as their claims hold."""
+        if not self.page.is_asking:
+            self.demoing.play(through=True)
+            self._show()
+
+    def action_turn(self, by: int) -> None:
+        """Turns the page."""
+        if not self.page.is_asking:
+            self.demoing.turn(by)
+
+    def action_scroll(self, rows: int) -> None:
+        """Scrolls the page, or the rows of the pane that is looked at."""
+        pane = next((pane for pane in self.panes if pane.pane is self.looking), None)
+        if pane is not None and pane.mover is not None:
+            pane.mover.move(rows)
+        else:
+            self.page.scroll.scroll_relative(y=rows, animate=False)
+
+    def action_look(self, number: int) -> None:
+        """Looks at one of the panes, or away from it again."""
+        if not self.page.is_asking:
+            self.looking = None if self.looking == number else PaneId(number)
+            self._lay_out()
+
+    def action_back(self) -> None:
+        """Puts the question away, comes back from a pane, or leaves the demo."""
+        if self.page.is_asking:
+            self.page.end_asking()
+        elif self.looking is not None:
+            self.action_look(self.looking)
+        else:
+            self.dismiss(None)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Plays the step with the answer, unless it is none."""
+        words = self.demoing.words
+        if event.input is not self.page.field or words is None or words.ask is None:
+            return
+        event.stop()
+        objection = words.ask.objection(event.value)
+        if objection:
+            self.notify(objection, severity="warning", markup=False, timeout=4)
+            return
+        self.page.end_asking()
+        self.demoing.play(event.value)
+        self._show()
+
+    # -- what the threads say -----------------------------------------------------------------------------------------
+
+    def on_demo_began(self, event: DemoBegan) -> None:
+        """The first page is there."""
+        event.stop()
+        self.demoing.began(event)
+        self._follow()
+
+    def on_demo_turned(self, event: DemoTurned) -> None:
+        """Another page is there."""
+        event.stop()
+        self.demoing.turned(event)
+        self._follow()
+
+    def on_demo_played(self, event: DemoPlayed) -> None:
+        """A step was played."""
+        event.stop()
+        self.demoing.played(event)
+        if event.error is not None:
+            self.notify(f"{visible(event.error.what)}\n{visible(event.error.hint)}", severity="error", markup=False)
+        self._follow()
+
+    def on_work_failed(self, event: WorkFailed) -> None:
+        """Says what was not possible; a demo that cannot begin is left."""
+        event.stop()
+        self.app.notify(f"{visible(event.error.what)}\n{visible(event.error.hint)}", severity="error", markup=False)
+        if event.title == DEMO:
+            self.dismiss(None)
+
+    def on_tail_started(self, event: TailStarted) -> None:
+        """Keeps the tail."""
+        event.stop()
+        self.tailing.started(event)
+
+    def on_messages_seen(self, event: MessagesSeen) -> None:
+        """Shows the messages that wait."""
+        event.stop()
+        self.tail.add(*self.tailing.take(event))
+
+    # -- what is to be seen -------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Has the panes show what the page is about."""
+        words = self.demoing.words
+        if words is not None and words.focus != self._focus:
+            before, self._focus = self._focus, words.focus
+            if self._focus.tail and (self._focus.tail, self._focus.pattern) != (before.tail, before.pattern):
+                source = TailSource(self._focus.tail, self._focus.pattern)
+                self.tail.begin(source)
+                self.tailing.start(self._session, source)
+        self._show()
+
+    def _look(self) -> None:
+        status = self.tailing.status()
+        if status is not None:
+            self.tail.report(status)
+        self._show_panes()
+
+    def _show(self) -> None:
+        demo, words = self.demoing.demo, self.demoing.words
+        if demo is None or words is None:
+            self.page.show(visible(self._demo_name), [(Cell(f"◐ {self.demoing.doing}", Tone.WARN),)])
+        elif self.demoing.is_last:
+            results = [self.demoing.results[index] for index in sorted(self.demoing.results)]
+            self.page.show(f"{demo.title} · what you saw", demo_lines.last_page(demo, results))
+        else:
+            title = f"{demo.title} · step {words.number} of {len(demo.steps)}"
+            self.page.show(title, demo_lines.step_page(words, self.demoing.result, self.demoing.doing))
+        self.query_one("#keys", Prose).show([_keys(self.demoing)])
+        self._show_panes()
+
+    def _show_panes(self) -> None:
+        snapshot = self._snapshot()
+        header = self.query_one(HeaderLine)
+        header.snapshot, header.now, header.read_only = snapshot, self._clock(), self._session.read_only
+        header.waiting = "waiting for figures"
+        header.refresh()
+        if snapshot is None:
+            return
+        self._shown = snapshot
+        late = lateness(snapshot, self._clock())
+        for pane in self.panes:
+            pane.set_class(bool(late), "-late")
+            if isinstance(pane, ExchangesPane | QueuesPane):
+                pane.only(self.demoing.prefix)
+            pane.show(snapshot, late)
+        self.panes[0].styles.height = "1fr" if self.looking else min(_MOST_NODES, len(snapshot.nodes)) + 3
+
+    def _lay_out(self) -> None:
+        single = layout_for(self.size.width, self.size.height, maximised=self.looking is not None) is not Layout.WIDE
+        self.set_class(single, "-single")
+        self.page.display = not single or self.looking is None
+        self.query_one("#panes").display = not single or self.looking is not None
+        for pane in self.panes:
+            pane.display = not single or pane.pane is self.looking
+        self._show_panes()
+
+
+def _keys(demoing: Demoing) -> Line:
+    if demoing.is_last:
+        said: tuple[tuple[str, str], ...] = (("←", "steps"), ("↵ Esc", "leave"))
+    elif demoing.result is not None and demoing.result.held:
+        said = (("↵ →", "go on"), ("r", "again"), ("x", "break the claim"), ("←", "back"), ("Esc", "leave"))
+    else:
+        said = (("↵", "play it"), ("a", "play all"), ("x", "break the claim"), ("←", "back"), ("Esc", "leave"))
+    keys = (*said, ("1-4", "panes"))
+    return tuple(c for key, does in keys for c in (Cell(f" {key}", Tone.ACCENT), Cell(f" {does} ", Tone.QUIET)))

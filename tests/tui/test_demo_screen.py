@@ -1,0 +1,143 @@
+"""Demos in the console: chosen, read, played, answered, broken on purpose and left, on a RabbitMQ in memory."""
+
+from __future__ import annotations
+
+import pytest
+from console import NARROW, WIDE, Console, console
+
+from dmq_core.testing import FakeSession
+from dmq_tui.screens.demo import DemoScreen
+from dmq_tui.screens.demos import DemosScreen
+
+
+async def begin(it: Console, name: str = "direct_exchange") -> DemoScreen:
+    """Chooses the demo from the list by the keys."""
+    await it.press("D")
+    await it.until(lambda: isinstance(it.app.screen, DemosScreen), "the list of demos")
+    chooser = it.app.screen
+    assert isinstance(chooser, DemosScreen)
+    while (item := chooser.list.cursor_item) is not None and item[0] != name:
+        await it.press("down")
+    await it.press("enter")
+    await it.until(lambda: isinstance(it.app.screen, DemoScreen), "the demo")
+    screen = it.app.screen
+    assert isinstance(screen, DemoScreen)
+    await it.until(lambda: screen.demoing.words is not None, "its first page")
+    return screen
+
+
+async def settled(it: Console, screen: DemoScreen) -> None:
+    await it.until(lambda: not screen.demoing.doing, "the step to be played")
+    await it.pilot.pause()
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_a_demo_is_played_to_its_end_and_says_what_was_seen(size: tuple[int, int]) -> None:
+    async with console(size=size) as it:
+        screen = await begin(it)
+        steps = len(screen.demoing.demo.steps) if screen.demoing.demo is not None else 0
+        for number in range(steps):
+            await it.until(lambda n=number: screen.demoing.index == n, f"page {number + 1}")  # type: ignore[misc]
+            await it.press("enter")
+            if screen.page.is_asking:
+                await it.press("enter")
+            await settled(it, screen)
+            result = screen.demoing.result
+            assert result is not None
+            assert result.held, result.seen
+            assert "✓ held" in screen.page.prose.text
+            await it.press("enter")
+        await it.until(lambda: screen.demoing.is_last, "the last page")
+        assert "What you saw" in screen.page.prose.text
+        await it.press("enter")
+        await it.until(lambda: any("5 of 5 claims held; everything is removed" in t for t in it.toasts), "the farewell")
+
+
+async def test_a_page_tells_what_to_know_the_code_the_command_and_the_claim() -> None:
+    async with console() as it:
+        screen = await begin(it)
+        text = it.screen_text()
+        for part in ("step 1 of 5", "exchange", "manager.declare(", "$ dmq queue list", "Claim", "play it"):
+            assert part in text, part
+        assert screen.demoing.prefix.startswith("dmq.demo.")
+
+
+async def test_steps_are_not_skipped_and_a_page_can_be_turned_back() -> None:
+    async with console() as it:
+        screen = await begin(it)
+        await it.press("right")
+        assert screen.demoing.index == 0
+        await it.press("enter")
+        await settled(it, screen)
+        await it.press("right")
+        await it.until(lambda: screen.demoing.index == 1, "the second page")
+        await it.press("left")
+        await it.until(lambda: screen.demoing.index == 0, "the first page")
+        assert "✓ held" in screen.page.prose.text
+
+
+async def test_a_claim_that_the_reader_breaks_is_seen_not_to_hold_and_holds_again() -> None:
+    async with console() as it:
+        screen = await begin(it)
+        await it.press("x")
+        await settled(it, screen)
+        assert "✗ not held" in screen.page.prose.text
+        await it.press("enter")
+        await settled(it, screen)
+        assert "✓ held" in screen.page.prose.text
+
+
+async def test_the_reader_answers_and_a_bad_answer_is_asked_for_again() -> None:
+    async with console() as it:
+        screen = await begin(it)
+        for page in range(3):
+            await it.press("enter")
+            await settled(it, screen)
+            await it.press("enter")
+            await it.until(lambda p=page: screen.demoing.index == p + 1, "the next page")  # type: ignore[misc]
+        await it.press("enter")
+        assert screen.page.is_asking
+        screen.page.field.value = " "
+        await it.press("enter")
+        assert screen.page.is_asking
+        screen.page.field.value = "paid"
+        await it.press("enter")
+        await settled(it, screen)
+        assert "'paid'" in screen.page.prose.text
+        await it.press("r")
+        await it.press("escape")
+        assert not screen.page.is_asking
+        assert it.app.screen is screen
+
+
+async def test_all_steps_are_played_by_one_key() -> None:
+    async with console() as it:
+        screen = await begin(it, "topic_exchange")
+        await it.press("a")
+        await it.until(lambda: screen.demoing.is_last, "the last page")
+        assert "4 of 4 claims" in screen.page.prose.text
+
+
+async def test_a_demo_left_in_the_middle_of_a_step_removes_what_it_made() -> None:
+    async with console() as it:
+        await begin(it)
+        await it.press("enter", "escape")
+        await it.until(lambda: any("everything is removed" in t for t in it.toasts), "the farewell")
+
+
+async def test_a_small_screen_shows_the_page_or_one_pane() -> None:
+    async with console(size=NARROW) as it:
+        screen = await begin(it)
+        assert screen.page.display
+        await it.press("3")
+        assert not screen.page.display
+        assert "3 Queues" in it.screen_text()
+        await it.press("escape")
+        assert screen.page.display
+        assert it.app.screen is screen
+
+
+async def test_a_read_only_session_plays_none() -> None:
+    async with console(FakeSession(read_only=True)) as it:
+        await it.press("D")
+        assert it.toasts == ["Demos: this session is read-only."]
