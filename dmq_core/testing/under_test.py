@@ -6,7 +6,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from dmq_core import operations
 from dmq_core.cluster.base import Cluster, Credentials, NodeAction, NodeEndpoint, NodeState
+from dmq_core.cluster.faults import DELAY_MS, Fault, FaultKind, undo_of
 from dmq_core.errors import BadInput, DmqError, TimedOut
 from dmq_core.management.models import EntityKey
 from dmq_core.operations import NodeOperation, perform
@@ -44,6 +46,7 @@ class ClusterUnderTest:
         self._cluster = cluster
         self._managers: list[BrokerConnectionManager] = []
         self._proxies: list[ChaosProxy] = []
+        self._ways_back: list[Fault] = []
 
     def __repr__(self) -> str:
         return f"<{self._cluster.name} on {self._cluster.backend}>"
@@ -116,14 +119,63 @@ class ClusterUnderTest:
         """Ends a node's maintenance."""
         self._act(NodeAction.REVIVE, node)
 
-    def heal(self) -> None:
-        """Starts, unpauses, connects and revives every node that needs it, and returns when the cluster is whole.
+    def memory_alarm(self, node: str) -> None:
+        """Raises the memory alarm of a node: every publisher of the cluster is blocked, until `heal` or a restart.
 
-        A cluster that cannot be healed is made anew, empty.
+        >>> dmq_cluster.memory_alarm("rmq1")
+        >>> dmq_cluster.heal()
+        """
+        self._cause(Fault(FaultKind.MEMORY_ALARM, node))
+
+    def disk_alarm(self, node: str) -> None:
+        """Raises the disk alarm of a node: as the memory alarm."""
+        self._cause(Fault(FaultKind.DISK_ALARM, node))
+
+    def move_leader(self, queue: str, node: str, virtual_host: str = "/") -> None:
+        """Moves the leader of a quorum queue to a node that has a member of it; `heal` leaves it there."""
+        self._cause(Fault(FaultKind.MOVE_LEADER, node, queue, virtual_host), is_undone=False)
+
+    def rolling_restart(self) -> None:
+        """Drains and restarts one node after the other, about 15 s each."""
+        self._cause(Fault(FaultKind.ROLLING_RESTART))
+
+    def cut_link(self, node: str, peer: str) -> None:
+        """Lets nothing pass between two nodes, which still reach all others, until `heal`.
+
+        >>> dmq_cluster.cut_link("rmq1", "rmq2")
+        >>> dmq_cluster.heal()
+        """
+        self._cause(Fault(FaultKind.CUT_LINK, node, peer=peer))
+
+    def slow_link(self, node: str, peer: str | None = None, delay_ms: int = DELAY_MS) -> None:
+        """Holds what passes between a node and `peer` (None: all) for up to `delay_ms` (1 to 5000), until `heal`."""
+        self._cause(Fault(FaultKind.SLOW_LINK, node, peer=peer, delay_ms=delay_ms))
+
+    def add_node(self) -> str:
+        """Adds a node, onto which the queues grow, and returns its name; `heal` leaves it.
+
+        >>> dmq_cluster.add_node()
+        'rmq4'
+        >>> dmq_cluster.remove_node("rmq4")
+        """
+        return operations.add_node(self._cluster, read_only=False)
+
+    def remove_node(self, node: str) -> None:
+        """Takes the queues off a node and removes it with its data; `Refused` if that loses a queue or a majority."""
+        operations.remove_node(self._cluster, node, read_only=False)
+
+    def heal(self) -> None:
+        """Ends what was done here: alarms, links, and nodes that are down, frozen, cut off or in maintenance.
+
+        Returns when the cluster is whole. One that cannot be healed is made anew, empty.
         """
         try:
             self._cluster.start()
+            while self._ways_back:
+                operations.cause(self._cluster, self._ways_back[-1], read_only=False)
+                self._ways_back.pop()
         except DmqError:
+            self._ways_back.clear()
             self._cluster.destroy()
             self._cluster.start()
 
@@ -210,6 +262,13 @@ class ClusterUnderTest:
 
     def _act(self, action: NodeAction, node: str) -> None:
         perform(self._cluster, NodeOperation(action, node), read_only=False)
+
+    def _cause(self, fault: Fault, *, is_undone: bool = True) -> None:
+        # Noted first: what fails half way may have been done.
+        undo = undo_of(fault) if is_undone else None
+        if undo is not None:
+            self._ways_back.append(undo)
+        operations.cause(self._cluster, fault, read_only=False)
 
     def _await_leader(self, client: ManagementClient, key: EntityKey) -> str:
         began = time.monotonic()
