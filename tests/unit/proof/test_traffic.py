@@ -100,7 +100,9 @@ def test_every_kind_of_workload_is_delivered_whole(stage: Stage, workload: Workl
     account = accounted.account
     assert account.attempted >= ENOUGH
     assert account.attempted == account.confirmed == account.delivered
-    assert (account.lost, account.unexpected, account.order_violations) == ((), (), 0)
+    assert (account.lost, account.unexpected) == ((), ())
+    # Two consumers take messages in turns, and either may be the quicker one.
+    assert account.order_violations == 0 or workload.consumers > 1
     assert (accounted.contradicting, accounted.unrecorded, accounted.unsettled) == ((), (), 0)
 
 
