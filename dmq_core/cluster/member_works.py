@@ -48,18 +48,19 @@ class MemberWorks:
     def queues(self, but: str = "") -> tuple[QueueFigures, ...]:
         """Every queue as the nodes that run tell, `but` not asked; nodes have our names."""
         # Classic queues of a node that is down are only here.
-        classic = (q for q in self._ask(lambda client: client.queues(_COLUMNS), but) if q.type == CLASSIC)
+        classic = (q for q in self._ask(_figures, but) if q.type == CLASSIC)
         return (*classic, *self._replicated(but))
 
     def grow(self, node: str, progress: ProgressListener) -> None:
         """Gives every quorum queue and stream a member on `node`; tells of those that do not grow and goes on."""
         progress(Progress("queues grow onto the node", node))
-        name = self._erlang_name(node)
+        # RabbitMQ 3.10 on the node itself would try to found another coordinator of streams.
+        via, name = self.other_than(node), self._erlang_name(node)
         queues = self._replicated()
-        failed = self._until_none(lambda: self._run_on_all(node, ("grow", name, "all")))
+        failed = self._until_none(lambda: self._run_on_all(via, ("grow", name, "all")))
         for queue in queues:
             if queue.type == _STREAM and node not in queue.members:
-                reason = self._on_stream(node, "add_replica", queue, name)
+                reason = self._on_stream(via, "add_replica", queue, name)
                 failed |= {queue.key: reason} if reason else {}
         for key, reason in failed.items():
             progress(Progress(f"queue {visible(key.name)} of {visible(key.vhost)} does not grow: {reason}", node))
@@ -124,7 +125,12 @@ class MemberWorks:
 
     def _replicated(self, but: str = "") -> tuple[QueueFigures, ...]:
         """Every quorum queue and stream. Full figures may name, for a while, the members of a leader that was."""
-        return tuple(q for q in self._ask(ManagementClient.queues_without_rates, but) if q.type != CLASSIC)
+        queues = [q for q in self._ask(ManagementClient.queues_without_rates, but) if q.type != CLASSIC]
+        if all(queue.members for queue in queues):
+            return tuple(queues)
+        # RabbitMQ 3.10 tells where streams are only there.
+        full = {queue.key: queue for queue in self._ask(_figures, but)}
+        return tuple(queue if queue.members else full.get(queue.key, queue) for queue in queues)
 
     def _ask(self, question: Callable[[ManagementClient], tuple[QueueFigures, ...]], but: str) -> list[QueueFigures]:
         infos = self._nodes()
@@ -166,6 +172,10 @@ class MemberWorks:
         while (bad := tuple(q for q in self._replicated(but) if not good(q))) and time.monotonic() < deadline:
             time.sleep(_LOOK_EVERY_S)
         return bad
+
+
+def _figures(client: ManagementClient) -> tuple[QueueFigures, ...]:
+    return client.queues(_COLUMNS)
 
 
 def _renamed(queue: QueueFigures, names: Mapping[str, str]) -> QueueFigures:

@@ -82,10 +82,12 @@ def publishing(cluster: Cluster, queue: str) -> Iterator[list[str]]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    await_until(lambda: len(confirmed) > 20, 20, "the load runs")
-    yield confirmed
-    stop.set()
-    thread.join(30)
+    try:
+        await_until(lambda: len(confirmed) > 20, 20, "the load runs")
+        yield confirmed
+    finally:
+        stop.set()
+        thread.join(30)
     assert not thread.is_alive()
 
 

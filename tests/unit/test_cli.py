@@ -271,6 +271,27 @@ def test_a_node_is_cut_off_or_drained_and_brought_back(shell: Shell, cause: str,
     assert shell.json("node", mend, "rmq2")["state"] == "running"
 
 
+def test_a_node_is_added_and_its_removal_needs_yes(shell: Shell) -> None:
+    added = shell.json("node", "add")
+    assert (added["node"], added["action"], added["state"]) == ("rmq4", "add", "running")
+    assert added["nodes"] == ["rmq1", "rmq2", "rmq3", "rmq4"]
+    assert shell("node", "remove", "rmq4") == 6
+    assert "queue members on rmq4" in shell.err
+    assert "3 of 3 nodes remain" in shell.err
+    removed = shell.json("node", "remove", "rmq4", "--yes")
+    assert (removed["node"], removed["action"]) == ("rmq4", "remove")
+    assert removed["nodes"] == ["rmq1", "rmq2", "rmq3"]
+    assert shell("node", "remove", "rmq9", "--yes") == 2
+
+
+def test_a_node_with_a_classic_queue_is_removed_by_force_only(shell: Shell) -> None:
+    assert shell("node", "remove", "rmq2", "--yes") == 6
+    assert "classic queue 'small'" in shell.err
+    assert shell("node", "remove", "rmq2", "--force") == 6
+    assert "are deleted" in shell.err
+    assert shell("node", "remove", "rmq2", "--force", "--yes") == 0
+
+
 def test_an_alarm_needs_yes_and_says_how_to_take_it_back(shell: Shell) -> None:
     assert shell("fault", "do", "memory-alarm", "--node", "rmq2") == 6
     assert "Every publisher of the cluster is blocked" in shell.err
@@ -306,6 +327,8 @@ def test_an_act_that_costs_the_majority_needs_yes(shell: Shell) -> None:
         ("destroy", "--yes"),
         ("node", "kill", "rmq2"),
         ("node", "restart", "rmq2"),
+        ("node", "add"),
+        ("node", "remove", "rmq3", "--yes"),
         ("fault", "do", "rebalance"),
         ("publish", "--key", "q", "x"),
         ("consume", "q"),
