@@ -73,8 +73,8 @@ def refused_by_broker(cluster: Cluster) -> Iterator[tuple[Entity, str]]:
     endpoint = cluster.nodes()[0].endpoint
     connection = connect(endpoint, cluster.credentials)
     channel = connection.channel()
-    deadline = time.monotonic() + READY_S
     for entity in cases():
+        deadline = time.monotonic() + READY_S
         while (words := words_on(channel, entity)) is None:
             assert time.monotonic() < deadline, "the cluster forms no queue"
             connection = connect(endpoint, cluster.credentials)
