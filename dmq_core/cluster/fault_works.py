@@ -178,7 +178,7 @@ class FaultWorks:
         target = self._running(fault.node)
         names = {info.erlang_name: info.name for info in self._nodes()}
         erlang_name = next(name for name, ours in names.items() if ours == target)
-        question = _MOVE.format(vhost=_binary(fault.virtual_host), queue=_binary(fault.queue or ""))
+        question = _MOVE.format(vhost=erlang_binary(fault.virtual_host), queue=erlang_binary(fault.queue or ""))
         said = self._eval(target, f"Target = '{erlang_name}', {question}", fault)
         if said in ("no_queue", "no_quorum_queue"):
             raise BadInput(
@@ -241,6 +241,6 @@ def _as_fault(node: str, standing: links.Standing, ours: Mapping[str, str]) -> t
     return (Fault(FaultKind.SLOW_LINK, first, peer=second, delay_ms=standing.delay_ms),)
 
 
-def _binary(text: str) -> str:
+def erlang_binary(text: str) -> str:
     """An Erlang binary that says `text`, whatever is in it."""
     return f"<<{','.join(map(str, text.encode()))}>>"

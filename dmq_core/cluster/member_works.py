@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from dmq_core.cluster.base import Credentials, NodeInfo, NodeState, Progress, ProgressListener
-from dmq_core.cluster.fault_works import RunTool
+from dmq_core.cluster.fault_works import RunTool, erlang_binary
 from dmq_core.cluster.scaling import CLASSIC, names_of
 from dmq_core.errors import ClusterFailed, DmqError, TimedOut
 from dmq_core.management.client import ManagementClient
@@ -152,12 +152,13 @@ class MemberWorks:
 
     def _on_stream(self, via: str, command: str, stream: QueueFigures, name: str) -> str:
         """Adds or deletes a replica; the reason if it fails, else nothing."""
+        # What rabbitmq-streams would call; Debian's package of 4.0 comes without it.
+        call = f"rabbit_stream_queue:{command}({erlang_binary(stream.vhost)}, {erlang_binary(stream.name)}, '{name}')."
         try:
-            words = (command, "--vhost", stream.vhost, "--", stream.name, name)
-            self._run(via, "rabbitmq-streams", words, TOOL_LIMIT_S)
+            said = self._run(via, "rabbitmqctl", ("eval", call), TOOL_LIMIT_S).strip()
         except (ClusterFailed, TimedOut) as error:
             return error.what
-        return ""
+        return "" if said == "ok" else visible(said)
 
     def _until_none(self, attempt: Callable[[], dict[EntityKey, str]]) -> dict[EntityKey, str]:
         """What still fails once an election or another change of members, which ends by itself, is no reason."""
