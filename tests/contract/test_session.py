@@ -74,7 +74,7 @@ def await_until(condition: Callable[[], bool], limit_s: float, what: str) -> flo
     return time.monotonic() - began
 
 
-# Proof runs on real nodes stand in tests/cluster and in the README; here they are long.
+# Proof runs, and a load is one, stand on real nodes in tests/cluster and in the README; here they are long.
 REAL_IF_THOROUGH = [
     pytest.param(None, id="fake"),
     pytest.param(Backend.DOCKER, marks=(*ON_DOCKER.marks, pytest.mark.thorough), id="docker"),
@@ -245,6 +245,7 @@ def test_a_killed_node_is_seen_within_a_second_and_its_leaders_move(stand: Stand
     assert not seen.overlapped
 
 
+@pytest.mark.parametrize("stand", REAL_IF_THOROUGH, indirect=True)
 def test_a_load_accounts_for_every_message_through_the_death_of_its_consumers_node(stand: Stand) -> None:
     seen = Watcher()
     stand.session.observe(seen)
