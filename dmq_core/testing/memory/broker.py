@@ -149,6 +149,8 @@ class MemoryBroker:
     def names(self, virtual_host: str = "/") -> tuple[str, ...]:
         """The exchanges and the queues that clients declared, by name.
 
+        >>> from dmq_core.connection_manager import BrokerConnectionManager
+        >>> from dmq_core.messaging import Exchange, Queue
         >>> with MemoryBroker() as broker, BrokerConnectionManager(network=broker.network) as cm:
         ...     _ = cm.register_broker(1, "127.0.0.1", broker.endpoints[0].amqp_port)
         ...     cm.declare(Exchange("orders", "topic"), Queue("desk", "quorum"))
