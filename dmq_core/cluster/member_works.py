@@ -7,15 +7,18 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from dmq_core.cluster.base import Credentials, NodeInfo, NodeState, Progress, ProgressListener
 from dmq_core.cluster.fault_works import RunTool, erlang_binary
 from dmq_core.cluster.scaling import CLASSIC, names_of
-from dmq_core.errors import ClusterFailed, DmqError, TimedOut
+from dmq_core.errors import AccessDenied, ClusterFailed, DmqError, NotReachable, TimedOut
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.text import visible
+
+T = TypeVar("T")
 
 TOOL_LIMIT_S = 60.0
 _STREAM = "stream"
@@ -54,9 +57,9 @@ class MemberWorks:
     def grow(self, node: str, progress: ProgressListener) -> None:
         """Gives every quorum queue and stream a member on `node`; tells of those that do not grow and goes on."""
         progress(Progress("queues grow onto the node", node))
-        # RabbitMQ 3.10 on the node itself would try to found another coordinator of streams.
+        # RabbitMQ 3.10 on the node itself knows no stream yet, and would try to found another coordinator of them.
         via, name = self.other_than(node), self._erlang_name(node)
-        queues = self._replicated()
+        queues = self._replicated(node)
         failed = self._until_none(lambda: self._run_on_all(via, ("grow", name, "all")))
         for queue in queues:
             if queue.type == _STREAM and node not in queue.members:
@@ -65,7 +68,7 @@ class MemberWorks:
         for key, reason in failed.items():
             progress(Progress(f"queue {visible(key.name)} of {visible(key.vhost)} does not grow: {reason}", node))
         grown = {queue.key for queue in queues} - failed.keys()
-        late = self._await_queues(lambda queue: queue.key not in grown or node in queue.online)
+        late = self._await_queues(lambda queue: queue.key not in grown or node in queue.online, node)
         if late:
             progress(Progress(f"not online yet on the node: {names_of(late)}", node))
 
@@ -117,7 +120,7 @@ class MemberWorks:
             progress(Progress(f"{names_of(left)} still counts on a member there", node))
 
     def other_than(self, node: str) -> str:
-        """A node that runs, but `node`; `ClusterFailed` if none does."""
+        """A node that runs, but `node` (empty: any will do); `ClusterFailed` if none does."""
         found = next((i.name for i in self._nodes() if i.state is NodeState.RUNNING and i.name != node), None)
         if found is None:
             raise ClusterFailed(f"no node but {node} runs", "'dmq start' brings every node back.")
@@ -128,16 +131,27 @@ class MemberWorks:
         queues = [q for q in self._ask(ManagementClient.queues_without_rates, but) if q.type != CLASSIC]
         if all(queue.members for queue in queues):
             return tuple(queues)
-        # RabbitMQ 3.10 tells where streams are only there.
-        full = {queue.key: queue for queue in self._ask(_figures, but)}
-        return tuple(queue if queue.members else full.get(queue.key, queue) for queue in queues)
+        # Where streams are RabbitMQ 3.10 tells here by statistics alone, which are late.
+        return tuple(queue if queue.members else self._told(queue, but) for queue in queues)
+
+    def _told(self, stream: QueueFigures, but: str) -> QueueFigures:
+        """The stream with its members as RabbitMQ itself knows them."""
+        call = (
+            f"{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r({erlang_binary(stream.vhost)}, queue,"
+            f" {erlang_binary(stream.name)})), [{{_, All}}, {{_, Up}}] = rabbit_amqqueue:info(Q, [members, online]),"
+            ' lists:flatten(io_lib:format("~w ~w", [All, Up])).'
+        )
+        said = _patiently(lambda: self._run(self.other_than(but), "rabbitmqctl", ("eval", call), TOOL_LIMIT_S))
+        names = {info.erlang_name: info.name for info in self._nodes()}
+        members, _, online = said.strip().strip('"').partition("] ")
+        return _renamed(replace(stream, members=_atoms(members), online=_atoms(online)), names)
 
     def _ask(self, question: Callable[[ManagementClient], tuple[QueueFigures, ...]], but: str) -> list[QueueFigures]:
         infos = self._nodes()
         asked = (info for info in infos if info.state is NodeState.RUNNING and info.name != but)
         client = ManagementClient(management_endpoints(asked), self._credentials)
         try:
-            queues = question(client)
+            queues = _patiently(lambda: question(client))
         finally:
             client.close()
         names = {info.erlang_name: info.name for info in infos}
@@ -173,6 +187,22 @@ class MemberWorks:
         while (bad := tuple(q for q in self._replicated(but) if not good(q))) and time.monotonic() < deadline:
             time.sleep(_LOOK_EVERY_S)
         return bad
+
+
+def _patiently(attempt: Callable[[], T]) -> T:
+    """What `attempt` gives once it does: while a stream gains or loses a member RabbitMQ may fail to list queues."""
+    deadline = time.monotonic() + _SETTLE_S
+    while True:
+        try:
+            return attempt()
+        except (ClusterFailed, NotReachable) as error:
+            if isinstance(error, AccessDenied) or time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _atoms(text: str) -> tuple[str, ...]:
+    return tuple(name.strip("'") for name in text.strip("[]").split(",") if name)
 
 
 def _figures(client: ManagementClient) -> tuple[QueueFigures, ...]:
