@@ -7,36 +7,22 @@ import sys
 from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
 from dmq_core.guide.inbox import Inbox
 from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.guide.scene import Backdrop
+from dmq_core.guide.sorting import SortingScene
 from dmq_core.messaging import Binding, DirectConsumer, DirectProducer, Exchange, Queue
 
 
-class Shop(Scene):
+class Shop(SortingScene):
     """A shop whose exchange sorts orders by what became of them."""
+
+    queues = ("billing", "audit")
 
     def __init__(self, backdrop: Backdrop) -> None:
         super().__init__(backdrop)
         self.shop = self.named("shop")
         self.billing = self.named("billing")
         self.audit = self.named("audit")
-        self.outcome = ""
-        self.before = (0, 0)
         self.inbox = Inbox()
-
-    @property
-    def waiting(self) -> tuple[int, int]:
-        """How many messages wait in billing and in audit."""
-        return self.ready(self.billing), self.ready(self.audit)
-
-    def begin(self) -> None:
-        self.before = self.waiting
-
-    def grew(self, billing: int, audit: int) -> Seen:
-        """Whether the queues got so many messages since the act began."""
-        wanted = (self.before[0] + billing, self.before[1] + audit)
-        held = self.until(lambda: self.waiting == wanted)
-        more = [now - before for now, before in zip(self.waiting, self.before, strict=True)]
-        return Seen(held, f"{self.outcome}; billing got {more[0]}, audit got {more[1]}")
 
     def look(self) -> Focus:
         return Focus(exchange=self.shop, queue=self.audit, tail=self.shop)
@@ -51,17 +37,13 @@ class Shop(Scene):
             Binding(self.shop, self.audit, "cancelled"),
         )
 
-    def queues_are_there(self) -> Seen:
-        billing, audit = self.waiting
-        return Seen(min(billing, audit) >= 0, f"billing holds {billing} messages, audit {audit}")
-
     def publish_paid(self) -> None:
         with DirectProducer(self.manager, self.shop) as producer:
             handle = producer.publish("paid", "order 1 is paid")
             self.outcome = handle.wait(10).outcome
 
     def both_got_one(self) -> Seen:
-        return self.grew(1, 1)
+        return self.got("billing", "audit")
 
     def publish_cancelled(self) -> None:
         with DirectProducer(self.manager, self.shop) as producer:
@@ -69,7 +51,7 @@ class Shop(Scene):
             self.outcome = handle.wait(10).outcome
 
     def audit_alone_got_one(self) -> Seen:
-        return self.grew(0, 1)
+        return self.got("audit")
 
     def publish_own(self) -> None:
         with DirectProducer(self.manager, self.shop) as producer:
@@ -77,23 +59,29 @@ class Shop(Scene):
             self.outcome = handle.wait(10).outcome
 
     def went_by_its_key_alone(self) -> Seen:
-        billing, audit = {"paid": (1, 1), "cancelled": (0, 1)}.get(self.answer, (0, 0))
-        seen = self.grew(billing, audit)
-        outcome = "confirmed" if audit else "returned"
+        names = {"paid": ("billing", "audit"), "cancelled": ("audit",)}.get(self.answer, ())
+        seen = self.got(*names)
+        outcome = "confirmed" if names else "returned"
         return Seen(seen.held and self.outcome == outcome, f"key {self.answer!r}: {seen.text}")
 
     def consume(self) -> None:
         self.inbox.clear()
         consumer = DirectConsumer(self.billing, self.manager)
         consumer.start_consuming(self.inbox.handle)
-        self.inbox.wait_for(self.before[0], 10)
+        self.inbox.wait_for(self.before["billing"], 10)
         consumer.stop_consuming()
 
     def billing_is_empty_and_audit_is_not(self) -> Seen:
-        held = self.until(lambda: self.waiting == (0, self.before[1])) and self.before[1] > 0
+        kept = self.before["audit"]
+        held = self.until(lambda: self.waiting == {"billing": 0, "audit": kept}) and kept > 0
         keys = sorted({one.routing_key for one in self.inbox.received})
         received = f"{len(self.inbox.received)} received, keys {', '.join(keys) or 'none'}"
-        return Seen(held, f"{received}; audit still holds {self.waiting[1]}")
+        return Seen(held, f"{received}; audit still holds {self.waiting['audit']}")
+
+    def mend(self) -> None:
+        """Has audit back, with something in it."""
+        self.bind()
+        self.publish_cancelled()
 
     def lose_audit(self) -> None:
         self.delete(self.audit)
@@ -113,7 +101,6 @@ DEMO = Demo(
             claim="Both queues are there.",
             check=Shop.queues_are_there,
             spoil=Shop.lose_audit,
-            focus=Shop.look,
         ),
         Step(
             title="One message, two copies",
@@ -125,7 +112,6 @@ DEMO = Demo(
             claim="The message is confirmed, and each queue got one copy.",
             check=Shop.both_got_one,
             spoil=Shop.lose_audit,
-            focus=Shop.look,
         ),
         Step(
             title="Another key, another way",
@@ -135,7 +121,6 @@ DEMO = Demo(
             claim="Audit alone got a copy.",
             check=Shop.audit_alone_got_one,
             spoil=Shop.lose_audit,
-            focus=Shop.look,
         ),
         Step(
             title="Your own key",
@@ -148,7 +133,6 @@ DEMO = Demo(
             claim="With 'paid' both queues get a copy, with 'cancelled' audit does; with any other it comes back.",
             check=Shop.went_by_its_key_alone,
             spoil=Shop.lose_audit,
-            focus=Shop.look,
         ),
         Step(
             title="A consumer takes from its queue alone",
@@ -159,7 +143,6 @@ DEMO = Demo(
             claim="Billing is empty now, and audit still has every message.",
             check=Shop.billing_is_empty_and_audit_is_not,
             spoil=Shop.lose_audit,
-            focus=Shop.look,
         ),
     ),
     seen="One exchange, and the key of each message alone decided which queues got a copy: both, one or none. A "
@@ -187,6 +170,8 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Bind a third queue by 'cancelled' (step 1 shows how) and publish again: who gets what?",
     takes_s=3,
+    mend=Shop.mend,
+    focus=Shop.look,
 )
 
 if __name__ == "__main__":

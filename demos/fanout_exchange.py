@@ -53,8 +53,11 @@ class News(Scene):
             self.phone = self.listener().start_consuming(self.by_phone.handle)
             self.until(lambda: self.phone.status.consuming)
 
-    def forget_what_was_read(self) -> None:
+    def fill_archive(self) -> None:
+        """Has something to read, and forgets what was read before."""
         self.by_reader.clear()
+        if not self.ready(self.archive):
+            self.say()
 
     def kept_one(self) -> bool:
         return self.until(lambda: self.ready(self.archive) == self.kept_before + 1)
@@ -109,7 +112,7 @@ class News(Scene):
             self.outcome = handle.wait(10).outcome
 
     def latecomer_heard_the_last_alone(self) -> Seen:
-        came = self.by_latecomer.wait_for(1, self.backdrop.patience_s)
+        came = self.by_latecomer.wait_for(1, self.patience_s)
         held = self.kept_one() and came and self.by_latecomer.messages == ("It snows.",)
         heard = " ".join(str(message) for message in self.by_latecomer.messages) or "nothing"
         return Seen(held, f"the latecomer heard: {heard} The archive holds {self.ready(self.archive)} messages")
@@ -144,10 +147,17 @@ class News(Scene):
 
     def reader_got_all(self) -> Seen:
         read = self.by_reader.messages
-        held = self.until(lambda: self.ready(self.archive) == 0) and len(read) == self.kept_before
+        held = self.until(lambda: self.ready(self.archive) == 0) and len(read) == self.kept_before > 0
         first = f", the first is {read[0]!r}" if read else ""
         left = self.ready(self.archive)
         return Seen(held, f"{len(read)} of {self.kept_before} messages read{first}; {left} are left")
+
+    def mend(self) -> None:
+        """Has the archive and the radio back."""
+        self.open()
+        if not self.radio.status.consuming:
+            self.radio = self.listener().start_consuming(self.by_radio.handle)
+            self.until(lambda: self.radio.status.consuming)
 
     def lose_archive(self) -> None:
         self.delete(self.archive)
@@ -171,7 +181,6 @@ DEMO = Demo(
             claim="The archive is there.",
             check=News.archive_is_there,
             spoil=News.lose_archive,
-            focus=News.look,
         ),
         Step(
             title="Two who listen",
@@ -184,7 +193,6 @@ DEMO = Demo(
             claim="Radio and phone listen, each with a queue of its own.",
             check=News.each_has_a_queue,
             spoil=News.lose_radio,
-            focus=News.look,
         ),
         Step(
             title="One message, three copies",
@@ -195,7 +203,6 @@ DEMO = Demo(
             claim="Radio and phone heard it once, and the archive keeps one copy.",
             check=News.all_got_one,
             spoil=News.lose_archive,
-            focus=News.look,
         ),
         Step(
             title="Who comes late",
@@ -207,7 +214,6 @@ DEMO = Demo(
             claim="The latecomer heard the new message alone. The archive keeps that one and those before.",
             check=News.latecomer_heard_the_last_alone,
             spoil=News.lose_archive,
-            focus=News.look,
         ),
         Step(
             title="Keys say nothing here",
@@ -220,7 +226,6 @@ DEMO = Demo(
             claim="The message has another key than the binding, and the archive got it all the same, once.",
             check=News.archive_got_one_copy,
             spoil=News.lose_archive,
-            focus=News.look,
         ),
         Step(
             title="One stops listening",
@@ -231,19 +236,17 @@ DEMO = Demo(
             claim="The phone missed it and its queue is gone; the radio heard it, and the archive keeps it.",
             check=News.phone_missed_it,
             spoil=News.lose_archive,
-            focus=News.look,
         ),
         Step(
             title="The archive is read",
             know="Nobody listened to the archive so far, and it missed nothing.",
             terms=("acknowledgement",),
-            prepare=News.forget_what_was_read,
+            prepare=News.fill_archive,
             play=News.read_archive,
             command="dmq consume {archive}",
             claim="It gives every message that it got, and is empty then.",
             check=News.reader_got_all,
             spoil=News.lose_archive,
-            focus=News.look,
         ),
     ),
     seen="The publisher said everything once. Who had a queue at that time got a copy, whatever the keys were; who "
@@ -271,6 +274,8 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Delete the archive with 'dmq queue delete' and stop all who listen. What becomes of the next message?",
     takes_s=4,
+    mend=News.mend,
+    focus=News.look,
 )
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ import sys
 
 from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
 from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.guide.scene import Backdrop
+from dmq_core.guide.sorting import SortingScene
 from dmq_core.messaging import Binding, Exchange, HeadersProducer, Queue
 
-QUEUES = ("both", "either", "recent", "signed")
 
-
-class Reports(Scene):
+class Reports(SortingScene):
     """Reports that are sorted by what their headers say."""
+
+    queues = ("both", "either", "recent", "signed")
 
     def __init__(self, backdrop: Backdrop) -> None:
         super().__init__(backdrop)
@@ -22,14 +23,7 @@ class Reports(Scene):
         self.either = self.named("either")
         self.recent = self.named("recent")
         self.signed = self.named("signed")
-        self.outcome = ""
         self.outcome_of_text = ""
-        self.before: dict[str, int] = {}
-
-    @property
-    def waiting(self) -> dict[str, int]:
-        """How many messages wait, by the queue's short name."""
-        return {name: self.ready(getattr(self, name)) for name in QUEUES}
 
     @property
     def format(self) -> str:
@@ -38,17 +32,6 @@ class Reports(Scene):
     @property
     def kind(self) -> str:
         return self.answer.split()[0]
-
-    def begin(self) -> None:
-        self.before = self.waiting
-
-    def got(self, *names: str) -> Seen:
-        """Whether exactly these queues got one message since the act began."""
-        wanted = {name: count + (name in names) for name, count in self.before.items()}
-        held = self.until(lambda: self.waiting == wanted)
-        now = self.waiting
-        more = [f"{name} {now[name] - self.before[name]}" for name in QUEUES if now[name] > self.before[name]]
-        return Seen(held, f"{self.outcome}; copies: {', '.join(more) or 'none'}")
 
     def look(self) -> Focus:
         return Focus(exchange=self.reports, queue=self.either, tail=self.reports)
@@ -66,10 +49,6 @@ class Reports(Scene):
             Binding(self.reports, self.recent, arguments={"x-match": "all", "year": 2026}),
             Binding(self.reports, self.signed, arguments={"x-match": "all", "author": None}),
         )
-
-    def queues_are_there(self) -> Seen:
-        waiting = self.waiting
-        return Seen(min(waiting.values()) >= 0, ", ".join(f"{name} holds {count}" for name, count in waiting.items()))
 
     def publish_daily_pdf(self) -> None:
         with HeadersProducer(self.manager, self.reports) as producer:
@@ -137,7 +116,6 @@ DEMO = Demo(
             claim="Four queues are there: both, either, recent and signed.",
             check=Reports.queues_are_there,
             spoil=Reports.lose_either,
-            focus=Reports.look,
         ),
         Step(
             title="A message that fits all and any",
@@ -148,7 +126,6 @@ DEMO = Demo(
             claim="The queues both and either got one copy each, the other two none.",
             check=Reports.both_and_either_got_it,
             spoil=Reports.lose_either,
-            focus=Reports.look,
         ),
         Step(
             title="A header is missing",
@@ -159,7 +136,6 @@ DEMO = Demo(
             claim="The queue either got a copy, and both did not.",
             check=Reports.either_alone_got_it,
             spoil=Reports.lose_either,
-            focus=Reports.look,
         ),
         Step(
             title="2026 is not '2026'",
@@ -172,7 +148,6 @@ DEMO = Demo(
             claim="Recent got the one whose year is a number. The other fits no queue and comes back.",
             check=Reports.number_alone_fits,
             spoil=Reports.lose_either,
-            focus=Reports.look,
         ),
         Step(
             title="Any value will do",
@@ -182,7 +157,6 @@ DEMO = Demo(
             claim="Signed alone got a copy.",
             check=Reports.signed_alone_got_it,
             spoil=Reports.lose_either,
-            focus=Reports.look,
         ),
         Step(
             title="Your own headers",
@@ -197,7 +171,6 @@ DEMO = Demo(
             claim="A daily pdf goes to both and either, a half of it to either, and a weekly text comes back.",
             check=Reports.went_as_the_headers_say,
             spoil=Reports.lose_either,
-            focus=Reports.look,
         ),
     ),
     seen="Bindings asked for headers by name, value and type. With all, one that was missing was enough to get "
@@ -225,6 +198,8 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Bind a queue by the number 1 and send it a header that is true. Is that the same to RabbitMQ?",
     takes_s=3,
+    mend=Reports.bind,
+    focus=Reports.look,
 )
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ import sys
 
 from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
 from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.guide.scene import Backdrop
+from dmq_core.guide.sorting import SortingScene
 from dmq_core.messaging import Binding, Exchange, Queue, TopicProducer
 
-PATTERNS = {"europe": "*.eu.#", "alarms": "#.alarm", "everything": "#"}
 
-
-class Sensors(Scene):
+class Sensors(SortingScene):
     """Measurements of many places; who reads them says by a pattern which ones."""
+
+    queues = ("europe", "alarms", "everything")
 
     def __init__(self, backdrop: Backdrop) -> None:
         super().__init__(backdrop)
@@ -21,24 +22,6 @@ class Sensors(Scene):
         self.europe = self.named("europe")
         self.alarms = self.named("alarms")
         self.everything = self.named("everything")
-        self.outcome = ""
-        self.before: dict[str, int] = {}
-
-    @property
-    def waiting(self) -> dict[str, int]:
-        """How many messages wait, by the queue's short name."""
-        return {name: self.ready(getattr(self, name)) for name in PATTERNS}
-
-    def begin(self) -> None:
-        self.before = self.waiting
-
-    def got(self, *names: str) -> Seen:
-        """Whether exactly these queues got one message since the act began."""
-        wanted = {name: count + (name in names) for name, count in self.before.items()}
-        held = self.until(lambda: self.waiting == wanted)
-        now = self.waiting
-        more = [name for name in PATTERNS if now[name] > self.before[name]]
-        return Seen(held, f"{self.outcome}; a copy went to {', '.join(more) or 'no queue'}")
 
     def look(self) -> Focus:
         return Focus(exchange=self.sensors, queue=self.everything, tail=self.sensors)
@@ -54,10 +37,6 @@ class Sensors(Scene):
             Binding(self.sensors, self.everything, "#"),
         )
 
-    def queues_are_there(self) -> Seen:
-        waiting = self.waiting
-        return Seen(min(waiting.values()) >= 0, ", ".join(f"{name} holds {count}" for name, count in waiting.items()))
-
     def publish_in_europe(self) -> None:
         with TopicProducer(self.manager, self.sensors) as producer:
             handle = producer.publish("heat.eu.berlin", "21 degrees")
@@ -72,7 +51,7 @@ class Sensors(Scene):
             self.outcome = handle.wait(10).outcome
 
     def all_got_it(self) -> Seen:
-        return self.got(*PATTERNS)
+        return self.got(*self.queues)
 
     def publish_own(self) -> None:
         with TopicProducer(self.manager, self.sensors) as producer:
@@ -104,7 +83,6 @@ DEMO = Demo(
             claim="Three queues are there, bound by *.eu.#, #.alarm and #.",
             check=Sensors.queues_are_there,
             spoil=Sensors.lose_everything,
-            focus=Sensors.look,
         ),
         Step(
             title="A measurement in Europe",
@@ -114,7 +92,6 @@ DEMO = Demo(
             claim="It goes to europe and to everything, and not to alarms.",
             check=Sensors.europe_and_everything_got_it,
             spoil=Sensors.lose_everything,
-            focus=Sensors.look,
         ),
         Step(
             title="One message that fits all three",
@@ -124,7 +101,6 @@ DEMO = Demo(
             claim="All three queues get one copy.",
             check=Sensors.all_got_it,
             spoil=Sensors.lose_everything,
-            focus=Sensors.look,
         ),
         Step(
             title="Your own key",
@@ -136,7 +112,6 @@ DEMO = Demo(
             "everything.",
             check=Sensors.went_as_the_words_say,
             spoil=Sensors.lose_everything,
-            focus=Sensors.look,
         ),
     ),
     seen="The publisher named what the message is about. Who reads it said by a pattern what to get, and neither "
@@ -164,6 +139,8 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Which pattern gets alarms of Europe alone? Bind a queue by it and publish both of the keys above.",
     takes_s=2,
+    mend=Sensors.bind,
+    focus=Sensors.look,
 )
 
 if __name__ == "__main__":

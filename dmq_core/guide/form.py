@@ -25,7 +25,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """What the panes should show during a step; empty: leave it. `tail` is an exchange, `pattern` its binding."""
+    """What the panes should point at during a step; empty: leave it. `tail` is an exchange, `pattern` its binding."""
 
     exchange: str = ""
     queue: str = ""
@@ -83,8 +83,9 @@ class Demo(Generic[S]):
     """A whole demo, called as its file is; `takes_s` is about how long it runs without a reader.
 
     `summary` is one line for lists. At its end: what was `seen`, `when` to use it, `code` that does it with `dmq_core`
-    and runs as it stands against the cluster of `dmq start`, and something `to_try` oneself. `breaks`: it takes nodes
-    down, so the cluster has to be one that dmq made, of three nodes at least.
+    and runs as it stands against the cluster of `dmq start`, and something `to_try` oneself. `mend` makes good what the
+    `spoil` of a step did, before the next step is played. `focus` holds for every step that has none of its own.
+    `breaks`: it takes nodes down, so the cluster has to be one that dmq made, of three nodes at least.
     """
 
     title: str
@@ -96,6 +97,8 @@ class Demo(Generic[S]):
     code: str
     to_try: str
     takes_s: float
+    mend: Callable[[S], object]
+    focus: Callable[[S], Focus] | None = None
     breaks: bool = False
 
 

@@ -68,6 +68,7 @@ class Playing(Generic[S]):
         step = self.demo.steps[index]
         if step.ask is not None and index not in self._results:
             self._scene.answer = step.ask.usual
+        focus = step.focus or self.demo.focus
         earlier = {term for before in self.demo.steps[:index] for term in before.terms}
         return StepWords(
             number=index + 1,
@@ -78,7 +79,7 @@ class Playing(Generic[S]):
             claim=step.claim,
             terms=tuple((term, meaning(term)) for term in step.terms if term not in earlier),
             ask=step.ask,
-            focus=Focus() if step.focus is None else step.focus(self._scene),
+            focus=Focus() if focus is None else focus(self._scene),
         )
 
     def do(self, index: int, answer: str | None = None, *, spoil: bool = False) -> StepResult:
@@ -117,12 +118,16 @@ class Playing(Generic[S]):
 
     def _played(self, step: Step[S], spoil: bool) -> Seen:
         try:
+            if self._scene.is_spoilt:
+                self._scene.is_spoilt = False
+                self.demo.mend(self._scene)
             if step.prepare is not None:
                 step.prepare(self._scene)
             self._scene.begin()
             step.play(self._scene)
             if spoil:
                 step.spoil(self._scene)
+                self._scene.is_spoilt = True
             return step.check(self._scene)
         except DmqError as error:
             return Seen(False, f"{error.what}. {error.hint}".strip())

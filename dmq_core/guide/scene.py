@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "dmq.demo."
 _LOOK_S: Final = 0.05
+_HARDLY: Final = 0.1
 
 
 def manager_of(cluster: Cluster) -> BrokerConnectionManager:
@@ -52,13 +53,14 @@ class Backdrop:
 class Scene:
     """One playing of a demo; what its steps share is kept on it. `close` ends its clients and removes what it made.
 
-    `answer` is what the person said to the question of the step.
+    `answer` is what the person said to the question of the step; `is_spoilt` whether its claim was broken on purpose.
     """
 
     def __init__(self, backdrop: Backdrop) -> None:
         self.backdrop = backdrop
         self.cluster = backdrop.cluster
         self.answer = ""
+        self.is_spoilt = False
         self._leaving = threading.Event()
         self._manager: BrokerConnectionManager | None = None
         self._names: list[str] = []
@@ -70,6 +72,11 @@ class Scene:
         if self._manager is None:
             self._manager = self.backdrop.connect(self.cluster)
         return self._manager
+
+    @property
+    def patience_s(self) -> float:
+        """How long what should happen is waited for; of what was broken on purpose nobody expects it."""
+        return self.backdrop.patience_s * (_HARDLY if self.is_spoilt else 1.0)
 
     def begin(self) -> None:
         """Called before each act, to note what its check compares with."""
@@ -107,7 +114,7 @@ class Scene:
 
     def depth(self, queue: str) -> QueueDepth | None:
         """How much is in a queue now; None if there is no such queue."""
-        return queue_depth(self.manager.consuming(), queue, self.backdrop.patience_s)
+        return queue_depth(self.manager.consuming(), queue, self.patience_s)
 
     def ready(self, queue: str) -> int:
         """How many messages wait in a queue; -1 if there is no such queue."""
@@ -116,14 +123,14 @@ class Scene:
 
     def delete(self, queue: str) -> None:
         """Deletes a queue, with what it holds."""
-        delete_queue(self.manager.consuming(), queue, timeout_s=self.backdrop.patience_s)
+        delete_queue(self.manager.consuming(), queue, timeout_s=self.patience_s)
 
     def until(self, condition: Callable[[], bool], within_s: float | None = None) -> bool:
-        """Waits until `condition` holds, usually as long as the backdrop has patience; whether it does.
+        """Waits until `condition` holds, usually for `patience_s`; whether it does.
 
         Once the demo is being left, it waits no more.
         """
-        deadline = time.monotonic() + (self.backdrop.patience_s if within_s is None else within_s)
+        deadline = time.monotonic() + (self.patience_s if within_s is None else within_s)
         while not condition():
             if time.monotonic() >= deadline or self._leaving.wait(_LOOK_S):
                 return False
@@ -136,6 +143,7 @@ class Scene:
     def close(self) -> str:
         """Ends clients, takes faults back, removes queues and exchanges; what stays and why (empty: nothing)."""
         stays: list[str] = []
+        self.is_spoilt = False
         while self._endings:
             try:
                 self._endings.pop()()
@@ -152,8 +160,8 @@ class Scene:
         connection = manager.consuming()
         for number, name in enumerate(self._names):
             try:
-                delete_queue(connection, name, timeout_s=self.backdrop.patience_s)
-                delete_exchange(connection, name, timeout_s=self.backdrop.patience_s)
+                delete_queue(connection, name, timeout_s=self.patience_s)
+                delete_exchange(connection, name, timeout_s=self.patience_s)
             except DmqError as error:
                 return [f"{', '.join(self._names[number:])}: {error.what}"]
         return []

@@ -32,9 +32,10 @@ class TailPane(FilteredPane):
 
     pane: ClassVar[PaneId] = PaneId.TAIL
 
-    def __init__(self) -> None:
+    def __init__(self, idle: Sequence[str] = _IDLE, listening: Sequence[str] = _LISTENING) -> None:
         super().__init__()
-        self.log_view: LogView[SeenMessage] = LogView(self._line, lesson=_IDLE, limit=_KEPT)
+        self._idle, self._listening = tuple(idle), tuple(listening)
+        self.log_view: LogView[SeenMessage] = LogView(self._line, lesson=self._idle, limit=_KEPT)
         self._all: deque[SeenMessage] = deque(maxlen=_KEPT)
         self._source: TailSource | None = None
         self._status: TailStatus | None = None
@@ -79,14 +80,14 @@ class TailPane(FilteredPane):
         """Empties the pane for a new source."""
         self._source, self._status, self._overflow, self._ended = source, None, 0, False
         self._all.clear()
-        self.log_view.teach(_LISTENING)
+        self.log_view.teach(self._listening)
         self.log_view.replace(())
         self._describe()
 
     def end(self) -> None:
         """Keeps what was seen and says that no more comes."""
         self._ended = True
-        self.log_view.teach(_IDLE)
+        self.log_view.teach(self._idle)
         self._describe()
 
     def add(self, messages: Sequence[SeenMessage], overflow: int) -> None:

@@ -14,6 +14,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from dmq_core.guide.form import Focus
+from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.session import Session, TailSource
 from dmq_core.text import visible
@@ -27,7 +28,7 @@ from dmq_tui.messages import MessagesSeen, TailStarted, WorkFailed
 from dmq_tui.panes.pane import Pane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane
 from dmq_tui.panes.tail import TailPane
-from dmq_tui.tailing import Tailing
+from dmq_tui.tailing import TAIL, Tailing
 from dmq_tui.widgets.bars import HeaderLine
 from dmq_tui.widgets.page import ReadingPage
 from dmq_tui.widgets.prose import Prose
@@ -36,6 +37,8 @@ from dmq_tui.work import Post
 SnapshotSource = Callable[[], ClusterSnapshot | None]
 _TICK_S = 0.25
 _MOST_NODES = 9
+_NO_TAIL = ("Messages are shown here as they pass,", "once the demo has its exchange.")
+_LISTENING = ("Listening; nothing has passed yet.",)
 
 
 class DemoScreen(Screen[None]):
@@ -71,11 +74,12 @@ class DemoScreen(Screen[None]):
         self.demoing = Demoing(self.post_message, tell)
         self.tailing = Tailing(self.post_message)
         self.page = ReadingPage(id="page")
-        self.tail = TailPane()
-        self.panes: tuple[Pane, ...] = (NodesPane(), ExchangesPane(), QueuesPane(), self.tail)
+        self.tail = TailPane(_NO_TAIL, _LISTENING)
+        self.nodes, self.exchanges, self.queues = NodesPane(), ExchangesPane(), QueuesPane()
+        self.panes: tuple[Pane, ...] = (self.nodes, self.exchanges, self.queues, self.tail)
         self.looking: PaneId | None = None
-        self._focus = Focus()
-        self._shown: ClusterSnapshot | None = None
+        self._pointed = Focus()
+        self._source: TailSource | None = None
 
     def compose(self) -> ComposeResult:
         """The page on the left, what it is about on the right."""
@@ -186,13 +190,13 @@ class DemoScreen(Screen[None]):
         """The first page is there."""
         event.stop()
         self.demoing.began(event)
-        self._follow()
+        self._show()
 
     def on_demo_turned(self, event: DemoTurned) -> None:
         """Another page is there."""
         event.stop()
         self.demoing.turned(event)
-        self._follow()
+        self._show()
 
     def on_demo_played(self, event: DemoPlayed) -> None:
         """A step was played."""
@@ -200,12 +204,15 @@ class DemoScreen(Screen[None]):
         self.demoing.played(event)
         if event.error is not None:
             self.notify(f"{visible(event.error.what)}\n{visible(event.error.hint)}", severity="error", markup=False)
-        self._follow()
+        self._show()
 
     def on_work_failed(self, event: WorkFailed) -> None:
         """Says what was not possible; a demo that cannot begin is left."""
         event.stop()
         self.app.notify(f"{visible(event.error.what)}\n{visible(event.error.hint)}", severity="error", markup=False)
+        if event.title == TAIL:
+            self.tailing.failed()
+            self.tail.end()
         if event.title == DEMO:
             self.dismiss(None)
 
@@ -220,17 +227,6 @@ class DemoScreen(Screen[None]):
         self.tail.add(*self.tailing.take(event))
 
     # -- what is to be seen -------------------------------------------------------------------------------------------
-
-    def _follow(self) -> None:
-        """Has the panes show what the page is about."""
-        words = self.demoing.words
-        if words is not None and words.focus != self._focus:
-            before, self._focus = self._focus, words.focus
-            if self._focus.tail and (self._focus.tail, self._focus.pattern) != (before.tail, before.pattern):
-                source = TailSource(self._focus.tail, self._focus.pattern)
-                self.tail.begin(source)
-                self.tailing.start(self._session, source)
-        self._show()
 
     def _look(self) -> None:
         status = self.tailing.status()
@@ -259,14 +255,31 @@ class DemoScreen(Screen[None]):
         header.refresh()
         if snapshot is None:
             return
-        self._shown = snapshot
         late = lateness(snapshot, self._clock())
+        self.exchanges.only(self.demoing.prefix)
+        self.queues.only(self.demoing.prefix)
         for pane in self.panes:
             pane.set_class(bool(late), "-late")
-            if isinstance(pane, ExchangesPane | QueuesPane):
-                pane.only(self.demoing.prefix)
             pane.show(snapshot, late)
-        self.panes[0].styles.height = "1fr" if self.looking else min(_MOST_NODES, len(snapshot.nodes)) + 3
+        self._follow(snapshot)
+        self.nodes.styles.height = "1fr" if self.looking else min(_MOST_NODES, len(snapshot.nodes)) + 3
+
+    def _follow(self, snapshot: ClusterSnapshot) -> None:
+        """Has the panes point at what the page is about, and the tail show it, once it is there."""
+        wanted = self.demoing.words.focus if self.demoing.words is not None else Focus()
+        if wanted != self._pointed and all(
+            [
+                self.nodes.table.move_to_key(wanted.node) or not wanted.node,
+                self.exchanges.table.move_to_key(EntityKey("/", wanted.exchange)) or not wanted.exchange,
+                self.queues.table.move_to_key(EntityKey("/", wanted.queue)) or not wanted.queue,
+            ]
+        ):
+            self._pointed = wanted
+        source = TailSource(wanted.tail, wanted.pattern)
+        if wanted.tail and source != self._source and any(e.name == wanted.tail for e in snapshot.exchanges):
+            self._source = source
+            self.tail.begin(source)
+            self.tailing.start(self._session, source)
 
     def _lay_out(self) -> None:
         single = layout_for(self.size.width, self.size.height, maximised=self.looking is not None) is not Layout.WIDE
@@ -279,8 +292,10 @@ class DemoScreen(Screen[None]):
 
 
 def _keys(demoing: Demoing) -> Line:
-    if demoing.is_last:
-        said: tuple[tuple[str, str], ...] = (("←", "steps"), ("↵ Esc", "leave"))
+    if demoing.doing:
+        said: tuple[tuple[str, str], ...] = (("Esc", "leave"),)
+    elif demoing.is_last:
+        said = (("←", "steps"), ("↵ Esc", "leave"))
     elif demoing.result is not None and demoing.result.held:
         said = (("↵ →", "go on"), ("r", "again"), ("x", "break the claim"), ("←", "back"), ("Esc", "leave"))
     else:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from console import NARROW, WIDE, Console, console
 
+from dmq_core.management.models import EntityKey
+from dmq_core.messaging.messages import OutgoingMessage
+from dmq_core.session import TailSource
 from dmq_core.testing import FakeSession
 from dmq_tui.screens.demo import DemoScreen
 from dmq_tui.screens.demos import DemosScreen
@@ -123,6 +126,24 @@ async def test_a_demo_left_in_the_middle_of_a_step_removes_what_it_made() -> Non
         await begin(it)
         await it.press("enter", "escape")
         await it.until(lambda: any("everything is removed" in t for t in it.toasts), "the farewell")
+
+
+async def test_the_panes_show_what_the_page_is_about_once_it_is_there() -> None:
+    async with console() as it:
+        screen = await begin(it)
+        assert "once the demo has its exchange" in it.screen_text()
+        shop, audit = (f"{screen.demoing.prefix}{word}" for word in ("shop", "audit"))
+        it.session.broker.declare_exchange(shop, "direct")
+        for queue in (f"{screen.demoing.prefix}billing", audit):
+            it.session.broker.declare_queue(queue)
+        await it.advance(2)
+        await it.until(lambda: screen.tail.source is not None, "the tail")
+        assert screen.tail.source == TailSource(shop)
+        await it.until(lambda: screen.queues.table.cursor_key == EntityKey("/", audit), "the cursor on the queue")
+        assert screen.queues.table.row_count == 2
+        it.session.publish(OutgoingMessage(shop, "paid", b"order 1"))
+        await it.advance(1)
+        await it.until(lambda: len(screen.tail.messages) == 1, "the message")
 
 
 async def test_a_small_screen_shows_the_page_or_one_pane() -> None:
