@@ -37,6 +37,7 @@ from dmq_tui.work import Post
 SnapshotSource = Callable[[], ClusterSnapshot | None]
 _TICK_S = 0.25
 _MOST_NODES = 9
+_WORTH_A_WORD = 5
 _NO_TAIL = ("Messages are shown here as they pass,", "once the demo has its exchange.")
 _LISTENING = ("Listening; nothing has passed yet.",)
 
@@ -80,6 +81,7 @@ class DemoScreen(Screen[None]):
         self.looking: PaneId | None = None
         self._pointed = Focus()
         self._source: TailSource | None = None
+        self._failures, self._failed_at = 0, 0.0
 
     def compose(self) -> ComposeResult:
         """The page on the left, what it is about on the right."""
@@ -209,10 +211,11 @@ class DemoScreen(Screen[None]):
     def on_work_failed(self, event: WorkFailed) -> None:
         """Says what was not possible; a demo that cannot begin is left."""
         event.stop()
-        self.app.notify(f"{visible(event.error.what)}\n{visible(event.error.hint)}", severity="error", markup=False)
         if event.title == TAIL:
-            self.tailing.failed()
-            self.tail.end()
+            self._tail_failed()
+            if self._failures != _WORTH_A_WORD:
+                return
+        self.app.notify(f"{visible(event.error.what)}\n{visible(event.error.hint)}", severity="error", markup=False)
         if event.title == DEMO:
             self.dismiss(None)
 
@@ -264,6 +267,14 @@ class DemoScreen(Screen[None]):
         self._follow(snapshot)
         self.nodes.styles.height = "1fr" if self.looking else min(_MOST_NODES, len(snapshot.nodes)) + 3
 
+    def _tail_failed(self) -> None:
+        """An exchange that one node has just made another may not know: tries again with a later snapshot."""
+        self._failures += 1
+        self._failed_at = self._clock()
+        self._source = None
+        self.tailing.failed()
+        self.tail.end()
+
     def _follow(self, snapshot: ClusterSnapshot) -> None:
         """Has the panes point at what the page is about, and the tail show it, once it is there."""
         wanted = self.demoing.words.focus if self.demoing.words is not None else Focus()
@@ -276,7 +287,8 @@ class DemoScreen(Screen[None]):
         ):
             self._pointed = wanted
         source = TailSource(wanted.tail, wanted.pattern)
-        if wanted.tail and source != self._source and any(e.name == wanted.tail for e in snapshot.exchanges):
+        is_there = snapshot.taken_at > self._failed_at and any(e.name == wanted.tail for e in snapshot.exchanges)
+        if wanted.tail and source != self._source and is_there:
             self._source = source
             self.tail.begin(source)
             self.tailing.start(self._session, source)

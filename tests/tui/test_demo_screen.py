@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from console import NARROW, WIDE, Console, console
 
+from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.session import TailSource
@@ -136,8 +137,12 @@ async def test_the_panes_show_what_the_page_is_about_once_it_is_there() -> None:
         it.session.broker.declare_exchange(shop, "direct")
         for queue in (f"{screen.demoing.prefix}billing", audit):
             it.session.broker.declare_queue(queue)
+        it.session.script.fail_next("tail", MessagingFailed("there is no such exchange"))
         await it.advance(2)
-        await it.until(lambda: screen.tail.source is not None, "the tail")
+        await it.until(lambda: screen.tailing.status() is None and screen.tail.source is not None, "a try that fails")
+        await it.advance(2)
+        await it.until(lambda: screen.tailing.status() is not None, "the tail, at the second try")
+        assert not it.toasts
         assert screen.tail.source == TailSource(shop)
         await it.until(lambda: screen.queues.table.cursor_key == EntityKey("/", audit), "the cursor on the queue")
         assert screen.queues.table.row_count == 2
