@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 
 import click
@@ -96,7 +95,7 @@ def standing(invocation: Invocation) -> None:
     """Tell which alarms and which cut or slow links hold now, and what takes each back; the nodes are asked."""
     cluster = reach.find_cluster(invocation.settings)
     found = [(fault, undo_of(fault)) for fault in cluster.standing()]
-    commands = [None if back is None else on_cluster(_command(back), cluster.name) for _, back in found]
+    commands = [None if back is None else on_cluster(back.command, cluster.name) for _, back in found]
     if invocation.out.json:
         invocation.out.document(
             [
@@ -129,7 +128,7 @@ def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
     with invocation.out.progress() as progress:
         back = cause(cluster, fault, read_only=read_only, progress=progress)
     seconds = time.monotonic() - began
-    command = None if back is None else on_cluster(_command(back), cluster.name)
+    command = None if back is None else on_cluster(back.command, cluster.name)
     if invocation.out.json:
         invocation.out.document(
             {
@@ -146,13 +145,6 @@ def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
     invocation.out.text(f"{visible(fault.title)}: done, after {seconds:.1f} s")
     if command is not None:
         invocation.out.say(f"Take it back with '{visible(command)}'.")
-
-
-def _command(fault: Fault) -> str:
-    queue = "" if fault.queue is None else f" --queue {shlex.quote(fault.queue)}"
-    vhost = "" if fault.virtual_host == "/" else f" --vhost {shlex.quote(fault.virtual_host)}"
-    peer = "" if fault.peer is None else f" --peer {fault.peer}"
-    return f"dmq fault do {fault.kind} --node {fault.node}{peer}{queue}{vhost}"
 
 
 def _option(name: str) -> str:

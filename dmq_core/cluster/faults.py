@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -70,6 +71,17 @@ class Fault:
         what = "" if self.queue is None else f" of {self.queue}"
         where = "" if self.node is None else f" {'to' if self.queue is not None else 'at'} {self.node}"
         return f"{words}{what}{where}"
+
+    @property
+    def command(self) -> str:
+        """The `dmq` command that does the same."""
+        said = {"--node": self.node, "--peer": self.peer, "--queue": self.queue}
+        if self.virtual_host != "/":
+            said["--vhost"] = self.virtual_host
+        if self.delay_ms != DELAY_MS:
+            said["--delay"] = str(self.delay_ms)
+        options = [f"{name} {shlex.quote(value)}" for name, value in said.items() if value is not None]
+        return " ".join([f"dmq fault do {self.kind}", *options])
 
     @property
     def destructive(self) -> bool:

@@ -117,21 +117,23 @@ def on_cluster(fault: ClusterFault, node: str, leader: str | None = None) -> Act
             cause(cluster, undo, read_only=read_only)
 
     name = "" if undo is None else "leader-back" if undo.kind is FaultKind.MOVE_LEADER else str(undo.kind)
-    back = None if undo is None else WayBack(name, undo.title, _command(undo), take_back)
+    back = None if undo is None else WayBack(name, undo.title, undo.command, take_back)
     return Act(Fault(str(fault.kind)), str(fault.kind), node, fault.title, do, back, fault)
 
 
 def one_more(nodes: Sequence[NodeInfo]) -> Act:
-    """A node more than there are, which goes again."""
-    before = frozenset(node.name for node in nodes)
-    name = lowest_free_name(before)
+    """A node more than there are, which goes again; one that somebody else adds meanwhile stays."""
+    name = lowest_free_name([node.name for node in nodes])
+    added: list[str] = []
 
     def do(cluster: Cluster, read_only: bool) -> None:
-        add_node(cluster, read_only=read_only)
+        # Should it fail half way, this is the one that may be there.
+        added[:] = [name]
+        added[:] = [add_node(cluster, read_only=read_only)]
 
     def take_back(cluster: Cluster, read_only: bool) -> None:
         for node in cluster.nodes():
-            if node.name not in before:
+            if node.name in added:
                 remove_node(cluster, node.name, read_only=read_only)
 
     back = WayBack("remove", f"Remove {name}", f"dmq node remove {name}", take_back)
@@ -156,7 +158,7 @@ def undo_command(name: str, node: str) -> str:
     # Which peer's link it was is told by no journal; all of them are mended.
     kind = {Fault.CUT_LINK: FaultKind.SLOW_LINK}.get(Fault(name), FaultKind(name))
     undo = undo_of(ClusterFault(kind, node))
-    return "" if undo is None else _command(undo)
+    return "" if undo is None else undo.command
 
 
 def _back_to_service(undo: NodeOperation | None) -> WayBack | None:
@@ -167,8 +169,3 @@ def _back_to_service(undo: NodeOperation | None) -> WayBack | None:
         perform(cluster, undo, read_only=read_only)
 
     return WayBack(str(undo.action), undo.title, undo.command, do)
-
-
-def _command(undo: ClusterFault) -> str:
-    ends = {"--node": undo.node, "--peer": undo.peer, "--queue": undo.queue}
-    return " ".join([f"dmq fault do {undo.kind}", *(f"{option} {end}" for option, end in ends.items() if end)])

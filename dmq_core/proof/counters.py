@@ -96,6 +96,10 @@ class CounterReader:
     def __exit__(self, *_: object) -> None:
         for desk in self._desks:
             desk.close()
+        # Whoever still asks must not come to a journal that is closed.
+        deadline = time.monotonic() + READS_WITHIN_S
+        for desk in self._desks:
+            desk.join(deadline)
 
 
 class _Desk:
@@ -130,6 +134,9 @@ class _Desk:
             self._closed = True
             self._changed.notify_all()
 
+    def join(self, deadline: float) -> None:
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
     def _run(self) -> None:
         while True:
             with self._changed:
@@ -149,6 +156,9 @@ class _Desk:
         except DmqError:
             # A node that is gone, frozen or closed has nothing to tell.
             return
+        with self._changed:
+            if self._closed:
+                return
         epoch = self._epochs.of(counters, time.monotonic())
         self._journal.append_counters(
             self._node,

@@ -106,9 +106,10 @@ class Lane(threading.Thread):
         hold_s = None if step.undo_s is None else step.undo_s - step.at_s
         try:
             self._striker.strike(step, hold_s, self.stopped, alone=self._skips)
-        except DmqError:
+        except DmqError as error:
             if not self._skips:
                 raise
+            self._striker.tell_skipped(step, error)
 
 
 class Striker:
@@ -147,6 +148,10 @@ class Striker:
             return True
         self._look()
         return stopped.wait(max(0.0, min(pause_s, LOOKS_AHEAD_S)))
+
+    def tell_skipped(self, step: Step, error: DmqError) -> None:
+        """Tells that a step was left out, and why."""
+        self._progress(Progress(f"left out {step.fault} {step.target}".rstrip() + f": {error.what}"))
 
     def strike(self, step: Step, hold_s: float | None, stopped: threading.Event, *, alone: bool = False) -> None:
         """Does one step, holds it for `hold_s` seconds or until `stopped`, and undoes it.

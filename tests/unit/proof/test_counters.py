@@ -102,3 +102,28 @@ def test_a_node_that_never_answers_keeps_nobody_waiting_for_long(
     assert time.monotonic() - began < 2
     assert set(read_from(journal)) == {"rmq1", "rmq3"}
     forever.set()
+
+
+def test_a_node_that_answers_after_the_end_does_not_come_to_a_journal_that_is_closed(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    asked, may_answer = threading.Event(), threading.Event()
+    answer = cluster.metrics
+
+    def late(node: str) -> str:
+        asked.set()
+        may_answer.wait(5)
+        return answer(node)
+
+    with Journal.create(tmp_path / "late.journal", Setting(run="r")) as opened:
+        cluster.metrics = late  # type: ignore[method-assign]  # a node that takes its time
+        with CounterReader(cluster, opened) as reader:
+            reader.read()
+            assert asked.wait(5)
+            threading.Timer(0.1, may_answer.set).start()
+        opened.close()
+        for thread in threading.enumerate():
+            if thread.name.startswith("proof counters"):
+                thread.join(5)
+        assert read_from(opened) == []
+        assert opened.failure is None
