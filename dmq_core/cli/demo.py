@@ -13,6 +13,7 @@ from dmq_core.cli import reach
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output, painted
+from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +77,7 @@ def run(invocation: Invocation, name: str, through: bool) -> int:
 
 def _play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, by_hand: bool) -> DemoResult:
     from dmq_core.guide.playing import Playing, usual_answer
-    from dmq_core.guide.telling import closing, opening
+    from dmq_core.guide.telling import closing, departure, opening
 
     playing: Playing[Any] = Playing(name, demo, backdrop, _asked if by_hand else usual_answer)
     _write(out, opening(name, demo))
@@ -87,8 +88,8 @@ def _play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, by_hand: bo
     finally:
         result = playing.close()
         if result.left:
-            out.say(f"left behind: {result.left}")
-    _write(out, closing(demo, result))
+            out.say(f"left behind: {visible(result.left)}")
+    _write(out, closing(demo, result) if len(result.steps) == len(demo.steps) else departure(demo, result))
     return result
 
 

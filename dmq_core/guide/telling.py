@@ -50,8 +50,13 @@ def closing(demo: AnyDemo, result: DemoResult) -> Iterator[str]:
     yield from (f"    {line}".rstrip() for line in demo.code.strip().splitlines())
     yield ""
     yield from _wrapped(f"Try it yourself: {demo.to_try}", "")
-    if result.left:
-        yield from _wrapped(f"Left behind: {visible(result.left)}", "")
+
+
+def departure(demo: AnyDemo, result: DemoResult) -> Iterator[str]:
+    """What is said to whoever leaves in the middle."""
+    yield ""
+    removed = "" if result.left else "; everything that it made is removed"
+    yield f"left after {len(result.steps)} of {len(demo.steps)} steps{removed}"
 
 
 def _wrapped(text: str, indent: str) -> list[str]:

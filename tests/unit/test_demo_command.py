@@ -1,0 +1,94 @@
+"""`dmq demo` on a RabbitMQ in memory: lists, plays through a pipe and by hand, and says what it leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from dmq_core.cli import demo as command
+from dmq_core.cli import reach
+from dmq_core.cli.app import dmq
+from dmq_core.cli.output import Output
+from dmq_core.cli.running import run
+from dmq_core.cluster.base import Backend, Cluster
+from dmq_core.connection_manager import BrokerConnectionManager
+from dmq_core.guide.find import demo_names, find_demo
+from dmq_core.guide.scene import Backdrop
+from dmq_core.testing import FakeCluster, MemoryBroker, SimBroker
+from dmq_core.testing.memory.flow import flowing
+
+
+@pytest.fixture
+def backdrop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backdrop]:
+    cluster = FakeCluster(SimBroker("dmq", 3, backend=Backend.LOCAL, started=True, realtime=False))
+    with MemoryBroker(nodes=3) as broker, flowing(broker.advance):
+
+        def connect(_cluster: Cluster) -> BrokerConnectionManager:
+            manager = BrokerConnectionManager(network=broker.network)
+            for number, at in enumerate(broker.endpoints, start=1):
+                manager.register_broker(number, at.host, at.amqp_port)
+            return manager
+
+        made = Backdrop(cluster, connect, patience_s=5.0)
+        monkeypatch.setattr(reach, "find_cluster", lambda _settings: cluster)
+        monkeypatch.setattr(reach, "backdrop", lambda *_: made)
+        yield made
+        assert not [name for name in broker.names() if name.startswith("dmq.demo.")]
+
+
+def by_hand(backdrop: Backdrop, monkeypatch: pytest.MonkeyPatch, said: str, name: str = "topic_exchange") -> bool:
+    """Plays a demo with these lines typed; whether it held."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    return command._play(name, find_demo(name), backdrop, Output(json=False), by_hand=True).held
+
+
+def test_every_demo_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(dmq, "dmq", ("demo", "list", "--json")) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == list(demo_names())
+
+
+@pytest.mark.usefixtures("backdrop")
+def test_a_demo_is_played_through_and_told_as_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(dmq, "dmq", ("demo", "run", "topic_exchange", "--json")) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["demo"], told["held"]) == ("topic_exchange", True)
+    assert {"title", "claim", "held", "seen"} <= set(told["steps"][0])
+
+
+@pytest.mark.usefixtures("backdrop")
+def test_all_demos_are_a_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmq_core.guide.find.demo_names", lambda: ("direct_exchange", "topic_exchange"))
+    assert run(dmq, "dmq", ("demo", "run", "all", "--json")) == 0
+    assert [one["held"] for one in json.loads(capsys.readouterr().out)] == [True, True]
+
+
+@pytest.mark.usefixtures("backdrop")
+def test_an_unknown_demo_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(dmq, "dmq", ("demo", "run", "nothing")) == 2
+    assert "there is no demo 'nothing'" in capsys.readouterr().err
+
+
+def test_by_hand_it_waits_asks_and_repeats(
+    backdrop: Backdrop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert by_hand(backdrop, monkeypatch, "\n\n" * 2 + "\nr\n\n" + "\na.eu.alarm\n\n")
+    told = capsys.readouterr().out
+    assert told.count("One message that fits all three") == 1
+    assert told.count("✓ held") == 6
+    assert "key 'a.eu.alarm'" in told
+
+
+def test_whoever_leaves_in_the_middle_is_not_told_what_was_not_seen(
+    backdrop: Backdrop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not by_hand(backdrop, monkeypatch, "\n\n\nq\n")
+    told = capsys.readouterr().out
+    assert "left after 2 of 4 steps; everything that it made is removed" in told
+    assert "What you saw" not in told
+
+
+def test_the_end_of_the_input_leaves(backdrop: Backdrop, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not by_hand(backdrop, monkeypatch, "")
