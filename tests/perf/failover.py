@@ -59,6 +59,13 @@ ROWS: Final = (
     Row("isolate", "leader", 2.5),
     Row("isolate", "connected"),
     Row("rolling", "", 1.0),
+    Row("move-leader", "leader"),
+    Row("rebalance"),
+    Row("cut-link", "leader"),
+    Row("slow-link", "leader"),
+    Row("memory-alarm", "leader"),
+    Row("disk-alarm", "leader"),
+    Row("scale"),
 )
 HEAD: Final = (
     "fault",
