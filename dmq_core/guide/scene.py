@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dmq_core.cluster.base import Cluster, NodeAction, ProgressListener, silent
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError
+from dmq_core.guide.figures import Figures, activity, figures_of, leader, spread
 from dmq_core.guide.inbox import Inbox
+from dmq_core.management.models import EntityKey
+from dmq_core.messaging.linking.balancing import Policy
 from dmq_core.messaging.topology import QueueDepth, delete_exchange, delete_queue, queue_depth
 from dmq_core.operations import NodeOperation, perform
 
@@ -20,13 +23,25 @@ if TYPE_CHECKING:
     from dmq_core.messaging.consuming.queue_consumer import QueueConsumer
 
 PREFIX: Final = "dmq.demo."
+CLIENT: Final = "dmq demo"
 _LOOK_S: Final = 0.05
+_ASK_S: Final = 0.25
 _HARDLY: Final = 0.1
 
 
-def manager_of(cluster: Cluster) -> BrokerConnectionManager:
+class Connect(Protocol):
+    """Makes a connection manager called `name` that knows every node of a cluster."""
+
+    def __call__(
+        self, cluster: Cluster, name: str = CLIENT, policy: Policy = Policy.ORDERED
+    ) -> BrokerConnectionManager:
+        """Connects to nothing yet."""
+        ...
+
+
+def manager_of(cluster: Cluster, name: str = CLIENT, policy: Policy = Policy.ORDERED) -> BrokerConnectionManager:
     """A manager that knows every node of `cluster`."""
-    manager = BrokerConnectionManager(name="dmq demo")
+    manager = BrokerConnectionManager(policy, name)
     manager.register_nodes(cluster.nodes(), cluster.credentials)
     return manager
 
@@ -37,13 +52,14 @@ def _new_run() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Backdrop:
-    """What a scene stands before: a cluster, and how its clients get at it.
+    """What a scene stands before: a cluster, how its clients get at it, and who tells of it.
 
     `run` is in the names of this playing; what should happen is waited for `patience_s` seconds.
     """
 
     cluster: Cluster
-    connect: Callable[[Cluster], BrokerConnectionManager] = manager_of
+    connect: Connect = manager_of
+    figures: Callable[[Cluster], Figures] = figures_of
     read_only: bool = False
     progress: ProgressListener = silent
     run: str = field(default_factory=_new_run)
@@ -63,6 +79,7 @@ class Scene:
         self.is_spoilt = False
         self._leaving = threading.Event()
         self._manager: BrokerConnectionManager | None = None
+        self._figures: Figures | None = None
         self._names: list[str] = []
         self._endings: list[Callable[[], object]] = []
 
@@ -72,6 +89,45 @@ class Scene:
         if self._manager is None:
             self._manager = self.backdrop.connect(self.cluster)
         return self._manager
+
+    def client(self, name: str, policy: Policy = Policy.ORDERED) -> BrokerConnectionManager:
+        """A connection manager of its own, as another program would have; closed at the end."""
+        manager = self.backdrop.connect(self.cluster, self.client_name(name), policy)
+        self._endings.append(manager.close)
+        return manager
+
+    def client_name(self, name: str) -> str:
+        """How the broker knows the client that the demo calls `name`."""
+        return f"{self.prefix}{name}"
+
+    @property
+    def figures(self) -> Figures:
+        """What the management API tells, up to a few seconds late."""
+        if self._figures is None:
+            self._figures = self.backdrop.figures(self.cluster)
+        return self._figures
+
+    def key(self, queue: str) -> EntityKey:
+        """What identifies a queue within the cluster."""
+        return EntityKey(self.cluster.nodes()[0].endpoint.virtual_host, queue)
+
+    def activity(self, queue: str) -> dict[str, bool]:
+        """Which of the clients consume from a queue, and whether each is active, as the broker tells it."""
+        figures = self.figures
+        told = activity(figures.consumers(), figures.connections(), self.key(queue))
+        return {name.removeprefix(self.prefix).split(" ")[0]: active for name, active in told.items()}
+
+    def spread(self, client: str) -> dict[str, int]:
+        """How many connections of a client each node has, as the broker tells it."""
+        return spread(self.figures.connections(), self.client_name(client), self.cluster.nodes())
+
+    def leader(self, queue: str) -> str:
+        """The node that leads a queue, as the broker tells it; empty while there is none."""
+        return leader(self.figures.queue(self.key(queue)), self.cluster.nodes())
+
+    def until_told(self, condition: Callable[[], bool], within_s: float | None = None) -> bool:
+        """`until` for what the management API tells, which is asked less often."""
+        return self.until(condition, within_s, _ASK_S)
 
     @property
     def patience_s(self) -> float:
@@ -100,6 +156,10 @@ class Scene:
         consumer.start_consuming(inbox.handle)
         return inbox
 
+    def wait_subscribed(self, consumer: QueueConsumer) -> bool:
+        """Waits until the consumer stands at its queue; whether it does."""
+        return self.until(lambda: consumer.status.consuming)
+
     def at_the_end(self, ending: Callable[[], object]) -> None:
         """Has `ending` called when the demo is over, latest first."""
         self._endings.append(ending)
@@ -125,14 +185,14 @@ class Scene:
         """Deletes a queue, with what it holds."""
         delete_queue(self.manager.consuming(), queue, timeout_s=self.patience_s)
 
-    def until(self, condition: Callable[[], bool], within_s: float | None = None) -> bool:
+    def until(self, condition: Callable[[], bool], within_s: float | None = None, every_s: float = _LOOK_S) -> bool:
         """Waits until `condition` holds, usually for `patience_s`; whether it does.
 
         Once the demo is being left, it waits no more.
         """
         deadline = time.monotonic() + (self.patience_s if within_s is None else within_s)
         while not condition():
-            if time.monotonic() >= deadline or self._leaving.wait(_LOOK_S):
+            if time.monotonic() >= deadline or self._leaving.wait(every_s):
                 return False
         return True
 
@@ -149,6 +209,9 @@ class Scene:
                 self._endings.pop()()
             except DmqError as error:
                 stays.append(error.what)
+        if self._figures is not None:
+            self._figures.close()
+            self._figures = None
         if self._manager is not None:
             stays += self._remove(self._manager)
             self._manager.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,8 +25,8 @@ from dmq_core.testing.samples import shop
 from dmq_core.testing.script import Script
 
 if TYPE_CHECKING:
-    from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.guide.playing import Playing
+    from dmq_core.testing.stage import MemoryStage
 
 CONFIRM_S = 0.004
 # Front ends under test are known to be done by the process being idle.
@@ -76,7 +75,7 @@ class FakeSession:
         self._tails: list[_Tail] = []
         self._proofs: list[SimProof] = []
         self._playings: list[Playing[Any]] = []
-        self._memory = contextlib.ExitStack()
+        self._stages: list[MemoryStage] = []
         self._closed = False
 
     @property
@@ -167,12 +166,13 @@ class FakeSession:
         """Begins a demo, on a RabbitMQ in memory whose time goes by by itself."""
         from dmq_core.guide.find import find_demo
         from dmq_core.guide.playing import Playing
-        from dmq_core.guide.scene import Backdrop
+        from dmq_core.testing.stage import MemoryStage
 
         self._refuse_if_closed()
         self.script.enter("demo")
-        backdrop = Backdrop(self._cluster, self._connect, self._read_only, patience_s=5.0)
-        playing: Playing[Any] = Playing(name, find_demo(name), backdrop)
+        stage = MemoryStage(self.broker, self._cluster, pause_s=_PAUSE_S)
+        self._stages.append(stage)
+        playing: Playing[Any] = Playing(name, find_demo(name), stage.backdrop(read_only=self._read_only))
         self._playings.append(playing)
         return playing
 
@@ -191,25 +191,14 @@ class FakeSession:
         self._closed = True
         for playing in self._playings:
             playing.close()
-        self._memory.close()
+        for stage in self._stages:
+            stage.close()
         for proof in self._proofs:
             proof.close()
         for speaker in self._speakers():
             speaker.close()
-        self._observers, self._tails, self._proofs, self._playings = [], [], [], []
+        self._observers, self._tails, self._proofs, self._playings, self._stages = [], [], [], [], []
         self.broker.close()
-
-    def _connect(self, _cluster: Cluster) -> BrokerConnectionManager:
-        from dmq_core.connection_manager import BrokerConnectionManager
-        from dmq_core.testing.memory.broker import MemoryBroker
-        from dmq_core.testing.memory.flow import flowing
-
-        memory = self._memory.enter_context(MemoryBroker(len(self._cluster.nodes())))
-        self._memory.enter_context(flowing(memory.advance, _PAUSE_S))
-        manager = BrokerConnectionManager(network=memory.network)
-        for node, at in zip(self._cluster.nodes(), memory.endpoints, strict=True):
-            manager.register_broker(node.name, at.host, at.amqp_port)
-        return manager
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

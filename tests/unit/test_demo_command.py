@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -13,30 +14,19 @@ from dmq_core.cli import reach
 from dmq_core.cli.app import dmq
 from dmq_core.cli.output import Output
 from dmq_core.cli.running import run
-from dmq_core.cluster.base import Backend, Cluster
-from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.guide.find import demo_names, find_demo
 from dmq_core.guide.scene import Backdrop
-from dmq_core.testing import FakeCluster, MemoryBroker, SimBroker
-from dmq_core.testing.memory.flow import flowing
+from dmq_core.testing.stage import MemoryStage
 
 
 @pytest.fixture
 def backdrop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backdrop]:
-    cluster = FakeCluster(SimBroker("dmq", 3, backend=Backend.LOCAL, started=True, realtime=False))
-    with MemoryBroker(nodes=3) as broker, flowing(broker.advance):
-
-        def connect(_cluster: Cluster) -> BrokerConnectionManager:
-            manager = BrokerConnectionManager(network=broker.network)
-            for number, at in enumerate(broker.endpoints, start=1):
-                manager.register_broker(number, at.host, at.amqp_port)
-            return manager
-
-        made = Backdrop(cluster, connect, patience_s=5.0)
-        monkeypatch.setattr(reach, "find_cluster", lambda _settings: cluster)
+    with contextlib.closing(MemoryStage()) as stage:
+        made = stage.backdrop()
+        monkeypatch.setattr(reach, "find_cluster", lambda _settings: stage.cluster)
         monkeypatch.setattr(reach, "backdrop", lambda *_: made)
         yield made
-        assert not [name for name in broker.names() if name.startswith("dmq.demo.")]
+        assert not stage.remains
 
 
 def by_hand(backdrop: Backdrop, monkeypatch: pytest.MonkeyPatch, said: str, name: str = "topic_exchange") -> bool:

@@ -3,60 +3,38 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import shlex
 from collections.abc import Iterator
 
 import pytest
 
 from dmq_core.cli.app import dmq
-from dmq_core.cluster.base import Backend, Cluster
-from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import BadInput, DmqError, Refused
 from dmq_core.guide.find import demo_names, find_demo
 from dmq_core.guide.form import Question, StepResult
 from dmq_core.guide.playing import Playing
-from dmq_core.guide.scene import Backdrop
 from dmq_core.guide.telling import WIDTH, closing, opening, result_lines, step_lines
 from dmq_core.guide.terms import TERMS
-from dmq_core.testing import FakeCluster, MemoryBroker, SimBroker
-from dmq_core.testing.memory.flow import flowing
+from dmq_core.testing.stage import PATIENCE_S, MemoryStage
 
-PATIENCE_S = 5.0
 # What these show is in no memory: nodes that go, streams, what the management API tells. tests/cluster plays them.
 ON_REAL_NODES_ONLY: frozenset[str] = frozenset()
 IN_MEMORY = [name for name in demo_names() if name not in ON_REAL_NODES_ONLY and not find_demo(name).breaks]
 STEPS = [(name, index) for name in IN_MEMORY for index in range(len(find_demo(name).steps))]
 
 
-class World:
-    """A cluster in memory whose time passes as fast as nothing is left to do in it."""
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self.broker = broker
-        self.cluster = FakeCluster(SimBroker("dmq", 3, backend=Backend.LOCAL, started=True, realtime=False))
-
-    def connect(self, _cluster: Cluster) -> BrokerConnectionManager:
-        manager = BrokerConnectionManager(network=self.broker.network)
-        for number, at in enumerate(self.broker.endpoints, start=1):
-            manager.register_broker(number, at.host, at.amqp_port)
-        return manager
-
-    def backdrop(self, *, read_only: bool = False, patience_s: float = PATIENCE_S) -> Backdrop:
-        return Backdrop(self.cluster, self.connect, read_only, patience_s=patience_s)
+class World(MemoryStage):
+    """A stage on which demos are found by their names."""
 
     def play(self, name: str, patience_s: float = PATIENCE_S) -> Playing:  # type: ignore[type-arg]  # of any scene
         return Playing(name, find_demo(name), self.backdrop(patience_s=patience_s))
 
-    @property
-    def remains(self) -> tuple[str, ...]:
-        """Queues and exchanges of demos."""
-        return tuple(name for name in self.broker.names() if name.startswith("dmq.demo."))
-
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    with MemoryBroker(nodes=3) as broker, flowing(broker.advance):
-        yield World(broker)
+    with contextlib.closing(World()) as stage:
+        yield stage
 
 
 @pytest.mark.parametrize("name", IN_MEMORY)

@@ -214,7 +214,7 @@ class MemoryBroker:
         with self.clock.turn():
             self.alarmed = on
             if not on:
-                for peer in self._peers():
+                for peer in self.peers():
                     peer.unblock()
 
     def drop_confirms(self, on: bool) -> None:
@@ -225,7 +225,7 @@ class MemoryBroker:
     def close_connection(self, name: str) -> None:
         """The broker closes the connections called `name`, as an operator can; `BadInput` if there is none."""
         with self.clock.turn():
-            peers = [peer for peer in self._peers() if peer.link.name == name]
+            peers = [peer for peer in self.peers() if peer.link.name == name]
             if not peers:
                 raise BadInput(f"no connection is called {name!r}")
             for peer in peers:
@@ -238,6 +238,19 @@ class MemoryBroker:
             self._hosts[virtual_host].drop(found)
 
     # What links, sessions and queues ask of the broker, in its turn.
+
+    def peers(self) -> list[Peer]:
+        """Every connection of a client."""
+        return [peer for node in self._nodes.values() for peer in node.peers]
+
+    def queue(self, name: str, virtual_host: str) -> MemoryQueue | None:
+        """The queue called `name`, if there is one."""
+        host = self._hosts.get(virtual_host)
+        return None if host is None else host.queues.get(name)
+
+    def serves(self, node: str) -> bool:
+        """Whether a node answers clients and other nodes."""
+        return self._nodes[node].serves
 
     def admit(self, link: MemoryLink) -> None:
         """Lets a client in, refuses it, or leaves it waiting at a frozen node."""
@@ -349,17 +362,14 @@ class MemoryBroker:
     def _serving(self) -> list[MemoryNode]:
         return [node for node in self._nodes.values() if node.serves]
 
-    def _peers(self) -> list[Peer]:
-        return [peer for node in self._nodes.values() for peer in node.peers]
-
     def _queues(self) -> list[MemoryQueue]:
         return [queue for host in self._hosts.values() for queue in host.queues.values()]
 
     def _found(self, name: str, virtual_host: str) -> MemoryQueue:
-        host = self._hosts.get(virtual_host)
-        if host is None or name not in host.queues:
+        queue = self.queue(name, virtual_host)
+        if queue is None:
             raise BadInput(f"there is no queue {name!r} in the virtual host {virtual_host!r}")
-        return host.queues[name]
+        return queue
 
     def _seen(self, queue: MemoryQueue, message: Message) -> SeenMessage:
         return SeenMessage(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dmq_core.messaging.linking.reasons import CloseReason, Cure
-from dmq_core.testing.memory.queue import MemoryQueue
+from dmq_core.testing.memory.queue import MemoryQueue, Subscription
 from dmq_core.testing.memory.refusal import Refusal
 from dmq_core.testing.memory.session import Session
 
@@ -65,6 +65,10 @@ class Peer:
         session = Session(self, channel)
         self._sessions.append(session)
         return session
+
+    def subscriptions(self) -> list[Subscription]:
+        """Every consumer of this connection."""
+        return [subscription for session in self._sessions for subscription in session.subscriptions]
 
     def has_published(self) -> None:
         """A message came; during an alarm nothing more is read from whoever publishes."""

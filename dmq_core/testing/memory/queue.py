@@ -259,8 +259,16 @@ class MemoryQueue:
         self._expire(before=None)
         self._set_alarm()
 
+    def is_active(self, subscription: Subscription) -> bool:
+        """Whether the queue would serve this consumer."""
+        return subscription in self._candidates
+
+    @property
+    def _candidates(self) -> list[Subscription]:
+        return self.subscriptions[:1] if self.settings.single_active else self.subscriptions
+
     def _next_subscription(self) -> Subscription | None:
-        candidates = self.subscriptions[:1] if self.settings.single_active else self.subscriptions
+        candidates = self._candidates
         for offset in range(len(candidates)):
             index = (self._turn + offset) % len(candidates)
             if candidates[index].has_room:

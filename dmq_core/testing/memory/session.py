@@ -40,6 +40,11 @@ class Session:
         self._stale: set[int] = set()
         self._subscriptions: dict[str, tuple[Subscription, Callable[[], None]]] = {}
 
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """Its consumers."""
+        return [subscription for subscription, _ in self._subscriptions.values()]
+
     def do(self, action: Callable[[Session], None]) -> None:
         """Does something that was asked for, or closes the channel over it."""
         if self._closed:

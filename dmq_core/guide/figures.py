@@ -1,0 +1,59 @@
+"""What the management API tells of a queue's leader, its consumers and the connections of clients, for checks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from dmq_core.management.client import ManagementClient
+from dmq_core.management.endpoints import management_endpoints
+
+if TYPE_CHECKING:
+    from dmq_core.cluster.base import Cluster, NodeInfo
+    from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey, QueueFigures
+
+
+class Figures(Protocol):
+    """The part of a management API that demos ask; each call answers within seconds or raises a `DmqError`."""
+
+    def queue(self, key: EntityKey) -> QueueFigures | None:
+        """One queue; None if there is none of that name."""
+        ...
+
+    def connections(self) -> tuple[ConnectionFigures, ...]:
+        """Every client connection."""
+        ...
+
+    def consumers(self) -> tuple[ConsumerFigures, ...]:
+        """Every consumer."""
+        ...
+
+    def close(self) -> None:
+        """Asks no more."""
+        ...
+
+
+def figures_of(cluster: Cluster) -> Figures:
+    """The management API of `cluster`."""
+    return ManagementClient(management_endpoints(cluster.nodes()), cluster.credentials)
+
+
+def activity(
+    consumers: Iterable[ConsumerFigures], connections: Iterable[ConnectionFigures], key: EntityKey
+) -> dict[str, bool]:
+    """Which client connections consume from a queue, by the name that each gave itself, and whether it is active."""
+    names = {connection.name: connection.client_name for connection in connections}
+    own = [consumer for consumer in consumers if (consumer.vhost, consumer.queue) == key]
+    return {names.get(one.connection or "") or "?": one.active is not False for one in own}
+
+
+def spread(connections: Iterable[ConnectionFigures], name: str, nodes: Iterable[NodeInfo]) -> dict[str, int]:
+    """How many connections of the client that is called `name` each node has."""
+    at = Counter(one.node for one in connections if (one.client_name or "").startswith(f"{name} "))
+    return {node.name: at[node.erlang_name] for node in nodes}
+
+
+def leader(queue: QueueFigures | None, nodes: Iterable[NodeInfo]) -> str:
+    """The node that leads a queue; empty while none is known."""
+    return next((node.name for node in nodes if queue is not None and node.erlang_name == queue.leader), "")

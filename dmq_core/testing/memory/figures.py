@@ -1,0 +1,76 @@
+"""What a management API would tell of an in-memory broker, without its delay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey, QueueFigures
+
+if TYPE_CHECKING:
+    from dmq_core.testing.memory.broker import MemoryBroker
+    from dmq_core.testing.memory.peer import Peer
+    from dmq_core.testing.memory.queue import MemoryQueue
+
+
+class MemoryFigures:
+    """Answers as `ManagementClient` does."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def queue(self, key: EntityKey) -> QueueFigures | None:
+        """One queue; None if there is none of that name."""
+        with self._broker.clock.turn():
+            queue = self._broker.queue(key.name, key.vhost)
+            return None if queue is None else _queue(key, queue, self._broker)
+
+    def connections(self) -> tuple[ConnectionFigures, ...]:
+        """Every client connection."""
+        with self._broker.clock.turn():
+            return tuple(
+                ConnectionFigures(_name(peer), _erlang(peer.node.name), peer.host.name, client_name=peer.link.name)
+                for peer in self._broker.peers()
+            )
+
+    def consumers(self) -> tuple[ConsumerFigures, ...]:
+        """Every consumer."""
+        with self._broker.clock.turn():
+            return tuple(
+                ConsumerFigures(
+                    peer.host.name,
+                    subscription.queue.name,
+                    subscription.tag,
+                    _name(peer),
+                    _erlang(peer.node.name),
+                    prefetch=subscription.prefetch,
+                    active=subscription.queue.is_active(subscription),
+                )
+                for peer in self._broker.peers()
+                for subscription in peer.subscriptions()
+            )
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _queue(key: EntityKey, queue: MemoryQueue, broker: MemoryBroker) -> QueueFigures:
+    return QueueFigures(
+        key.vhost,
+        key.name,
+        str(queue.spec.all_arguments.get("x-queue-type", "classic")),
+        leader=None if queue.leader is None else _erlang(queue.leader),
+        members=tuple(_erlang(name) for name in queue.members),
+        online=tuple(_erlang(name) for name in queue.members if broker.serves(name)),
+        ready=queue.ready,
+        unacked=sum(subscription.held for subscription in queue.subscriptions),
+        consumers=len(queue.subscriptions),
+        durable=queue.spec.durable,
+    )
+
+
+def _name(peer: Peer) -> str:
+    return f"client {id(peer):x} -> {peer.node.name}"
+
+
+def _erlang(name: str) -> str:
+    return f"rabbit@{name}"

@@ -1,0 +1,81 @@
+"""A cluster in memory that demos are played on: its nodes, its messages and its figures are of one piece."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from dmq_core.cluster.base import Backend, Cluster, NodeState
+from dmq_core.connection_manager import BrokerConnectionManager
+from dmq_core.guide.scene import CLIENT, Backdrop
+from dmq_core.messaging.linking.balancing import Policy
+from dmq_core.testing.broker import SimBroker
+from dmq_core.testing.cluster import FakeCluster
+from dmq_core.testing.memory.broker import MemoryBroker
+from dmq_core.testing.memory.figures import MemoryFigures
+from dmq_core.testing.memory.flow import PAUSE_S, flowing
+
+if TYPE_CHECKING:
+    from dmq_core.observe.events import Event
+
+_DOWN = frozenset({NodeState.STOPPED, NodeState.STARTING, NodeState.UNREACHABLE})
+PATIENCE_S = 5.0
+
+
+class MemoryStage:
+    """Plays the messages of a simulated cluster in a `MemoryBroker` whose time passes while nothing is left to do.
+
+    A node that the cluster stops, kills or pauses is down or frozen for clients, too; one that is isolated or drained
+    serves them as before. Without a `cluster` it is one of three nodes of its own.
+    """
+
+    def __init__(
+        self, sim: SimBroker | None = None, cluster: Cluster | None = None, *, pause_s: float = PAUSE_S
+    ) -> None:
+        self._sim = sim or SimBroker("dmq", 3, backend=Backend.LOCAL, started=True, realtime=False)
+        self.cluster = cluster or FakeCluster(self._sim)
+        self._open = contextlib.ExitStack()
+        self.broker = self._open.enter_context(MemoryBroker(len(self._sim.nodes)))
+        self._open.enter_context(flowing(self.broker.advance, pause_s))
+        self._names = tuple(self._sim.nodes)
+        self._sim.listeners.append(self._follow)
+        self._follow(None)
+
+    def connect(self, cluster: Cluster, name: str = CLIENT, policy: Policy = Policy.ORDERED) -> BrokerConnectionManager:
+        """A manager that knows every node."""
+        manager = BrokerConnectionManager(policy, name, network=self.broker.network)
+        for node, at in zip(cluster.nodes(), self.broker.endpoints, strict=True):
+            manager.register_broker(node.name, at.host, at.amqp_port)
+        return manager
+
+    def backdrop(self, *, read_only: bool = False, patience_s: float = PATIENCE_S) -> Backdrop:
+        """What a demo is played before."""
+        return Backdrop(
+            self.cluster, self.connect, lambda _: MemoryFigures(self.broker), read_only, patience_s=patience_s
+        )
+
+    @property
+    def remains(self) -> tuple[str, ...]:
+        """Queues and exchanges of demos."""
+        return tuple(name for name in self.broker.names() if name.startswith("dmq.demo."))
+
+    def close(self) -> None:
+        """Ends time and broker."""
+        if self._follow in self._sim.listeners:
+            self._sim.listeners.remove(self._follow)
+        self._open.close()
+
+    def _follow(self, _event: Event | None) -> None:
+        for name in self._names:
+            node = self._sim.nodes.get(name)
+            _bring(self.broker, name, NodeState.STOPPED if node is None else node.state)
+
+
+def _bring(broker: MemoryBroker, name: str, state: NodeState) -> None:
+    if state in _DOWN:
+        broker.kill(name)
+    elif state is NodeState.PAUSED:
+        broker.freeze(name)
+    elif not broker.serves(name):
+        broker.start(name)
+        broker.thaw(name)

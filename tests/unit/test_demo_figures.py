@@ -1,0 +1,77 @@
+"""What demos ask a management API: who consumes, who leads, who is connected where; on a cluster in memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from dmq_core.cluster.base import NodeAction
+from dmq_core.guide.figures import activity, leader, spread
+from dmq_core.guide.scene import Scene
+from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey
+from dmq_core.messaging import DirectConsumer, Policy, Queue
+from dmq_core.testing.stage import MemoryStage
+
+KEY = EntityKey("/", "jobs")
+
+
+@pytest.fixture
+def stage() -> Iterator[MemoryStage]:
+    with contextlib.closing(MemoryStage()) as made:
+        yield made
+
+
+@pytest.fixture
+def scene(stage: MemoryStage) -> Iterator[Scene]:
+    scene = Scene(stage.backdrop())
+    yield scene
+    scene.close()
+
+
+def test_a_consumer_is_known_by_the_name_of_its_connection() -> None:
+    consumers = [
+        ConsumerFigures("/", "jobs", "t1", "c1", active=True),
+        ConsumerFigures("/", "jobs", "t2", "c2", active=False),
+        ConsumerFigures("/", "other", "t3", "c2"),
+    ]
+    connections = [ConnectionFigures("c1", client_name="Ann consuming 1"), ConnectionFigures("c2", client_name="Ben")]
+    assert activity(consumers, connections, KEY) == {"Ann consuming 1": True, "Ben": False}
+
+
+def test_a_connection_that_is_not_told_yet_has_no_name() -> None:
+    assert activity([ConsumerFigures("/", "jobs", "t1", "c1")], [], KEY) == {"?": True}
+
+
+def test_nobody_leads_a_queue_that_is_not_there(stage: MemoryStage) -> None:
+    assert leader(None, stage.cluster.nodes()) == ""
+
+
+def test_names_that_begin_alike_are_told_apart(stage: MemoryStage) -> None:
+    connections = [ConnectionFigures("c1", "rabbit@rmq2", client_name="a publishing 1")]
+    assert spread(connections, "a", stage.cluster.nodes()) == {"rmq1": 0, "rmq2": 1, "rmq3": 0}
+    assert not any(spread(connections, "a publish", stage.cluster.nodes()).values())
+
+
+def test_the_scene_tells_who_is_active_who_leads_and_who_is_where(scene: Scene) -> None:
+    jobs = scene.named("jobs")
+    scene.manager.declare(Queue(jobs, "quorum", arguments={"x-single-active-consumer": True}))
+    for name in ("Ann", "Ben"):
+        consumer = DirectConsumer(jobs, scene.client(name, Policy.LEAST_CONNECTIONS))
+        scene.collect(consumer)
+        assert scene.wait_subscribed(consumer)
+    assert scene.activity(jobs) == {"Ann": True, "Ben": False}
+    assert sum(scene.spread("Ann").values()) == 1
+    assert scene.leader(jobs) == "rmq1"
+
+
+def test_a_node_that_the_cluster_stops_is_down_for_clients_too(stage: MemoryStage, scene: Scene) -> None:
+    jobs = scene.named("jobs")
+    scene.manager.declare(Queue(jobs, "quorum"))
+    stage.cluster.act(NodeAction.KILL, "rmq1")
+    assert scene.until(lambda: scene.leader(jobs) == "rmq2")
+    stage.cluster.act(NodeAction.START, "rmq1")
+    stage.cluster.act(NodeAction.PAUSE, "rmq2")
+    assert scene.until(lambda: scene.leader(jobs) not in ("", "rmq2"))
+    stage.cluster.act(NodeAction.UNPAUSE, "rmq2")
