@@ -68,7 +68,7 @@ def _shared(function: Decorated) -> Decorated:
         click.option("--publishers", type=click.IntRange(1, 64), metavar="N"),
         click.option("--consumers", type=click.IntRange(1, 64), metavar="N"),
         click.option("--handler-time", "handler_s", type=click.FloatRange(0, 1), metavar="S", help="Each handler's."),
-        click.option("--queue-type", type=click.Choice(["quorum", "classic"]), help="By default quorum."),
+        click.option("--queue-type", type=click.Choice(["quorum", "classic", "stream"]), help="By default quorum."),
         click.option("--exchange-type", type=click.Choice(["direct", "topic", "fanout", "headers"])),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Repeats the random choices."),
         click.option(

@@ -30,6 +30,8 @@ EVENT_KEYS = (
 )
 _TOPOLOGY = ("queue.", "exchange.", "binding.", "policy.")
 _ELECTED = re.compile(r"queue '(.+)' in vhost '(.+)': \S+ -> leader in term: (\d+)", re.DOTALL)
+_WRITES = re.compile(r"osiris_writer:init/1: name: (\S+) last offset: .* epoch: (\d+)")
+_NO_FILE_SIGN = re.compile(r"[^A-Za-z0-9=-]")
 _ALARM = re.compile(r"(memory|disk) resource limit alarm (set|cleared) on node (\S+?)\.?(?:\s|$)")
 _PEER = re.compile(r"(?:node \S+ (?:up|down)\b|rabbit on node \S+ (?:up|down)\b)")
 _PLAIN_LINE = re.compile(r"^\d{4}-\d\d-\d\d[ T]\S+ \[\w+\] <[^>]*> (.*)", re.DOTALL)
@@ -45,6 +47,21 @@ class LeaderNews:
     queue: EntityKey
     node: str
     term: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLeaderNews:
+    """`node` (Erlang name) writes a stream from `epoch` on; `stream` is its name in the broker's files."""
+
+    at: float
+    stream: str
+    node: str
+    epoch: int
+
+    def is_of(self, queue: EntityKey) -> bool:
+        """Whether it is about `queue`: names in files have `_` for most signs, and end with when it was declared."""
+        name, _, declared = self.stream.rpartition("_")
+        return declared.isdecimal() and name == _NO_FILE_SIGN.sub("_", f"{queue.vhost}_{queue.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +99,7 @@ class Stir:
     topology: bool = False
 
 
-News = LeaderNews | ConsumerNews | QueueDeleted | AlarmNews | Stir
+News = LeaderNews | StreamLeaderNews | ConsumerNews | QueueDeleted | AlarmNews | Stir
 
 
 def news_of_log(body: bytes, headers: Mapping[str, object], received_at: float) -> News | None:
@@ -97,6 +114,10 @@ def news_of_log(body: bytes, headers: Mapping[str, object], received_at: float) 
     if elected is not None:
         node = _string(headers.get("node"))
         return None if node is None else LeaderNews(at, EntityKey(elected[2], elected[1]), node, int(elected[3]))
+    writes = _WRITES.match(message)
+    if writes is not None:
+        node = _string(headers.get("node"))
+        return None if node is None else StreamLeaderNews(at, writes[1], node, int(writes[2]))
     alarm = _ALARM.match(message)
     if alarm is not None:
         return AlarmNews(at, Alarm(alarm[3], alarm[1]), alarm[2] == "set")

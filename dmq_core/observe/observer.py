@@ -20,11 +20,12 @@ from dmq_core.observe.events import Event
 from dmq_core.observe.feeds import Feeds
 from dmq_core.observe.figures import Figures, FiguresReader
 from dmq_core.observe.measure import Measuring
-from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, News, QueueDeleted, Stir
+from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, News, QueueDeleted, Stir, StreamLeaderNews
 from dmq_core.observe.picture import (
     BACKEND_EVENTS,
     MANAGEMENT,
     Picture,
+    leader_news,
     source_problem,
     with_alarm,
     with_change,
@@ -180,7 +181,7 @@ class ClusterObserver:
                 self._told.append(word)
             case _Silent():
                 self._picture = source_problem(self._picture, word.source, word.error.what)
-            case LeaderNews() | ConsumerNews() | QueueDeleted() | AlarmNews() | Stir():
+            case LeaderNews() | StreamLeaderNews() | ConsumerNews() | QueueDeleted() | AlarmNews() | Stir():
                 self._news(word)
 
     def _news(self, news: News) -> None:
@@ -190,6 +191,9 @@ class ClusterObserver:
                 if known is None or known[2] <= news.term:
                     self._elections[news.queue] = (news.at, news.node, news.term)
                 self._picture = with_leader(self._picture, news)
+            case StreamLeaderNews():
+                for led in leader_news(self._picture, news):
+                    self._news(led)
             case ConsumerNews():
                 self._picture = with_consumer(self._picture, news)
             case QueueDeleted():

@@ -10,7 +10,7 @@ from typing import TypeVar
 from dmq_core.cluster.base import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures
 from dmq_core.observe.figures import Figures
-from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, QueueDeleted
+from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, QueueDeleted, StreamLeaderNews
 from dmq_core.observe.snapshot import SourceStatus
 
 K = TypeVar("K")
@@ -133,6 +133,13 @@ def with_leader(picture: Picture, news: LeaderNews) -> Picture:
     if known is not None and known.term > news.term:
         return picture
     return replace(picture, leaders=_with(picture.leaders, news.queue, news))
+
+
+def leader_news(picture: Picture, news: StreamLeaderNews) -> tuple[LeaderNews, ...]:
+    """The same of the streams that it may be about, of those that are known."""
+    queues = () if picture.figures is None else picture.figures.queues
+    keys = [q.key for q in queues if q.type == "stream" and news.is_of(q.key)]
+    return tuple(LeaderNews(news.at, key, news.node, news.epoch) for key in keys)
 
 
 def with_consumer(picture: Picture, news: ConsumerNews) -> Picture:

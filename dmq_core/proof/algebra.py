@@ -134,7 +134,7 @@ class Algebra:
         self._seen = bytearray(1)
         self._lanes = array("H", [0])
         self._lane_of, self._epoch_of = _Indices(), _Indices()
-        self._places = {queue: _Place() for queue in setting.queues} if setting.every_queue else {"": _Place()}
+        self._places = {place: _Place() for place in setting.places}
         self._read_by: dict[int, _Place] = {}
         self._ended: set[int] = set()
         self._open_again: Counter[int] = Counter()
@@ -185,7 +185,7 @@ class Algebra:
     @take.register
     def _delivered(self, record: Delivered) -> None:
         epoch = self._epoch_of.of((record.consumer, record.epoch))
-        place = self._read_by[epoch] = self._place(record.queue)
+        place = self._read_by[epoch] = self._place(record.queue, record.consumer)
         place.grow(len(self._seen))
         flagged, retried = frozenset(record.redelivered), frozenset(record.retried)
         self._redelivered += len(flagged)
@@ -256,8 +256,8 @@ class Algebra:
             self._seen.extend(bytes(missing))
             self._lanes.frombytes(bytes(missing * self._lanes.itemsize))
 
-    def _place(self, queue: str) -> _Place:
-        return self._places.setdefault(queue, _Place()) if self._setting.every_queue else self._places[""]
+    def _place(self, queue: str, consumer: int) -> _Place:
+        return self._places.setdefault(self._setting.place_of(queue, consumer), _Place())
 
     def _surprise(self, an_id: str) -> None:
         if len(self._unexpected) < KEPT_IDS:
@@ -299,7 +299,7 @@ class Algebra:
         return bytes(max(marks) for marks in zip(*parts, strict=True))
 
     def _lost(self, states: bytes) -> tuple[str, ...]:
-        owed = [self._places[q] for q in self._setting.queues if q in self._places] or list(self._places.values())
+        owed = [self._places[name] for name in self._setting.places] or list(self._places.values())
         lost: set[int] = set()
         for place in owed:
             pairs = enumerate(zip(states, place.marks, strict=True))

@@ -64,7 +64,7 @@ class FaultSeen:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What is known of a queue on a node after the last delivery.
+    """What is known of a queue on a node after the last delivery; a stream is empty where it was read to its end.
 
     `empty`: stably so, after `reads` zero reads in a row; `ready` and `unacked` are the last figures (None: not known).
     """
@@ -101,6 +101,7 @@ class Evidence:
     fault_wanted: str = "none"
     cluster: str = ""
     order_promised: bool = False
+    reads_streams: bool = False
 
 
 def evidence_of(records: Iterable[Record], setting: Setting) -> Evidence:
@@ -212,6 +213,7 @@ class Witness:
             fault_wanted=self._setting.fault or "none",
             cluster=self._setting.cluster or DEFAULT_CLUSTER,
             order_promised=self._setting.ordered,
+            reads_streams=self._setting.reads_streams,
         )
 
     @singledispatchmethod

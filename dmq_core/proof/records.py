@@ -17,6 +17,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 
+from dmq_core.messaging.declaring.queue_arguments import STREAM
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.result import Workload
 
@@ -77,6 +78,29 @@ class Setting:
     ordered: bool = False
     every_queue: bool = False
     cluster: str = ""
+
+    @property
+    def reads_streams(self) -> bool:
+        """Whether its queues are streams, which each consumer reads whole."""
+        return self.workload.queue_type == STREAM
+
+    @property
+    def read_by(self) -> tuple[str, ...]:
+        """The queue of each consumer."""
+        return tuple(queue for queue in self.queues for _ in range(self.workload.consumers))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where every message has to come out, each by the name that `place_of` gives it."""
+        if self.reads_streams:
+            return tuple(self.place_of(queue, number) for number, queue in enumerate(self.read_by))
+        return self.queues if self.every_queue else (self.place_of("", 0),)
+
+    def place_of(self, queue: str, consumer: int) -> str:
+        """Where a message comes out that `consumer` gets from `queue`."""
+        if self.reads_streams:
+            return f"{queue} by {consumer}"
+        return queue if self.every_queue else ""
 
 
 @dataclass(frozen=True, slots=True)

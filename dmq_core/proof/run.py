@@ -29,6 +29,7 @@ from dmq_core.proof.records import RunPhase, Setting
 from dmq_core.proof.result import ProofResult, Verdict
 from dmq_core.proof.scenario import LOAD, Scenario, Step
 from dmq_core.proof.sounding import WELL_WITHIN_S, Soundings, health, leader_of
+from dmq_core.proof.stream_end import StreamEnd
 from dmq_core.proof.strike import Lane, Rules, Striker, check
 from dmq_core.proof.traffic import SETTLES_WITHIN_S, HandlerWrapper, Standing, Traffic, as_it_is, entities
 from dmq_core.proof.witness import Witness
@@ -221,8 +222,7 @@ class ProofRun:
         self._progress(Progress("declaring the queue"))
         with self._manager("") as early:
             early.declare(*declared, timeout_s=DECLARES_WITHIN_S)
-        consumers = setting.workload.consumers * len(setting.queues)
-        witness = Witness(self._cluster, setting.queues, journal, consumers, self._node_changed)
+        witness = Witness(self._cluster, setting.queues, journal, len(setting.read_by), self._node_changed)
         if self.is_load:
             self._bystander = Bystander(journal, str(self._cluster.backend), witness.lost_at)
         try:
@@ -340,14 +340,26 @@ class ProofRun:
             traffic.stop_consuming()
             return
         self._progress(Progress("draining the queue"))
+        is_drained = (self._read_streams if setting.reads_streams else self._empty_queues)(setting, journal, traffic)
+        snapshot, problems = health(self._cluster, patience_s=0.0)
+        journal.append_health([n.name for n in snapshot.running], problems)
+        if is_drained:
+            journal.append_phase(RunPhase.DRAINED)
+
+    def _empty_queues(self, setting: Setting, journal: Journal, traffic: Traffic) -> bool:
         with Soundings(self._cluster, setting.queues, journal) as soundings:
             is_quiet = self._await_quiet(soundings, traffic)
             traffic.stop_consuming()
-            is_empty = soundings.read_thrice()
-        snapshot, problems = health(self._cluster, patience_s=0.0)
-        journal.append_health([n.name for n in snapshot.running], problems)
-        if is_quiet and is_empty:
-            journal.append_phase(RunPhase.DRAINED)
+            return soundings.read_thrice() and is_quiet
+
+    def _read_streams(self, setting: Setting, journal: Journal, traffic: Traffic) -> bool:
+        def readers(stream: str) -> list[int]:
+            return [number for number, queue in enumerate(setting.read_by) if queue == stream]
+
+        with StreamEnd(self._cluster, setting, journal, traffic.end_marks, readers, traffic.put_end) as end:
+            is_read = end.read_thrice(self._options.settles_s)
+        traffic.stop_consuming()
+        return is_read
 
     def _await_quiet(self, soundings: Soundings, traffic: Traffic) -> bool:
         """Whether everything came, or the queues read as empty three times a second apart with nothing coming."""

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from dmq_core.errors import BadInput
+from dmq_core.messaging.declaring.queue_arguments import STREAM
 from dmq_core.proof.result import Workload
 from dmq_core.text import visible
 
 MOST_SECONDS: Final = 24 * 3600.0
 MOST_RATE: Final = 20_000.0
-QUEUE_TYPES: Final = ("quorum", "classic")
+QUEUE_TYPES: Final = ("quorum", "classic", STREAM)
 EXCHANGE_TYPES: Final = ("direct", "topic", "fanout", "headers")
 SOAK: Final = "soak"
 LOAD: Final = "load"

@@ -5,6 +5,7 @@ Every message is in the journal before it is published, and every delivery befor
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from dmq_core.cluster.blueprint import parse_version
 from dmq_core.errors import DmqError, TimedOut
 from dmq_core.messaging.consumers import DirectConsumer
+from dmq_core.messaging.consuming.streams import FIRST
 from dmq_core.messaging.messages import MessageProperties, Outcome
 from dmq_core.messaging.producers import (
     DirectProducer,
@@ -29,6 +31,7 @@ from dmq_core.proof.felt import Felt
 from dmq_core.proof.gauges import GapMeter
 from dmq_core.proof.ledger import Counts, Ledger
 from dmq_core.proof.records import message_id, number_of
+from dmq_core.proof.stream_end import EndMarks
 
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
@@ -43,6 +46,7 @@ HandlerWrapper = Callable[[Handler], Handler]
 TICK_S: Final = 0.01
 ROUTES_WITHIN_S: Final = 20.0
 STOPS_WITHIN_S: Final = 5.0
+MARKED_WITHIN_S: Final = 10.0
 SETTLES_WITHIN_S: Final = 40.0
 _BEHIND_S: Final = 0.2
 _MOST_HANDLERS: Final = 64
@@ -65,7 +69,7 @@ class Standing:
 
 
 def entities(setting: Setting, exchange: str, members: int) -> tuple[Entity, ...]:
-    """What a run declares; its exchange goes with its last queue. `members` is how many nodes hold a quorum queue."""
+    """What a run declares; its exchange goes with its last queue. `members` is how many nodes hold a queue."""
     kind = setting.workload.exchange_type
     arguments: dict[str, object] = {}
     if setting.workload.queue_type == "quorum":
@@ -73,6 +77,8 @@ def entities(setting: Setting, exchange: str, members: int) -> tuple[Entity, ...
         if setting.rabbitmq and parse_version(setting.rabbitmq).major >= 4:
             # Each loss of a consumer's node counts as a return: with the usual limit of 20, a long run drops messages.
             arguments["x-delivery-limit"] = -1
+    elif setting.reads_streams:
+        arguments["x-initial-cluster-size"] = members
     declared: list[Entity] = [Exchange(exchange, kind, auto_delete=True)]
     for queue in setting.queues:
         declared.append(Queue(queue, setting.workload.queue_type, arguments=arguments))
@@ -115,6 +121,7 @@ class Traffic:
         self._wrap = wrap
         self._epoch = epoch
         self._positions = {key: position for position, key in enumerate(setting.keys)}
+        self.end_marks = EndMarks(setting.run)
         self._by_key = setting.workload.exchange_type in ("direct", "topic")
         self._most = max(200, int(setting.workload.rate / setting.workload.publishers * 2))
         self._lock = threading.Lock()
@@ -148,11 +155,11 @@ class Traffic:
 
     def open(self) -> None:
         """Starts the consumers, makes the publishers, and waits until messages are routed; `TimedOut` in 20 s."""
-        for number in range(self._workload.consumers * len(self._setting.queues)):
-            queue = self._setting.queues[number // self._workload.consumers]
+        for number, queue in enumerate(self._setting.read_by):
             consumer = DirectConsumer(queue, self._consuming, concurrency=self._handlers())
             self._consumers.append(consumer)
-            consumer.start_consuming(self._wrap(self._handler(number, queue)))
+            offset = FIRST if self._setting.reads_streams else None
+            consumer.start_consuming(self._wrap(self._handler(number, queue)), offset=offset)
         limits = ProducerLimits(messages=self._most)
         make = _PRODUCERS[self._workload.exchange_type]
         for _ in range(self._workload.publishers):
@@ -182,6 +189,13 @@ class Traffic:
             thread.join(max(0.1, deadline - time.monotonic()))
         for producer in self._producers:
             producer.close(max(0.1, deadline - time.monotonic()))
+
+    def put_end(self, mark: str) -> bool:
+        """Publishes the message `mark` behind all others; whether it was confirmed within ten seconds."""
+        make = _PRODUCERS[self._workload.exchange_type]
+        with contextlib.suppress(DmqError), make(self._manager, self._exchange) as producer:
+            return self._put(producer, mark, 0, b"").wait(MARKED_WITHIN_S).outcome is Outcome.CONFIRMED
+        return False
 
     def stop_consuming(self) -> None:
         """Answers what was delivered, and ends; what was not handled goes back."""
@@ -274,7 +288,8 @@ class Traffic:
         return min(_MOST_HANDLERS, max(1, math.ceil(busy * 1.5)))
 
     def _handler(self, consumer: int, queue: str) -> Handler:
-        first_queue = queue == self._setting.queues[0]
+        # Each reader of a stream gets every message, and one of them is enough to see how the run does.
+        is_counted = consumer == 0 if self._setting.reads_streams else queue == self._setting.queues[0]
 
         def handle(_message: object, headers: MessageHeaders) -> bool:
             delivery = headers.delivery
@@ -282,14 +297,15 @@ class Traffic:
             number = number_of(self._setting.run, said)
             epoch = self._epoch() if delivery.is_current else self._epoch() - 1
             if number is None:
-                if said != f"{self._setting.run}-{_PROBE}":
+                is_mark = self.end_marks.note(consumer, said, delivery.offset)
+                if not is_mark and said != f"{self._setting.run}-{_PROBE}":
                     self._journal.append_foreign(consumer, epoch, queue, [str(said)])
                 return True
             key = delivery.routing_key if self._by_key else delivery.properties.type
             flagged = (0,) if delivery.redelivered else ()
             position = self._positions.get(key or "", -1)
             self._journal.append_deliveries(consumer, epoch, queue, (number,), (position,), flagged)
-            if first_queue:
+            if is_counted:
                 self._count(number, delivery.redelivered)
             if self._workload.handler_s:
                 time.sleep(self._workload.handler_s)

@@ -64,10 +64,18 @@ def _violations(accounted: Accounted, evidence: Evidence) -> tuple[list[str], li
 
 def _lost_sentence(lost: Sequence[str], evidence: Evidence, known_empty: bool) -> str:
     if known_empty:
-        where = f"every queue was empty on every node at {_when(max(d.at_s for d in evidence.depths))}"
+        where = f"{_all_empty(evidence)} at {_when(max(d.at_s for d in evidence.depths))}"
+    elif evidence.reads_streams:
+        where = "they may still be in a stream, since the streams are not known to be read to their ends"
     else:
         where = "they may still be in a queue, since the queues are not known to be empty"
     return f"{_messages(len(lost))} confirmed and not delivered, and {where}: {named(lost)}."
+
+
+def _all_empty(evidence: Evidence) -> str:
+    if evidence.reads_streams:
+        return "every stream was read to its end on every node"
+    return "every queue was empty on every node"
 
 
 def _strange(what: str, ids: Sequence[str]) -> str:
@@ -171,9 +179,10 @@ def _drain_doubts(evidence: Evidence) -> Iterator[str]:
         yield "The run ended before everything was drained."
     if not evidence.depths:
         yield "No queue's depth was read after the last delivery."
+    sentence = _end_sentence if evidence.reads_streams else _depth_sentence
     for depth in evidence.depths[:NAMED]:
         if not depth.empty:
-            yield _depth_sentence(depth)
+            yield sentence(depth)
     more = sum(1 for depth in evidence.depths[NAMED:] if not depth.empty)
     if more:
         yield f"The same holds for {more:,} more queues and nodes."
@@ -189,10 +198,19 @@ def _depth_sentence(depth: Depth) -> str:
     return f"{node} called queue {queue} empty {depth.reads} times after the last delivery, too few to be sure."
 
 
+def _end_sentence(depth: Depth) -> str:
+    stream, node = visible(depth.queue), visible(depth.node)
+    if depth.ready:
+        return f"{depth.ready:,} more messages came to the end of stream {stream} at {_when(depth.at_s)} on {node}."
+    if depth.ready is None:
+        return f"Whether stream {stream} was read to its end on {node} is not known."
+    return f"The end of stream {stream} was seen {depth.reads} times on {node}, too few to be sure."
+
+
 def _grounds(account: Account, timeline: Timeline, evidence: Evidence) -> Iterator[str]:
     last = max((d.at_s for d in evidence.depths), default=0.0)
     yield (
-        f"All {account.confirmed:,} confirmed messages were delivered, and every queue was empty on every node, "
+        f"All {account.confirmed:,} confirmed messages were delivered, and {_all_empty(evidence)}, "
         f"stably, at {_when(last)}."
     )
     for fault in evidence.faults:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 from dmq_core.cluster.base import Cluster, NodeChange, NodeState
 from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.errors import DmqError
+from dmq_core.management.models import EntityKey
 from dmq_core.messaging.linking.states import FINAL_STATES, LIVE_STATES, ConnectionState
 from dmq_core.observe.feeds import Feeds
-from dmq_core.observe.news import LeaderNews, News
+from dmq_core.observe.news import LeaderNews, News, StreamLeaderNews
 from dmq_core.proof.records import ClientEvent
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Witness:
         self._changed = changed
         self._journal = journal
         self._nodes = {node.name: node for node in cluster.nodes()}
+        self._virtual_host = next((n.endpoint.virtual_host for n in self._nodes.values()), "/")
         self._states = {node.name: node.state for node in self._nodes.values()}
         self._names = {node.erlang_name: node.name for node in self._nodes.values()}
         self._heard = threading.Condition()
@@ -159,15 +161,23 @@ class Witness:
             self._journal.append_client(role, number, event, client.node, client.epoch, text, at)
 
     def _news(self, news: News) -> None:
-        if not isinstance(news, LeaderNews) or news.queue.name not in self._queues:
-            return
-        node = self._names.get(news.node, news.node)
+        match news:
+            case LeaderNews():
+                if news.queue.name in self._queues:
+                    self._led(news.queue.name, news.node, news.term, news.at)
+            case StreamLeaderNews():
+                for queue in self._queues:
+                    if news.is_of(EntityKey(self._virtual_host, queue)):
+                        self._led(queue, news.node, news.epoch, news.at)
+
+    def _led(self, queue: str, erlang_name: str, term: int, at: float) -> None:
+        node = self._names.get(erlang_name, erlang_name)
         with self._heard:
-            if self._leaders.get(news.queue.name, (0, ""))[0] > news.term:
+            if self._leaders.get(queue, (0, ""))[0] > term:
                 return
-            self._leaders[news.queue.name] = (news.term, node)
+            self._leaders[queue] = (term, node)
             self._heard.notify_all()
-        self._journal.append_leader(news.queue.name, node, news.term, monotonic_of(news.at))
+        self._journal.append_leader(queue, node, term, monotonic_of(at))
 
     def _watch(self) -> None:
         while not self._stop.is_set():

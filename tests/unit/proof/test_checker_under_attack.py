@@ -42,7 +42,7 @@ from dmq_core.proof.records import (
     message_id,
     number_of,
 )
-from dmq_core.proof.result import Verdict
+from dmq_core.proof.result import Verdict, Workload
 from dmq_core.proof.scenario import Fault
 
 Records = list[Record]
@@ -623,6 +623,17 @@ def test_in_a_fanout_each_queue_is_owed_each_message() -> None:
     whole = account_of([*base, *both], setting).account
     assert (whole.delivered, whole.duplicates.unexplained, whole.lost) == (2, 0, ())
     assert account_of([*base, both[0]], setting).account.lost == ("6f0c-1", "6f0c-2")
+
+
+def test_each_reader_of_a_stream_is_owed_each_message() -> None:
+    setting = replace(SETTING, workload=Workload(queue_type="stream", consumers=2))
+    base: Records = [Attempted(1.0, 2.0, 0, (1, 2), (0, 0)), Settled(1.1, 2.1, Outcome.CONFIRMED, (1, 2))]
+    both = [Delivered(1.2, 2.2, reader, 1, "proof", (1, 2), (0, 0)) for reader in (0, 1)]
+    whole = account_of([*base, *both], setting).account
+    assert (whole.delivered, whole.duplicates.unexplained, whole.lost) == (2, 0, ())
+    assert account_of([*base, both[0]], setting).account.lost == ("6f0c-1", "6f0c-2")
+    again = Delivered(1.3, 2.3, 1, 1, "proof", (2,), (0,))
+    assert account_of([*base, *both, again], setting).account.duplicates.unexplained == 1
 
 
 def was_answered(records: Records, number: int) -> bool:

@@ -92,8 +92,10 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         Workload(rate=200, exchange_type="fanout"),
         Workload(rate=200, exchange_type="headers"),
         Workload(rate=200, queue_type="classic", handler_s=0.001),
+        Workload(rate=200, queue_type="stream", consumers=2),
+        Workload(rate=200, queue_type="stream", exchange_type="fanout"),
     ],
-    ids=["direct", "topic", "fanout", "headers", "classic"],
+    ids=["direct", "topic", "fanout", "headers", "classic", "stream", "fanout to streams"],
 )
 def test_every_kind_of_workload_is_delivered_whole(stage: Stage, workload: Workload) -> None:
     accounted = stage.run(workload)
@@ -102,12 +104,13 @@ def test_every_kind_of_workload_is_delivered_whole(stage: Stage, workload: Workl
     assert account.attempted == account.confirmed == account.delivered
     assert (account.lost, account.unexpected) == ((), ())
     # Two consumers take messages in turns, and either may be the quicker one.
-    assert account.order_violations == 0 or workload.consumers > 1
+    assert account.order_violations == 0 or (workload.consumers > 1 and workload.queue_type != "stream")
     assert (accounted.contradicting, accounted.unrecorded, accounted.unsettled) == ((), (), 0)
 
 
-def test_a_node_that_dies_costs_nothing_that_was_confirmed(stage: Stage) -> None:
-    account = stage.run(Workload(rate=200), kill="rmq1").account
+@pytest.mark.parametrize("queue_type", ["quorum", "stream"])
+def test_a_node_that_dies_costs_nothing_that_was_confirmed(stage: Stage, queue_type: str) -> None:
+    account = stage.run(Workload(rate=200, queue_type=queue_type), kill="rmq1").account
     assert account.lost == ()
     assert account.duplicates.unexplained == 0
     assert account.delivered >= 2 * ENOUGH
@@ -123,6 +126,24 @@ def test_a_handler_that_drops_a_delivery_is_found_out(stage: Stage) -> None:
         return handle
 
     assert stage.run(Workload(rate=200), careless).account.lost == (message_id("r", 7),)
+
+
+def test_each_reader_of_a_stream_has_to_get_every_message(stage: Stage) -> None:
+    readers: list[Handler] = []
+
+    def second_is_careless(handler: Handler) -> Handler:
+        readers.append(handler)
+
+        def handle(message: object, headers: MessageHeaders) -> bool | None:
+            if [handler] == readers[1:] and headers.delivery.properties.message_id == message_id("r", 7):
+                return True
+            return handler(message, headers)
+
+        return handle
+
+    assert stage.run(Workload(rate=200, queue_type="stream", consumers=2), second_is_careless).account.lost == (
+        message_id("r", 7),
+    )
 
 
 def test_a_handler_that_sees_a_message_twice_is_found_out(stage: Stage) -> None:

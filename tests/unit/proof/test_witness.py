@@ -12,7 +12,7 @@ from dmq_core.cluster.base import NodeAction, NodeEndpoint, NodeState
 from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
-from dmq_core.observe.news import LeaderNews
+from dmq_core.observe.news import LeaderNews, StreamLeaderNews
 from dmq_core.proof.journal import Journal, read_journal
 from dmq_core.proof.records import ClientEvent, ClientStep, Led, Setting
 from dmq_core.proof.witness import Witness
@@ -79,6 +79,17 @@ def test_what_was_heard_of_an_election_is_better_than_what_was_asked(hearing: He
     hearing.elected("rmq2", 2)
     hearing.witness.leads("q", "rmq1")
     assert hearing.witness.leader("q") == "rmq2"
+
+
+def test_who_writes_a_stream_is_told_by_the_name_of_its_files(hearing: Hearing) -> None:
+    for node, epoch, name in (
+        ("rmq1", 1, "__q_17"),
+        ("rmq3", 2, "__q_17"),
+        ("rmq2", 3, "__q_2_17"),
+        ("rmq2", 3, "_q_"),
+    ):
+        hearing.witness._news(StreamLeaderNews(time.time(), name, f"rabbit@{node}", epoch))
+    assert [(r.node, r.term) for r in hearing.records() if isinstance(r, Led)] == [("rmq1", 1), ("rmq3", 2)]
 
 
 def test_clients_are_followed_from_node_to_node(hearing: Hearing) -> None:
