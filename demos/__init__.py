@@ -1,3 +1,9 @@
 """Guided demos, a file each; `ORDER` is the order in which they are best seen."""
 
-ORDER = ("direct_exchange", "topic_exchange", "fanout_exchange", "headers_exchange")
+ORDER = (
+    "direct_exchange",
+    "topic_exchange",
+    "fanout_exchange",
+    "headers_exchange",
+    "acknowledge_retry",
+)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dmq_core.messaging.consuming.decoding import MessageHeaders
+    from dmq_core.messaging.consuming.delivery import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +16,22 @@ class Received:
     """A message as a handler got it."""
 
     message: object
-    routing_key: str
-    redelivered: bool
+    headers: MessageHeaders
+
+    @property
+    def delivery(self) -> Delivery:
+        """How it came."""
+        return self.headers.delivery
+
+    @property
+    def routing_key(self) -> str:
+        """The key that it was published with."""
+        return self.delivery.routing_key
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it may have been delivered before."""
+        return self.delivery.redelivered
 
 
 class Inbox:
@@ -28,9 +43,8 @@ class Inbox:
 
     def handle(self, message: object, headers: MessageHeaders) -> bool:
         """A handler that keeps the message and is done with it."""
-        delivery = headers.delivery
         with self._changed:
-            self._received.append(Received(message, delivery.routing_key, delivery.redelivered))
+            self._received.append(Received(message, headers))
             self._changed.notify_all()
         return True
 

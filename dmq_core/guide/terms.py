@@ -7,6 +7,7 @@ from typing import Final
 TERMS: Final = {
     "acknowledgement": "A consumer's word that it is done with a message; only then does the queue forget it.",
     "alarm": "A node that runs out of memory or disk blocks every publisher of the cluster until it has room again.",
+    "back-off": "Waiting longer after each failure before the next attempt.",
     "back-pressure": "Slowing the sender down because the receiver cannot keep up.",
     "binding": "A rule that says which messages an exchange copies to a queue.",
     "classic queue": "A queue that lives on one node; when that node is down, so is the queue.",
