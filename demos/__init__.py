@@ -6,4 +6,6 @@ ORDER = (
     "fanout_exchange",
     "headers_exchange",
     "acknowledge_retry",
+    "message_ordering",
+    "single_active_consumer",
 )
