@@ -7,5 +7,6 @@ ORDER = (
     "headers_exchange",
     "acknowledge_retry",
     "message_ordering",
+    "streams",
     "single_active_consumer",
 )
