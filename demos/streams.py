@@ -191,8 +191,8 @@ DEMO = Demo(
         ),
         Step(
             title="Stop, and go on later",
-            know="Over AMQP a stream does not note how far anybody has read: whoever wants to go on later keeps the offset of "
-            "the last message that was done, and begins at the one behind it. Keep it where the work is kept.",
+            know="Over AMQP a stream does not note how far anybody has read: whoever wants to go on later keeps the "
+            "offset of the last message that was done, and begins at the one behind it. Keep it with the work.",
             play=Visits.stop_and_go_on,
             command="dmq consume {visits} --offset first --limit 2\ndmq consume {visits} --offset 2 --limit 3",
             claim="Morning and evening together read everything, nothing twice and nothing left out.",
