@@ -19,11 +19,20 @@ from dmq_core.proof.judge import judge
 from dmq_core.proof.result import ProofResult, Verdict, Workload
 from dmq_core.proof.run import ProofOptions, ProofRun, run_proof
 from dmq_core.proof.scenario import Fault, Scenario, of_fault
-from dmq_core.proof.traffic import Handler
+from dmq_core.proof.traffic import Handler, HandlerWrapper
 from dmq_core.testing import ClusterUnderTest
 
-pytestmark = [pytest.mark.real, pytest.mark.docker]
+pytestmark = pytest.mark.real
 
+OF_THE_CLUSTER = [
+    Fault.MEMORY_ALARM,
+    Fault.DISK_ALARM,
+    Fault.MOVE_LEADER,
+    Fault.REBALANCE,
+    Fault.CUT_LINK,
+    Fault.SLOW_LINK,
+    Fault.SCALE,
+]
 # Milder than what is measured on an idle machine: these are held on a busy one.
 LONGEST_GAP_S = {Fault.KILL: 2.5, Fault.STOP: 2.5, Fault.DRAIN: 2.5, Fault.PAUSE: 6.0, Fault.ISOLATE: 6.0}
 
@@ -61,6 +70,7 @@ def assert_passed(result: ProofResult) -> None:
     assert account.duplicates.unexplained == 0
 
 
+@pytest.mark.docker
 @pytest.mark.thorough
 def test_every_message_outlives_the_killed_leader(docker_cluster: Cluster, options: ProofOptions) -> None:
     with ClusterUnderTest(docker_cluster).proof("kill", "leader", duration_s=8.0, options=options) as proof:
@@ -79,7 +89,8 @@ def test_every_message_outlives_the_killed_leader(docker_cluster: Cluster, optio
     assert_nothing_is_left(docker_cluster)
 
 
-def test_a_consumer_that_loses_a_message_is_found_out(docker_cluster: Cluster, options: ProofOptions) -> None:
+def once_careless() -> tuple[HandlerWrapper, list[str]]:
+    """A consumer that loses one message of its own, and the id of that."""
     dropped: list[str] = []
 
     def careless(handler: Handler) -> Handler:
@@ -92,13 +103,23 @@ def test_a_consumer_that_loses_a_message_is_found_out(docker_cluster: Cluster, o
 
         return handle
 
-    scenario = of_fault(Fault.PAUSE, "follower", 4.0)
+    return careless, dropped
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("queue_type", ["quorum", pytest.param("stream", marks=pytest.mark.thorough)])
+def test_a_consumer_that_loses_a_message_is_found_out(
+    docker_cluster: Cluster, options: ProofOptions, queue_type: str
+) -> None:
+    careless, dropped = once_careless()
+    scenario = replace(of_fault(Fault.PAUSE, "follower", 4.0), workload=Workload(queue_type=queue_type))
     result = run_proof(docker_cluster, scenario, replace(options, wrap=careless))
     assert result.verdict is Verdict.FAIL
     assert result.account.lost == tuple(dropped)
     assert any(dropped[0] in reason for reason in result.reasons)
 
 
+@pytest.mark.docker
 def test_a_run_that_is_stopped_half_way_leaves_the_cluster_whole_and_a_journal(
     docker_cluster: Cluster, short: Scenario, options: ProofOptions
 ) -> None:
@@ -120,6 +141,7 @@ def frozen_follower(docker_cluster: Cluster) -> Iterator[str]:
     perform(docker_cluster, NodeOperation(NodeAction.UNPAUSE, "rmq3"), read_only=False)
 
 
+@pytest.mark.docker
 @pytest.mark.thorough
 def test_nothing_is_begun_on_a_cluster_that_is_not_well(
     docker_cluster: Cluster, frozen_follower: str, options: ProofOptions
@@ -130,6 +152,7 @@ def test_nothing_is_begun_on_a_cluster_that_is_not_well(
     assert any(frozen_follower in reason for reason in result.reasons)
 
 
+@pytest.mark.docker
 @pytest.mark.thorough
 @pytest.mark.parametrize("target", ["leader", "follower", "connected"])
 @pytest.mark.parametrize("fault", LONGEST_GAP_S)
@@ -143,12 +166,23 @@ def test_no_fault_of_a_node_costs_a_message(
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("fault", OF_THE_CLUSTER)
+def test_no_fault_of_the_cluster_costs_a_message(real_cluster: Cluster, options: ProofOptions, fault: Fault) -> None:
+    result = run_proof(real_cluster, of_fault(fault, "leader"), options)
+    assert_passed(result)
+    assert_nothing_is_left(real_cluster)
+
+
+@pytest.mark.docker
+@pytest.mark.thorough
 def test_a_rolling_restart_costs_no_message(docker_cluster: Cluster, options: ProofOptions) -> None:
     result = run_proof(docker_cluster, of_fault(Fault.ROLLING, ""), options)
     assert_passed(result)
     assert_nothing_is_left(docker_cluster)
 
 
+@pytest.mark.docker
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     "workload",
@@ -157,8 +191,10 @@ def test_a_rolling_restart_costs_no_message(docker_cluster: Cluster, options: Pr
         Workload(exchange_type="fanout", rate=200),
         Workload(exchange_type="headers", handler_s=0.01, consumers=2),
         Workload(queue_type="classic", rate=200),
+        Workload(queue_type="stream", consumers=2),
+        Workload(queue_type="stream", exchange_type="fanout", rate=200),
     ],
-    ids=["topic", "fanout", "headers", "classic"],
+    ids=["topic", "fanout", "headers", "classic", "stream", "fanout to streams"],
 )
 def test_every_kind_of_workload_is_accounted_for(
     docker_cluster: Cluster, options: ProofOptions, short: Scenario, workload: Workload
