@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dmq_core.cluster.base import Cluster, NodeEndpoint, NodeInfo, NodeState, ProgressListener, silent
+from dmq_core.cluster.faults import Fault
+from dmq_core.cluster.scaling import lowest_free_name
 from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachable
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
@@ -22,9 +24,10 @@ from dmq_core.messaging.tap import Tap
 from dmq_core.messaging.topology import PrivateBinding
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.observer import ClusterObserver
-from dmq_core.operations import NodeOperation, guard, guard_change, perform
+from dmq_core.operations import NodeOperation, add_node, cause, guard, guard_change, perform, remove_node
 from dmq_core.proof.scenario import Scenario
 from dmq_core.session import Observation, Observer, Proof, Tail, TailSource, TailStatus
+from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.guide.playing import Playing
@@ -127,7 +130,7 @@ class LiveSession:
         from dmq_core.proof.followed import FollowedProof
 
         self._refuse_if_closed()
-        proof = self._kept(FollowedProof(self._cluster, scenario, options, self._tell, self._hear))
+        proof = self._kept(FollowedProof(self._cluster, scenario, options, self._hear))
         self._proofs = [*(p for p in self._proofs if not p.wait(0.0)), proof]
         return proof
 
@@ -145,8 +148,9 @@ class LiveSession:
         guard(self._cluster, operation.title, read_only=self._read_only)
         for proof in self._proofs:
             proof.announce(operation)
+        kind = f"node_{operation.action}"
         if operation.destructive:
-            self._tell(operation, Gravity.FAULT)
+            self._tell(kind, operation.node, operation.done, Gravity.FAULT)
         try:
             perform(self._cluster, operation, read_only=self._read_only, progress=progress)
         except DmqError as error:
@@ -154,9 +158,45 @@ class LiveSession:
                 proof.announce_failure(operation, error.what)
             raise
         if not operation.destructive:
-            self._tell(operation, Gravity.PLAIN)
-        for observer in self._observers:
-            observer.poke()
+            self._tell(kind, operation.node, operation.done, Gravity.PLAIN)
+        self._look_again()
+
+    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+        """Does a fault of the whole cluster; one that takes something from clients is told as it begins."""
+        guard(self._cluster, fault.title, read_only=self._read_only)
+        kind, subject = f"fault_{fault.kind}", fault.node or self._cluster.name
+        if fault.destructive:
+            self._tell(kind, subject, fault.done, Gravity.FAULT)
+        with contextlib.ExitStack() as beside:
+            for proof in self._proofs:
+                beside.enter_context(proof.beside(fault))
+            back = cause(self._cluster, fault, read_only=self._read_only, progress=progress)
+            if not fault.destructive:
+                self._tell(kind, subject, fault.done, Gravity.PLAIN)
+            self._look_again()
+        return back
+
+    def add_node(self, progress: ProgressListener = silent) -> str:
+        """Adds a node."""
+        guard(self._cluster, "Add a node", read_only=self._read_only)
+        expected = lowest_free_name([node.name for node in self._cluster.nodes()])
+        with contextlib.ExitStack() as beside:
+            for proof in self._proofs:
+                beside.enter_context(proof.adding(expected))
+            name = add_node(self._cluster, read_only=self._read_only, progress=progress)
+            self._tell("node_add", name, f"{name} added", Gravity.PLAIN)
+            self._look_again()
+        return name
+
+    def remove_node(self, node: str, progress: ProgressListener = silent) -> None:
+        """Removes a node, which is told as a fault as it begins."""
+        guard(self._cluster, f"Remove {visible(node)}", read_only=self._read_only)
+        self._tell("node_remove", node, f"{node} removed", Gravity.FAULT)
+        with contextlib.ExitStack() as beside:
+            for proof in self._proofs:
+                beside.enter_context(proof.removing(node))
+            remove_node(self._cluster, node, read_only=self._read_only, progress=progress)
+            self._look_again()
 
     def close(self) -> None:
         """Closes everything that this session opened, side by side, within 5 s; may be called twice."""
@@ -184,9 +224,12 @@ class LiveSession:
         if self._closed:
             raise _closed_error()
 
-    def _tell(self, operation: NodeOperation, gravity: Gravity) -> None:
-        kind = f"node_{operation.action}"
-        self._hear(Event(time.time(), Origin.YOU, gravity, kind, operation.node, f"{operation.done} (you)"))
+    def _tell(self, kind: str, subject: str, done: str, gravity: Gravity) -> None:
+        self._hear(Event(time.time(), Origin.YOU, gravity, kind, subject, f"{visible(done)} (you)"))
+
+    def _look_again(self) -> None:
+        for observer in self._observers:
+            observer.poke()
 
     def _hear(self, event: Event) -> None:
         for observer in self._observers:

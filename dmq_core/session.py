@@ -16,6 +16,7 @@ from dmq_core.proof.scenario import Scenario
 from dmq_core.proof.standing import ProofReport, ProofStanding
 
 if TYPE_CHECKING:
+    from dmq_core.cluster.faults import Fault
     from dmq_core.guide.playing import Playing
 
 
@@ -143,7 +144,8 @@ class Session(Protocol):
     def load(self, rate: float) -> Proof:
         """Begins a load of `rate` messages/s: a proof run that goes on until it is stopped. `Refused` if read-only.
 
-        It breaks nothing; faults done by `perform`, or by anybody else, are in its account and its verdict.
+        It breaks nothing; faults done by this session are in its account and its verdict, and so is what anybody else
+        does to a node.
         """
         ...
 
@@ -165,6 +167,18 @@ class Session(Protocol):
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
         """Does an act on a node, through the gate in `dmq_core.operations`."""
+        ...
+
+    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+        """Does a fault of the whole cluster, through the same gate, and returns its way back (None: there is none)."""
+        ...
+
+    def add_node(self, progress: ProgressListener = silent) -> str:
+        """Adds a node, through the same gate, and returns its name."""
+        ...
+
+    def remove_node(self, node: str, progress: ProgressListener = silent) -> None:
+        """Removes `node`, through the same gate; `Refused` if messages would go with it."""
         ...
 
     def close(self) -> None:

@@ -30,6 +30,13 @@ _LOOK = "'dmq fault list' tells what each fault needs."
 _ALARMS = frozenset({FaultKind.MEMORY_ALARM, FaultKind.DISK_ALARM})
 _LINKS = frozenset({FaultKind.CUT_LINK, FaultKind.SLOW_LINK, FaultKind.MEND_LINK})
 _AT_A_NODE = _ALARMS | _LINKS | {FaultKind.CLEAR_MEMORY_ALARM, FaultKind.CLEAR_DISK_ALARM, FaultKind.MOVE_LEADER}
+_MENDS = frozenset({FaultKind.CLEAR_MEMORY_ALARM, FaultKind.CLEAR_DISK_ALARM, FaultKind.MEND_LINK})
+_ALARM_WORDS = {
+    FaultKind.MEMORY_ALARM: "memory alarm",
+    FaultKind.CLEAR_MEMORY_ALARM: "memory alarm",
+    FaultKind.DISK_ALARM: "disk alarm",
+    FaultKind.CLEAR_DISK_ALARM: "disk alarm",
+}
 _MAY_TAKE_PEER = _LINKS - {FaultKind.CUT_LINK}
 
 
@@ -82,6 +89,33 @@ class Fault:
             said["--delay"] = str(self.delay_ms)
         options = [f"{name} {shlex.quote(value)}" for name, value in said.items() if value is not None]
         return " ".join([f"dmq fault do {self.kind}", *options])
+
+    @property
+    def done(self) -> str:
+        """`rmq2 put under a memory alarm`; `link of rmq1 and rmq2 cut`."""
+        link = f"link of {self.node} and {self.peer or 'all its peers'}"
+        match self.kind:
+            case FaultKind.MEMORY_ALARM | FaultKind.DISK_ALARM:
+                return f"{self.node} put under a {_ALARM_WORDS[self.kind]}"
+            case FaultKind.CLEAR_MEMORY_ALARM | FaultKind.CLEAR_DISK_ALARM:
+                return f"{self.node} relieved of its {_ALARM_WORDS[self.kind]}"
+            case FaultKind.MOVE_LEADER:
+                return f"leader of {self.queue} moved to {self.node}"
+            case FaultKind.REBALANCE:
+                return "leaders spread evenly"
+            case FaultKind.ROLLING_RESTART:
+                return "every node restarted in turn"
+            case FaultKind.CUT_LINK:
+                return f"{link} cut"
+            case FaultKind.SLOW_LINK:
+                return f"{link} slowed by {self.delay_ms} ms"
+            case FaultKind.MEND_LINK:
+                return f"{link} mended"
+
+    @property
+    def mends(self) -> bool:
+        """Whether it only takes back what another fault did."""
+        return self.kind in _MENDS
 
     @property
     def destructive(self) -> bool:

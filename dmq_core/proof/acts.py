@@ -44,6 +44,7 @@ class WayBack:
 
     name: str
     title: str
+    done: str
     command: str
     do: Doing
 
@@ -52,13 +53,15 @@ class WayBack:
 class Act:
     """Something that is done to `node`; `name` is the journal's word for it, `back` None where nothing is to be undone.
 
-    `fault` is what it is for the cluster as a whole, None for an act on a node.
+    `title` says what is done, `done` that it was. `fault` is what it is for the cluster as a whole, None for an act on
+    a node.
     """
 
     kind: Fault
     name: str
     node: str
     title: str
+    done: str
     do: Doing
     back: WayBack | None
     fault: ClusterFault | None = None
@@ -102,7 +105,7 @@ def on_node(fault: Fault, node: str, *, gently: bool = False) -> Act:
         for one in [drain, operation] if gently else [operation]:
             perform(cluster, one, read_only=read_only)
 
-    return Act(fault, str(fault), node, operation.title, do, _back_to_service(operation.undo))
+    return Act(fault, str(fault), node, operation.title, operation.done, do, _back_to_service(operation.undo))
 
 
 def on_cluster(fault: ClusterFault, node: str, leader: str | None = None) -> Act:
@@ -117,8 +120,8 @@ def on_cluster(fault: ClusterFault, node: str, leader: str | None = None) -> Act
             cause(cluster, undo, read_only=read_only)
 
     name = "" if undo is None else "leader-back" if undo.kind is FaultKind.MOVE_LEADER else str(undo.kind)
-    back = None if undo is None else WayBack(name, undo.title, undo.command, take_back)
-    return Act(Fault(str(fault.kind)), str(fault.kind), node, fault.title, do, back, fault)
+    back = None if undo is None else WayBack(name, undo.title, undo.done, undo.command, take_back)
+    return Act(Fault(str(fault.kind)), str(fault.kind), node, fault.title, fault.done, do, back, fault)
 
 
 def one_more(nodes: Sequence[NodeInfo]) -> Act:
@@ -136,14 +139,26 @@ def one_more(nodes: Sequence[NodeInfo]) -> Act:
             if node.name in added:
                 remove_node(cluster, node.name, read_only=read_only)
 
-    back = WayBack("remove", f"Remove {name}", f"dmq node remove {name}", take_back)
-    return Act(Fault.SCALE, str(Fault.SCALE), name, "Add a node", do, back)
+    back = WayBack("remove", f"Remove {name}", f"{name} removed", f"dmq node remove {name}", take_back)
+    return Act(Fault.SCALE, str(Fault.SCALE), name, "Add a node", f"{name} added", do, back)
 
 
 def other_end(node: str, leader: str | None, nodes: Sequence[NodeInfo]) -> str | None:
     """The other end of a link of `node`: a node that runs, rather one that does not lead, and rather the last."""
     others = [n.name for n in nodes if n.state is NodeState.RUNNING and n.name != node]
     return next((n for n in reversed(others) if n != leader), others[0] if others else None)
+
+
+def word_of(cluster: Cluster, fault: ClusterFault) -> str:
+    """What the nodes themselves tell of an alarm or a link that is cut or slow; empty: nothing."""
+    found = told_of(fault, cluster.standing())
+    return f"the nodes tell of it: {found[0].title}" if found else ""
+
+
+def told_of(fault: ClusterFault, standing: Sequence[ClusterFault]) -> tuple[ClusterFault, ...]:
+    """What of `standing` is what `fault` did; one that slows all links of a node is told of link by link."""
+    ends = {fault.node, fault.peer} - {None}
+    return tuple(f for f in standing if f.kind is fault.kind and ends <= {f.node, f.peer})
 
 
 def undo_command(name: str, node: str) -> str:
@@ -168,4 +183,4 @@ def _back_to_service(undo: NodeOperation | None) -> WayBack | None:
     def do(cluster: Cluster, read_only: bool) -> None:
         perform(cluster, undo, read_only=read_only)
 
-    return WayBack(str(undo.action), undo.title, undo.command, do)
+    return WayBack(str(undo.action), undo.title, undo.done, undo.command, do)

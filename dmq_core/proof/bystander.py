@@ -47,13 +47,21 @@ _UNDOES: Final = {
 class Bystander:
     """Puts node faults down in `journal`: those that are announced under their name, all others by the state they show.
 
-    `lost_at` gives the monotonic second, not before another one, at which a client first lost a node.
+    `lost_at` gives the monotonic second, not before another one, at which a client first lost a node; `back`
+    hears which node is back, and after what.
     """
 
-    def __init__(self, journal: Journal, backend: str, lost_at: _LostAt = lambda _node, _since: None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        backend: str,
+        lost_at: _LostAt = lambda _node, _since: None,
+        back: Callable[[str, NodeAction], object] = lambda _node, _after: None,
+    ) -> None:
         self._journal = journal
         self._backend = backend
         self._lost_at = lost_at
+        self._back = back
         self._lock = threading.Lock()
         self._announced: dict[str, tuple[NodeAction, float]] = {}
         self._down: dict[str, NodeAction] = {}
@@ -121,3 +129,4 @@ class Bystander:
             self._journal.append_undo(Stage.BEGAN, str(undo.action), node, at=at)
         self._mending.discard(node)
         self._journal.append_undo(Stage.HOLDS, str(undo.action), node, visible(undo.done), at)
+        self._back(node, action)

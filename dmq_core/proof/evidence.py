@@ -36,6 +36,18 @@ KEPT_DAMAGE: Final = 20
 TOLD_WITHIN_S: Final = 10.0
 # What a broker did is on record so long after its end: answers that it had sent, deliveries that wait for a handler.
 RECORDED_WITHIN_S: Final = 3.0
+# What ends which faults of a node, on which others may stand beside them.
+_ENDED_BY: Final = {
+    "start": ("kill", "stop", "restart"),
+    "unpause": ("pause",),
+    "rejoin": ("isolate",),
+    "revive": ("drain",),
+    "clear-memory-alarm": ("memory-alarm",),
+    "clear-disk-alarm": ("disk-alarm",),
+    "mend-link": ("cut-link", "slow-link"),
+    "leader-back": ("move-leader",),
+    "remove": ("scale",),
+}
 _ENDS_THE_BROKER: Final = frozenset({"kill", "stop", "restart"})
 
 
@@ -287,7 +299,7 @@ class Witness:
         if record.stage is Stage.ASKED:
             self._faults.append(self._new_fault(record))
             return
-        index = self._open_fault(record.node)
+        index = self._open_fault(record.node, record.act)
         if index is None:
             self._faults.append(self._new_fault(record))
             index = len(self._faults) - 1
@@ -304,7 +316,7 @@ class Witness:
                 self._faults[index] = replace(fault, failed=record.text or "it is not known why")
 
     def _undo_step(self, record: FaultStep) -> None:
-        index = self._open_fault(record.node)
+        index = self._open_fault(record.node, *_ENDED_BY.get(record.act, ()))
         if index is None:
             return
         if record.stage is Stage.HOLDS:
@@ -315,10 +327,10 @@ class Witness:
     def _new_fault(self, record: FaultStep) -> FaultSeen:
         return FaultSeen(record.act, record.node, self._since_load(record.at), confirmed_before=self._confirmed)
 
-    def _open_fault(self, node: str) -> int | None:
-        """The latest fault of a node that is not undone."""
-        open_ones = (i for i, f in enumerate(self._faults) if f.node == node and f.undone_s is None)
-        return max(open_ones, default=None)
+    def _open_fault(self, node: str, *acts: str) -> int | None:
+        """The latest fault of a node that is not undone, of one of `acts` where there is such a one."""
+        open_ones = [i for i, f in enumerate(self._faults) if f.node == node and f.undone_s is None]
+        return max((i for i in open_ones if self._faults[i].act in acts), default=max(open_ones, default=None))
 
     def _since_load(self, at: float) -> float:
         return 0.0 if self._start is None else round(at - self._start, 6)

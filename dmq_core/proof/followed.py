@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from dmq_core.cluster.base import Cluster, NodeAction, Progress
+from dmq_core.cluster.base import Cluster, Progress
+from dmq_core.cluster.faults import Fault
 from dmq_core.connection_manager import Role
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.operations import NodeOperation
 from dmq_core.proof.account import LoadAccount, final_account
+from dmq_core.proof.acts import Act
+from dmq_core.proof.beside import Beside
 from dmq_core.proof.gauges import RateHistory
 from dmq_core.proof.ledger import Counts
 from dmq_core.proof.report_html import html
@@ -24,6 +28,7 @@ from dmq_core.proof.run import ProofOptions, ProofRun
 from dmq_core.proof.scenario import Scenario
 from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.proof.traffic import Standing
+from dmq_core.text import visible
 
 _LOOK_S: Final = 0.05
 _SLICE_S: Final = 0.25
@@ -34,13 +39,13 @@ _ELECTIONS: Final = ("leader_moved", "leader_lost")
 _HELD: Final = ("node_down", "node_paused", "node_isolated", "node_draining")
 _CLOSES_WITHIN_S: Final = 4.0
 
-Tell = Callable[[NodeOperation, Gravity], None]
+_Doing = contextlib.AbstractContextManager[None]
 
 
 class FollowedProof:
     """A `ProofRun` that is looked at 20 times a second; satisfies `dmq_core.session.Proof`.
 
-    `tell` hears of every fault that it does as it begins, and of its undoing; `felt` of what its clients felt.
+    `hear` is told of every fault that it does as it begins, of its undoing, and of what its clients felt.
     """
 
     def __init__(
@@ -48,14 +53,12 @@ class FollowedProof:
         cluster: Cluster,
         scenario: Scenario,
         options: ProofOptions,
-        tell: Tell,
-        felt: Callable[[Event], None] = lambda _event: None,
+        hear: Callable[[Event], None] = lambda _event: None,
     ) -> None:
         self._cluster = cluster
         self._scenario = scenario
-        self._tell = tell
-        self._felt = felt
-        self._run = ProofRun(cluster, scenario, options, self._hear)
+        self._hear = hear
+        self._run = ProofRun(cluster, scenario, options, self._progressed, self._told)
         self._lock = threading.Lock()
         self._course: _Course | None = None
         self._marks: list[Mark] = []
@@ -95,6 +98,18 @@ class FollowedProof:
         """An act that was announced failed."""
         self._run.announce_failure(operation, why)
 
+    def beside(self, fault: Fault) -> _Doing:
+        """Somebody else does a fault of the whole cluster inside: a load has it in its account."""
+        return self._done_beside(lambda beside: beside.doing(fault), fault.done, mends=fault.mends)
+
+    def adding(self, node: str) -> _Doing:
+        """Somebody else adds a node inside."""
+        return self._done_beside(lambda beside: beside.adding(node), f"{node} added", mends=False)
+
+    def removing(self, node: str) -> _Doing:
+        """Somebody else removes a node inside."""
+        return self._done_beside(lambda beside: beside.removing(node), f"{node} removed", mends=False)
+
     def heard(self, events: Iterable[Event]) -> None:
         """Notes the elections of its queue among what the session's observer tells."""
         for event in events:
@@ -128,16 +143,32 @@ class FollowedProof:
         self.stop()
         self.wait(_CLOSES_WITHIN_S)
 
-    def _hear(self, progress: Progress) -> None:
+    def _progressed(self, progress: Progress) -> None:
         with self._lock:
             self._doing = progress.text
-        operation = _operation_of(progress)
-        if operation is None:
+
+    def _told(self, act: Act, back: bool) -> None:
+        done = act.back.done if back and act.back is not None else act.done
+        mark = self._mark(time.time(), "undo" if back else "fault", visible(done))
+        if not back and mark is not None:
+            self._struck = (mark, act.node)
+        name = act.back.name if back and act.back is not None else act.name
+        gravity = Gravity.PLAIN if back else Gravity.FAULT
+        kind = f"{'node' if act.fault is None else 'fault'}_{name}"
+        self._hear(Event(time.time(), Origin.YOU, gravity, kind, act.node, f"{visible(done)} (you)"))
+
+    @contextlib.contextmanager
+    def _done_beside(self, doing: Callable[[Beside], _Doing], done: str, *, mends: bool) -> Iterator[None]:
+        beside = self._run.beside
+        if beside is None:
+            yield
             return
-        mark = self._mark(time.time(), "fault" if operation.destructive else "undo", operation.done)
-        if operation.destructive and mark is not None:
-            self._struck = (mark, operation.node)
-        self._tell(operation, Gravity.FAULT if operation.destructive else Gravity.PLAIN)
+        if not mends:
+            self._mark(time.time(), "fault", visible(done))
+        with doing(beside):
+            yield
+        if mends:
+            self._mark(time.time(), "undo", visible(done))
 
     def _mark(self, at: float, kind: str, text: str) -> Mark | None:
         with self._lock:
@@ -171,7 +202,7 @@ class FollowedProof:
                     self._course = _Course(_SLICES_OF_LOAD if self._run.is_load else _SLICES)
                 self._course.look(standing)
         for event in self._run.felt.take():
-            self._felt(event)
+            self._hear(event)
 
     def _written(self, result: ProofResult) -> tuple[tuple[str, ...], str]:
         """The reports, and why there are none where the disk takes none: a verdict must not be lost over that."""
@@ -247,11 +278,3 @@ _SHARED: Final = (
     "in_flight",
     "lost",
 )
-
-
-def _operation_of(progress: Progress) -> NodeOperation | None:
-    """The act on a node that this line of a run's progress announces, if it does."""
-    if progress.node is None:
-        return None
-    acts = (NodeOperation(action, progress.node) for action in NodeAction)
-    return next((act for act in acts if act.title == progress.text), None)

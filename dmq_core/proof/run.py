@@ -20,6 +20,8 @@ from dmq_core.cluster.local_state import state_folder
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NoSuchCluster, NotReachable
 from dmq_core.operations import NodeOperation, guard_change
+from dmq_core.proof.acts import Act
+from dmq_core.proof.beside import Beside
 from dmq_core.proof.bystander import Bystander
 from dmq_core.proof.counters import CounterReader
 from dmq_core.proof.felt import Felt
@@ -64,7 +66,8 @@ class ProofOptions:
 class ProofRun:
     """A run on its own thread, from `begin` to `finish`; nobody else may call it meanwhile.
 
-    `Refused` and `BadInput` come from `begin`, before anything is done.
+    `Refused` and `BadInput` come from `begin`, before anything is done. `told` hears of each act as it begins, and
+    again (True) as it is taken back.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class ProofRun:
         scenario: Scenario,
         options: ProofOptions | None = None,
         progress: ProgressListener = silent,
+        told: Callable[[Act, bool], object] = lambda _act, _back: None,
     ) -> None:
         self._cluster = cluster
         self._scenario = scenario
         self._options = options or ProofOptions()
         self._progress = progress
+        self._told = told
         self._run_id = secrets.token_hex(4)
         self._stopped = threading.Event()
         self._aborted = False
@@ -86,6 +91,7 @@ class ProofRun:
         self._thread = threading.Thread(target=self._run, name="proof run", daemon=True)
         self._traffic: Traffic | None = None
         self._bystander: Bystander | None = None
+        self._beside: Beside | None = None
         self._journal_path: Path | None = None
         self._result: ProofResult | None = None
         self._error: BaseException | None = None
@@ -144,6 +150,11 @@ class ProofRun:
         """An act that was announced failed."""
         if self._bystander is not None:
             self._bystander.failed(operation, why)
+
+    @property
+    def beside(self) -> Beside | None:
+        """Where faults of the whole cluster that somebody else does are put down; None: of this run they are not."""
+        return self._beside
 
     def give_up(self) -> None:
         """Asks it to undo its faults and to end without a drain; does not wait."""
@@ -224,7 +235,8 @@ class ProofRun:
             early.declare(*declared, timeout_s=DECLARES_WITHIN_S)
         witness = Witness(self._cluster, setting.queues, journal, len(setting.read_by), self._node_changed)
         if self.is_load:
-            self._bystander = Bystander(journal, str(self._cluster.backend), witness.lost_at)
+            beside = self._beside = Beside(journal, self._cluster, setting.queues[0], host)
+            self._bystander = Bystander(journal, str(self._cluster.backend), witness.lost_at, beside.is_back)
         try:
             self._ask_for_leader(witness, setting.queues[0], host)
             witness.await_feeds()
@@ -252,6 +264,9 @@ class ProofRun:
         finally:
             witness.close()
             self._bystander = None
+            if self._beside is not None:
+                self._beside.end()
+            self._beside = None
             with Soundings(self._cluster, setting.queues, journal) as soundings:
                 trouble = soundings.delete()
             if trouble:
@@ -278,6 +293,7 @@ class ProofRun:
             self._scenario.seed,
             self._progress,
             counters.read,
+            self._told,
         )
         lanes: list[Lane] = []
         try:
@@ -386,8 +402,9 @@ class ProofRun:
         manager.listen(heard)
 
     def _node_changed(self, change: NodeChange) -> None:
-        if self._bystander is not None:
-            self._bystander.changed(change)
+        bystander, beside = self._bystander, self._beside
+        if bystander is not None and beside is not None and not beside.is_leaving(change.node):
+            bystander.changed(change)
 
     def _manager(self, leader: str, *, first: bool = False) -> BrokerConnectionManager:
         """A manager that knows every node, the leader last: clients that keep away from it show its loss alone."""

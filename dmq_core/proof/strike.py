@@ -14,7 +14,7 @@ from dmq_core.cluster.faults import FaultKind
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, DmqError, NotReachable, Refused
 from dmq_core.operations import guard, on_cluster
-from dmq_core.proof.acts import STATES, TAKES_AWAY, Act, act_for, on_node
+from dmq_core.proof.acts import STATES, TAKES_AWAY, Act, act_for, on_node, word_of
 from dmq_core.proof.records import Stage
 from dmq_core.proof.scenario import ROLES, UNTARGETED, Fault, Step
 from dmq_core.proof.sounding import leader_of
@@ -115,7 +115,8 @@ class Lane(threading.Thread):
 class Striker:
     """Does faults to a cluster through the one gate, and tells the journal how far each is.
 
-    `look` is called, and must not wait, a little before each fault and once its node is back.
+    `look` is called, and must not wait, a little before each fault and once its node is back; `told` hears of each act
+    as it begins, and again (True) as it is taken back.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Striker:
         seed: int,
         progress: ProgressListener,
         look: Callable[[], object] = lambda: None,
+        told: Callable[[Act, bool], object] = lambda _act, _back: None,
     ) -> None:
         self._cluster = cluster
         self._queue = queue
@@ -137,6 +139,7 @@ class Striker:
         self._random = random.Random(seed)
         self._progress = progress
         self._look = look
+        self._told = told
         self._lock = threading.Lock()
         self._busy: frozenset[str] = frozenset()
         self.hit: list[str] = []
@@ -191,6 +194,7 @@ class Striker:
     def _begin(self, act: Act) -> float:
         """Does the act; gives the epoch second of asking for it."""
         self._progress(Progress(act.title, act.node))
+        self._told(act, False)
         self._journal.append_fault(Stage.ASKED, act.name, act.node)
         asked_at = time.time()
         try:
@@ -238,9 +242,7 @@ class Striker:
                 host = self._cluster.nodes()[0].endpoint.virtual_host
                 return f"{leader_of(self._cluster, self._queue, host)} leads the queue, as the management API tells"
             case _:
-                ends = {fault.node, fault.peer} - {None}
-                found = [f for f in self._cluster.standing() if f.kind is fault.kind and ends <= {f.node, f.peer}]
-                return f"the nodes tell of it: {found[0].title}" if found else ""
+                return word_of(self._cluster, fault)
 
     def _state_of(self, name: str) -> NodeState | None:
         return next((node.state for node in self._cluster.nodes() if node.name == name), None)
@@ -260,6 +262,7 @@ class Striker:
         if back is None:
             return
         self._progress(Progress(back.title, act.node))
+        self._told(act, True)
         self._journal.append_undo(Stage.BEGAN, back.name, act.node)
         for attempt in range(1, _ATTEMPTS + 1):
             try:

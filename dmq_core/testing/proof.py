@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Final
 
-from dmq_core.cluster.base import NodeAction, NodeState
+from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.faults import Fault as ClusterFault
 from dmq_core.errors import Refused, TimedOut
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event, Gravity, Origin
-from dmq_core.operations import NodeOperation
 from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.acts import Act, act_for
 from dmq_core.proof.result import Account, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict
-from dmq_core.proof.scenario import LOAD, Fault, Scenario, Step
+from dmq_core.proof.scenario import LOAD, UNTARGETED, Fault, Scenario, Step
 from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
-from dmq_core.testing.cluster import BOOT_S
+from dmq_core.testing.cluster import BOOT_S, FakeCluster
 from dmq_core.testing.load import LOAD_QUEUE, SimLoad
+from dmq_core.text import visible
 
 FINISHES_WITHIN_S: Final = 60.0
 _EACH_S: Final = 9.0
@@ -32,22 +33,17 @@ _BROKEN: Final = {
 
 
 class SimProof:
-    """A proof run inside the simulation; satisfies `dmq_core.session.Proof`. `tell` hears each fault and undoing."""
+    """A proof run inside the simulation; satisfies `dmq_core.session.Proof`. Its faults are part of the story."""
 
     def __init__(
-        self,
-        broker: SimBroker,
-        scenario: Scenario,
-        tell: Callable[[NodeOperation, Gravity], None],
-        *,
-        allow_majority_loss: bool,
+        self, broker: SimBroker, scenario: Scenario, cluster: FakeCluster, *, allow_majority_loss: bool
     ) -> None:
         self._broker = broker
         self._scenario = scenario
-        self._tell = tell
+        self._cluster = cluster
         self._marks: list[Mark] = []
         self._waiting = [one for step in scenario.steps for one in _single(step, tuple(broker.nodes))]
-        self._down: list[tuple[float, NodeOperation]] = []
+        self._down: list[tuple[float, Act, ClusterFault | None]] = []
         self._stopped = False
         self._published = threading.Event()
         with broker.lock:
@@ -132,25 +128,52 @@ class SimProof:
             self._mark(event.at - self._began, kind, event.text.removesuffix(" (you)"))
 
     def _strike(self, step: Step, after: float) -> None:
-        operation = NodeOperation(NodeAction(str(step.fault)), self._resolve(step.target))
-        self._tell(operation, Gravity.FAULT)
-        self._mark(after, "fault", operation.done)
-        state, election_s = _BROKEN[step.fault]
-        self._broker.set_state(operation.node, state, election_s)
-        self._down.append((step.undo_s or 0.0, operation))
-
-    def _undo(self, down: tuple[float, NodeOperation], after: float) -> None:
-        self._down.remove(down)
-        operation, undo = down[1], down[1].undo
-        if undo is None:
-            return
-        self._tell(undo, Gravity.PLAIN)
-        self._mark(after, "undo", undo.done)
-        if undo.action is NodeAction.START:
-            self._broker.set_state(operation.node, NodeState.STARTING)
-            self._broker.later(BOOT_S, lambda: self._broker.set_state(operation.node, NodeState.RUNNING))
+        node = "" if step.fault in UNTARGETED else self._resolve(step.target)
+        if step.fault is Fault.MOVE_LEADER and node == self._leader:
+            node = self._resolve("follower")
+        nodes = self._cluster.nodes()
+        act = act_for(step.fault, node, leader=self._leader, queue=LOAD_QUEUE, vhost="/", nodes=nodes)
+        self._tell(act.name, act.node, act.done, after, back=False)
+        back = None
+        if act.fault is not None:
+            back = self._cluster.cause(act.fault)
+        elif act.kind is Fault.SCALE:
+            self._broker.add_node(act.node)
+            self._boot(act.node)
+            self._broker.grow_onto(act.node)
         else:
-            self._broker.set_state(operation.node, NodeState.RUNNING)
+            self._broker.set_state(act.node, *_BROKEN[act.kind])
+        self._down.append((step.undo_s or 0.0, act, back))
+
+    def _undo(self, down: tuple[float, Act, ClusterFault | None], after: float) -> None:
+        self._down.remove(down)
+        _, act, back = down
+        if act.back is None:
+            return
+        self._tell(act.back.name, act.node, act.back.done, after, back=True)
+        if act.fault is not None:
+            if back is not None:
+                self._cluster.cause(back)
+        elif act.kind is Fault.SCALE:
+            self._broker.set_state(act.node, NodeState.STOPPED)
+            self._broker.remove_node(act.node)
+        elif act.kind in (Fault.KILL, Fault.STOP):
+            self._boot(act.node)
+        else:
+            self._broker.set_state(act.node, NodeState.RUNNING)
+
+    def _boot(self, node: str) -> None:
+        def serve() -> None:
+            if node in self._broker.nodes and self._broker.nodes[node].state is NodeState.STARTING:
+                self._broker.set_state(node, NodeState.RUNNING)
+
+        self._broker.set_state(node, NodeState.STARTING)
+        self._broker.later(BOOT_S, serve)
+
+    def _tell(self, name: str, node: str, done: str, after: float, *, back: bool) -> None:
+        gravity = Gravity.PLAIN if back else Gravity.FAULT
+        self._broker.say(Origin.YOU, gravity, f"node_{name}", node, f"{visible(done)} (you)")
+        self._mark(after, "undo" if back else "fault", visible(done))
 
     def _mark(self, after: float, kind: str, text: str) -> None:
         self._marks.append(Mark(after, kind, text))

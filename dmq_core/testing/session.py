@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dmq_core.cluster.base import Backend, Cluster, ProgressListener, silent
+from dmq_core.cluster.faults import Fault
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.declaring.routing import topic_matches
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import NodeOperation, guard, guard_change, perform
+from dmq_core.operations import NodeOperation, add_node, cause, guard, guard_change, perform, remove_node
 from dmq_core.proof.load import load_of
 from dmq_core.proof.scenario import Scenario
 from dmq_core.session import Observation, TailSource, TailStatus
@@ -23,6 +24,7 @@ from dmq_core.testing.proof import SimProof
 from dmq_core.testing.pump import Pump
 from dmq_core.testing.samples import shop
 from dmq_core.testing.script import Script
+from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.guide.playing import Playing
@@ -158,7 +160,7 @@ class FakeSession:
         return self._run(scenario, allow_majority_loss=allow_majority_loss)
 
     def _run(self, scenario: Scenario, *, allow_majority_loss: bool) -> SimProof:
-        proof = SimProof(self.broker, scenario, self._tell, allow_majority_loss=allow_majority_loss)
+        proof = SimProof(self.broker, scenario, self._cluster, allow_majority_loss=allow_majority_loss)
         self._proofs.append(proof)
         return proof
 
@@ -180,11 +182,35 @@ class FakeSession:
         """Does an act on a node; a destructive one is told as a fault as it begins, any other once it is done."""
         guard(self._cluster, operation.title, read_only=self._read_only)
         self.script.enter("perform")
+        kind = f"node_{operation.action}"
         if operation.destructive:
-            self._tell(operation, Gravity.FAULT)
+            self._tell(kind, operation.node, operation.done, Gravity.FAULT)
         perform(self._cluster, operation, read_only=self._read_only, progress=progress)
         if not operation.destructive:
-            self._tell(operation, Gravity.PLAIN)
+            self._tell(kind, operation.node, operation.done, Gravity.PLAIN)
+
+    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+        """Does a fault of the whole cluster, told like an act on a node."""
+        guard(self._cluster, fault.title, read_only=self._read_only)
+        kind, subject = f"fault_{fault.kind}", fault.node or self.broker.name
+        if fault.destructive:
+            self._tell(kind, subject, fault.done, Gravity.FAULT)
+        back = cause(self._cluster, fault, read_only=self._read_only, progress=progress)
+        if not fault.destructive:
+            self._tell(kind, subject, fault.done, Gravity.PLAIN)
+        return back
+
+    def add_node(self, progress: ProgressListener = silent) -> str:
+        """Adds a node in 3 simulated seconds."""
+        name = add_node(self._cluster, read_only=self._read_only, progress=progress)
+        self._tell("node_add", name, f"{name} added", Gravity.PLAIN)
+        return name
+
+    def remove_node(self, node: str, progress: ProgressListener = silent) -> None:
+        """Removes a node in a simulated second."""
+        guard(self._cluster, f"Remove {visible(node)}", read_only=self._read_only)
+        self._tell("node_remove", node, f"{node} removed", Gravity.FAULT)
+        remove_node(self._cluster, node, read_only=self._read_only, progress=progress)
 
     def close(self) -> None:
         """Closes every observer, tail, load, proof run and demo."""
@@ -204,10 +230,9 @@ class FakeSession:
         if self._closed:
             raise MessagingFailed("the session is closed", "Open another one.")
 
-    def _tell(self, operation: NodeOperation, gravity: Gravity) -> None:
-        kind = f"node_{operation.action}"
+    def _tell(self, kind: str, subject: str, done: str, gravity: Gravity) -> None:
         with self.broker.lock:
-            self.broker.say(Origin.YOU, gravity, kind, operation.node, f"{operation.done} (you)")
+            self.broker.say(Origin.YOU, gravity, kind, subject, f"{visible(done)} (you)")
 
     def _speakers(self) -> tuple[_Speaker, ...]:
         return (*self._observers, *self._tails)

@@ -13,6 +13,8 @@ import pytest
 from conftest import ON_DOCKER, ON_LOCAL
 
 from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeState
+from dmq_core.cluster.faults import Fault as ClusterFault
+from dmq_core.cluster.faults import FaultKind
 from dmq_core.errors import MessagingFailed, Refused
 from dmq_core.live import LiveSession
 from dmq_core.management.models import EntityKey
@@ -193,6 +195,10 @@ def test_a_tail_sees_what_is_published_and_takes_none_of_it(stand: Stand) -> Non
     tail.close()
 
 
+def _by_you(seen: Watcher) -> list[Event]:
+    return [e for e in seen.events if e.origin is Origin.YOU]
+
+
 def _bodies(seen: list[SeenMessage]) -> list[bytes]:
     return [m.body for m in seen if m.body != b"probe"]
 
@@ -243,6 +249,24 @@ def test_a_killed_node_is_seen_within_a_second_and_its_leaders_move(stand: Stand
     await_until(lambda: seen.state(leader) is NodeState.RUNNING, 5.0, f"{leader} running again")
     await_until(lambda: any(e.kind == "node_up" for e in seen.events), 5.0, "the story says that it is up")
     assert not seen.overlapped
+
+
+def test_a_fault_of_the_whole_cluster_is_told_as_it_begins_and_is_taken_back(stand: Stand) -> None:
+    seen = Watcher()
+    stand.session.observe(seen)
+    await_until(lambda: seen.snapshot is not None, 5.0, "the first snapshot")
+    alarm = ClusterFault(FaultKind.DISK_ALARM, "rmq3")
+    back = stand.session.cause(alarm)
+    assert back == ClusterFault(FaultKind.CLEAR_DISK_ALARM, "rmq3")
+    assert stand.session.cluster.standing() == (alarm,)
+    await_until(lambda: seen.snapshot is not None and bool(seen.snapshot.alarms), 10.0, "the alarm in the snapshot")
+    stand.session.cause(back)
+    assert stand.session.cluster.standing() == ()
+    await_until(lambda: len(_by_you(seen)) == 2, 5.0, "both in the story")
+    assert [(e.gravity, e.kind, e.text) for e in _by_you(seen)] == [
+        (Gravity.FAULT, "fault_disk-alarm", "rmq3 put under a disk alarm (you)"),
+        (Gravity.PLAIN, "fault_clear-disk-alarm", "rmq3 relieved of its disk alarm (you)"),
+    ]
 
 
 @pytest.mark.parametrize("stand", REAL_IF_THOROUGH, indirect=True)
@@ -325,6 +349,9 @@ def test_a_read_only_session_watches_and_refuses_every_change(stand: Stand) -> N
         lambda: session.prove(of_fault(Fault.KILL, "leader")),
         lambda: session.perform(NodeOperation(NodeAction.KILL, "rmq1")),
         lambda: session.perform(NodeOperation(NodeAction.START, "rmq1")),
+        lambda: session.cause(ClusterFault(FaultKind.MEMORY_ALARM, "rmq1")),
+        session.add_node,
+        lambda: session.remove_node("rmq3"),
     )
     for change in refused:
         with pytest.raises(Refused, match="read-only"):

@@ -1,0 +1,172 @@
+"""What people do to a whole cluster while a load runs comes into its journal, with the nodes' own word, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dmq_core.cluster.base import NodeAction
+from dmq_core.cluster.faults import Fault, FaultKind, undo_of
+from dmq_core.errors import ClusterFailed, DmqError
+from dmq_core.proof import beside as beside_module
+from dmq_core.proof.beside import Beside
+from dmq_core.proof.evidence import FaultSeen, evidence_of
+from dmq_core.proof.journal import Journal, read_journal
+from dmq_core.proof.records import RunPhase, Setting
+from dmq_core.testing import FakeSession
+
+ALARM = Fault(FaultKind.MEMORY_ALARM, "rmq2")
+CUT = Fault(FaultKind.CUT_LINK, "rmq3", peer="rmq1")
+SLOW = Fault(FaultKind.SLOW_LINK, "rmq2")
+
+
+class Story:
+    """A simulated cluster, a load's journal, and what its evidence is."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = FakeSession()
+        self.cluster = self.session.cluster
+        self.path = path / "a.journal"
+        setting = Setting("6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("dmq.load",))
+        self.journal = Journal.create(self.path, setting)
+        self.journal.append_phase(RunPhase.BEGAN)
+        self.beside = Beside(self.journal, self.cluster, "dmq.load", "/")
+
+    def do(self, fault: Fault) -> Fault | None:
+        with self.beside.doing(fault):
+            return self.cluster.cause(fault)
+
+    def take_back(self, fault: Fault) -> None:
+        back = undo_of(fault)
+        assert back is not None
+        self.do(back)
+
+    def faults(self) -> tuple[FaultSeen, ...]:
+        self.journal.close()
+        reading = read_journal(self.path)
+        return evidence_of(reading.records(), reading.setting).faults
+
+
+@pytest.fixture
+def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
+    monkeypatch.setattr(beside_module, "leader_of", lambda _cluster, _queue, _host: "rmq1")
+    told = Story(tmp_path)
+    yield told
+    told.session.close()
+
+
+def test_an_alarm_has_its_name_the_nodes_word_and_its_end(story: Story) -> None:
+    story.do(ALARM)
+    story.take_back(ALARM)
+    (fault,) = story.faults()
+    assert (fault.act, fault.node) == ("memory-alarm", "rmq2")
+    assert fault.text == "the nodes tell of it: Memory alarm at rmq2"
+    assert fault.asked_s <= (fault.began_s or -1) == (fault.held_s or -1) <= (fault.undone_s or -1)
+
+
+def test_each_fault_of_a_node_ends_with_what_takes_that_one_back(story: Story) -> None:
+    story.do(ALARM)
+    story.do(Fault(FaultKind.CUT_LINK, "rmq2", peer="rmq1"))
+    story.take_back(ALARM)
+    assert [(f.act, f.undone_s is not None) for f in story.faults()] == [("memory-alarm", True), ("cut-link", False)]
+
+
+def test_a_link_is_mended_from_either_end(story: Story) -> None:
+    story.do(CUT)
+    (standing,) = story.cluster.standing()
+    assert standing.node == "rmq1"
+    story.take_back(standing)
+    (fault,) = story.faults()
+    assert (fault.act, fault.node, fault.undone_s is not None) == ("cut-link", "rmq3", True)
+
+
+def test_slow_links_are_over_once_the_last_one_is_mended(story: Story) -> None:
+    story.do(SLOW)
+    first, second = story.cluster.standing()
+    story.take_back(first)
+    assert SLOW in story.beside._standing
+    story.take_back(second)
+    (fault,) = story.faults()
+    assert (fault.act, fault.node, fault.undone_s is not None) == ("slow-link", "rmq2", True)
+
+
+@pytest.mark.parametrize(
+    ("node", "after", "ended"),
+    [
+        ("rmq2", NodeAction.KILL, {"memory-alarm", "slow-link"}),
+        ("rmq2", NodeAction.ISOLATE, {"slow-link"}),
+        ("rmq2", NodeAction.PAUSE, set()),
+        ("rmq3", NodeAction.STOP, {"slow-link"}),
+    ],
+)
+def test_a_node_that_is_back_has_lost_what_a_new_start_ends(
+    story: Story, node: str, after: NodeAction, ended: set[str]
+) -> None:
+    story.do(ALARM)
+    story.do(Fault(FaultKind.SLOW_LINK, "rmq2", peer="rmq3"))
+    story.beside.is_back(node, after)
+    assert {f.act for f in story.faults() if f.undone_s is not None} == ended
+
+
+def test_a_fault_that_failed_says_why_and_one_without_evidence_has_none(story: Story) -> None:
+    story.session.script.fail_next("cause", ClusterFailed("rmq2 does not answer"))
+    with pytest.raises(DmqError):
+        story.do(ALARM)
+    story.session.script.fail_next("standing", ClusterFailed("rmq1 does not answer"))
+    story.do(ALARM)
+    failed, silent = story.faults()
+    assert (failed.failed, failed.held_s) == ("rmq2 does not answer", None)
+    assert (silent.failed, silent.text, silent.held_s is not None) == ("", "", True)
+
+
+def test_an_undo_that_failed_is_told_of_the_fault_that_it_was_to_end(story: Story) -> None:
+    story.do(ALARM)
+    story.session.script.fail_next("cause", ClusterFailed("rmq2 does not answer"))
+    with pytest.raises(DmqError):
+        story.take_back(ALARM)
+    (fault,) = story.faults()
+    assert (fault.undone_s, fault.undo_failed) == (None, "rmq2 does not answer")
+
+
+def test_only_the_loads_own_leader_is_a_fault_of_the_load(story: Story) -> None:
+    story.session.broker.declare_queue("dmq.load", leader="rmq3")
+    story.do(Fault(FaultKind.MOVE_LEADER, "rmq1", "orders"))
+    story.do(Fault(FaultKind.MOVE_LEADER, "rmq1", "dmq.load"))
+    story.do(Fault(FaultKind.REBALANCE))
+    said = "rmq1 leads the queue, as the management API tells"
+    assert [(f.act, f.node, f.text) for f in story.faults()] == [
+        ("move-leader", "rmq1", said),
+        ("rebalance", "rmq1", said),
+    ]
+
+
+def test_a_node_more_is_a_fault_that_its_removal_ends(story: Story) -> None:
+    with story.beside.adding("rmq4"):
+        story.cluster.add_node()
+    with story.beside.removing("rmq4"):
+        story.cluster.remove_node("rmq4")
+    assert story.beside.is_leaving("rmq4")
+    (fault,) = story.faults()
+    assert (fault.act, fault.node, fault.text) == ("scale", "rmq4", "docker shows it as running")
+    assert fault.undone_s is not None
+
+
+def test_a_node_less_is_a_fault_unless_it_stays(story: Story) -> None:
+    story.session.script.fail_next("remove_node", ClusterFailed("queues are only on it"))
+    with pytest.raises(DmqError), story.beside.removing("rmq3"):
+        story.cluster.remove_node("rmq3")
+    assert not story.beside.is_leaving("rmq3")
+    with story.beside.removing("rmq3"):
+        story.cluster.remove_node("rmq3")
+    failed, gone = story.faults()
+    assert failed.failed == "queues are only on it"
+    assert (gone.act, gone.text) == ("remove", "docker knows it no more")
+
+
+def test_after_the_load_nothing_is_put_down(story: Story) -> None:
+    story.beside.end()
+    story.do(ALARM)
+    assert story.faults() == ()
+    assert story.journal.failure is None
