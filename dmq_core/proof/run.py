@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from dmq_core.cluster.base import Cluster, NodeChange, NodeState, Progress, ProgressListener, silent
-from dmq_core.cluster.local_state import state_folder
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NoSuchCluster, NotReachable
 from dmq_core.operations import NodeOperation, guard_change
@@ -30,6 +29,7 @@ from dmq_core.proof.judge import judge
 from dmq_core.proof.records import RunPhase, Setting
 from dmq_core.proof.result import ProofResult, Verdict
 from dmq_core.proof.scenario import LOAD, Scenario, Step
+from dmq_core.proof.shelf import shelf, tidy
 from dmq_core.proof.sounding import WELL_WITHIN_S, Soundings, health, leader_of
 from dmq_core.proof.stream_end import StreamEnd
 from dmq_core.proof.strike import Lane, Rules, Striker, check
@@ -45,7 +45,7 @@ _NOT_WELL: Final = "the cluster is not well, and a run on it was not forced"
 
 @dataclass(frozen=True, slots=True)
 class ProofOptions:
-    """How a run may go: `journal` is the folder for its journal (None: that of dmq's state).
+    """How a run may go: `journal` is the folder for its journal (None: the shelf of dmq's state).
 
     `force` runs on a cluster that is not well, `allow_majority_loss` permits faults after which no majority serves;
     with `lanes`, each step waits in one of so many until the one before it is undone. `wrap` gets each consumer's
@@ -436,7 +436,9 @@ class ProofRun:
         )
 
     def _path(self) -> Path:
-        folder = (self._options.journal or state_folder() / "proofs").absolute()
+        folder = (self._options.journal or shelf()).absolute()
+        if self._options.journal is None:
+            tidy()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
