@@ -13,7 +13,7 @@ from dmq_core.cluster.base import Cluster
 from dmq_core.errors import NoSuchCluster
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.health import Finding, findings
-from dmq_core.operations import guard_change
+from dmq_core.operations import guard_change, on_cluster
 from dmq_core.prerequisites import DockerState, Package, Prerequisites
 from dmq_core.text import visible
 
@@ -49,7 +49,7 @@ def doctor(invocation: Invocation, install: bool) -> int:
         return int(sick)
     _write(invocation.out, machine, found)
     if cluster is None:
-        invocation.out.text(f"cluster {name}: none yet; 'dmq start' makes it")
+        invocation.out.text(f"cluster {visible(name)}: none yet; '{on_cluster('dmq start', visible(name))}' makes it")
     elif not found:
         invocation.out.text(f"cluster {visible(name)}: whole, nothing is wrong")
     return int(sick)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
+from dmq_core.operations import on_cluster
 from dmq_core.text import visible
 
 _MOST_QUEUES_NAMED = 3
+_COMMAND = re.compile(r"'(dmq [^']+)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def _sources(snapshot: ClusterSnapshot) -> Iterator[Finding]:
                 source.endpoint or snapshot.cluster,
                 Gravity.BAD,
                 f"the management API does not answer: {visible(source.problem)}",
-                "Figures are missing until it does; look into the nodes' logs with 'dmq node logs'.",
+                _ours(snapshot, "Figures are missing until it does; see why with 'dmq node logs NODE'."),
             )
 
 
@@ -142,7 +145,10 @@ def _names(queues: list[QueueView]) -> str:
 
 
 def _ours(snapshot: ClusterSnapshot, advice: str) -> str:
-    return "Ask whoever runs it." if snapshot.backend is Backend.ATTACHED else advice
+    """`advice` with its commands as they have to be typed for that cluster."""
+    if snapshot.backend is Backend.ATTACHED:
+        return "Ask whoever runs it."
+    return _COMMAND.sub(lambda found: f"'{on_cluster(found[1], snapshot.cluster)}'", advice)
 
 
 _RULES: tuple[Callable[[ClusterSnapshot], Iterator[Finding]], ...] = (

@@ -40,6 +40,11 @@ def test_a_killed_node_is_told_with_the_command_that_brings_it_back() -> None:
     assert found["member_offline"].gravity is Gravity.NOTICE
 
 
+def test_a_command_names_its_cluster_unless_that_is_the_usual_one() -> None:
+    (down,) = [f for f in findings(replace(after((NodeAction.KILL, "rmq2")), cluster="shop")) if f.kind == "node_down"]
+    assert down.advice == "Start it: 'dmq node start rmq2 --cluster shop'."
+
+
 def test_a_lost_majority_comes_before_what_merely_takes_a_margin() -> None:
     snapshot = after((NodeAction.KILL, "rmq2"), (NodeAction.PAUSE, "rmq3"))
     found = findings(snapshot)
