@@ -5,8 +5,10 @@ ORDER = (
     "topic_exchange",
     "fanout_exchange",
     "headers_exchange",
+    "load_balancing",
     "acknowledge_retry",
     "message_ordering",
+    "publisher_confirms",
     "streams",
     "single_active_consumer",
 )

@@ -14,6 +14,7 @@ from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError
 from dmq_core.guide.figures import Figures, activity, figures_of, leader, spread
 from dmq_core.guide.inbox import Inbox
+from dmq_core.guide.link import Link, ProxyLink
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.linking.balancing import Policy
 from dmq_core.messaging.topology import QueueDepth, delete_exchange, delete_queue, queue_depth
@@ -54,7 +55,8 @@ def _new_run() -> str:
 class Backdrop:
     """What a scene stands before: a cluster, how its clients get at it, and who tells of it.
 
-    `run` is in the names of this playing; what should happen is waited for `patience_s` seconds.
+    `link` makes one on which confirms get lost, for clients of a name. `run` is in the names of this playing; what
+    should happen is waited for `patience_s` seconds.
     """
 
     cluster: Cluster
@@ -64,6 +66,7 @@ class Backdrop:
     progress: ProgressListener = silent
     run: str = field(default_factory=_new_run)
     patience_s: float = 10.0
+    link: Callable[[Cluster, str], Link] = ProxyLink
 
 
 class Scene:

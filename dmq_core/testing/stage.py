@@ -51,7 +51,12 @@ class MemoryStage:
     def backdrop(self, *, read_only: bool = False, patience_s: float = PATIENCE_S) -> Backdrop:
         """What a demo is played before."""
         return Backdrop(
-            self.cluster, self.connect, lambda _: MemoryFigures(self.broker), read_only, patience_s=patience_s
+            self.cluster,
+            self.connect,
+            lambda _: MemoryFigures(self.broker),
+            read_only,
+            patience_s=patience_s,
+            link=lambda cluster, name: MemoryLink(self.broker, self.connect(cluster, name)),
         )
 
     @property
@@ -69,6 +74,35 @@ class MemoryStage:
         for name in self._names:
             node = self._sim.nodes.get(name)
             _bring(self.broker, name, NodeState.STOPPED if node is None else node.state)
+
+
+class MemoryLink:
+    """A `Link` to a broker in memory."""
+
+    def __init__(self, broker: MemoryBroker, manager: BrokerConnectionManager) -> None:
+        self._broker = broker
+        self.manager = manager
+
+    @property
+    def lost(self) -> int:
+        """How many confirms got lost so far, with all that is under way."""
+        self._broker.settle()
+        return self._broker.lost_confirms
+
+    def lose_confirms(self) -> None:
+        """Lets none through, from now on."""
+        self._broker.drop_confirms(True)
+
+    def break_off(self) -> None:
+        """Breaks the connections that are there; on later ones nothing gets lost."""
+        self._broker.drop_confirms(False)
+        for connection in self.manager.connections:
+            if connection.broker is not None:
+                self._broker.close_connection(connection.name)
+
+    def close(self) -> None:
+        """Ends the clients."""
+        self.manager.close()
 
 
 def _bring(broker: MemoryBroker, name: str, state: NodeState) -> None:

@@ -76,6 +76,7 @@ class MemoryBroker:
         self.credentials = credentials or Credentials()
         self.alarmed = False
         self.loses_confirms = False
+        self.lost_confirms = 0
         self._nodes = {
             name: MemoryNode(name, NodeEndpoint("127.0.0.1", FIRST_PORT + number, None))
             for number, name in enumerate(node_names(nodes))

@@ -99,7 +99,11 @@ class Session:
             refuse(406, f"user_id property set to '{user}' but authenticated user was '{self._peer.user}'")
 
     def _confirm(self, number: int, taken: bool) -> None:
-        if self.confirming and not self._closed and not self._broker.loses_confirms:
+        if not self.confirming or self._closed:
+            return
+        if self._broker.loses_confirms:
+            self._broker.lost_confirms += 1
+        else:
             self._reply(lambda: self._channel.confirmed(number, taken))
 
     # Consuming.
