@@ -178,6 +178,18 @@ def impact_of_removal(node: str, snapshot: ClusterSnapshot) -> Impact:
     return Impact(margin, sentences)
 
 
+def impact_of_addition(snapshot: ClusterSnapshot) -> Impact:
+    """What one more node will cause, judged from `snapshot`."""
+    total = len(snapshot.nodes) + 1
+    running = sum(n.state is NodeState.RUNNING for n in snapshot.nodes) + 1
+    margin = _margin(running, total)
+    sentences = (
+        "Expected: the new node serves, and every quorum queue and stream has a member on it, within three minutes.",
+        f"{running} of {total} nodes will run: {_margin_words(margin)}",
+    )
+    return Impact(margin, sentences)
+
+
 def impact_of_fault(fault: Fault, snapshot: ClusterSnapshot) -> Impact:
     """What `fault` will cause, judged from `snapshot`; a rolling restart takes one node away at a time."""
     running = sum(n.state is NodeState.RUNNING for n in snapshot.nodes)
@@ -188,7 +200,7 @@ def impact_of_fault(fault: Fault, snapshot: ClusterSnapshot) -> Impact:
         sentences.append(_after_cut(running, snapshot))
     elif fault.destructive and not rolling:
         clients = _count(len(snapshot.connections), "connection")
-        sentences.insert(0, f"{fault.title} concerns all {clients} of the cluster.")
+        sentences.insert(0, f"It concerns all {clients} of the cluster.")
     if margin is Margin.NO_MAJORITY and fault.kind is not FaultKind.CUT_LINK:
         sentences.insert(0, f"{running} of {len(snapshot.nodes)} nodes run: {_margin_words(margin)}")
     return Impact(margin, tuple(sentences))

@@ -178,7 +178,7 @@ class SimLoad:
         if not available:
             self._awaiting_first |= {"confirm", "delivery"}
         self._publish(now, elapsed_s)
-        if available and self._publisher.answered:
+        if available and not self._broker.alarms and self._publisher.answered:
             self._confirm(now)
         self._queue.consumers = 1 if self._consumer.answered else 0
         if available and self._consumer.answered:

@@ -23,7 +23,7 @@ from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import Impact, Margin, guard
 from dmq_core.proof.account import final_account
 from dmq_core.proof.result import Verdict
-from dmq_core.proof.scenario import QUEUE_TYPES, Fault
+from dmq_core.proof.scenario import QUEUE_TYPES, UNTARGETED, Fault
 from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.session import Proof, Session
 from dmq_core.text import visible
@@ -32,7 +32,17 @@ from dmq_tui.format import Cell, Tone
 from dmq_tui.layout import Layout, layout_for
 from dmq_tui.lines import lateness
 from dmq_tui.panes.proof import ChartView, LinesView, doing_line, impact_lines, progress_line, trouble
-from dmq_tui.recipe import DURATIONS, FAULT_WORDS, RATES, TARGET_WORDS, Recipe, targets
+from dmq_tui.recipe import (
+    DURATIONS,
+    FAULT_WORDS,
+    RATES,
+    TARGET_WORDS,
+    UNTARGETED_WORDS,
+    Recipe,
+    queue_types,
+    target_words,
+    targets,
+)
 from dmq_tui.screens.confirm import ConfirmScreen, Question
 from dmq_tui.widgets.bars import HeaderLine
 from dmq_tui.widgets.choice import Choice
@@ -168,7 +178,8 @@ class ProofScreen(Screen[None]):
             self._phase, self._error, self._report = Phase.IDLE, error, None
             self._show()
             return
-        named = recipe.target in [value for value, _ in _target_options(self._snapshot())][len(TARGET_WORDS) :]
+        nodes = [value for value, _ in _target_options(self._snapshot())][len(TARGET_WORDS) :]
+        named = recipe.fault not in UNTARGETED and recipe.target in nodes
         name, noun = (recipe.target, "node") if named else (self._session.cluster.name, "cluster")
         question = Question(recipe.title, recipe.command(self._snapshot()), name, noun, True, recipe.impact)
         screen = ConfirmScreen(question, self._snapshot)
@@ -279,13 +290,14 @@ class ProofScreen(Screen[None]):
         recipe = self.recipe
         target = self.query_one("#target", Choice)
         target.offer(_target_options(snapshot))
-        target.note = "every node, in turn"
-        if target.disabled is not (recipe.fault is Fault.ROLLING):
-            target.disabled = recipe.fault is Fault.ROLLING
+        untargeted = recipe.fault in UNTARGETED
+        note = UNTARGETED_WORDS.get(recipe.fault, "")
+        if (target.disabled, target.note) != (untargeted, note):
+            target.disabled, target.note = untargeted, note
             target.refresh()
-        who = TARGET_WORDS.get(recipe.target, f"the node {visible(recipe.target)}")
+        self.query_one("#queue-type", Choice).offer([(q, q) for q in queue_types(recipe.fault)])
         means = [words(FAULT_WORDS[recipe.fault], Tone.QUIET)]
-        means += [] if recipe.fault is Fault.ROLLING else [words(who, Tone.QUIET)]
+        means += [] if untargeted else [words(target_words(recipe.fault, recipe.target), Tone.QUIET)]
         self.query_one("#means", Prose).show(means)
         self.query_one("#recipe").disabled = self._phase is Phase.RUNNING
 

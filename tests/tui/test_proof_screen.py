@@ -10,13 +10,13 @@ from textual.pilot import Pilot
 from dmq_core.cluster.base import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterFailed
 from dmq_core.operations import NodeOperation
-from dmq_core.proof.result import Curves, Mark
-from dmq_core.proof.scenario import Fault
+from dmq_core.proof.result import Curves, Mark, Verdict
+from dmq_core.proof.scenario import UNTARGETED, Fault, checked
 from dmq_core.session import Proof
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
 from dmq_tui.app import end_proof
 from dmq_tui.proof_lines import chart
-from dmq_tui.recipe import Recipe
+from dmq_tui.recipe import FAULT_WORDS, TARGET_WORDS, UNTARGETED_WORDS, Recipe
 from dmq_tui.screens.proof import Phase, ProofScreen
 from dmq_tui.widgets.prose import text_of
 
@@ -215,10 +215,75 @@ async def test_the_arrow_keys_choose_the_recipe() -> None:
         await pilot.press("down", "right", "down", "right")
         await pilot.pause()
         assert the_screen(stage).recipe == Recipe(Fault.PAUSE, "rmq1", 1000, 20.0, "classic")
-        await pilot.press("up", "up", "up", "up", "left", "left", "left")
+        await pilot.press("up", "up", "up", "up", "right", "right", "right")
         await pilot.pause()
         assert the_screen(stage).recipe.fault is Fault.ROLLING
         assert "every node, in turn" in stage.everything()
+
+
+def test_every_fault_of_a_run_is_offered_with_its_words() -> None:
+    assert list(FAULT_WORDS) == list(Fault)
+    assert max(map(len, FAULT_WORDS.values())) <= 52
+    assert set(UNTARGETED_WORDS) == UNTARGETED
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("target", [*TARGET_WORDS, "rmq2"])
+def test_each_fault_says_what_it_will_cause_and_its_command(fault: Fault, target: str) -> None:
+    session = FakeSession()
+    recipe = Recipe(fault, target)
+    impact, command = recipe.impact(session.snapshot()), recipe.command(session.snapshot())
+    assert any(s.startswith("Expected: ") for s in impact.sentences)
+    assert ("--target" in command, target in recipe.title) == (fault not in UNTARGETED, fault not in UNTARGETED)
+    assert checked(recipe.scenario, "recipe").steps[0].fault is fault
+    session.close()
+
+
+async def test_what_a_fault_has_no_use_for_cannot_be_chosen() -> None:
+    session = FakeSession()
+    stage = proving(session)
+    async with stage.run_test(size=NARROW) as pilot:
+        await pilot.pause()
+        await pilot.press(*["down"] * 4, "right", *["up"] * 4, *["left"] * 5)
+        await pilot.pause()
+        assert the_screen(stage).recipe == Recipe(Fault.MOVE_LEADER, "leader", queue_type="quorum")
+        assert "away from the node that leads it" in stage.everything()
+        await pilot.press("right")
+        await pilot.pause()
+        assert "the leaders of all queues" in stage.everything()
+        assert the_screen(stage).query_one("#target").disabled
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_an_alarm_is_on_the_chart_and_is_over_in_the_end(size: tuple[int, int]) -> None:
+    session = FakeSession()
+    stage = proving(session)
+    async with stage.run_test(size=size) as pilot:
+        await pilot.pause()
+        await pilot.press(*["right"] * 6)
+        await begun(stage, pilot)
+        await advance(session, pilot, 5)
+        await shown(stage, pilot, "rmq1 put under a memory alarm")
+        assert session.broker.alarms == {("rmq1", "memory")}
+        proof = the_screen(stage)._proof
+        assert proof is not None
+        assert proof.standing().account.current_confirm_gap_s > 1.5
+        await advance(session, pilot, 15)
+        await shown(stage, pilot, "PASS: every message is accounted for")
+        assert session.broker.alarms == set()
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_the_simulation_can_run_every_fault_that_is_offered(fault: Fault) -> None:
+    session = FakeSession()
+    before = session.cluster.nodes()
+    recipe = Recipe(fault)
+    proof = session.prove(recipe.scenario)
+    session.advance(recipe.scenario.duration_s)
+    assert proof.finish().result.verdict is Verdict.PASS
+    assert next(m.kind for m in proof.standing().marks) == "fault"
+    assert (session.cluster.nodes(), session.cluster.standing()) == (before, ())
+    session.close()
 
 
 @pytest.mark.parametrize("size", SIZES)
