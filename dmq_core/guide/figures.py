@@ -21,6 +21,10 @@ class Figures(Protocol):
         """One queue; None if there is none of that name."""
         ...
 
+    def queues(self) -> tuple[QueueFigures, ...]:
+        """Every queue."""
+        ...
+
     def connections(self) -> tuple[ConnectionFigures, ...]:
         """Every client connection."""
         ...

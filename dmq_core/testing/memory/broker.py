@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.cluster.blueprint import node_names, parse_version
 from dmq_core.errors import BadInput
+from dmq_core.management.models import EntityKey
 from dmq_core.messaging.amqp.frames import safe_properties
 from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.linking.connection import Connection
@@ -249,6 +250,10 @@ class MemoryBroker:
         host = self._hosts.get(virtual_host)
         return None if host is None else host.queues.get(name)
 
+    def queues(self) -> list[tuple[EntityKey, MemoryQueue]]:
+        """Every queue of every virtual host."""
+        return [(EntityKey(host.name, name), q) for host in self._hosts.values() for name, q in host.queues.items()]
+
     def serves(self, node: str) -> bool:
         """Whether a node answers clients and other nodes."""
         return self._nodes[node].serves
@@ -364,7 +369,7 @@ class MemoryBroker:
         return [node for node in self._nodes.values() if node.serves]
 
     def _queues(self) -> list[MemoryQueue]:
-        return [queue for host in self._hosts.values() for queue in host.queues.values()]
+        return [queue for _, queue in self.queues()]
 
     def _found(self, name: str, virtual_host: str) -> MemoryQueue:
         queue = self.queue(name, virtual_host)

@@ -24,6 +24,11 @@ class MemoryFigures:
             queue = self._broker.queue(key.name, key.vhost)
             return None if queue is None else _queue(key, queue, self._broker)
 
+    def queues(self) -> tuple[QueueFigures, ...]:
+        """Every queue."""
+        with self._broker.clock.turn():
+            return tuple(_queue(key, queue, self._broker) for key, queue in self._broker.queues())
+
     def connections(self) -> tuple[ConnectionFigures, ...]:
         """Every client connection."""
         with self._broker.clock.turn():
