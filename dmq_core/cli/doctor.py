@@ -10,9 +10,9 @@ from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
 from dmq_core.cluster.base import Cluster
-from dmq_core.errors import NoSuchCluster
+from dmq_core.errors import DmqError, NoSuchCluster
 from dmq_core.observe.events import Gravity
-from dmq_core.observe.health import Finding, findings
+from dmq_core.observe.health import Finding, findings, standing_findings
 from dmq_core.operations import guard_change, on_cluster
 from dmq_core.prerequisites import DockerState, Package, Prerequisites
 from dmq_core.text import visible
@@ -32,7 +32,7 @@ def doctor(invocation: Invocation, install: bool) -> int:
         _install(invocation)
     machine = reach.inspect_machine()
     cluster = _existing(invocation)
-    found = () if cluster is None else findings(reach.take_snapshot(cluster))
+    found = () if cluster is None else (*findings(reach.take_snapshot(cluster)), *_links(cluster))
     sick = any(f.gravity is Gravity.BAD for f in found) or not (cluster or machine.can_start)
     name = invocation.settings.cluster.value if cluster is None else cluster.name
     if invocation.out.json:
@@ -60,6 +60,14 @@ def _existing(invocation: Invocation) -> Cluster | None:
         return reach.find_cluster(invocation.settings)
     except NoSuchCluster:
         return None
+
+
+def _links(cluster: Cluster) -> tuple[Finding, ...]:
+    try:
+        return standing_findings(cluster.standing(), cluster.name)
+    except DmqError:
+        # Of an attached cluster nobody knows, and what keeps nodes from answering is among the other findings.
+        return ()
 
 
 def _install(invocation: Invocation) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from dmq_core.cluster.base import Backend, NodeState
+from dmq_core.cluster.faults import Fault, FaultKind, undo_of
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.operations import on_cluster
@@ -35,6 +36,18 @@ def findings(snapshot: ClusterSnapshot) -> tuple[Finding, ...]:
     """Everything wrong that the snapshot shows, what hurts now first; empty if the cluster is whole."""
     found = [finding for rule in _RULES for finding in rule(snapshot)]
     return tuple(sorted(found, key=lambda finding: finding.gravity is not Gravity.BAD))
+
+
+def standing_findings(faults: Iterable[Fault], cluster: str) -> tuple[Finding, ...]:
+    """What was done to the links between the nodes of `cluster` and still stands; alarms are in every snapshot."""
+    found = []
+    for fault in faults:
+        back = undo_of(fault)
+        if fault.kind in (FaultKind.CUT_LINK, FaultKind.SLOW_LINK) and back is not None:
+            text = f"{visible(fault.title)}: that was done and still holds"
+            command = visible(on_cluster(back.command, cluster))
+            found.append(Finding("link", fault.node or "", Gravity.BAD, text, f"Take it back: '{command}'."))
+    return tuple(found)
 
 
 def _majority(snapshot: ClusterSnapshot) -> Iterator[Finding]:
