@@ -5,6 +5,7 @@ ORDER = (
     "topic_exchange",
     "fanout_exchange",
     "headers_exchange",
+    "message_persistence",
     "load_balancing",
     "acknowledge_retry",
     "message_ordering",

@@ -123,11 +123,11 @@ def impact_of(operation: NodeOperation, snapshot: ClusterSnapshot) -> Impact:
     elif target is not None:
         serving.add(operation.node)
     remaining = len(serving)
-    margin = _margin(remaining, len(snapshot.nodes))
+    margin = margin_left(remaining, len(snapshot.nodes))
     sentences = [
         _role_sentence(operation, target),
         f"{remaining} of {len(snapshot.nodes)} nodes {'remain' if operation.destructive else 'will run'}: "
-        + _margin_words(margin),
+        + margin_words(margin),
     ]
     if margin is not Margin.NO_MAJORITY or operation.action is NodeAction.ISOLATE:
         sentences.append(_expected(operation.action, snapshot))
@@ -167,13 +167,13 @@ def impact_of_removal(node: str, snapshot: ClusterSnapshot) -> Impact:
     """What the removal of `node` will cause, judged from `snapshot`; the majority is that of the nodes that remain."""
     others = [other for other in snapshot.nodes if other.name != node]
     running = sum(other.state is NodeState.RUNNING for other in others)
-    margin = _margin(running, len(others))
+    margin = margin_left(running, len(others))
     target = snapshot.node(node)
     held = None if target is None or target.follows is None or target.leads is None else target.leads + target.follows
     members = "Members of queues" if held is None else _count(held, "queue member")
     sentences = (
         f"{members} on {node} and its data are removed; its clients are closed and reconnect elsewhere.",
-        f"{running} of {len(others)} nodes remain: {_margin_words(margin)}",
+        f"{running} of {len(others)} nodes remain: {margin_words(margin)}",
     )
     return Impact(margin, sentences)
 
@@ -182,10 +182,10 @@ def impact_of_addition(snapshot: ClusterSnapshot) -> Impact:
     """What one more node will cause, judged from `snapshot`."""
     total = len(snapshot.nodes) + 1
     running = sum(n.state is NodeState.RUNNING for n in snapshot.nodes) + 1
-    margin = _margin(running, total)
+    margin = margin_left(running, total)
     sentences = (
         "Expected: the new node serves, and every quorum queue and stream has a member on it, within three minutes.",
-        f"{running} of {total} nodes will run: {_margin_words(margin)}",
+        f"{running} of {total} nodes will run: {margin_words(margin)}",
     )
     return Impact(margin, sentences)
 
@@ -194,7 +194,7 @@ def impact_of_fault(fault: Fault, snapshot: ClusterSnapshot) -> Impact:
     """What `fault` will cause, judged from `snapshot`; a rolling restart takes one node away at a time."""
     running = sum(n.state is NodeState.RUNNING for n in snapshot.nodes)
     rolling = fault.kind is FaultKind.ROLLING_RESTART
-    margin = _margin(_left_by(fault, running, snapshot), len(snapshot.nodes))
+    margin = margin_left(_left_by(fault, running, snapshot), len(snapshot.nodes))
     sentences = [f"Expected: {notes_of(fault.kind).expected}"]
     if fault.kind is FaultKind.CUT_LINK:
         sentences.append(_after_cut(running, snapshot))
@@ -202,7 +202,7 @@ def impact_of_fault(fault: Fault, snapshot: ClusterSnapshot) -> Impact:
         clients = _count(len(snapshot.connections), "connection")
         sentences.insert(0, f"It concerns all {clients} of the cluster.")
     if margin is Margin.NO_MAJORITY and fault.kind is not FaultKind.CUT_LINK:
-        sentences.insert(0, f"{running} of {len(snapshot.nodes)} nodes run: {_margin_words(margin)}")
+        sentences.insert(0, f"{running} of {len(snapshot.nodes)} nodes run: {margin_words(margin)}")
     return Impact(margin, tuple(sentences))
 
 
@@ -265,14 +265,16 @@ def _expected(action: NodeAction, snapshot: ClusterSnapshot) -> str:
     return f"Expected: the others elect new leaders in one to three seconds; {own}."
 
 
-def _margin(remaining: int, total: int) -> Margin:
+def margin_left(remaining: int, total: int) -> Margin:
+    """What `remaining` nodes of `total` leave of the majority."""
     majority = total // 2 + 1
     if remaining < majority:
         return Margin.NO_MAJORITY
     return Margin.NO_MARGIN if remaining == majority else Margin.SAFE
 
 
-def _margin_words(margin: Margin) -> str:
+def margin_words(margin: Margin) -> str:
+    """`margin` as the end of a sentence."""
     if margin is Margin.SAFE:
         return "a majority, with margin."
     if margin is Margin.NO_MARGIN:

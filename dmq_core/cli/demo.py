@@ -11,8 +11,10 @@ import click
 
 from dmq_core.cli import reach
 from dmq_core.cli.groups import LazyGroup
-from dmq_core.cli.options import Invocation, common_options
-from dmq_core.cli.output import Output, painted
+from dmq_core.cli.options import Invocation, common_options, yes_option
+from dmq_core.cli.output import Output, confirm, painted
+from dmq_core.errors import BadInput, Refused
+from dmq_core.operations import Margin
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -48,11 +50,14 @@ def list_demos(invocation: Invocation) -> None:
 @click.command()
 @click.argument("name")
 @click.option("--through", is_flag=True, help="Do not wait for Enter between steps.")
+@yes_option
 @common_options
-def run(invocation: Invocation, name: str, through: bool) -> int:
+def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
     """Play the demo NAME, or 'all' of them, on the live cluster.
 
-    On a terminal it waits for Enter before each step. Ends with 0 if every claim held, and with 1 if not.
+    On a terminal it waits for Enter before each step. One that takes nodes down says so, and asks if no majority of
+    them is left for a while; of 'all', those that may not be played are left out. Ends with 0 if every claim held, and
+    with 1 if not.
     """
     from dmq_core.guide.find import demo_names, find_demo
 
@@ -66,13 +71,38 @@ def run(invocation: Invocation, name: str, through: bool) -> int:
     results = []
     for each, demo in demos:
         with out.progress() as progress:
-            results.append(_play(each, demo, reach.backdrop(invocation.settings, cluster, progress), out, by_hand))
+            backdrop = reach.backdrop(invocation.settings, cluster, progress)
+            if _may_play(each, demo, backdrop, out, yes=yes, leave_out=name == ALL):
+                results.append(_play(each, demo, backdrop, out, by_hand))
     if out.json:
         documents = [dataclasses.asdict(result) for result in results]
         out.document(documents if name == ALL else documents[0])
     elif name == ALL:
         _summary(out, results)
     return 0 if all(result.held for result in results) else 1
+
+
+def _may_play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, *, yes: bool, leave_out: bool) -> bool:
+    """Asks before a demo that takes nodes down; one that may not be played is refused, or left out with a word."""
+    from dmq_core.guide.breaking import impact_of_demo
+    from dmq_core.guide.playing import check
+
+    if not demo.breaks:
+        return True
+    try:
+        check(demo, backdrop)
+        impact = impact_of_demo(demo, [node.state for node in backdrop.cluster.nodes()])
+        told = f"{demo.title} on {visible(backdrop.cluster.name)}: {' '.join(impact.sentences)}"
+        if impact.margin is Margin.NO_MAJORITY:
+            confirm(told, yes=yes)
+        else:
+            out.say(told)
+    except (BadInput, Refused) as error:
+        if not leave_out:
+            raise
+        out.say(f"{name} is left out: {error.what}")
+        return False
+    return True
 
 
 def _play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, by_hand: bool) -> DemoResult:

@@ -85,7 +85,8 @@ class Demo(Generic[S]):
     `summary` is one line for lists. At its end: what was `seen`, `when` to use it, `code` that does it with `dmq_core`
     and runs as it stands against the cluster of `dmq start`, and something `to_try` oneself. `mend` makes good what the
     `spoil` of a step did, before the next step is played. `focus` holds for every step that has none of its own.
-    `breaks`: it takes nodes down, so the cluster has to be one that dmq made, of three nodes at least.
+    `breaks`: it takes nodes down, so the cluster has to be one that dmq made, of three nodes at least. `impact` tells
+    in a sentence what that does to those who use the cluster; `loses_majority`: for a while no majority is left.
     """
 
     title: str
@@ -100,6 +101,8 @@ class Demo(Generic[S]):
     mend: Callable[[S], object]
     focus: Callable[[S], Focus] | None = None
     breaks: bool = False
+    loses_majority: bool = False
+    impact: str = ""
 
 
 AnyDemo = Demo[Any]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dmq_core.cluster.base import NodeState
 from dmq_core.errors import BadInput, DmqError
+from dmq_core.guide.breaking import NodesTurn
 from dmq_core.guide.form import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords
 from dmq_core.guide.scene import Backdrop, Scene
 from dmq_core.guide.terms import meaning
@@ -37,7 +38,8 @@ class Playing(Generic[S]):
     """One playing of `demo`, called `name`, before `backdrop`; `close` removes all that it made.
 
     Of its methods only `close` may be called while another runs: it lets a step wait no more, and then ends it all.
-    `Refused` if it may not be played: a session that is read-only, or one that breaks nodes on somebody else's cluster.
+    `Refused` if it may not be played: a session that is read-only, or one that breaks nodes on somebody else's cluster
+    or beside another one that does.
     """
 
     def __init__(self, name: str, demo: Demo[S], backdrop: Backdrop, ask: Ask = usual_answer) -> None:
@@ -46,6 +48,9 @@ class Playing(Generic[S]):
         self.demo = demo
         self._ask = ask
         self._scene = demo.scene(backdrop)
+        self._nodes_turn = NodesTurn(backdrop.cluster) if demo.breaks else None
+        if demo.breaks:
+            self._scene.allow_breaking(may_lose_majority=demo.loses_majority)
         self._results: dict[int, StepResult] = {}
         self._left: str | None = None
         self._turn = threading.Lock()
@@ -111,10 +116,17 @@ class Playing(Generic[S]):
         self._scene.leave()
         with self._turn:
             if self._left is None:
-                self._left = self._scene.close()
+                self._left = self._closed()
         results = tuple(self._results[index] for index in sorted(self._results))
         whole = len(results) == len(self.demo.steps) and all(result.held for result in results)
         return DemoResult(self.name, results, whole and not self._left, self._left)
+
+    def _closed(self) -> str:
+        try:
+            return self._scene.close()
+        finally:
+            if self._nodes_turn is not None:
+                self._nodes_turn.end()
 
     def _played(self, step: Step[S], spoil: bool) -> Seen:
         try:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from dmq_core.cluster.base import Cluster, NodeAction, ProgressListener, silent
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.errors import DmqError
+from dmq_core.errors import DmqError, Refused
+from dmq_core.guide.breaking import Acts, Breaker, acts_on
 from dmq_core.guide.figures import Figures, activity, figures_of, leader, spread
 from dmq_core.guide.inbox import Inbox
 from dmq_core.guide.link import Link, ProxyLink
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.linking.balancing import Policy
 from dmq_core.messaging.topology import QueueDepth, delete_exchange, delete_queue, queue_depth
-from dmq_core.operations import NodeOperation, perform
+from dmq_core.operations import NodeOperation
 
 if TYPE_CHECKING:
+    from dmq_core.cluster.faults import Fault
     from dmq_core.messaging.consuming.queue_consumer import QueueConsumer
 
 PREFIX: Final = "dmq.demo."
@@ -28,6 +30,7 @@ CLIENT: Final = "dmq demo"
 _LOOK_S: Final = 0.05
 _ASK_S: Final = 0.25
 _HARDLY: Final = 0.1
+_RECONNECT_S: Final = 30.0
 
 
 class Connect(Protocol):
@@ -55,8 +58,8 @@ def _new_run() -> str:
 class Backdrop:
     """What a scene stands before: a cluster, how its clients get at it, and who tells of it.
 
-    `link` makes one on which confirms get lost, for clients of a name. `run` is in the names of this playing; what
-    should happen is waited for `patience_s` seconds.
+    `link` makes one on which confirms get lost, for clients of a name. `acts` are those on its nodes (None: straight on
+    the cluster). `run` is in the names of this playing; what should happen is waited for `patience_s` seconds.
     """
 
     cluster: Cluster
@@ -67,6 +70,7 @@ class Backdrop:
     run: str = field(default_factory=_new_run)
     patience_s: float = 10.0
     link: Callable[[Cluster, str], Link] = ProxyLink
+    acts: Acts | None = None
 
 
 class Scene:
@@ -85,6 +89,7 @@ class Scene:
         self._figures: Figures | None = None
         self._names: list[str] = []
         self._endings: list[Callable[[], object]] = []
+        self._breaker: Breaker | None = None
 
     @property
     def manager(self) -> BrokerConnectionManager:
@@ -167,13 +172,40 @@ class Scene:
         """Has `ending` called when the demo is over, latest first."""
         self._endings.append(ending)
 
+    def allow_breaking(self, *, may_lose_majority: bool) -> None:
+        """Lets the steps take nodes down; `close` brings back whatever they took."""
+        drop = self.backdrop
+        acts = drop.acts or acts_on(self.cluster, drop.progress, read_only=drop.read_only)
+        self._breaker = Breaker(self.cluster, acts, may_lose_majority=may_lose_majority)
+
+    @property
+    def breaker(self) -> Breaker:
+        """What takes nodes down and brings them back; `Refused` for a demo that does not say that it does so."""
+        if self._breaker is None:
+            raise Refused("this demo does not say that it takes nodes down", "Its Demo needs breaks=True.")
+        return self._breaker
+
     def perform(self, action: NodeAction, node: str) -> None:
-        """Does an act on a node through the one gate, and takes it back at the end."""
-        operation = NodeOperation(action, node)
-        if operation.undo is not None:
-            undo = operation.undo
-            self._endings.append(lambda: perform(self.cluster, undo, read_only=self.backdrop.read_only))
-        perform(self.cluster, operation, read_only=self.backdrop.read_only, progress=self.backdrop.progress)
+        """Does an act on a node through the one gate."""
+        self.breaker.perform(NodeOperation(action, node))
+
+    def cause(self, fault: Fault) -> Fault | None:
+        """Does a fault of the whole cluster through the one gate; gives its way back, if there is one."""
+        return self.breaker.cause(fault)
+
+    def stop_cluster(self) -> None:
+        """Stops every node."""
+        self.breaker.stop()
+
+    def start_cluster(self) -> None:
+        """Starts every node that does not run, and waits until a client gets in again."""
+        self.breaker.start()
+        self.manager.wait_open(_RECONNECT_S)
+
+    def make_whole(self) -> None:
+        """Brings back every node that was taken down, takes every fault back, and waits until a client gets in."""
+        self.breaker.mend()
+        self.manager.wait_open(_RECONNECT_S)
 
     def depth(self, queue: str) -> QueueDepth | None:
         """How much is in a queue now; None if there is no such queue."""
@@ -207,6 +239,9 @@ class Scene:
         """Ends clients, takes faults back, removes queues and exchanges; what stays and why (empty: nothing)."""
         stays: list[str] = []
         self.is_spoilt = False
+        if self._breaker is not None:
+            # First, for nothing can be removed from a cluster that does not answer.
+            self._endings.append(self._breaker.mend)
         while self._endings:
             try:
                 self._endings.pop()()

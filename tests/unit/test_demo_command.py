@@ -14,8 +14,10 @@ from dmq_core.cli import reach
 from dmq_core.cli.app import dmq
 from dmq_core.cli.output import Output
 from dmq_core.cli.running import run
+from dmq_core.cluster.base import Backend
 from dmq_core.guide.find import demo_names, find_demo
 from dmq_core.guide.scene import Backdrop
+from dmq_core.testing import SimBroker
 from dmq_core.testing.stage import MemoryStage
 
 
@@ -82,3 +84,40 @@ def test_whoever_leaves_in_the_middle_is_not_told_what_was_not_seen(
 
 def test_the_end_of_the_input_leaves(backdrop: Backdrop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not by_hand(backdrop, monkeypatch, "")
+
+
+@pytest.mark.usefixtures("backdrop")
+def test_a_demo_that_takes_the_majority_says_so_and_wants_a_yes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(dmq, "dmq", ("demo", "run", "message_persistence")) == 6
+    told = capsys.readouterr().err
+    assert "Message persistence on dmq: It stops every node" in told
+    assert "no majority" in told
+    assert "Add --yes" in told
+
+
+@pytest.mark.usefixtures("backdrop")
+def test_with_a_yes_it_is_played(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(dmq, "dmq", ("demo", "run", "message_persistence", "--yes", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["held"]
+
+
+@pytest.mark.usefixtures("backdrop")
+def test_of_all_demos_those_that_may_not_be_played_are_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmq_core.guide.find.demo_names", lambda: ("direct_exchange", "message_persistence"))
+    assert run(dmq, "dmq", ("demo", "run", "all", "--json")) == 0
+    told = capsys.readouterr()
+    assert [one["demo"] for one in json.loads(told.out)] == ["direct_exchange"]
+    assert "message_persistence is left out" in told.err
+
+
+def test_a_cluster_of_somebody_else_keeps_its_nodes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sim = SimBroker("mq.example.org", 3, backend=Backend.ATTACHED, started=True, realtime=False)
+    with contextlib.closing(MemoryStage(sim)) as stage:
+        monkeypatch.setattr(reach, "find_cluster", lambda _settings: stage.cluster)
+        monkeypatch.setattr(reach, "backdrop", lambda *_: stage.backdrop())
+        assert run(dmq, "dmq", ("demo", "run", "message_persistence", "--yes")) == 6
+    assert "Message persistence: refused, dmq did not make mq.example.org" in capsys.readouterr().err

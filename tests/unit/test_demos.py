@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from dmq_core.cli.app import dmq
+from dmq_core.cluster.base import NodeState
 from dmq_core.errors import BadInput, DmqError, Refused
 from dmq_core.guide.find import demo_names, find_demo
 from dmq_core.guide.form import Question, StepResult
@@ -18,9 +19,9 @@ from dmq_core.guide.telling import WIDTH, closing, opening, result_lines, step_l
 from dmq_core.guide.terms import TERMS
 from dmq_core.testing.stage import PATIENCE_S, MemoryStage
 
-# What these show is in no memory: nodes that go, streams, what the management API tells. tests/cluster plays them.
+# What these show is in no memory; tests/cluster plays them.
 ON_REAL_NODES_ONLY: frozenset[str] = frozenset()
-IN_MEMORY = [name for name in demo_names() if name not in ON_REAL_NODES_ONLY and not find_demo(name).breaks]
+IN_MEMORY = [name for name in demo_names() if name not in ON_REAL_NODES_ONLY]
 STEPS = [(name, index) for name in IN_MEMORY for index in range(len(find_demo(name).steps))]
 
 
@@ -69,7 +70,7 @@ def test_a_demo_whose_last_claim_did_not_hold_did_not_hold(world: World) -> None
     assert not playing.close().held
 
 
-@pytest.mark.parametrize("name", IN_MEMORY)
+@pytest.mark.parametrize("name", [name for name in IN_MEMORY if not find_demo(name).breaks])
 def test_it_can_be_played_twice_at_once_and_left_in_the_middle(world: World, name: str) -> None:
     with world.play(name) as first, world.play(name) as second:
         for index in range(2):
@@ -79,11 +80,23 @@ def test_it_can_be_played_twice_at_once_and_left_in_the_middle(world: World, nam
     assert not world.remains
 
 
+@pytest.mark.parametrize("name", [name for name in IN_MEMORY if find_demo(name).breaks])
+def test_a_cluster_is_whole_again_after_each_step_at_which_a_demo_is_left(world: World, name: str) -> None:
+    for last in range(len(find_demo(name).steps)):
+        with world.play(name) as playing:
+            for index in range(last + 1):
+                playing.do(index, spoil=index == last)
+        assert not playing.close().left
+        assert {node.state for node in world.cluster.nodes()} == {NodeState.RUNNING}
+        assert not world.remains
+
+
 @pytest.mark.parametrize("name", demo_names())
 def test_its_words_are_there_and_fit(world: World, name: str) -> None:
     demo = find_demo(name)
     assert len(demo.summary) <= 120
     assert all((demo.title, demo.seen, demo.when, demo.to_try, demo.takes_s))
+    assert bool(demo.impact) == demo.breaks >= demo.loses_majority
     compile(demo.code, name, "exec", ast.PyCF_ONLY_AST)
     assert {term for step in demo.steps for term in step.terms} <= set(TERMS)
     with world.play(name) as playing:

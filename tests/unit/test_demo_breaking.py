@@ -1,0 +1,214 @@
+"""Demos that take nodes down: who may, one at a time, never the majority unsaid, and everything is brought back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from dmq_core.cluster.base import Backend, NodeAction, NodeState
+from dmq_core.cluster.faults import Fault, FaultKind, undo_of
+from dmq_core.errors import BadInput, ClusterFailed, DmqError, Refused
+from dmq_core.guide.breaking import Acts, impact_of_demo
+from dmq_core.guide.form import AnyDemo, Demo, Seen, Step
+from dmq_core.guide.playing import Playing, check
+from dmq_core.guide.scene import Scene
+from dmq_core.operations import Margin
+from dmq_core.testing import FakeCluster, SimBroker
+from dmq_core.testing.stage import MemoryStage
+
+RUN, DOWN = NodeState.RUNNING, NodeState.STOPPED
+ALARM = Fault(FaultKind.MEMORY_ALARM, "rmq1")
+
+
+def demo_that(act: Callable[[Scene], object], *, loses_majority: bool = False, breaks: bool = True) -> AnyDemo:
+    """A demo of one step, whose play is `act`."""
+    step: Step[Scene] = Step("s", "k", act, "c", lambda _: Seen(True, "seen"), lambda _: None)
+    return Demo(
+        "Nodes go",
+        "s",
+        Scene,
+        (step,),
+        "s",
+        "w",
+        "",
+        "t",
+        1.0,
+        lambda _: None,
+        breaks=breaks,
+        loses_majority=loses_majority,
+        impact="It takes nodes down.",
+    )
+
+
+@pytest.fixture
+def stage() -> Iterator[MemoryStage]:
+    with contextlib.closing(MemoryStage()) as made:
+        yield made
+
+
+@pytest.fixture
+def play(stage: MemoryStage) -> Iterator[Callable[[AnyDemo], Playing[Scene]]]:
+    with contextlib.ExitStack() as playings:
+        yield lambda demo: playings.enter_context(Playing("it", demo, stage.backdrop()))
+
+
+Play = Callable[[AnyDemo], Playing[Scene]]
+
+
+def states(stage: MemoryStage) -> tuple[NodeState, ...]:
+    return tuple(node.state for node in stage.cluster.nodes())
+
+
+@pytest.mark.parametrize("action", [NodeAction.KILL, NodeAction.STOP, NodeAction.PAUSE, NodeAction.DRAIN])
+def test_a_node_that_was_taken_down_is_brought_back_when_the_demo_is_left(
+    stage: MemoryStage, play: Play, action: NodeAction
+) -> None:
+    playing = play(demo_that(lambda scene: scene.perform(action, "rmq2")))
+    assert playing.do(0).held
+    assert states(stage) != (RUN, RUN, RUN)
+    assert not playing.close().left
+    assert states(stage) == (RUN, RUN, RUN)
+
+
+def test_a_node_that_was_frozen_while_it_was_cut_off_is_brought_back(stage: MemoryStage, play: Play) -> None:
+    def act(scene: Scene) -> None:
+        scene.perform(NodeAction.ISOLATE, "rmq3")
+        scene.perform(NodeAction.PAUSE, "rmq3")
+
+    with play(demo_that(act)) as playing:
+        assert playing.do(0).held
+    assert states(stage) == (RUN, RUN, RUN)
+
+
+def test_a_whole_cluster_that_was_stopped_is_started_together(stage: MemoryStage, play: Play) -> None:
+    with play(demo_that(lambda scene: scene.stop_cluster(), loses_majority=True)) as playing:
+        assert playing.do(0).held
+        assert states(stage) == (DOWN, DOWN, DOWN)
+    assert states(stage) == (RUN, RUN, RUN)
+
+
+def test_what_was_down_before_the_demo_stays_down() -> None:
+    sim = SimBroker("dmq", 5, backend=Backend.LOCAL, started=True, realtime=False)
+    with contextlib.closing(MemoryStage(sim)) as stage:
+        stage.cluster.act(NodeAction.STOP, "rmq5")
+        with Playing("it", demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1")), stage.backdrop()) as one:
+            assert one.do(0).held
+        assert states(stage) == (RUN, RUN, RUN, RUN, DOWN)
+
+
+def test_a_fault_is_taken_back_at_the_end_and_not_twice(stage: MemoryStage, play: Play) -> None:
+    assert isinstance(stage.cluster, FakeCluster)
+    with play(demo_that(lambda scene: scene.cause(ALARM))) as playing:
+        assert playing.do(0).held
+        assert stage.cluster.standing() == (ALARM,)
+    assert stage.cluster.standing() == ()
+
+    def there_and_back(scene: Scene) -> None:
+        back = scene.cause(ALARM)
+        assert back == undo_of(ALARM)
+        scene.cause(back)
+
+    with play(demo_that(there_and_back)) as playing:
+        assert playing.do(0).held
+        before = stage.cluster.script.calls.count("cause")
+    assert stage.cluster.script.calls.count("cause") == before
+
+
+def test_a_cluster_that_cannot_be_made_whole_is_told(stage: MemoryStage, play: Play) -> None:
+    assert isinstance(stage.cluster, FakeCluster)
+    playing = play(demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq2")))
+    playing.do(0)
+    for _ in range(2):
+        stage.cluster.script.fail_next("act", ClusterFailed("rmq2 does not boot"))
+    assert "dmq is not whole: rmq2 does not boot" in playing.close().left
+
+
+def test_a_majority_is_not_taken_by_a_demo_that_did_not_say_so(stage: MemoryStage, play: Play) -> None:
+    with play(demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))) as playing:
+        assert playing.do(0).held
+        stage.cluster.act(NodeAction.STOP, "rmq2")
+        assert "no majority" in playing.do(0).seen
+        stage.cluster.act(NodeAction.START, "rmq2")
+    with play(demo_that(lambda scene: scene.stop_cluster())) as playing:
+        assert "no majority" in playing.do(0).seen
+    assert states(stage) == (RUN, RUN, RUN)
+
+
+def test_a_node_that_somebody_else_stopped_meanwhile_stays_down(stage: MemoryStage, play: Play) -> None:
+    with play(demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))) as playing:
+        assert playing.do(0).held
+        stage.cluster.act(NodeAction.START, "rmq1")
+        stage.cluster.act(NodeAction.STOP, "rmq2")
+    assert states(stage) == (RUN, DOWN, RUN)
+
+
+def test_two_demos_do_not_take_nodes_down_at_once(stage: MemoryStage, play: Play) -> None:
+    demo = demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))
+    first = play(demo)
+    with pytest.raises(Refused, match="another demo is taking nodes of dmq down"):
+        play(demo)
+    first.close()
+    assert play(demo).do(0).held
+
+
+def test_clusters_have_turns_of_their_own(stage: MemoryStage, play: Play) -> None:
+    demo = demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))
+    play(demo)
+    sim = SimBroker("shop", 3, backend=Backend.LOCAL, started=True, realtime=False)
+    with contextlib.closing(MemoryStage(sim)) as other, Playing("it", demo, other.backdrop()) as playing:
+        assert playing.do(0).held
+
+
+def test_a_demo_that_does_not_say_that_it_takes_nodes_down_takes_none(stage: MemoryStage, play: Play) -> None:
+    with play(demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"), breaks=False)) as playing:
+        assert "does not say that it takes nodes down" in playing.do(0).seen
+    assert states(stage) == (RUN, RUN, RUN)
+
+
+def test_the_acts_of_a_session_are_used_where_there_are_some(stage: MemoryStage) -> None:
+    told: list[str] = []
+
+    def refuse() -> None:
+        raise BadInput("not asked for")
+
+    acts = Acts(lambda operation: told.append(operation.title), lambda _: None, refuse, refuse)
+    demo = demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))
+    with Playing("it", demo, replace(stage.backdrop(), acts=acts)) as playing:
+        assert playing.do(0).held
+    assert told == ["Kill rmq1"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "nodes", "read_only", "error", "why"),
+    [
+        (Backend.ATTACHED, 3, False, Refused, "Nodes go: refused, dmq did not make dmq"),
+        (Backend.LOCAL, 3, True, Refused, "read-only"),
+        (Backend.LOCAL, 2, False, BadInput, "it takes nodes down, and 2 of 2 run"),
+    ],
+)
+def test_it_is_refused_where_nodes_may_not_or_must_not_go(
+    backend: Backend, nodes: int, read_only: bool, error: type[DmqError], why: str
+) -> None:
+    sim = SimBroker("dmq", nodes, backend=backend, started=True, realtime=False)
+    with contextlib.closing(MemoryStage(sim)) as stage, pytest.raises(error, match=why):
+        check(demo_that(lambda _: None), stage.backdrop(read_only=read_only))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "loses_majority", "margin", "word"),
+    [
+        (3, False, Margin.NO_MARGIN, "At worst 2 of 3 nodes remain: a majority, no further margin."),
+        (5, False, Margin.SAFE, "At worst 4 of 5 nodes remain: a majority, with margin."),
+        (5, True, Margin.NO_MAJORITY, "For a while no majority;"),
+    ],
+)
+def test_its_impact_says_what_goes_and_what_is_left(
+    nodes: int, loses_majority: bool, margin: Margin, word: str
+) -> None:
+    impact = impact_of_demo(demo_that(lambda _: None, loses_majority=loses_majority), [RUN] * nodes)
+    assert impact.margin is margin
+    assert impact.sentences[0] == "It takes nodes down."
+    assert impact.sentences[1].startswith(word)
