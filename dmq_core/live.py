@@ -135,13 +135,17 @@ class LiveSession:
         return proof
 
     def demo(self, name: str) -> Playing[Any]:
-        """Begins a demo with clients of its own."""
+        """Begins a demo with clients of its own; what it does to nodes is told as what `perform` and `cause` do."""
+        from dmq_core.guide.breaking import acts_on
         from dmq_core.guide.find import find_demo
         from dmq_core.guide.playing import Playing
         from dmq_core.guide.scene import Backdrop
 
         self._refuse_if_closed()
-        return self._kept(Playing(name, find_demo(name), Backdrop(self._cluster, read_only=self._read_only)))
+        acts = replace(
+            acts_on(self._cluster, silent, read_only=self._read_only), perform=self.perform, cause=self.cause
+        )
+        return self._kept(Playing(name, find_demo(name), Backdrop(self._cluster, read_only=self._read_only, acts=acts)))
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
         """Does an act on a node; a destructive one is told as a fault from the moment at which it begins."""

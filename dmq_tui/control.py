@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dmq_core.operations import NodeOperation
+from dmq_core.config import DEFAULT_CLUSTER
+from dmq_core.operations import NodeOperation, on_cluster
 from dmq_core.session import TailSource
 from dmq_tui.commands import Command, PaneId, action_now
 from dmq_tui.format import count
@@ -195,10 +196,38 @@ class Control:
         from dmq_tui.screens.demos import DemosScreen
 
         def chosen(name: str | None) -> None:
-            if name is not None:
+            demo = None if name is None else dict(demos).get(name)
+            if name is None or demo is None:
+                return
+            now = self._screen.situation
+            if demo.breaks and not (now.read_only or now.attached):
+                self._ask_about(name, demo)
+            else:
                 self._play(name)
 
         self._screen.app.push_screen(DemosScreen(demos), chosen)
+
+    def _ask_about(self, name: str, demo: AnyDemo) -> None:
+        """Asks before a demo that takes nodes down."""
+        from dmq_core.guide.breaking import impact_of_demo
+        from dmq_tui.screens.confirm import ConfirmScreen, Question
+
+        screen = self._screen
+        cluster = "" if screen.newest is None else screen.newest.cluster
+        question = Question(
+            f"Play {demo.title}",
+            on_cluster(f"dmq demo run {name} --yes", cluster or DEFAULT_CLUSTER),
+            cluster,
+            "cluster",
+            True,
+            lambda snapshot: impact_of_demo(demo, [node.state for node in snapshot.nodes]),
+        )
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._play(name)
+
+        screen.app.push_screen(ConfirmScreen(question, lambda: screen.newest), answered)
 
     def _play(self, name: str) -> None:
         from dmq_tui.screens.demo import DemoScreen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dmq_core.cluster.base import Backend, Cluster, ProgressListener, silent
@@ -166,6 +167,7 @@ class FakeSession:
 
     def demo(self, name: str) -> Playing[Any]:
         """Begins a demo, on a RabbitMQ in memory whose time goes by by itself."""
+        from dmq_core.guide.breaking import acts_on
         from dmq_core.guide.find import find_demo
         from dmq_core.guide.playing import Playing
         from dmq_core.testing.stage import MemoryStage
@@ -174,7 +176,10 @@ class FakeSession:
         self.script.enter("demo")
         stage = MemoryStage(self.broker, self._cluster, pause_s=_PAUSE_S)
         self._stages.append(stage)
-        playing: Playing[Any] = Playing(name, find_demo(name), stage.backdrop(read_only=self._read_only))
+        acts = acts_on(self._cluster, silent, read_only=self._read_only)
+        acts = replace(acts, perform=self.perform, cause=self.cause)
+        backdrop = replace(stage.backdrop(read_only=self._read_only), acts=acts)
+        playing: Playing[Any] = Playing(name, find_demo(name), backdrop)
         self._playings.append(playing)
         return playing
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import pytest
 from console import NARROW, WIDE, Console, console
 
+from dmq_core.cluster.base import Backend
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.session import TailSource
 from dmq_core.testing import FakeSession
+from dmq_tui.screens.confirm import ConfirmScreen
 from dmq_tui.screens.demo import DemoScreen
 from dmq_tui.screens.demos import DemosScreen
+from dmq_tui.screens.main import MainScreen
 
 
-async def begin(it: Console, name: str = "direct_exchange") -> DemoScreen:
+async def choose(it: Console, name: str) -> None:
     """Chooses the demo from the list by the keys."""
     await it.press("D")
     await it.until(lambda: isinstance(it.app.screen, DemosScreen), "the list of demos")
@@ -23,6 +26,11 @@ async def begin(it: Console, name: str = "direct_exchange") -> DemoScreen:
     while (item := chooser.list.cursor_item) is not None and item[0] != name:
         await it.press("down")
     await it.press("enter")
+
+
+async def begin(it: Console, name: str = "direct_exchange") -> DemoScreen:
+    """Begins a demo."""
+    await choose(it, name)
     await it.until(lambda: isinstance(it.app.screen, DemoScreen), "the demo")
     screen = it.app.screen
     assert isinstance(screen, DemoScreen)
@@ -167,3 +175,30 @@ async def test_a_read_only_session_plays_none() -> None:
     async with console(FakeSession(read_only=True)) as it:
         await it.press("D")
         assert it.toasts == ["Demos: this session is read-only."]
+
+
+async def test_a_demo_that_takes_the_majority_wants_the_name_of_the_cluster_typed() -> None:
+    async with console() as it:
+        await choose(it, "message_persistence")
+        await it.until(lambda: isinstance(it.app.screen, ConfirmScreen), "the question")
+        text = it.screen_text()
+        for part in ("Play Message persistence?", "It stops every node", "no majority", "brought back", "--yes"):
+            assert part in text, part
+        await it.press("y", "enter")
+        assert isinstance(it.app.screen, ConfirmScreen)
+        await it.press("backspace", *"dmq", "enter")
+        await it.until(lambda: isinstance(it.app.screen, DemoScreen), "the demo")
+
+
+async def test_a_demo_that_takes_nodes_down_is_not_begun_without_a_yes() -> None:
+    async with console() as it:
+        await choose(it, "message_persistence")
+        await it.until(lambda: isinstance(it.app.screen, ConfirmScreen), "the question")
+        await it.press("escape")
+        await it.until(lambda: isinstance(it.app.screen, MainScreen), "the main screen")
+
+
+async def test_on_a_cluster_of_somebody_else_it_is_refused_at_once() -> None:
+    async with console(FakeSession(backend=Backend.ATTACHED)) as it:
+        await choose(it, "message_persistence")
+        await it.until(lambda: any("dmq did not make dmq" in toast for toast in it.toasts), "the refusal")
