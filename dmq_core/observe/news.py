@@ -30,7 +30,7 @@ EVENT_KEYS = (
 )
 _TOPOLOGY = ("queue.", "exchange.", "binding.", "policy.")
 _ELECTED = re.compile(r"queue '(.+)' in vhost '(.+)': \S+ -> leader in term: (\d+)", re.DOTALL)
-_WRITES = re.compile(r"osiris_writer:init/1: name: (\S+) last offset: .* epoch: (\d+)")
+_WRITES = re.compile(r"osiris_writer:init/1: name: (\S+) .* epoch: (\d+)")
 _NO_FILE_SIGN = re.compile(r"[^A-Za-z0-9=-]")
 _ALARM = re.compile(r"(memory|disk) resource limit alarm (set|cleared) on node (\S+?)\.?(?:\s|$)")
 _PEER = re.compile(r"(?:node \S+ (?:up|down)\b|rabbit on node \S+ (?:up|down)\b)")

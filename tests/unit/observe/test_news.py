@@ -18,6 +18,7 @@ from dmq_core.observe.news import (
     News,
     QueueDeleted,
     Stir,
+    StreamLeaderNews,
     news_of_event,
     news_of_log,
 )
@@ -65,6 +66,18 @@ def test_nodes_and_alarms_on_a_real_broker_are_heard() -> None:
     assert any(isinstance(n, Stir) for n in told)
     alarms = [(n.alarm, n.is_set) for n in told if isinstance(n, AlarmNews)]
     assert alarms == [(Alarm("rabbit@rmq2", "memory"), True), (Alarm("rabbit@rmq2", "memory"), False)]
+
+
+@pytest.mark.parametrize("offset", ["last offset: 41", "committed offset: -1"], ids=["3.10", "4.3"])
+def test_a_stream_that_has_another_writer_is_told_by_the_name_of_its_files(offset: str) -> None:
+    name = "__dmq_proof_653b0c94_1795555531504247229"
+    line = f"osiris_writer:init/1: name: {name} {offset} committed chunk id: -1 epoch: 2"
+    news = news_of_log(line.encode(), {"node": "rabbit@rmq2"}, 7.0)
+    assert news == StreamLeaderNews(7.0, name, "rabbit@rmq2", 2)
+    assert isinstance(news, StreamLeaderNews)
+    assert news.is_of(EntityKey("/", "dmq.proof.653b0c94"))
+    assert not news.is_of(EntityKey("/", "dmq.proof"))
+    assert not news.is_of(EntityKey("other", "dmq.proof.653b0c94"))
 
 
 def test_a_plain_text_log_is_read_too() -> None:
