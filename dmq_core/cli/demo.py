@@ -84,13 +84,15 @@ def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
 
 def _may_play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, *, yes: bool, leave_out: bool) -> bool:
     """Asks before a demo that takes nodes down; one that may not be played is refused, or left out with a word."""
-    from dmq_core.guide.breaking import impact_of_demo
+    from dmq_core.guide.breaking import NodesTurn, impact_of_demo
     from dmq_core.guide.playing import check
 
     if not demo.breaks:
         return True
     try:
         check(demo, backdrop)
+        # Nobody is asked about what would be refused anyway.
+        NodesTurn(backdrop.cluster).end()
         impact = impact_of_demo(demo, [node.state for node in backdrop.cluster.nodes()])
         told = f"{demo.title} on {visible(backdrop.cluster.name)}: {' '.join(impact.sentences)}"
         if impact.margin is Margin.NO_MAJORITY:

@@ -18,15 +18,16 @@ from dmq_core.testing.memory.flow import PAUSE_S, flowing
 if TYPE_CHECKING:
     from dmq_core.observe.events import Event
 
-_DOWN = frozenset({NodeState.STOPPED, NodeState.STARTING, NodeState.UNREACHABLE})
+_DOWN = frozenset({NodeState.STOPPED, NodeState.STARTING, NodeState.UNREACHABLE, NodeState.DRAINING})
+_SILENT = frozenset({NodeState.PAUSED, NodeState.ISOLATED})
 PATIENCE_S = 5.0
 
 
 class MemoryStage:
     """Plays the messages of a simulated cluster in a `MemoryBroker` whose time passes while nothing is left to do.
 
-    A node that the cluster stops, kills or pauses is down or frozen for clients, too; one that is isolated or drained
-    serves them as before. Without a `cluster` it is one of three nodes of its own.
+    A node that the cluster stops, kills or drains is down for clients, too, one that it pauses or isolates is frozen,
+    and an alarm blocks publishers; links are as they were. Without a `cluster` it is one of three nodes of its own.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class MemoryStage:
         for name in self._names:
             node = self._sim.nodes.get(name)
             _bring(self.broker, name, NodeState.STOPPED if node is None else node.state)
+        if self.broker.alarmed is not bool(self._sim.alarms):
+            self.broker.alarm(bool(self._sim.alarms))
 
 
 class MemoryLink:
@@ -108,7 +111,7 @@ class MemoryLink:
 def _bring(broker: MemoryBroker, name: str, state: NodeState) -> None:
     if state in _DOWN:
         broker.kill(name)
-    elif state is NodeState.PAUSED:
+    elif state in _SILENT:
         broker.freeze(name)
     elif not broker.serves(name):
         broker.start(name)

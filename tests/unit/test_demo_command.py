@@ -15,6 +15,7 @@ from dmq_core.cli.app import dmq
 from dmq_core.cli.output import Output
 from dmq_core.cli.running import run
 from dmq_core.cluster.base import Backend
+from dmq_core.guide.breaking import NodesTurn
 from dmq_core.guide.find import demo_names, find_demo
 from dmq_core.guide.scene import Backdrop
 from dmq_core.testing import SimBroker
@@ -121,3 +122,12 @@ def test_a_cluster_of_somebody_else_keeps_its_nodes(
         monkeypatch.setattr(reach, "backdrop", lambda *_: stage.backdrop())
         assert run(dmq, "dmq", ("demo", "run", "message_persistence", "--yes")) == 6
     assert "Message persistence: refused, dmq did not make mq.example.org" in capsys.readouterr().err
+
+
+def test_beside_another_demo_that_takes_nodes_down_it_is_refused_before_it_asks(
+    backdrop: Backdrop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = NodesTurn(backdrop.cluster)
+    assert run(dmq, "dmq", ("demo", "run", "message_persistence", "--yes")) == 6
+    turn.end()
+    assert "another demo is taking nodes of dmq down" in capsys.readouterr().err

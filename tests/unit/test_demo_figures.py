@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from dmq_core.cluster.base import NodeAction
+from dmq_core.cluster.faults import Fault, FaultKind
 from dmq_core.guide.figures import activity, leader, spread
 from dmq_core.guide.scene import Scene
 from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey
-from dmq_core.messaging import DirectConsumer, Policy, Queue
+from dmq_core.messaging import ConnectionState, DirectConsumer, DirectProducer, Policy, Queue
 from dmq_core.testing.stage import MemoryStage
 
 KEY = EntityKey("/", "jobs")
@@ -66,12 +67,36 @@ def test_the_scene_tells_who_is_active_who_leads_and_who_is_where(scene: Scene) 
     assert scene.leader(jobs) == "rmq1"
 
 
-def test_a_node_that_the_cluster_stops_is_down_for_clients_too(stage: MemoryStage, scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("down", "up"),
+    [
+        (NodeAction.KILL, NodeAction.START),
+        (NodeAction.STOP, NodeAction.START),
+        (NodeAction.DRAIN, NodeAction.REVIVE),
+        (NodeAction.PAUSE, NodeAction.UNPAUSE),
+        (NodeAction.ISOLATE, NodeAction.REJOIN),
+    ],
+)
+def test_what_is_done_to_a_node_is_felt_by_clients(
+    stage: MemoryStage, scene: Scene, down: NodeAction, up: NodeAction
+) -> None:
     jobs = scene.named("jobs")
     scene.manager.declare(Queue(jobs, "quorum"))
-    stage.cluster.act(NodeAction.KILL, "rmq1")
-    assert scene.until(lambda: scene.leader(jobs) == "rmq2")
-    stage.cluster.act(NodeAction.START, "rmq1")
-    stage.cluster.act(NodeAction.PAUSE, "rmq2")
-    assert scene.until(lambda: scene.leader(jobs) not in ("", "rmq2"))
-    stage.cluster.act(NodeAction.UNPAUSE, "rmq2")
+    assert scene.leader(jobs) == "rmq1"
+    stage.cluster.act(down, "rmq1")
+    assert scene.until(lambda: scene.leader(jobs) not in ("", "rmq1"))
+    assert scene.until(lambda: scene.ready(jobs) == 0)
+    stage.cluster.act(up, "rmq1")
+    stage.cluster.act(NodeAction.KILL, "rmq2")
+    assert scene.until(lambda: scene.leader(jobs) in ("rmq1", "rmq3")), "two of three can elect one"
+
+
+def test_an_alarm_blocks_publishers_until_it_is_over(stage: MemoryStage, scene: Scene) -> None:
+    jobs = scene.named("jobs")
+    scene.manager.declare(Queue(jobs, "quorum"))
+    stage.cluster.cause(Fault(FaultKind.DISK_ALARM, "rmq2"))
+    with DirectProducer(scene.manager) as producer:
+        handle = producer.publish(jobs, "a job")
+        assert scene.until(lambda: scene.manager.state is ConnectionState.BLOCKED)
+        stage.cluster.cause(Fault(FaultKind.CLEAR_DISK_ALARM, "rmq2"))
+        assert handle.wait(10).outcome == "confirmed"
