@@ -29,6 +29,8 @@ PREFIX: Final = "dmq.demo."
 CLIENT: Final = "dmq demo"
 _LOOK_S: Final = 0.05
 _ASK_S: Final = 0.25
+# By default RabbitMQ counts every five seconds, and what quorum queues hold another five seconds later.
+_LATE: Final = 2.0
 _HARDLY: Final = 0.1
 _RECONNECT_S: Final = 30.0
 
@@ -134,8 +136,8 @@ class Scene:
         return leader(self.figures.queue(self.key(queue)), self.cluster.nodes())
 
     def until_told(self, condition: Callable[[], bool], within_s: float | None = None) -> bool:
-        """`until` for what the management API tells, which is asked less often."""
-        return self.until(condition, within_s, _ASK_S)
+        """`until` for what the management API tells, which is late: it is asked less often, for longer."""
+        return self.until(condition, self.patience_s * _LATE if within_s is None else within_s, _ASK_S)
 
     @property
     def patience_s(self) -> float:
