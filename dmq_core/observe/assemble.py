@@ -20,6 +20,7 @@ from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, Sour
 OWN_QUEUES = "dmq.observe."
 # Peers know of a kill sooner than its backend may, and of a start later; what they say for this long is true.
 UNSEEN_S = 2.5
+_AWAY = frozenset(NodeState) - {NodeState.RUNNING, NodeState.DRAINING}
 _SOURCES = (MANAGEMENT, BACKEND_EVENTS, LOG_SOURCE, EVENT_SOURCE)
 
 
@@ -59,6 +60,9 @@ class _Names:
     def __init__(self, picture: Picture) -> None:
         self._ours = {picture.erlang_name(n): n.name for n in picture.nodes}
         self.stopped = frozenset(picture.erlang_name(n) for n in picture.nodes if n.state is NodeState.STOPPED)
+        ours = frozenset(picture.erlang_name(n) for n in picture.nodes if n.state in _AWAY)
+        told = picture.figures.nodes if picture.figures else ()
+        self.away = ours | {n.name for n in told if not n.running}
 
     def short(self, erlang_name: str) -> str:
         return self._ours.get(erlang_name, erlang_name)
@@ -149,6 +153,9 @@ def _corrected(queue: QueueFigures, picture: Picture, names: _Names) -> QueueFig
         queue = replace(queue, leader=elected.node)
     if expected is not None and expected.count != queue.consumers:
         queue = replace(queue, consumers=expected.count)
+    if queue.online and queue.leader is not None and queue.leader not in queue.online:
+        # A leader is online, so that one who led before told this list; it stays until the queue changes.
+        queue = replace(queue, online=tuple(n for n in queue.members if n not in names.away))
     if names.stopped and not names.stopped.isdisjoint(queue.online):
         queue = replace(queue, online=tuple(n for n in queue.online if n not in names.stopped))
     return queue

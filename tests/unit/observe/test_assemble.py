@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pictures import ERLANG, T0, figures, node, picture, quorum
+from pictures import ERLANG, NAMES, T0, figures, node, picture, quorum
 
 from dmq_core.cluster.base import Backend, NodeChange, NodeEndpoint, NodeInfo, NodeState
 from dmq_core.management.endpoints import ManagementEndpoint
@@ -66,6 +66,32 @@ def test_a_killed_node_is_stopped_at_once_whatever_older_figures_say() -> None:
     view = assemble(known, T0).queue(ORDERS)
     assert view is not None
     assert view.online == ("rmq2", "rmq3")
+
+
+def old_list(told_by: str, leader: str | None, *acts: NodeChange, running: tuple[str, ...] = NAMES) -> tuple[str, ...]:
+    """Who is online, of a queue whose list was told by a node that led it and was cut off then."""
+    queue = replace(quorum("orders"), leader=leader and f"rabbit@{leader}", online=(f"rabbit@{told_by}",))
+    known = replace(picture(queue), figures=figures(queue, running=running))
+    for act in acts:
+        known = with_change(known, act)
+    view = assemble(known, T0).queue(ORDERS)
+    assert view is not None
+    return view.online
+
+
+def test_a_list_of_members_online_without_their_leader_is_an_old_one() -> None:
+    assert old_list("rmq1", "rmq2") == NAMES
+
+
+def test_a_list_that_its_leader_is_on_is_believed() -> None:
+    assert old_list("rmq1", "rmq1") == ("rmq1",)
+    assert old_list("rmq1", None) == ("rmq1",)
+
+
+def test_of_an_old_list_only_members_whose_nodes_run_are_taken_for_online() -> None:
+    assert old_list("rmq1", "rmq2", running=("rmq1", "rmq2")) == ("rmq1", "rmq2")
+    frozen = NodeChange(T0 + 1, "rmq3", NodeState.PAUSED)
+    assert old_list("rmq1", "rmq2", frozen) == ("rmq1", "rmq2")
 
 
 def test_a_started_node_runs_at_once_whatever_older_figures_say() -> None:
