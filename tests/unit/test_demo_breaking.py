@@ -83,6 +83,16 @@ def test_a_node_that_was_frozen_while_it_was_cut_off_is_brought_back(stage: Memo
     assert states(stage) == (RUN, RUN, RUN)
 
 
+def test_whoever_interrupts_it_gets_a_whole_cluster_back(stage: MemoryStage, play: Play) -> None:
+    def act(scene: Scene) -> None:
+        scene.perform(NodeAction.KILL, "rmq2")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), play(demo_that(act)) as playing:
+        playing.do(0)
+    assert states(stage) == (RUN, RUN, RUN)
+
+
 def test_a_whole_cluster_that_was_stopped_is_started_together(stage: MemoryStage, play: Play) -> None:
     with play(demo_that(lambda scene: scene.stop_cluster(), loses_majority=True)) as playing:
         assert playing.do(0).held
