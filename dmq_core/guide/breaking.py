@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo, NodeState, ProgressListener
+from dmq_core.cluster.faults import Fault, undo_of
 from dmq_core.cluster.local_state import state_folder
 from dmq_core.errors import ClusterFailed, DmqError, Refused
 from dmq_core.operations import (
@@ -25,7 +26,6 @@ from dmq_core.operations import (
 )
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.faults import Fault
     from dmq_core.guide.form import AnyDemo
 
 _WAY_BACK: Final = {
@@ -129,15 +129,20 @@ class Breaker:
         self._acts.perform(operation)
 
     def cause(self, fault: Fault) -> Fault | None:
-        """Does a fault of the whole cluster; gives its way back, which `mend` takes if nobody does before."""
+        """Does a fault of the whole cluster; gives its way back, which `mend` takes if nobody does before.
+
+        A leader that was moved stays: it is that of a queue that goes with the demo.
+        """
         if fault.destructive:
             self._take(self._names())
-        back = self._acts.cause(fault)
+        back = undo_of(fault)
+        if back is not None and back not in self._backs:
+            # Before the act, which may be interrupted.
+            self._backs.append(back)
+        told = self._acts.cause(fault)
         if fault in self._backs:
             self._backs.remove(fault)
-        elif back is not None and back not in self._backs:
-            self._backs.append(back)
-        return back
+        return told
 
     def stop(self) -> None:
         """Stops every node."""

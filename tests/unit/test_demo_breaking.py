@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeState
+from dmq_core.cluster.base import Backend, NodeAction, NodeState, silent
 from dmq_core.cluster.faults import Fault, FaultKind, undo_of
 from dmq_core.errors import BadInput, ClusterFailed, DmqError, Refused
-from dmq_core.guide.breaking import Acts, impact_of_demo
+from dmq_core.guide.breaking import Acts, acts_on, impact_of_demo
 from dmq_core.guide.form import AnyDemo, Demo, Seen, Step
 from dmq_core.guide.playing import Playing, check
 from dmq_core.guide.scene import Scene
@@ -125,6 +125,25 @@ def test_a_fault_is_taken_back_at_the_end_and_not_twice(stage: MemoryStage, play
         assert playing.do(0).held
         before = stage.cluster.script.calls.count("cause")
     assert stage.cluster.script.calls.count("cause") == before
+
+
+def test_a_fault_that_was_interrupted_is_taken_back_too(stage: MemoryStage) -> None:
+    told: list[Fault] = []
+
+    def interrupted(fault: Fault) -> Fault | None:
+        told.append(fault)
+        if fault == ALARM:
+            raise KeyboardInterrupt
+        return None
+
+    acts = replace(acts_on(stage.cluster, silent, read_only=False), cause=interrupted)
+    demo = demo_that(lambda scene: scene.cause(ALARM))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Playing("it", demo, replace(stage.backdrop(), acts=acts)) as playing,
+    ):
+        playing.do(0)
+    assert told == [ALARM, undo_of(ALARM)]
 
 
 def test_a_cluster_that_cannot_be_made_whole_is_told(stage: MemoryStage, play: Play) -> None:
