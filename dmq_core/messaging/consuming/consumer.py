@@ -55,7 +55,8 @@ class Consumer:
     declared before each consume. `prefetch` bounds what is unanswered. `offset` says where to begin in a stream (None:
     it is no stream); on each later channel it goes on behind what was settled, and in a stream that was deleted and
     declared anew at its beginning. `on_change` hears each status, on the I/O thread; `on_end` once why it is over;
-    `busy` tells whether threads of the handler's own are still at work.
+    `busy` tells whether threads of the handler's own are still at work. With `keeps_place` its queue goes to the next
+    consumer only once what it holds is back there, in its order.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Consumer:
         on_change: Callable[[ConsumerStatus], None] | None = None,
         on_end: Callable[[DmqError], None] | None = None,
         busy: Callable[[], bool] = lambda: False,
+        keeps_place: bool = False,
     ) -> None:
         self._connection = connection
         self._wall = connection.wall
@@ -85,6 +87,7 @@ class Consumer:
         self._on_change = on_change
         self._on_end = on_end
         self._handler_busy = busy
+        self._keeps_place = keeps_place
         self._changed = threading.Condition()
         name = queue if isinstance(queue, str) else queue.prefix
         self._status = ConsumerStatus(False, name)
@@ -121,7 +124,9 @@ class Consumer:
         """Asks the broker for no more; what has come can still be answered. Returns at once."""
         with self._changed:
             self._stopping = True
-        self._connection.call(lambda: self._cancel(self._notify))
+        # Whoever is cancelled is followed by the next consumer at once, while it still holds earlier messages.
+        if not self._keeps_place:
+            self._connection.call(lambda: self._cancel(self._notify))
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Asks for no more, lets the handler finish what has come within `timeout_s`, sends the acks, and ends.

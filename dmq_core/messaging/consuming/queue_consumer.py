@@ -253,6 +253,7 @@ class QueueConsumer:
                 on_change=self._changed,
                 on_end=self._ended,
                 busy=self._is_busy,
+                keeps_place=self._order is not Order.NONE,
             )
         return self
 

@@ -389,6 +389,40 @@ def test_a_message_whose_key_cannot_be_told_fails(newest: Rig) -> None:
 
 
 @pytest.mark.parametrize("order", ["strict", "key"])
+def test_order_outlives_a_consumer_that_stops_while_another_waits(rig: Rig, order: str) -> None:
+    book: list[str] = []
+    leaving, may_go = threading.Event(), threading.Event()
+
+    def leaves(message: object, _headers: MessageHeaders) -> bool:
+        book.append(str(message))
+        if len(book) == 3:
+            leaver.start()
+            leaving.set()
+            may_go.wait(10)
+        return True
+
+    def stays(message: object, _headers: MessageHeaders) -> bool:
+        book.append(str(message))
+        return True
+
+    first, second = rig.direct(order=order), rig.direct(order=order)
+    leaver = threading.Thread(target=first.stop_consuming, args=(60.0,), daemon=True)
+    first.declare_queue()
+    second.declare_queue()
+    first.start_consuming(leaves)
+    rig.until(lambda: first.status.consuming)
+    second.start_consuming(stays)
+    rig.until(lambda: second.status.consuming)
+    rig.publish(*(b"%d" % n for n in range(10)))
+    assert leaving.wait(10)
+    rig.publish(*(b"%d" % n for n in range(10, 20)))
+    may_go.set()
+    leaver.join(60)
+    rig.until(lambda: len(book) == 20)
+    assert book == [str(n) for n in range(20)]
+
+
+@pytest.mark.parametrize("order", ["strict", "key"])
 def test_order_outlives_the_loss_of_the_node(rig: Rig, order: str) -> None:
     hand = Hand(lambda message, time: message in ("5", "25") and time == 1)
     consumer = rig.direct(order=order)
