@@ -43,10 +43,15 @@ _ROUNDS: Final = 2
 def impact_of_demo(demo: AnyDemo, states: Iterable[NodeState]) -> Impact:
     """What playing `demo` does to a cluster whose nodes are in these states."""
     known = tuple(states)
-    left = known.count(NodeState.RUNNING) - 1
+    running = known.count(NodeState.RUNNING)
+    left = running if demo.keeps_nodes else running - 1
     margin = Margin.NO_MAJORITY if demo.loses_majority else margin_left(left, len(known))
-    taken = "For a while" if demo.loses_majority else f"At worst {left} of {len(known)} nodes remain:"
-    back = "Whatever it took down is brought back when the demo ends or is left."
+    taken = f"At worst {left} of {len(known)} nodes remain:"
+    if demo.loses_majority:
+        taken = "For a while"
+    elif demo.keeps_nodes:
+        taken = f"No node goes, {left} of {len(known)} run:"
+    back = "Whatever it does to the cluster is taken back when the demo ends or is left."
     return Impact(margin, (demo.impact, f"{taken} {margin_words(margin)}", back))
 
 

@@ -86,7 +86,8 @@ class Demo(Generic[S]):
     and runs as it stands against the cluster of `dmq start`, and something `to_try` oneself. `mend` makes good what the
     `spoil` of a step did, before the next step is played. `focus` holds for every step that has none of its own.
     `breaks`: it takes nodes down, so the cluster has to be one that dmq made, of three nodes at least. `impact` tells
-    in a sentence what that does to those who use the cluster; `loses_majority`: for a while no majority is left.
+    in a sentence what that does to those who use the cluster; `loses_majority`: for a while no majority is left;
+    `keeps_nodes`: every node stays up, and what it does to the cluster is felt all the same.
     """
 
     title: str
@@ -102,6 +103,7 @@ class Demo(Generic[S]):
     focus: Callable[[S], Focus] | None = None
     breaks: bool = False
     loses_majority: bool = False
+    keeps_nodes: bool = False
     impact: str = ""
 
 

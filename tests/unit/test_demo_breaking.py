@@ -241,3 +241,9 @@ def test_its_impact_says_what_goes_and_what_is_left(
     assert impact.margin is margin
     assert impact.sentences[0] == "It takes nodes down."
     assert impact.sentences[1].startswith(word)
+
+
+def test_the_impact_of_a_demo_that_keeps_every_node_takes_none_away() -> None:
+    impact = impact_of_demo(replace(demo_that(lambda _: None), keeps_nodes=True), [RUN, RUN, RUN])
+    assert impact.margin is Margin.SAFE
+    assert impact.sentences[1] == "No node goes, 3 of 3 run: a majority, with margin."
