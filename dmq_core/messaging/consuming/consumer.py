@@ -217,9 +217,12 @@ class Consumer:
         )
 
     def rest(self, resting: bool) -> None:
-        """While it rests, the broker sends no more, and what has come is handled."""
+        """While it rests, the broker sends no more, and what has come is handled.
+
+        One that keeps its place goes on all the same, and is at rest in a moment in which nothing comes.
+        """
         epoch = self._epoch
-        if epoch is None or self._stopping:
+        if epoch is None or self._stopping or self._keeps_place:
             return
         if resting:
             self._cancel(lambda: self._fell_silent(epoch))
@@ -235,7 +238,8 @@ class Consumer:
         epoch = self._epoch
         if epoch is None:
             return True
-        is_silent = epoch.silent_since is not None and self._connection.now() - epoch.silent_since > SILENT_S
+        silent_since = self._heard_at if self._keeps_place else epoch.silent_since
+        is_silent = silent_since is not None and self._connection.now() - silent_since > SILENT_S
         return is_silent and not self.busy() and epoch.owes_nothing
 
     def ended(self, error: DmqError | None) -> None:

@@ -422,6 +422,22 @@ def test_order_outlives_a_consumer_that_stops_while_another_waits(rig: Rig, orde
     assert book == [str(n) for n in range(20)]
 
 
+@pytest.mark.parametrize(("order", "consumers"), [("none", 1), ("strict", 2), ("key", 2)])
+def test_before_a_move_to_another_node_whoever_keeps_an_order_does_not_let_the_next_consumer_in(
+    newest: Rig, order: str, consumers: int
+) -> None:
+    first, second = newest.direct(order=order), newest.direct(order=order)
+    for consumer in (first, second):
+        consumer.declare_queue()
+        consumer.start_consuming(lambda _message, _headers: True)
+    newest.until(lambda: newest.broker.depth("q").consumers == 2)
+    core = first._core
+    assert core is not None
+    first._connection.call(lambda: core.rest(True))
+    newest.until(core.at_rest)
+    assert newest.broker.depth("q").consumers == consumers
+
+
 @pytest.mark.parametrize("order", ["strict", "key"])
 def test_order_outlives_the_loss_of_the_node(rig: Rig, order: str) -> None:
     hand = Hand(lambda message, time: message in ("5", "25") and time == 1)
