@@ -10,6 +10,7 @@ ORDER = (
     "acknowledge_retry",
     "message_ordering",
     "publisher_confirms",
+    "rolling_upgrade",
     "back_pressure",
     "streams",
     "single_active_consumer",

@@ -19,6 +19,7 @@ TERMS: Final = {
     "drain": "A node in maintenance gives its leaders away, closes its clients and takes no new ones.",
     "durable": "An exchange or queue that is still there after the broker was restarted.",
     "exchange": "Where publishers send; it keeps nothing, and copies each message to the queues that its bindings say.",
+    "feature flag": "A change that stays off until every node knows it and somebody enables it, which is for good.",
     "headers exchange": "An exchange that routes by the headers of a message instead of its routing key.",
     "leader": "The one member of a quorum queue that takes publishes and hands messages out; the others follow it.",
     "majority": "More than half of the members; a quorum queue works as long as so many can talk to each other.",
