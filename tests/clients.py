@@ -7,16 +7,31 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import pika
+import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from dmq_core.cluster import docker_engine
-from dmq_core.cluster.base import Cluster, Credentials, NodeEndpoint, NodeInfo
+from dmq_core.cluster.base import Backend, Cluster, Credentials, NodeEndpoint, NodeInfo
 from dmq_core.cluster.installation import find_installation
 from dmq_core.cluster.local_cluster import LocalCluster
 from dmq_core.cluster.local_node import control, places
 from dmq_core.cluster.local_state import read_state
 
 ClusterMaker = Callable[..., Cluster]
+
+
+def _one_side_is_thorough(thorough: Backend) -> pytest.MarkDecorator:
+    sides = []
+    for backend in (Backend.DOCKER, Backend.LOCAL):
+        marks = [pytest.mark.real, getattr(pytest.mark, str(backend))]
+        marks += [pytest.mark.thorough] if backend is thorough else []
+        sides.append(pytest.param(backend, marks=marks, id=str(backend)))
+    return pytest.mark.parametrize("backend", sides, indirect=True)
+
+
+# For tests that show the same on both backends: `make test` runs them on one, `make thorough` on both.
+mostly_on_docker = _one_side_is_thorough(Backend.LOCAL)
+mostly_on_local = _one_side_is_thorough(Backend.DOCKER)
 
 
 def node(cluster: Cluster, name: str) -> NodeInfo:

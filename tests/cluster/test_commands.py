@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import channel, publish
+from clients import channel, mostly_on_docker, publish
 
 from dmq_core.cluster.base import Cluster, NodeState
 
@@ -103,6 +103,7 @@ def test_a_killed_node_loses_its_leaders_and_comes_back_and_no_message_is_lost(d
     assert json.loads(taken[0])["queue"] == orders
 
 
+@mostly_on_docker
 def test_every_fate_of_a_publish_is_told(dmq: Dmq, orders: str) -> None:
     confirmed = dmq.json("publish", "--key", orders, "--header", "n=1", "--property", "type=t", "--count", "3", "body")
     assert (confirmed["published"], confirmed["confirmed"]) == (3, 3)
@@ -128,6 +129,7 @@ def test_a_queue_is_declared_once_and_deleted_only_when_confirmed(dmq: Dmq) -> N
     dmq("queue", "delete", queue, "--yes", status=1)
 
 
+@mostly_on_docker
 def test_a_tail_copies_what_passes_and_takes_nothing(dmq: Dmq, orders: str) -> None:
     command = [sys.executable, "-c", "from dmq_core.cli import main; main()"]
     with subprocess.Popen(
@@ -149,12 +151,14 @@ def test_a_tail_copies_what_passes_and_takes_nothing(dmq: Dmq, orders: str) -> N
     assert dmq.ready(orders) == 100
 
 
+@mostly_on_docker
 def test_what_a_reader_did_not_wait_for_goes_back_to_the_queue(dmq: Dmq, orders: str) -> None:
     dmq("consume", orders, "--limit", "10")
     dmq.until(lambda: dmq.ready(orders) == 90)
     assert dmq.queue(orders)["unacked"] == 0
 
 
+@mostly_on_docker
 def test_somebody_elses_cluster_is_seen_and_never_broken(dmq: Dmq, real_cluster: Cluster, orders: str) -> None:
     urls = [
         argument
@@ -172,6 +176,7 @@ def test_somebody_elses_cluster_is_seen_and_never_broken(dmq: Dmq, real_cluster:
     assert all(node.state is NodeState.RUNNING for node in real_cluster.nodes())
 
 
+@mostly_on_docker
 def test_a_wrong_password_or_port_is_told_and_never_shown(dmq: Dmq, real_cluster: Cluster) -> None:
     port = real_cluster.nodes()[0].endpoint.management_port
     wrong = dmq("status", "--url", f"http://guest:{PASSWORD}@127.0.0.1:{port}", status=3)
@@ -204,6 +209,7 @@ def test_a_load_through_a_kill_loses_nothing(dmq: Dmq) -> None:
     dmq("node", "start", victim)
 
 
+@mostly_on_docker
 def test_the_benchmark_prints_both_rates_and_their_ratio_and_leaves_no_queue(dmq: Dmq) -> None:
     result = dmq.json("bench", "--messages", "2000", "--rounds", "1")
     for what in ("publish_confirmed", "consume_acked"):

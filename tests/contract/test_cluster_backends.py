@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pika
 import pytest
-from clients import ClusterMaker, await_until, channel, connect, drain, node, publish
+from clients import ClusterMaker, await_until, channel, connect, drain, mostly_on_docker, mostly_on_local, node, publish
 
 from dmq_core.cluster import processes
 from dmq_core.cluster.base import Backend, Cluster, Credentials, NodeAction, NodeChange, NodeState
@@ -156,6 +156,7 @@ def test_a_paused_node_goes_on_where_it_was(real_cluster: Cluster) -> None:
         assert ch.queue_declare("mine", passive=True).method.message_count == 0
 
 
+@mostly_on_docker
 def test_an_isolated_node_says_so_to_every_program_serves_clients_and_is_back_when_it_rejoins(
     real_cluster: Cluster, backend: Backend
 ) -> None:
@@ -174,6 +175,7 @@ def test_an_isolated_node_says_so_to_every_program_serves_clients_and_is_back_wh
     assert drain(before[2].endpoint, "around-cut", 2) == ["before", "after"]
 
 
+@mostly_on_local
 def test_a_pause_that_the_others_noticed_heals_when_it_ends(real_cluster: Cluster) -> None:
     real_cluster.act(NodeAction.PAUSE, "rmq1")
     time.sleep(LONGER_THAN_NET_TICKTIME_S)
@@ -228,6 +230,7 @@ def test_confirmed_messages_survive_the_death_of_every_node_at_once(real_cluster
     assert drain(node(real_cluster, "rmq3").endpoint, "survivors", len(bodies)) == bodies
 
 
+@mostly_on_docker
 def test_a_drained_node_takes_no_clients_and_is_back_when_revived(real_cluster: Cluster) -> None:
     endpoint = node(real_cluster, "rmq2").endpoint
     real_cluster.act(NodeAction.DRAIN, "rmq2")
@@ -240,6 +243,7 @@ def test_a_drained_node_takes_no_clients_and_is_back_when_revived(real_cluster: 
     connect(endpoint).close()
 
 
+@mostly_on_docker
 def test_a_start_revives_what_was_drained_and_lets_go_on_what_was_paused(real_cluster: Cluster) -> None:
     before = real_cluster.nodes()
     real_cluster.act(NodeAction.DRAIN, "rmq3")
@@ -251,6 +255,7 @@ def test_a_start_revives_what_was_drained_and_lets_go_on_what_was_paused(real_cl
     assert real_cluster.nodes() == before
 
 
+@mostly_on_docker
 def test_an_alarm_blocks_publishers_on_every_node_until_it_is_taken_back(real_cluster: Cluster) -> None:
     publish(node(real_cluster, "rmq1").endpoint, "blocked", ["before"])
     back = real_cluster.cause(Fault(FaultKind.MEMORY_ALARM, "rmq2"))

@@ -76,6 +76,12 @@ def await_until(condition: Callable[[], bool], limit_s: float, what: str) -> flo
     return time.monotonic() - began
 
 
+# What shows the same on both backends.
+MOSTLY_ON_DOCKER = [
+    pytest.param(None, id="fake"),
+    ON_DOCKER,
+    pytest.param(Backend.LOCAL, marks=(*ON_LOCAL.marks, pytest.mark.thorough), id="local"),
+]
 # Proof runs, and a load is one, stand on real nodes in tests/cluster and in the README; here they are long.
 REAL_IF_THOROUGH = [
     pytest.param(None, id="fake"),
@@ -155,6 +161,7 @@ def test_observing_shows_the_whole_cluster_and_what_is_on_it(stand: Stand) -> No
     assert not seen.overlapped
 
 
+@pytest.mark.parametrize("stand", MOSTLY_ON_DOCKER, indirect=True)
 def test_each_publish_ends_in_its_own_outcome(stand: Stand) -> None:
     taken = stand.session.publish(stand.message("order.new", b"\x00\xff"))
     assert taken.outcome is Outcome.CONFIRMED
@@ -169,6 +176,7 @@ def test_each_publish_ends_in_its_own_outcome(stand: Stand) -> None:
     assert stand.session.publish(stand.message("order.again")).outcome is Outcome.CONFIRMED
 
 
+@pytest.mark.parametrize("stand", MOSTLY_ON_DOCKER, indirect=True)
 def test_a_tail_sees_what_is_published_and_takes_none_of_it(stand: Stand) -> None:
     seen: list[SeenMessage] = []
     watcher = Watcher()
@@ -251,6 +259,7 @@ def test_a_killed_node_is_seen_within_a_second_and_its_leaders_move(stand: Stand
     assert not seen.overlapped
 
 
+@pytest.mark.parametrize("stand", MOSTLY_ON_DOCKER, indirect=True)
 def test_a_fault_of_the_whole_cluster_is_told_as_it_begins_and_is_taken_back(stand: Stand) -> None:
     seen = Watcher()
     stand.session.observe(seen)
@@ -337,6 +346,7 @@ def test_a_proof_run_that_is_stopped_undoes_its_fault_first(stand: Stand) -> Non
     assert {n.state for n in stand.session.cluster.nodes()} == {NodeState.RUNNING}
 
 
+@pytest.mark.parametrize("stand", MOSTLY_ON_DOCKER, indirect=True)
 def test_a_read_only_session_watches_and_refuses_every_change(stand: Stand) -> None:
     session = stand.open_read_only()
     seen = Watcher()
