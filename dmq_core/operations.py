@@ -184,7 +184,7 @@ def impact_of_addition(snapshot: ClusterSnapshot) -> Impact:
     running = sum(n.state is NodeState.RUNNING for n in snapshot.nodes) + 1
     margin = margin_left(running, total)
     sentences = (
-        "Expected: the new node serves, and every quorum queue and stream has a member on it, within three minutes.",
+        "Expected: The new node serves, and every quorum queue and stream has a member on it, within three minutes.",
         f"{running} of {total} nodes will run: {margin_words(margin)}",
     )
     return Impact(margin, sentences)

@@ -25,7 +25,7 @@ class Category(StrEnum):
     MOVE = "Move"
     LOOK = "Look"
     MESSAGES = "Messages"
-    NODES = "Nodes (each asks first)"
+    NODES = "Nodes and the cluster (each asks first)"
     APP = "Console"
 
 
@@ -277,6 +277,16 @@ COMMANDS: tuple[Command, ...] = (
         changes=True,
     ),
     Command(
+        "faults",
+        ("B",),
+        "Faults of the cluster",
+        "Alarms, cut and slow links, leaders, nodes more or fewer; what stands, and its way back",
+        _N,
+        "faults",
+        worth=5,
+        changes=True,
+    ),
+    Command(
         "proof",
         ("P",),
         "Proof",
@@ -325,11 +335,11 @@ def objection(command: Command, now: Situation) -> str:
         return _node_objection(command.action, now)
     if command.needs_row and not now.row:
         return f"{command.title}: nothing is under the cursor."
-    if command.id == "proof" and now.attached:
+    if command.id in ("faults", "proof") and now.attached:
         return "Dmq did not make this cluster, so nothing is broken on it."
     if command.id == "undo" and not now.undo:
         return "There is nothing to undo."
-    if command.id in ("publish", "load", "firehose", "tail", "proof", "demos") and not now.connected:
+    if command.id in ("publish", "load", "firehose", "tail", "faults", "proof", "demos") and not now.connected:
         return f"{command.title}: no figures from the cluster yet."
     if command.id == "tail" and not (now.tailing if now.pane is PaneId.TAIL else now.row):
         return "Tail: choose an exchange in pane 2 or a queue in pane 3 first."

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dmq_core.config import DEFAULT_CLUSTER
+from dmq_core.management.models import EntityKey
 from dmq_core.operations import NodeOperation, on_cluster
 from dmq_core.session import TailSource
+from dmq_core.text import visible
 from dmq_tui.commands import Command, PaneId, action_now
+from dmq_tui.deeds import Deed, of_node
 from dmq_tui.format import count
 from dmq_tui.lines import tail_text
+from dmq_tui.offers import Aim
 from dmq_tui.panes.pane import FilteredPane, Pane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane, TablePane
 from dmq_tui.panes.tail import TailPane
@@ -57,6 +61,7 @@ class Control:
             "tail": self._tail,
             "firehose": lambda: self._start_tail(TailSource()),
             "load": self._load,
+            "faults": self._faults,
             "proof": self._proof,
             "demos": self._demos,
             "undo": self._undo,
@@ -237,34 +242,60 @@ class Control:
             page = DemoScreen(screen.session, name, lambda: screen.newest, screen.post_message, screen.clock)
             screen.app.push_screen(page)
 
-    def _ask(self, command: Command) -> None:
-        from dmq_tui.screens.confirm import ConfirmScreen
+    def _faults(self) -> None:
+        from dmq_tui.screens.faults import FaultsScreen
 
-        node = self._screen.chosen_node
+        def chosen(deed: Deed | None) -> None:
+            if deed is not None:
+                self._perform(deed)
+
+        screen, node = self._screen, self._screen.chosen_node
+        if screen.session is not None:
+            aim = Aim(None if node is None else node.name, queue=self._chosen_queue())
+            screen.app.push_screen(FaultsScreen(screen.session, lambda: screen.newest, aim), chosen)
+
+    def _chosen_queue(self) -> EntityKey | None:
+        queues = self._screen.panes[PaneId.QUEUES]
+        row = queues.table.cursor_item if isinstance(queues, QueuesPane) else None
+        return None if row is None else row.key
+
+    def _ask(self, command: Command) -> None:
+        from dmq_tui.screens.confirm import ConfirmScreen, about
+
+        node, session = self._screen.chosen_node, self._screen.session
         action = action_now(command, node.state if node is not None else None)
-        if node is None or action is None:
+        if node is None or action is None or session is None:
             return
-        if self._screen.acts.busy(node.name):
-            self._screen.notify(f"An act on {node.name} is under way; wait for its end.", markup=False, timeout=4)
+        deed = of_node(NodeOperation(action, node.name))
+        if self._is_busy(deed):
             return
-        operation = NodeOperation(action, node.name)
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self._perform(operation)
+                self._perform(deed)
 
-        self._screen.app.push_screen(ConfirmScreen(operation, lambda: self._screen.newest), answered)
+        question = about(deed, session.cluster.name)
+        self._screen.app.push_screen(ConfirmScreen(question, lambda: self._screen.newest), answered)
 
     def _undo(self) -> None:
-        operation, self._screen.acts.undo = self._screen.acts.undo, None
-        if operation is not None:
-            self._perform(operation)
+        deed = self._screen.acts.undo
+        if deed is not None and self._perform(deed):
+            self._screen.acts.undo = None
 
-    def _perform(self, operation: NodeOperation) -> None:
+    def _perform(self, deed: Deed) -> bool:
+        """Begins `deed`, unless another one is at its nodes; whether it did."""
         session = self._screen.session
-        if session is not None:
-            self._screen.acts.start(session, operation)
-            self._screen.update_keys()
+        if session is None or self._is_busy(deed):
+            return False
+        self._screen.acts.start(session, deed)
+        self._screen.update_keys()
+        return True
+
+    def _is_busy(self, deed: Deed) -> bool:
+        other = visible(self._screen.acts.busy(deed.nodes))
+        if other:
+            self._screen.notify(f"{other} is under way; wait for its end.", markup=False, timeout=4)
+        return bool(other)
 
     def _theme(self) -> None:
         self._screen.app.theme = other_theme(self._screen.app.theme)

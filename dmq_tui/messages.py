@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from textual.message import Message
 
 from dmq_core.cluster.base import Progress
+from dmq_core.cluster.faults import Fault
 from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import NodeOperation
 from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.standing import ProofReport
 from dmq_core.session import Observer, Proof, Session, Tail
+from dmq_tui.deeds import Deed
 
 
 @dataclass
@@ -88,19 +89,27 @@ class LoadEnded(Message):
 
 @dataclass
 class OperationProgressed(Message):
-    """An act on a node goes on."""
+    """A deed goes on."""
 
-    operation: NodeOperation
+    deed: Deed
     progress: Progress
 
 
 @dataclass
 class OperationFinished(Message):
-    """An act on a node ended after `seconds`; `error` of None: it holds."""
+    """A deed ended after `seconds`: it holds, and `back` takes it back (None: nothing does), or the error."""
 
-    operation: NodeOperation
+    deed: Deed
     seconds: float
+    back: Deed | None = None
     error: DmqError | None = None
+
+
+@dataclass
+class StandingTold(Message):
+    """The faults that hold now, as the nodes tell."""
+
+    faults: tuple[Fault, ...]
 
 
 @dataclass

@@ -14,8 +14,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input
 
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import Impact, Margin, NodeOperation, impact_of, on_cluster
+from dmq_core.operations import Impact, Margin, on_cluster
 from dmq_core.text import visible
+from dmq_tui.deeds import Addition, Deed
 from dmq_tui.format import Cell, Tone
 from dmq_tui.widgets.entry import LineEntry
 from dmq_tui.widgets.paint import Line
@@ -41,17 +42,11 @@ class Question:
     impact: Callable[[ClusterSnapshot], Impact]
 
 
-def about(operation: NodeOperation, snapshot: ClusterSnapshot | None) -> Question:
-    """The question before an act on a node of the cluster in `snapshot`."""
-    command = f"{operation.command} --yes"
-    return Question(
-        operation.title,
-        command if snapshot is None else on_cluster(command, snapshot.cluster),
-        operation.node,
-        "node",
-        operation.destructive,
-        lambda snapshot: impact_of(operation, snapshot),
-    )
+def about(deed: Deed, cluster: str) -> Question:
+    """The question before `deed` on the cluster of that name."""
+    name, noun = (deed.node, "node") if deed.node else (cluster, "cluster")
+    command = visible(deed.command) if isinstance(deed.act, Addition) else f"{visible(deed.command)} --yes"
+    return Question(deed.title, on_cluster(command, cluster), name, noun, deed.destructive, deed.impact)
 
 
 class ConfirmScreen(ModalScreen[bool]):
@@ -70,9 +65,9 @@ class ConfirmScreen(ModalScreen[bool]):
         Binding("right,down", "app.focus_next", show=False),
     ]
 
-    def __init__(self, act: NodeOperation | Question, snapshot: SnapshotSource) -> None:
+    def __init__(self, question: Question, snapshot: SnapshotSource) -> None:
         super().__init__()
-        self._question = act if isinstance(act, Question) else about(act, snapshot())
+        self._question = question
         self._snapshot = snapshot
         self._seen: ClusterSnapshot | None = None
         self._impact: Impact | None = None
