@@ -93,7 +93,8 @@ class Beside:
                 fault: tuple(f for f in told if node not in (f.node, f.peer) or (links and f.kind in _ALARMS))
                 for fault, told in self._standing.items()
             }
-        self._forget(left, time.monotonic(), f"{node} is back without it")
+        now = time.monotonic()
+        self._forget(left, now, now, f"{node} is back without it")
 
     def end(self) -> None:
         """The load is over: nothing more is put down."""
@@ -124,12 +125,13 @@ class Beside:
             for fault in self._meant(mend):
                 self._undo(Stage.FAILED, str(mend.kind), fault.node or "", error.what)
             raise
+        at = time.monotonic()
         # Nobody can tell what is left of them while the nodes do not answer.
         with contextlib.suppress(DmqError):
             now = self._cluster.standing()
             with self._lock:
                 left = {fault: tuple(f for f in told if f in now) for fault, told in self._standing.items()}
-            self._forget(left, began, "the nodes tell of it no more")
+            self._forget(left, began, at, "the nodes tell of it no more")
 
     @contextlib.contextmanager
     def _taking_back(self, node: str) -> Iterator[None]:
@@ -141,10 +143,11 @@ class Beside:
             raise
         with self._lock:
             self._added.discard(node)
+        at = time.monotonic()
         self._undo(Stage.BEGAN, REMOVE, node, at=began)
-        self._undo(Stage.HOLDS, REMOVE, node, self._is_gone(node))
+        self._undo(Stage.HOLDS, REMOVE, node, self._is_gone(node), at)
 
-    def _forget(self, left: dict[Fault, tuple[Fault, ...]], began: float, text: str) -> None:
+    def _forget(self, left: dict[Fault, tuple[Fault, ...]], began: float, at: float, text: str) -> None:
         """Puts down the end of every fault of which nothing is left."""
         for fault, told in left.items():
             undo = undo_of(fault)
@@ -154,7 +157,7 @@ class Beside:
                     self._standing[fault] = told
             if is_over and undo is not None:
                 self._undo(Stage.BEGAN, str(undo.kind), fault.node or "", at=began)
-                self._undo(Stage.HOLDS, str(undo.kind), fault.node or "", text)
+                self._undo(Stage.HOLDS, str(undo.kind), fault.node or "", text, at)
 
     def _meant(self, mend: Fault) -> list[Fault]:
         """The faults that `mend` was to end, or a part of them."""

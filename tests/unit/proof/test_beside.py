@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,7 @@ class Story:
         self.path = path / "a.journal"
         setting = Setting("6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("dmq.load",))
         self.journal = Journal.create(self.path, setting)
+        self.began = time.monotonic()
         self.journal.append_phase(RunPhase.BEGAN)
         self.beside = Beside(self.journal, self.cluster, "dmq.load", "/")
 
@@ -64,6 +67,20 @@ def test_an_alarm_has_its_name_the_nodes_word_and_its_end(story: Story) -> None:
     assert (fault.act, fault.node) == ("memory-alarm", "rmq2")
     assert fault.text == "the nodes tell of it: Memory alarm at rmq2"
     assert fault.asked_s <= (fault.began_s or -1) == (fault.held_s or -1) <= (fault.undone_s or -1)
+
+
+def test_a_fault_is_over_when_it_is_taken_back_however_late_the_nodes_tell(story: Story) -> None:
+    story.do(ALARM)
+    back = undo_of(ALARM)
+    assert back is not None
+    with story.session.script.hold("standing") as gate:
+        threading.Timer(0.3, gate.set).start()
+        with story.beside.doing(back):
+            story.cluster.cause(back)
+        told = time.monotonic()
+    (fault,) = story.faults()
+    assert fault.undone_s is not None
+    assert fault.undone_s < told - story.began - 0.25
 
 
 def test_each_fault_of_a_node_ends_with_what_takes_that_one_back(story: Story) -> None:
