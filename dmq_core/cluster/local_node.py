@@ -131,9 +131,10 @@ def tool(
 
 def drained(place: NodePlace, process: processes.OwnProcess) -> bool:
     """Whether a node that runs with its ports closed is in maintenance, by what the process has logged."""
-    if _modified(place.log_file) < time.time() - processes.age_s(process):
+    began_at = time.time() - processes.age_s(process)
+    if _modified(place.log_file) < began_at:
         return False
-    return in_maintenance(_read_tail(place.log_file, _MAINTENANCE_TAIL_BYTES))
+    return in_maintenance(_read_tail(place.log_file, _MAINTENANCE_TAIL_BYTES), began_at)
 
 
 def _run_tool(tool: Path, place: NodePlace, state: LocalState, command: tuple[str, ...], limit_s: float) -> str:

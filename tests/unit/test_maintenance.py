@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from dmq_core.cluster.maintenance import in_maintenance
@@ -30,6 +32,13 @@ OTHER = f"{STAMP} [info] <0.1117.0> User 'guest' authenticated successfully"
 )
 def test_the_last_word_of_the_log_counts(lines: list[str], expected: bool) -> None:
     assert in_maintenance("\n".join(lines)) is expected
+
+
+def test_what_was_said_before_the_broker_began_says_nothing_of_it() -> None:
+    early = f"{STAMP} [info] <0.221.0> Feature flags: list of feature flags found:"
+    log, at = "\n".join([BOOT, BEGUN, DRAINED, early]), datetime.fromisoformat(STAMP).timestamp()
+    assert in_maintenance(log, at)
+    assert not in_maintenance(log, at + 0.5)
 
 
 def test_a_user_cannot_speak_for_the_node() -> None:
