@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from dmq_core.cluster.base import NodeState
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 
@@ -39,8 +40,10 @@ class Figures(Protocol):
 
 
 def figures_of(cluster: Cluster) -> Figures:
-    """The management API of `cluster`."""
-    return ManagementClient(management_endpoints(cluster.nodes()), cluster.credentials)
+    """The management API of the nodes of `cluster` that run now; of all, if none does."""
+    nodes = cluster.nodes()
+    running = [node for node in nodes if node.state is NodeState.RUNNING]
+    return ManagementClient(management_endpoints(running or nodes), cluster.credentials)
 
 
 def activity(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dmq_core.cluster.base import Cluster, NodeAction, ProgressListener, silent
+from dmq_core.cluster.base import Cluster, NodeAction, NodeState, ProgressListener, silent
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError, Refused
 from dmq_core.guide.breaking import Acts, Breaker, acts_on
@@ -36,19 +36,21 @@ _RECONNECT_S: Final = 30.0
 
 
 class Connect(Protocol):
-    """Makes a connection manager called `name` that knows every node of a cluster."""
+    """Makes a connection manager called `name` that knows every node of a cluster, or `node` alone."""
 
     def __call__(
-        self, cluster: Cluster, name: str = CLIENT, policy: Policy = Policy.ORDERED
+        self, cluster: Cluster, name: str = CLIENT, policy: Policy = Policy.ORDERED, node: str = ""
     ) -> BrokerConnectionManager:
         """Connects to nothing yet."""
         ...
 
 
-def manager_of(cluster: Cluster, name: str = CLIENT, policy: Policy = Policy.ORDERED) -> BrokerConnectionManager:
-    """A manager that knows every node of `cluster`."""
+def manager_of(
+    cluster: Cluster, name: str = CLIENT, policy: Policy = Policy.ORDERED, node: str = ""
+) -> BrokerConnectionManager:
+    """A manager that knows every node of `cluster`, or `node` alone."""
     manager = BrokerConnectionManager(policy, name)
-    manager.register_nodes(cluster.nodes(), cluster.credentials)
+    manager.register_nodes((one for one in cluster.nodes() if node in ("", one.name)), cluster.credentials)
     return manager
 
 
@@ -100,9 +102,12 @@ class Scene:
             self._manager = self.backdrop.connect(self.cluster)
         return self._manager
 
-    def client(self, name: str, policy: Policy = Policy.ORDERED) -> BrokerConnectionManager:
-        """A connection manager of its own, as another program would have; closed at the end."""
-        manager = self.backdrop.connect(self.cluster, self.client_name(name), policy)
+    def client(self, name: str, policy: Policy = Policy.ORDERED, node: str = "") -> BrokerConnectionManager:
+        """A connection manager of its own, as another program would have; closed at the end.
+
+        With `node`, it knows no other.
+        """
+        manager = self.backdrop.connect(self.cluster, self.client_name(name), policy, node)
         self._endings.append(manager.close)
         return manager
 
@@ -112,7 +117,7 @@ class Scene:
 
     @property
     def figures(self) -> Figures:
-        """What the management API tells, up to a few seconds late."""
+        """What the management API tells, up to a few seconds late; of the nodes that run, if any do."""
         if self._figures is None:
             self._figures = self.backdrop.figures(self.cluster)
         return self._figures
@@ -134,6 +139,23 @@ class Scene:
     def leader(self, queue: str) -> str:
         """The node that leads a queue, as the broker tells it; empty while there is none."""
         return leader(self.figures.queue(self.key(queue)), self.cluster.nodes())
+
+    def is_replicated(self, queue: str) -> bool:
+        """Whether every node runs, and the broker says that each has a member of a queue, which is online."""
+        told, nodes = self.figures.queue(self.key(queue)), self.cluster.nodes()
+        names = {node.erlang_name for node in nodes}
+        runs = all(node.state is NodeState.RUNNING for node in nodes)
+        return told is not None and runs and set(told.members) == set(told.online) == names
+
+    def online(self, queue: str) -> str:
+        """Which members of a queue are online, in words, as the broker tells it."""
+        told = self.figures.queue(self.key(queue))
+        online = () if told is None else told.online
+        return ", ".join(node.name for node in self.cluster.nodes() if node.erlang_name in online) or "none"
+
+    def state(self, node: str) -> str:
+        """How a node is."""
+        return next((str(one.state) for one in self.cluster.nodes() if one.name == node), "gone")
 
     def until_told(self, condition: Callable[[], bool], within_s: float | None = None) -> bool:
         """`until` for what the management API tells, which is late: it is asked less often, for longer."""
@@ -189,6 +211,7 @@ class Scene:
 
     def perform(self, action: NodeAction, node: str) -> None:
         """Does an act on a node through the one gate."""
+        self._ask_anew()
         self.breaker.perform(NodeOperation(action, node))
 
     def cause(self, fault: Fault) -> Fault | None:
@@ -206,6 +229,7 @@ class Scene:
 
     def make_whole(self) -> None:
         """Brings back every node that was taken down, takes every fault back, and waits until a client gets in."""
+        self._ask_anew()
         self.breaker.mend()
         self.manager.wait_open(_RECONNECT_S)
 
@@ -249,14 +273,18 @@ class Scene:
                 self._endings.pop()()
             except DmqError as error:
                 stays.append(error.what)
-        if self._figures is not None:
-            self._figures.close()
-            self._figures = None
+        self._ask_anew()
         if self._manager is not None:
             stays += self._remove(self._manager)
             self._manager.close()
             self._manager = None
         return "; ".join(stays)
+
+    def _ask_anew(self) -> None:
+        """Has the nodes chosen again that are asked for figures: one that is cut off tells of its own side alone."""
+        if self._figures is not None:
+            self._figures.close()
+            self._figures = None
 
     def _remove(self, manager: BrokerConnectionManager) -> list[str]:
         """Removes what has a name of this playing; what stays, and why. Where one cannot be asked, nobody can."""

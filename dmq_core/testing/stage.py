@@ -42,11 +42,14 @@ class MemoryStage:
         self._sim.listeners.append(self._follow)
         self._follow(None)
 
-    def connect(self, cluster: Cluster, name: str = CLIENT, policy: Policy = Policy.ORDERED) -> BrokerConnectionManager:
-        """A manager that knows every node."""
+    def connect(
+        self, cluster: Cluster, name: str = CLIENT, policy: Policy = Policy.ORDERED, node: str = ""
+    ) -> BrokerConnectionManager:
+        """A manager that knows every node, or `node` alone."""
         manager = BrokerConnectionManager(policy, name, network=self.broker.network)
-        for node, at in zip(cluster.nodes(), self.broker.endpoints, strict=True):
-            manager.register_broker(node.name, at.host, at.amqp_port)
+        for one, at in zip(cluster.nodes(), self.broker.endpoints, strict=True):
+            if node in ("", one.name):
+                manager.register_broker(one.name, at.host, at.amqp_port)
         return manager
 
     def backdrop(self, *, read_only: bool = False, patience_s: float = PATIENCE_S) -> Backdrop:
