@@ -61,10 +61,6 @@ class Kitchen(Scene):
     def running(self) -> list[str]:
         return [node.name for node in self.cluster.nodes() if node.state is NodeState.RUNNING]
 
-    def is_alarmed(self) -> bool:
-        """Whether the alarm holds, as its node tells."""
-        return Fault(FaultKind.MEMORY_ALARM, self.node) in self.cluster.standing()
-
     @property
     def blocked(self) -> list[str]:
         """Where publishers are that the broker said to be blocked."""
@@ -76,10 +72,11 @@ class Kitchen(Scene):
         """Whether the publishers at all nodes are blocked."""
         return set(self.blocked) == set(self.running)
 
-    def told(self, alarmed: bool) -> str:
-        """Alarm and publishers, in words."""
-        words = f"publishers blocked at {', '.join(self.blocked) or 'no node'}"
-        return f"{f'memory alarm at {self.node}' if alarmed else 'no memory alarm'}, {words}"
+    @property
+    def told(self) -> str:
+        """Who is blocked, and why, in words."""
+        problems = [info.status.problem for info in self.house.connections if info.status.problem]
+        return "; ".join([f"publishers blocked at {', '.join(self.blocked) or 'no node'}", *problems[:1]])
 
     @property
     def backlog(self) -> tuple[int, int]:
@@ -170,11 +167,8 @@ class Kitchen(Scene):
 
     def one_alarm_blocks_all(self) -> Seen:
         held = self.until(lambda: self.all_are_blocked)
-        alarmed = self.is_alarmed()
-        reason = next(
-            (info.status.problem for info in self.house.connections if info.status.problem), "nobody says why"
-        )
-        return Seen(held and alarmed, f"{self.told(alarmed)}; {reason}")
+        alarms = [str(fault.node) for fault in self.cluster.standing() if fault.kind is FaultKind.MEMORY_ALARM]
+        return Seen(held and alarms == [self.node], f"memory alarm at {', '.join(alarms) or 'no node'}; {self.told}")
 
     def let_go_on(self) -> None:
         """Has the alarm over, until the publishers go on."""
@@ -188,9 +182,8 @@ class Kitchen(Scene):
     def consumer_goes_on(self) -> Seen:
         cooked = len(self.cooked.messages)
         held = self.until(lambda: self.ready(self.orders) == 0) and cooked == self.on_hand > 0
-        alarmed = self.is_alarmed()
-        still = alarmed and self.all_are_blocked
-        return Seen(held and still, f"{cooked} of {self.on_hand} orders came to the cook; {self.told(alarmed)}")
+        text = f"{cooked} of {self.on_hand} orders came to the cook; {self.told}"
+        return Seen(held and self.all_are_blocked, text)
 
     def pile_up(self) -> None:
         limits = ProducerLimits(messages=int(self.answer))
@@ -216,10 +209,9 @@ class Kitchen(Scene):
         settlements = [slip.settlement for slip in self.pending]
         confirmed = [one for one in settlements if one is not None and one.outcome == "confirmed"]
         longest = max((one.seconds or 0.0 for one in confirmed), default=0.0)
-        alarmed = self.is_alarmed()
         text = f"{len(confirmed)} of {len(self.pending)} that waited are confirmed, after {longest:.1f} s at most"
-        got = f"the queue got {self.ready(self.orders) - self.on_hand}; {self.told(alarmed)}"
-        return Seen(held and not alarmed and len(confirmed) == len(self.pending) > 0, f"{text}; {got}")
+        got = f"the queue got {self.ready(self.orders) - self.on_hand}; {self.told}"
+        return Seen(held and len(confirmed) == len(self.pending) > 0, f"{text}; {got}")
 
     def hang_up(self) -> None:
         room = {"x-max-length": 5, "x-overflow": "reject-publish"}
