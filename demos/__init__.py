@@ -10,6 +10,8 @@ ORDER = (
     "acknowledge_retry",
     "message_ordering",
     "publisher_confirms",
+    "node_failover",
+    "network_partition",
     "rolling_upgrade",
     "back_pressure",
     "streams",

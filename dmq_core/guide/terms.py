@@ -18,6 +18,7 @@ TERMS: Final = {
     "delivery limit": "How often a quorum queue hands a message out again before it dead-letters it.",
     "drain": "A node in maintenance gives its leaders away, closes its clients and takes no new ones.",
     "durable": "An exchange or queue that is still there after the broker was restarted.",
+    "election": "The members of a quorum queue agree on a new leader when they hear no more of the old one.",
     "exchange": "Where publishers send; it keeps nothing, and copies each message to the queues that its bindings say.",
     "feature flag": "A change that stays off until every node knows it and somebody enables it, which is for good.",
     "headers exchange": "An exchange that routes by the headers of a message instead of its routing key.",

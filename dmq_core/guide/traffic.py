@@ -82,9 +82,9 @@ class TrafficScene(Scene):
 
     @property
     def flows(self) -> bool:
-        """Whether messages arrive that were sent from now on."""
-        enough = len(self.sent) + _ENOUGH
-        return self.until(lambda: len(self.arrived.received) >= enough)
+        """Whether messages arrive that are sent from now on; those that come again do not count."""
+        later = f"{self.word} {len(self.sent) + _ENOUGH}"
+        return self.until(lambda: later in self.arrived.messages)
 
     @property
     def longest_s(self) -> float:
