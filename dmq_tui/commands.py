@@ -283,7 +283,7 @@ COMMANDS: tuple[Command, ...] = (
         "Alarms, cut and slow links, leaders, nodes more or fewer; what stands, and its way back",
         _N,
         "faults",
-        worth=5,
+        worth=4,
         changes=True,
     ),
     Command(
@@ -293,7 +293,7 @@ COMMANDS: tuple[Command, ...] = (
         "Break something under a load of its own, and get a verdict on every message",
         _N,
         "proof",
-        worth=4,
+        worth=5,
         changes=True,
     ),
     Command(
