@@ -284,7 +284,8 @@ DEMO = Demo(
         ),
         Step(
             title="Consumers go on",
-            know="Consuming makes room, so the broker does not stop it. But a connection is blocked as a whole: a "
+            know="Consuming makes room, so the broker lets it go on; it lists such a connection as blocking, not as "
+            "blocked. But a connection is blocked as a whole: a "
             "consumer that shared one with a publisher would not get its acknowledgements through. So dmq keeps "
             "publishing and consuming connections apart.",
             terms=("consumer", "acknowledgement"),
@@ -377,7 +378,7 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Do 'dmq fault do memory-alarm --node rmq2', then run the code. What does it print, and what changes if you "
     "do 'dmq fault undo memory-alarm --node rmq2' within half a minute?",
-    takes_s=20,
+    takes_s=25,
     mend=Kitchen.mend,
     focus=Kitchen.look,
     breaks=True,

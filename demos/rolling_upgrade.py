@@ -11,7 +11,7 @@ from dmq_core.guide.scene import Backdrop
 from dmq_core.guide.traffic import TrafficScene
 from dmq_core.messaging import DirectConsumer, Queue
 
-LONGEST_WAIT_S = 5.0
+LONGEST_WAIT_S = 10.0
 BACK_WITHIN_S = 60.0
 
 
@@ -145,7 +145,7 @@ DEMO: Demo[Road] = Demo(
             prepare=Road.carry_on,
             play=Road.renew_others,
             command="dmq fault do rolling-restart",
-            claim="All others were restarted, all members are online, and no message waited five seconds for its "
+            claim="All others were restarted, all members are online, and no message waited ten seconds for its "
             "confirm.",
             check=Road.all_are_renewed,
             spoil=Road.stop_sending,
