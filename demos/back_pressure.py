@@ -285,9 +285,8 @@ DEMO = Demo(
         Step(
             title="Consumers go on",
             know="Consuming makes room, so the broker lets it go on; it lists such a connection as blocking, not as "
-            "blocked. But a connection is blocked as a whole: a "
-            "consumer that shared one with a publisher would not get its acknowledgements through. So dmq keeps "
-            "publishing and consuming connections apart.",
+            "blocked. But a connection is blocked as a whole: a consumer that shared one with a publisher would not "
+            "get its acknowledgements through. So dmq keeps publishing and consuming connections apart.",
             terms=("consumer", "acknowledgement"),
             prepare=Kitchen.have_alarm,
             play=Kitchen.cook_all,
