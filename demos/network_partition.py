@@ -15,7 +15,7 @@ from dmq_core.messaging import DirectConsumer, DirectProducer, Handle, ProducerL
 
 LIMITS = ProducerLimits(republish=True)
 SETTLES_WITHIN_S = 15.0
-ALONE_FOR_S = 5.0
+ALONE_FOR_S = 3.0
 RECONNECTS_WITHIN_S = 60.0
 
 
@@ -56,6 +56,11 @@ class Islands(Scene):
     @property
     def another_leads(self) -> bool:
         return self.leader(self.letters) in self.others
+
+    @property
+    def confirmed(self) -> set[object]:
+        """All letters that were confirmed since there is a queue."""
+        return {handle.body.decode() for handle in self.posted if handle_is("confirmed", handle)}
 
     def picked(self) -> str:
         """The node that the answer means."""
@@ -168,16 +173,14 @@ class Islands(Scene):
 
     def read_all(self) -> None:
         with DirectConsumer(self.letters, self.people[self.node]).start_consuming(self.read.handle):
-            self.until(lambda: self.ready(self.letters) == 0)
+            self.until(lambda: self.confirmed <= set(self.read.messages) and self.ready(self.letters) == 0)
 
     def nothing_confirmed_is_lost(self) -> Seen:
-        def posted(outcome: str) -> set[object]:
-            return {handle.body.decode() for handle in self.posted if handle_is(outcome, handle)}
-
-        confirmed, unknown, read = posted("confirmed"), posted("unknown"), set(self.read.messages)
-        missing, known = confirmed - read, bool(confirmed) and self.ready(self.letters) == 0
+        confirmed, read = self.confirmed, set(self.read.messages)
+        missing, others = confirmed - read, {handle.body.decode() for handle in self.posted} - confirmed
         text = f"{len(confirmed)} confirmed, {len(missing)} of them missing"
-        return Seen(known and not missing, f"{text}; of {len(unknown)} unknown ones {len(unknown & read)} were there")
+        told = f"of {len(others)} without a confirm {len(others & read)} were there"
+        return Seen(bool(confirmed) and not missing, f"{text}; {told}")
 
 
 def handle_is(outcome: str, handle: Handle) -> bool:
@@ -238,7 +241,7 @@ DEMO: Demo[Islands] = Demo(
             title="The one that is alone confirms nothing",
             know="The node that is cut off may still take itself for the leader, but it finds nobody to make a "
             "majority with: it takes what its clients send, and confirms none of it. Our client there knows no other "
-            "node, and gives up after five seconds. In RabbitMQ 4.3 that is all: the node keeps its connections, and "
+            "node, and gives up after three seconds. In RabbitMQ 4.3 that is all: the node keeps its connections, and "
             "majorities alone decide. 4.0 and 3.10 have partition strategies, and dmq sets pause_minority for them: "
             "the node sees that it is alone, some six seconds after the cut, and stops serving, so that clients "
             "cannot even connect.",
@@ -252,9 +255,9 @@ DEMO: Demo[Islands] = Demo(
         ),
         Step(
             title="Together again",
-            know="Once they reach each other, the node hears of the new leader and follows it. What it took alone and "
-            "no majority has does not count; nobody had a confirm for it. There is nothing to merge and nothing to "
-            "choose, since only one side could confirm.",
+            know="Once they reach each other, the node hears who leads and follows. What it wrote down alone does not "
+            "count: nobody had a confirm for it. Some of it the node may still pass on to the leader, as if it had "
+            "just come. There is nothing to merge and nothing to choose, since only one side could confirm.",
             prepare=Islands.have_cut,
             play=Islands.rejoin,
             command="dmq node rejoin {node}\ndmq queue show {letters}",
@@ -264,9 +267,9 @@ DEMO: Demo[Islands] = Demo(
         ),
         Step(
             title="The account",
-            know="Confirmed means: it is there, whatever happened to whom. Unknown means that it may be there: the "
-            "node may have passed a message on once it reached the others again. So whoever gets no confirm sends the "
-            "message again under the same id, to another node if need be, and consumers know it by that.",
+            know="Confirmed means: it is there, whatever happened to whom. Unknown means that it may be there, passed "
+            "on once the node reached the others again. So whoever gets no confirm sends the message again under the "
+            "same id, to another node if need be, and consumers know it by that.",
             terms=("deduplication",),
             prepare=Islands.unite,
             play=Islands.read_all,

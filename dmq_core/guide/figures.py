@@ -64,3 +64,14 @@ def spread(connections: Iterable[ConnectionFigures], name: str, nodes: Iterable[
 def leader(queue: QueueFigures | None, nodes: Iterable[NodeInfo]) -> str:
     """The node that leads a queue; empty while none is known."""
     return next((node.name for node in nodes if queue is not None and node.erlang_name == queue.leader), "")
+
+
+def online(queue: QueueFigures | None, nodes: Iterable[NodeInfo]) -> set[str]:
+    """The nodes, by their Erlang names, whose members of a queue are online."""
+    if queue is None:
+        return set()
+    if queue.leader is None or queue.leader in queue.online:
+        return set(queue.online)
+    # A leader is online, so that one who led before told this list; it stays until the queue changes.
+    running = {node.erlang_name for node in nodes if node.state is NodeState.RUNNING}
+    return running.intersection(queue.members)

@@ -13,7 +13,7 @@ from dmq_core.cluster.base import Cluster, NodeAction, NodeState, ProgressListen
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError, Refused
 from dmq_core.guide.breaking import Acts, Breaker, acts_on
-from dmq_core.guide.figures import Figures, activity, figures_of, leader, spread
+from dmq_core.guide.figures import Figures, activity, figures_of, leader, online, spread
 from dmq_core.guide.inbox import Inbox
 from dmq_core.guide.link import Link, ProxyLink
 from dmq_core.management.models import EntityKey
@@ -145,13 +145,13 @@ class Scene:
         told, nodes = self.figures.queue(self.key(queue)), self.cluster.nodes()
         names = {node.erlang_name for node in nodes}
         runs = all(node.state is NodeState.RUNNING for node in nodes)
-        return told is not None and runs and set(told.members) == set(told.online) == names
+        return told is not None and runs and set(told.members) == online(told, nodes) == names
 
     def online(self, queue: str) -> str:
         """Which members of a queue are online, in words, as the broker tells it."""
-        told = self.figures.queue(self.key(queue))
-        online = () if told is None else told.online
-        return ", ".join(node.name for node in self.cluster.nodes() if node.erlang_name in online) or "none"
+        nodes = self.cluster.nodes()
+        names = online(self.figures.queue(self.key(queue)), nodes)
+        return ", ".join(node.name for node in nodes if node.erlang_name in names) or "none"
 
     def state(self, node: str) -> str:
         """How a node is."""
