@@ -124,6 +124,7 @@ class Breaker:
         self._acts = acts
         self._may_lose_majority = may_lose_majority
         self._taken: set[str] = set()
+        self._interrupted: NodeOperation | None = None
         self._backs: list[Fault] = []
 
     def perform(self, operation: NodeOperation) -> None:
@@ -131,7 +132,13 @@ class Breaker:
         if operation.destructive:
             self._check_majority(operation.title, [operation.node])
             self._take([operation.node])
-        self._acts.perform(operation)
+        self._interrupted = operation
+        try:
+            self._acts.perform(operation)
+        except DmqError:
+            self._interrupted = None
+            raise
+        self._interrupted = None
 
     def cause(self, fault: Fault) -> Fault | None:
         """Does a fault of the whole cluster; gives its way back, which `mend` takes if nobody does before.
@@ -161,6 +168,10 @@ class Breaker:
 
     def mend(self) -> None:
         """Brings back the nodes that were taken down, and takes every fault back; `ClusterFailed` if it cannot."""
+        if self._interrupted is not None:
+            # RabbitMQ's tool may still be at it in the node: only when it is done to its end, the node's state is sure.
+            _tried(partial(self._acts.perform, self._interrupted))
+            self._interrupted = None
         problems = list(self._bring_nodes_back())
         backs, self._backs = self._backs, []
         for back in reversed(backs):

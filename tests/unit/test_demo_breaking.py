@@ -15,7 +15,7 @@ from dmq_core.guide.breaking import Acts, acts_on, impact_of_demo
 from dmq_core.guide.form import AnyDemo, Demo, Seen, Step
 from dmq_core.guide.playing import Playing, check
 from dmq_core.guide.scene import Scene
-from dmq_core.operations import Margin
+from dmq_core.operations import Margin, NodeOperation
 from dmq_core.testing import FakeCluster, SimBroker
 from dmq_core.testing.stage import MemoryStage
 
@@ -144,6 +144,27 @@ def test_a_fault_that_was_interrupted_is_taken_back_too(stage: MemoryStage) -> N
     ):
         playing.do(0)
     assert told == [ALARM, undo_of(ALARM)]
+
+
+def test_an_act_that_was_interrupted_is_done_to_its_end_and_then_taken_back(stage: MemoryStage) -> None:
+    """A drain goes on in its node when whoever asked for it is gone, and takes the node away later."""
+    told: list[str] = []
+
+    def interrupted(operation: NodeOperation) -> None:
+        told.append(operation.title)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+        stage.cluster.act(operation.action, operation.node)
+
+    acts = replace(acts_on(stage.cluster, silent, read_only=False), perform=interrupted)
+    demo = demo_that(lambda scene: scene.perform(NodeAction.DRAIN, "rmq2"))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Playing("it", demo, replace(stage.backdrop(), acts=acts)) as playing,
+    ):
+        playing.do(0)
+    assert told == ["Drain rmq2", "Drain rmq2", "Revive rmq2"]
+    assert states(stage) == (RUN, RUN, RUN)
 
 
 def test_a_cluster_that_cannot_be_made_whole_is_told(stage: MemoryStage, play: Play) -> None:
