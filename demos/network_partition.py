@@ -141,6 +141,7 @@ class Islands(Scene):
     def cut_off(self) -> None:
         self.node = self.picked()
         self.perform(NodeAction.ISOLATE, self.node)
+        self.until_told(lambda: self.another_leads)
         self.there = self.post(*self.others)
 
     def majority_goes_on(self) -> Seen:
