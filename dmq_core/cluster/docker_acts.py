@@ -14,11 +14,27 @@ from dmq_core.cluster.docker_layout import NODE_LABEL, Made
 from dmq_core.cluster.docker_making import ALIVE
 from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
 from dmq_core.cluster.docker_values import Container
-from dmq_core.errors import BadInput, TimedOut
+from dmq_core.errors import BadInput, ClusterFailed, TimedOut
 
 ACTION_LIMIT_S = 60.0
+FREEZES_WITHIN_S = 15.0
 _GRACE_S = 30
+_AGAIN_S = 0.2
 StateOf = Callable[[Made, str, Container], NodeState]
+
+
+def freeze(pause: Callable[[str], None], container: str, within_s: float = FREEZES_WITHIN_S) -> None:
+    """Pauses a container, again for up to `within_s` seconds where a busy kernel does not get to all its processes."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            pause(container)
+        except ClusterFailed as error:
+            if "unable to freeze" not in error.what or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(_AGAIN_S)
 
 
 class NodeActs:
@@ -78,7 +94,7 @@ class NodeActs:
     def _pause(self, container: Container, node: str) -> None:
         self._check_runs(container, node, frozen=True)
         if container.status != "paused":
-            self._engine.pause_container(container.id)
+            freeze(self._engine.pause_container, container.id)
 
     def _unpause(self, container: Container, node: str) -> None:
         self._check_runs(container, node, frozen=True)
