@@ -22,7 +22,18 @@ from dmq_core.testing.stage import PATIENCE_S, MemoryStage
 # What these show is in no memory; tests/cluster plays them.
 ON_REAL_NODES_ONLY: frozenset[str] = frozenset()
 IN_MEMORY = [name for name in demo_names() if name not in ON_REAL_NODES_ONLY]
-STEPS = [(name, index) for name in IN_MEMORY for index in range(len(find_demo(name).steps))]
+# Their clients wait for seconds at nodes that are silent or down.
+LONG = {"message_persistence", "network_partition"}
+STEPS = [
+    pytest.param(name, index, marks=pytest.mark.thorough if name in LONG else ())
+    for name in IN_MEMORY
+    for index in range(len(find_demo(name).steps))
+]
+BREAKING = [
+    pytest.param(name, marks=pytest.mark.thorough if name in LONG else ())
+    for name in IN_MEMORY
+    if find_demo(name).breaks
+]
 
 
 class World(MemoryStage):
@@ -80,7 +91,7 @@ def test_it_can_be_played_twice_at_once_and_left_in_the_middle(world: World, nam
     assert not world.remains
 
 
-@pytest.mark.parametrize("name", [name for name in IN_MEMORY if find_demo(name).breaks])
+@pytest.mark.parametrize("name", BREAKING)
 def test_a_cluster_is_whole_again_after_each_step_at_which_a_demo_is_left(world: World, name: str) -> None:
     for last in range(len(find_demo(name).steps)):
         with world.play(name) as playing:
