@@ -402,12 +402,15 @@ class BrokerConnectionManager:
             return idle.opened
 
     def _any(self, cluster: str) -> Connection:
-        """A connection to do errands on: one that is open, or any, or a fresh one."""
+        """A connection to do errands on: one that is open, or on its way, or a fresh one.
+
+        Nothing that goes over one that its broker blocks is read there before the alarm is over.
+        """
         with self._lock:
             self._refuse_if_unusable()
             known = self._cluster(cluster)
-            usable = known.usable()
-            best = next((lease for lease in usable if lease.opened.status.state in LIVE_STATES), None)
+            usable = [lease for lease in known.usable() if lease.opened.status.state is not ConnectionState.BLOCKED]
+            best = next((lease for lease in usable if lease.opened.status.state is ConnectionState.OPEN), None)
             lease = best or next(iter(usable), None) or self._opened(cluster, known, Role.CONSUMING)
             return lease.opened
 

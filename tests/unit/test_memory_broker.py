@@ -21,6 +21,7 @@ from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.linking.states import ConnectionState
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
+from dmq_core.messaging.producers import DirectProducer
 from dmq_core.messaging.publishing.producer import Handle, Producer, ProducerLimits
 from dmq_core.messaging.tap import Tap
 from dmq_core.messaging.topology import Queue, declare, queue_depth
@@ -371,6 +372,23 @@ def test_an_alarm_blocks_who_publishes_and_nobody_else(broker: MemoryBroker) -> 
     assert (outcome(first), outcome(second)) == (Outcome.CONFIRMED, Outcome.CONFIRMED)
     assert hand.bodies == [b"1", b"2"]
     assert out.status.epoch == 1
+
+
+def test_a_program_that_an_alarm_blocks_can_still_declare(broker: MemoryBroker) -> None:
+    declare(broker.connection("another program"), [Queue("q", "quorum")])
+    with BrokerConnectionManager(network=broker.network) as manager:
+        at = broker.endpoints[0]
+        manager.register_broker(1, at.host, at.amqp_port)
+        producer = DirectProducer(manager)
+        broker.alarm(True)
+        producer.publish("q", "a letter")
+        broker.settle()
+        out = manager.publishing()
+        assert out.status.state is ConnectionState.BLOCKED
+        manager.declare(Queue("r", "quorum"))
+        assert "r" in broker.names()
+        broker.alarm(False)
+        producer.close()
 
 
 def test_a_connection_that_the_broker_closes_comes_back(broker: MemoryBroker) -> None:
