@@ -70,11 +70,14 @@ class Peer:
         """Every consumer of this connection."""
         return [subscription for session in self._sessions for subscription in session.subscriptions]
 
-    def has_published(self) -> None:
-        """A message came; during an alarm nothing more is read from whoever publishes."""
-        if self.broker.alarmed and not self._blocked:
-            self._blocked = True
-            self.reply(lambda: self.link.listener.blocked(ALARM))
+    def holds_back(self, publish: Callable[[], None]) -> bool:
+        """Whether an alarm has a message wait, and with it everything else from whoever publishes."""
+        if not self.broker.alarmed:
+            return False
+        self._blocked = True
+        self._unread.append(publish)
+        self.reply(lambda: self.link.listener.blocked(ALARM))
+        return True
 
     def unblock(self) -> None:
         """The alarm is over."""

@@ -62,8 +62,9 @@ class Session:
     # Publishing.
 
     def publish(self, published: Published) -> None:
-        """Routes a message and answers for it."""
-        self._peer.has_published()
+        """Routes a message and answers for it; an alarm keeps it and all that comes after it from being read."""
+        if self._peer.holds_back(lambda: self.do(lambda session: session.publish(published))):
+            return
         exchange = self._host.exchange(published.exchange)
         if exchange.internal:
             refuse(403, f"cannot publish to internal exchange '{exchange.name}' in vhost '{self._host.name}'")
