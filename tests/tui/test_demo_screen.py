@@ -182,7 +182,7 @@ async def test_a_demo_that_takes_the_majority_wants_the_name_of_the_cluster_type
         await choose(it, "message_persistence")
         await it.until(lambda: isinstance(it.app.screen, ConfirmScreen), "the question")
         text = it.screen_text()
-        for part in ("Play Message persistence?", "It stops every node", "no majority", "brought back", "--yes"):
+        for part in ("Play Message persistence?", "It stops every node", "no majority", "taken back", "--yes"):
             assert part in text, part
         await it.press("y", "enter")
         assert isinstance(it.app.screen, ConfirmScreen)
