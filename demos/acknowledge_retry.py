@@ -40,14 +40,9 @@ class Shop(Scene):
     def clear(self) -> None:
         """Takes what nobody took, and forgets what came."""
         for queue in (self.orders, self.payments):
-            self.empty(queue)
+            self.take_all(queue)
         self.desk.clear()
         self.bank.clear()
-
-    def empty(self, queue: str) -> None:
-        if self.ready(queue) > 0:
-            with DirectConsumer(queue, self.manager).start_consuming(Inbox().handle):
-                self.until(lambda: self.ready(queue) == 0)
 
     def is_empty(self, queue: str) -> bool:
         return self.until(lambda: self.ready(queue) == 0)

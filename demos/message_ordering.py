@@ -35,13 +35,8 @@ class Bank(Scene):
     def clear(self) -> None:
         """Takes what nobody took, and begins a new page."""
         for queue in (self.changes, self.retried, self.strict, self.accounts):
-            self.empty(queue)
+            self.take_all(queue)
         self.ledger.clear()
-
-    def empty(self, queue: str) -> None:
-        if self.ready(queue) > 0:
-            with DirectConsumer(queue, self.manager).start_consuming(Inbox().handle):
-                self.until(lambda: self.ready(queue) == 0)
 
     @property
     def written(self) -> str:

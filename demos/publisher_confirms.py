@@ -150,9 +150,7 @@ class Post(Scene):
 
     def take_letters(self) -> None:
         """Has somebody else read what is there."""
-        if self.ready(self.letters) > 0:
-            with DirectConsumer(self.letters, self.manager).start_consuming(Inbox().handle):
-                self.until(lambda: self.ready(self.letters) == 0)
+        self.take_all(self.letters)
 
     def add_one(self) -> None:
         with DirectProducer(self.manager) as producer:

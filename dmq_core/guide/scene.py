@@ -17,6 +17,7 @@ from dmq_core.guide.figures import Figures, activity, figures_of, leader, online
 from dmq_core.guide.inbox import Inbox
 from dmq_core.guide.link import Link, ProxyLink
 from dmq_core.management.models import EntityKey
+from dmq_core.messaging.consumers import DirectConsumer
 from dmq_core.messaging.linking.balancing import Policy
 from dmq_core.messaging.topology import QueueDepth, delete_exchange, delete_queue, queue_depth
 from dmq_core.operations import NodeOperation
@@ -241,6 +242,14 @@ class Scene:
         """How many messages wait in a queue; -1 if there is no such queue."""
         depth = self.depth(queue)
         return -1 if depth is None else depth.ready
+
+    def take_all(self, queue: str) -> None:
+        """Takes what waits in a queue, as somebody else's consumer would."""
+        waiting, inbox = self.ready(queue), Inbox()
+        if waiting > 0:
+            with DirectConsumer(queue, self.manager).start_consuming(inbox.handle):
+                # A queue with nothing ready may yet get back what is in the consumer's hands.
+                self.until(lambda: len(inbox.messages) >= waiting)
 
     def delete(self, queue: str) -> None:
         """Deletes a queue, with what it holds."""

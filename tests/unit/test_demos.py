@@ -23,7 +23,7 @@ from dmq_core.testing.stage import PATIENCE_S, MemoryStage
 ON_REAL_NODES_ONLY: frozenset[str] = frozenset()
 IN_MEMORY = [name for name in demo_names() if name not in ON_REAL_NODES_ONLY]
 # Their clients wait for seconds at nodes that are silent or down.
-LONG = {"message_persistence", "network_partition"}
+LONG = {"message_persistence", "network_partition", "node_failover", "rolling_upgrade"}
 STEPS = [
     pytest.param(name, index, marks=pytest.mark.thorough if name in LONG else ())
     for name in IN_MEMORY
