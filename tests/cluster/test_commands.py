@@ -114,6 +114,7 @@ def test_every_fate_of_a_publish_is_told(dmq: Dmq, orders: str) -> None:
     assert sum(refused[fate] for fate in ("nacked", "returned", "unknown", "not_sent")) == 1
 
 
+@mostly_on_docker
 def test_a_queue_is_declared_once_and_deleted_only_when_confirmed(dmq: Dmq) -> None:
     queue = f"commands {secrets.token_hex(3)}/%\x1b"
     for _ in range(2):

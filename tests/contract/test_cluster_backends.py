@@ -134,6 +134,7 @@ def test_a_killed_node_is_stopped_and_a_start_brings_it_back(real_cluster: Clust
         assert {c.node for c in heard} == {"rmq2"}
 
 
+@mostly_on_local
 def test_a_restart_is_a_new_process_on_the_same_ports(real_cluster: Cluster) -> None:
     before = node(real_cluster, "rmq1")
     connection = connect(before.endpoint)
@@ -201,6 +202,7 @@ def test_a_paused_node_can_be_taken_down_and_a_start_completes_what_is_half_up(r
     assert set(states(real_cluster).values()) == {NodeState.RUNNING}
 
 
+@mostly_on_docker
 def test_persistent_messages_survive_a_full_stop_and_start(real_cluster: Cluster) -> None:
     bodies = [str(i) for i in range(50)]
     before = real_cluster.nodes()
@@ -331,6 +333,7 @@ def test_a_cluster_that_does_not_exist_has_no_nodes(make_cluster: ClusterMaker) 
     assert remains(cluster) == []
 
 
+@mostly_on_docker
 def test_a_destroyed_cluster_leaves_nothing(make_cluster: ClusterMaker) -> None:
     cluster = make_cluster(nodes=1)
     cluster.start()
@@ -359,6 +362,7 @@ def test_two_clusters_side_by_side_do_not_disturb_each_other(real_cluster: Clust
     assert set(states(real_cluster).values()) == {NodeState.RUNNING}
 
 
+@mostly_on_docker
 def test_two_starts_at_the_same_time_make_one_cluster(make_cluster: ClusterMaker, backend: Backend) -> None:
     first = make_cluster(nodes=1)
     second = make_cluster(nodes=1, name=first.name)
@@ -369,6 +373,7 @@ def test_two_starts_at_the_same_time_make_one_cluster(make_cluster: ClusterMaker
     assert states(first) == {"rmq1": NodeState.RUNNING}
 
 
+@mostly_on_docker
 def test_a_cluster_remembers_its_user_and_keeps_the_password_to_itself(
     make_cluster: ClusterMaker, backend: Backend
 ) -> None:
