@@ -68,10 +68,5 @@ def leader(queue: QueueFigures | None, nodes: Iterable[NodeInfo]) -> str:
 
 def online(queue: QueueFigures | None, nodes: Iterable[NodeInfo]) -> set[str]:
     """The nodes, by their Erlang names, whose members of a queue are online."""
-    if queue is None:
-        return set()
-    if queue.leader is None or queue.leader in queue.online:
-        return set(queue.online)
-    # A leader is online, so that one who led before told this list; it stays until the queue changes.
-    running = {node.erlang_name for node in nodes if node.state is NodeState.RUNNING}
-    return running.intersection(queue.members)
+    away = {node.erlang_name for node in nodes if node.state is not NodeState.RUNNING}
+    return set() if queue is None else set(queue.online_without(away))

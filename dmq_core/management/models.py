@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
@@ -105,6 +105,13 @@ class QueueFigures:
     def key(self) -> EntityKey:
         """What identifies the queue."""
         return EntityKey(self.vhost, self.name)
+
+    def online_without(self, away: Collection[str]) -> tuple[str, ...]:
+        """The members online; where the list is an old one, those whose nodes are not `away`."""
+        if not self.online or self.leader is None or self.leader in self.online:
+            return self.online
+        # A leader is online, so that one who led before told this list; it stays until the queue changes.
+        return tuple(member for member in self.members if member not in away)
 
 
 @dataclass(frozen=True, slots=True)

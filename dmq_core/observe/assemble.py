@@ -153,9 +153,8 @@ def _corrected(queue: QueueFigures, picture: Picture, names: _Names) -> QueueFig
         queue = replace(queue, leader=elected.node)
     if expected is not None and expected.count != queue.consumers:
         queue = replace(queue, consumers=expected.count)
-    if queue.online and queue.leader is not None and queue.leader not in queue.online:
-        # A leader is online, so that one who led before told this list; it stays until the queue changes.
-        queue = replace(queue, online=tuple(n for n in queue.members if n not in names.away))
+    if (online := queue.online_without(names.away)) != queue.online:
+        queue = replace(queue, online=online)
     if names.stopped and not names.stopped.isdisjoint(queue.online):
         queue = replace(queue, online=tuple(n for n in queue.online if n not in names.stopped))
     return queue

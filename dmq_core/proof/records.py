@@ -17,9 +17,11 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 
+from dmq_core.errors import BadInput
 from dmq_core.messaging.declaring.queue_arguments import STREAM
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.result import Workload
+from dmq_core.proof.scenario import checked_workload
 
 MAGIC: Final = "dmq-journal"
 VERSION: Final = 1
@@ -356,10 +358,10 @@ def setting_of(line: bytes) -> Setting:
         magic, version, told = json.loads(line)
         if magic != MAGIC or version != VERSION:
             raise ValueError("another format")
-        workload = Workload(**told.pop("workload"))
+        workload = checked_workload(Workload(**told.pop("workload")), "workload")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
         return Setting(**values, workload=workload)
-    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (AttributeError, BadInput, KeyError, TypeError, RecursionError) as error:
         raise ValueError("not a setting") from error
 
 

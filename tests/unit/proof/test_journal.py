@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal import Journal, read_journal
-from dmq_core.proof.records import Attempted, Damage, Delivered, Ended, Setting, Settled
+from dmq_core.proof.records import Attempted, Damage, Delivered, Ended, Setting, Settled, head_of, setting_of
 
 SETTING = Setting(run="6f0c", nodes=("rmq1", "rmq2"), queues=("proof",), keys=("k0", "k1"))
 
@@ -50,3 +51,9 @@ def test_foreign_files_are_refused_in_one_sentence(tmp_path: Path, content: byte
         read_journal(path)
     with pytest.raises(BadInput, match="cannot be read"):
         read_journal(tmp_path)
+
+
+def test_a_setting_that_no_run_could_have_is_no_setting() -> None:
+    crowd = replace(SETTING, workload=replace(SETTING.workload, queue_type="stream", consumers=10**9))
+    with pytest.raises(ValueError, match="not a setting"):
+        setting_of(head_of(crowd).encode())
