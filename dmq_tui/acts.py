@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from textual.message import Message
 
 from dmq_core.cluster.base import Progress, ProgressListener
 from dmq_core.cluster.faults import Fault
+from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.operations import NodeOperation
 from dmq_core.session import Session
@@ -105,6 +106,17 @@ def _do(session: Session, deed: Deed, heard: ProgressListener) -> Deed | None:
         case Removal(node):
             session.remove_node(node, heard)
         case Mending(faults):
-            for fault in faults:
-                session.cause(fault, heard)
+            _take_back(session, faults, heard)
     return None
+
+
+def _take_back(session: Session, faults: Iterable[Fault], heard: ProgressListener) -> None:
+    """Takes back each of `faults`, also where another one cannot be; raises the first reason then."""
+    failures: list[DmqError] = []
+    for fault in faults:
+        try:
+            session.cause(fault, heard)
+        except DmqError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]

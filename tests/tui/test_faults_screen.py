@@ -136,6 +136,19 @@ async def test_one_key_takes_back_all_that_stands() -> None:
         assert it.toasts == ["No fault stands; there is nothing to take back."]
 
 
+async def test_what_cannot_be_taken_back_does_not_keep_the_others_standing() -> None:
+    session = FakeSession()
+    for fault in (ALARM, CUT):
+        session.cluster.cause(fault)
+    session.script.fail_next("cause", ClusterFailed("rmq2 does not answer", "See its log."))
+    async with console(session) as it:
+        await opened(it)
+        await it.press("u")
+        await it.until(lambda: bool(it.toasts), "the error")
+        assert it.toasts == ["rmq2 does not answer\nSee its log."]
+        assert len(it.session.cluster.standing()) == 1
+
+
 async def test_a_leader_moves_to_the_chosen_node_and_back() -> None:
     async with console() as it:
         await it.press("3", "home", *["down"] * 2)
