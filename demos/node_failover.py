@@ -147,9 +147,10 @@ DEMO: Demo[Relay] = Demo(
             title="A node is killed",
             know="Kill means SIGKILL: no farewell, nothing handed over. If the leader goes, the followers notice it "
             "and elect one of them, usually within a second; it takes a majority, so no two can win. Until then "
-            "nothing is confirmed, and publishers wait. If a follower goes, two of three are enough to go on. Clients "
-            "of the node lose their connections, and those of dmq connect to another node that they know.",
-            terms=("election",),
+            "nothing is confirmed, and publishers wait; RabbitMQ 3.10 nacks what comes meanwhile. If a follower goes, "
+            "two of three are enough to go on. Clients of the node lose their connections, and those of dmq connect to "
+            "another node that they know.",
+            terms=("election", "nack"),
             ask=Question(
                 "Which node shall be killed: that of the leader, of a follower, or the one our clients are at?",
                 usual="leader",
@@ -194,8 +195,9 @@ DEMO: Demo[Relay] = Demo(
             title="The account",
             know="Two nodes were killed in turn, and nobody told the clients beforehand. A publisher whose connection "
             "broke does not know what became of a message without a confirm; ours sends it again, so some may be there "
-            "twice. So there are two promises to check: nothing that was confirmed is missing, and nothing stays "
-            "behind. 'dmq proof run' checks them for every message, with a report.",
+            "twice. Of a nacked one it knows that it is not there, and may send it again. So there are two promises to "
+            "check: nothing that was confirmed is missing, and nothing stays behind. 'dmq proof run' checks them for "
+            "every message, with a report.",
             terms=("unknown outcome", "deduplication"),
             prepare=Relay.carry_on,
             play=Relay.finish,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dmq_core.cluster.base import NodeAction
@@ -13,7 +13,7 @@ from dmq_core.errors import DmqError
 from dmq_core.guide.form import Focus, Seen
 from dmq_core.guide.inbox import Inbox
 from dmq_core.guide.scene import Backdrop, Scene
-from dmq_core.messaging import DirectProducer, Handle, ProducerLimits
+from dmq_core.messaging import DirectProducer, Handle, Outcome, ProducerLimits
 
 if TYPE_CHECKING:
     from dmq_core.messaging import DirectConsumer
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 _PACE_S: Final = 0.01
 _ENOUGH: Final = 10
 _ENDS_WITHIN_S: Final = 20.0
+# Ten minutes; every one is remembered for the account.
+_AT_MOST: Final = 60_000
 
 
 class TrafficScene(Scene, ABC):
     """A queue of what `word` names, that a hundred messages a second go through, from `send_on` to `stop_sending`.
 
-    `sent` and `arrived` are all of them, since the queue was made; `node` is the one that it is about. A demo makes the
-    queue and its `consumer` in `open_up`, over the connections of `clients`.
+    For ten minutes at most; a step that is played later begins with fresh ones. `sent` and `arrived` are all of them,
+    since the queue was made; `node` is the one that it is about. A demo makes the queue and its `consumer` in
+    `open_up`, over the connections of `clients`.
     """
 
     word: ClassVar[str]
@@ -68,7 +71,7 @@ class TrafficScene(Scene, ABC):
         limits = ProducerLimits(republish=True)
         # Traffic that ends early is what the checks see.
         with contextlib.suppress(DmqError), DirectProducer(self.clients, limits=limits) as producer:
-            for number in itertools.count(1):
+            for number in range(1, _AT_MOST + 1):
                 if self._ended.wait(_PACE_S):
                     break
                 self.sent.append(producer.publish(self.queue, f"{self.word} {number}"))
@@ -87,9 +90,13 @@ class TrafficScene(Scene, ABC):
 
     @property
     def flows(self) -> bool:
-        """Whether messages arrive that are sent from now on; those that come again do not count."""
-        later = f"{self.word} {len(self.sent) + _ENOUGH}"
-        return self.until(lambda: later in self.arrived.messages)
+        """Whether a message arrives that is sent from now on; those that come again do not count."""
+        number = len(self.sent) + _ENOUGH
+        return self.until(lambda: not {one.body.decode() for one in self.sent[number:]}.isdisjoint(self._came))
+
+    @property
+    def _came(self) -> set[str]:
+        return set(map(str, self.arrived.messages))
 
     @property
     def longest_s(self) -> float:
@@ -163,17 +170,22 @@ class TrafficScene(Scene, ABC):
         return Seen(held, f"online: {self.online(self.queue)}; {self.node} leads; {came} messages came")
 
     def finish(self) -> None:
-        """Has no more sent, and all that was sent arrive."""
+        """Has no more sent, and all that was confirmed arrive."""
         self.stop_sending()
-        self.until(lambda: len(set(self.arrived.messages)) == len(self.sent))
+        self.until(lambda: self._confirmed <= self._came)
         self.leave_traffic()
+
+    @property
+    def _confirmed(self) -> set[str]:
+        settled = [(one.body.decode(), one.settlement) for one in self.sent]
+        return {body for body, one in settled if one is not None and one.outcome is Outcome.CONFIRMED}
 
     def nothing_was_lost(self) -> Seen:
         """Whether all that was confirmed arrived, and the queue is empty."""
-        settled = [(one.body.decode(), one.settlement) for one in self.sent]
-        confirmed = {body for body, one in settled if one is not None and one.outcome == "confirmed"}
-        arrived = [str(message) for message in self.arrived.messages]
-        missing, again = confirmed.difference(arrived), len(arrived) - len(set(arrived))
-        text = f"{len(self.sent)} sent, {len(confirmed)} confirmed, {len(missing)} of them missing, {again} came twice"
+        outcomes = Counter("open" if one.settlement is None else str(one.settlement.outcome) for one in self.sent)
+        told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common())
+        confirmed, came = self._confirmed, self._came
+        missing, again = len(confirmed - came), len(self.arrived.messages) - len(came)
         held = bool(confirmed) and not missing and self.until(lambda: self.ready(self.queue) == 0)
+        text = f"of {len(self.sent)} sent: {told}; {missing} of the confirmed missing, {again} came twice"
         return Seen(held, f"{text}; {self.ready(self.queue)} wait")
