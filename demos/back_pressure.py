@@ -43,7 +43,7 @@ class Kitchen(Scene):
         self.cook: DirectConsumer | None = None
         self.slips: list[Handle] = []
         self.pending: list[Handle] = []
-        self.on_hand = self.refused = 0
+        self.on_hand = self.turned_away = 0
         self.cooked = Inbox()
         self.may_serve = threading.Event()
         self.at_the_end(self.go_home)
@@ -51,7 +51,7 @@ class Kitchen(Scene):
     def begin(self) -> None:
         self.cooked.clear()
         self.may_serve.clear()
-        self.refused = 0
+        self.turned_away = 0
         self.on_hand = max(0, self.ready(self.orders))
         self.pending = [slip for slip in self.slips if slip.settlement is None]
 
@@ -223,15 +223,15 @@ class Kitchen(Scene):
                 self.until(lambda: self.ready(self.rail) == 0)
                 producer.publish_many(self.rail, refused)
                 self.cooked.wait_for(10)
-        self.refused = len(refused)
+        self.turned_away = len(refused)
 
     def refused_and_taken_once(self) -> Seen:
         cooked = [str(order) for order in self.cooked.messages]
         held = self.until(lambda: self.ready(self.rail) == 0)
         once = sorted(cooked) == sorted(ORDERS)
-        text = f"{self.refused} of 10 refused at first; {len(cooked)} were taken, {len(set(cooked))} different ones"
+        text = f"{self.turned_away} of 10 refused at first; {len(cooked)} were taken, {len(set(cooked))} different ones"
         return Seen(
-            held and once and self.refused == len(ORDERS) - ROOM, f"{text}; the rail holds {self.ready(self.rail)}"
+            held and once and self.turned_away == len(ORDERS) - ROOM, f"{text}; the rail holds {self.ready(self.rail)}"
         )
 
     def hang_one_more(self) -> None:

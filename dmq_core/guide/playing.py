@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.errors import BadInput, DmqError
 from dmq_core.guide.breaking import NodesTurn
 from dmq_core.guide.form import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords
 from dmq_core.guide.scene import Backdrop, Scene
 from dmq_core.guide.terms import meaning
-from dmq_core.operations import guard, guard_change
+from dmq_core.operations import guard, guard_change, on_cluster
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -80,7 +80,7 @@ class Playing(Generic[S]):
             title=step.title,
             know=step.know,
             code=code_of(step.play),
-            command=step.command.format_map(_Attributes(self._scene)),
+            command=self._as_typed(step.command.format_map(_Attributes(self._scene))),
             claim=step.claim,
             terms=tuple((term, meaning(term)) for term in step.terms if term not in earlier),
             ask=step.ask,
@@ -120,6 +120,13 @@ class Playing(Generic[S]):
         results = tuple(self._results[index] for index in sorted(self._results))
         whole = len(results) == len(self.demo.steps) and all(result.held for result in results)
         return DemoResult(self.name, results, whole and not self._left, self._left)
+
+    def _as_typed(self, commands: str) -> str:
+        """Commands, a line each, that go to the cluster which is played on; how one is attached to is not in them."""
+        cluster = self._scene.cluster
+        if cluster.backend is Backend.ATTACHED:
+            return commands
+        return "\n".join(on_cluster(line, cluster.name) for line in commands.splitlines())
 
     def _closed(self) -> str:
         try:

@@ -7,31 +7,30 @@ import contextlib
 import shlex
 from collections.abc import Iterator
 
+import click
 import pytest
 
 from dmq_core.cli.app import dmq
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.errors import BadInput, DmqError, Refused
 from dmq_core.guide.find import demo_names, find_demo
 from dmq_core.guide.form import Question, StepResult
 from dmq_core.guide.playing import Playing
 from dmq_core.guide.telling import WIDTH, closing, opening, result_lines, step_lines
 from dmq_core.guide.terms import TERMS
+from dmq_core.testing.broker import SimBroker
 from dmq_core.testing.stage import PATIENCE_S, MemoryStage
 
-# What these show is in no memory; tests/cluster plays them.
-ON_REAL_NODES_ONLY: frozenset[str] = frozenset()
-IN_MEMORY = [name for name in demo_names() if name not in ON_REAL_NODES_ONLY]
 # Their clients wait for seconds at nodes that are silent or down.
 LONG = {"message_persistence", "network_partition", "node_failover", "rolling_upgrade"}
 STEPS = [
     pytest.param(name, index, marks=pytest.mark.thorough if name in LONG else ())
-    for name in IN_MEMORY
+    for name in demo_names()
     for index in range(len(find_demo(name).steps))
 ]
 BREAKING = [
     pytest.param(name, marks=pytest.mark.thorough if name in LONG else ())
-    for name in IN_MEMORY
+    for name in demo_names()
     if find_demo(name).breaks
 ]
 
@@ -49,7 +48,7 @@ def world() -> Iterator[World]:
         yield stage
 
 
-@pytest.mark.parametrize("name", IN_MEMORY)
+@pytest.mark.parametrize("name", demo_names())
 def test_every_claim_holds_also_when_its_step_is_repeated_and_nothing_is_left(world: World, name: str) -> None:
     playing = world.play(name)
     for index in range(len(playing.demo.steps)):
@@ -81,7 +80,7 @@ def test_a_demo_whose_last_claim_did_not_hold_did_not_hold(world: World) -> None
     assert not playing.close().held
 
 
-@pytest.mark.parametrize("name", [name for name in IN_MEMORY if not find_demo(name).breaks])
+@pytest.mark.parametrize("name", [name for name in demo_names() if not find_demo(name).breaks])
 def test_it_can_be_played_twice_at_once_and_left_in_the_middle(world: World, name: str) -> None:
     with world.play(name) as first, world.play(name) as second:
         for index in range(2):
@@ -115,15 +114,36 @@ def test_its_words_are_there_and_fit(world: World, name: str) -> None:
             words = playing.words(index)
             compile(words.code, step.title, "exec", ast.PyCF_ONLY_AST)
             assert "self" not in words.code
-            assert all(is_command(line) for line in words.command.splitlines()), words.command
+            assert all(understood(line) for line in words.command.splitlines()), words.command
             lines = [*opening(name, demo), *step_lines(words, len(demo.steps)), *closing(demo, playing.close())]
             assert max(len(line) for line in lines if not line.startswith("    ")) <= WIDTH
 
 
-def is_command(line: str) -> bool:
-    program, noun, *_rest = shlex.split(line)
-    command = dmq.get_command(dmq.make_context("dmq", [], resilient_parsing=True), noun)
-    return program == "dmq" and command is not None
+def understood(line: str) -> bool:
+    """Whether `dmq` takes it, with all its options; `click.UsageError` says what it does not."""
+    program, *words = shlex.split(line)
+    command: click.Command = dmq
+    context = click.Context(dmq)
+    while isinstance(command, click.Group):
+        name, found, words = command.resolve_command(context, words)
+        assert found is not None, line
+        command, context = found, click.Context(found, context, name)
+    command.make_context(context.info_name, words, context.parent)
+    return program == "dmq"
+
+
+def test_the_commands_shown_go_to_the_cluster_that_it_is_played_on(world: World) -> None:
+    with world.play("direct_exchange") as playing:
+        assert "--cluster" not in playing.words(0).command
+    elsewhere = SimBroker("elsewhere", 3, backend=Backend.LOCAL, started=True, realtime=False)
+    with contextlib.closing(World(elsewhere)) as other, other.play("direct_exchange") as playing:
+        assert all(line.endswith(" --cluster elsewhere") for line in playing.words(0).command.splitlines())
+
+
+def test_the_commands_shown_do_not_name_a_cluster_that_somebody_else_made() -> None:
+    attached = SimBroker("theirs", 3, backend=Backend.ATTACHED, started=True, realtime=False)
+    with contextlib.closing(World(attached)) as other, other.play("direct_exchange") as playing:
+        assert "--cluster" not in playing.words(0).command
 
 
 def test_a_step_cannot_be_done_before_those_in_front_of_it(world: World) -> None:
