@@ -239,7 +239,10 @@ class Control:
 
         screen = self._screen
         if screen.session is not None:
-            page = DemoScreen(screen.session, name, lambda: screen.newest, screen.post_message, screen.clock)
+            story = screen.story
+            page = DemoScreen(
+                screen.session, name, lambda: screen.newest, lambda: story.entries, screen.post_message, screen.clock
+            )
             screen.app.push_screen(page)
 
     def _faults(self) -> None:

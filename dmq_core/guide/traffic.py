@@ -92,10 +92,11 @@ class TrafficScene(Scene, ABC):
     def flows(self) -> bool:
         """Whether a message arrives that is sent from now on; those that come again do not count."""
         number = len(self.sent) + _ENOUGH
-        return self.until(lambda: not {one.body.decode() for one in self.sent[number:]}.isdisjoint(self._came))
+        return self.until(lambda: not {one.body.decode() for one in self.sent[number:]}.isdisjoint(self.came))
 
     @property
-    def _came(self) -> set[str]:
+    def came(self) -> set[str]:
+        """Every message that arrived, in words."""
         return set(map(str, self.arrived.messages))
 
     @property
@@ -172,11 +173,12 @@ class TrafficScene(Scene, ABC):
     def finish(self) -> None:
         """Has no more sent, and all that was confirmed arrive."""
         self.stop_sending()
-        self.until(lambda: self._confirmed <= self._came)
+        self.until(lambda: self.confirmed <= self.came)
         self.leave_traffic()
 
     @property
-    def _confirmed(self) -> set[str]:
+    def confirmed(self) -> set[str]:
+        """Every message that the broker confirmed, in words."""
         settled = [(one.body.decode(), one.settlement) for one in self.sent]
         return {body for body, one in settled if one is not None and one.outcome is Outcome.CONFIRMED}
 
@@ -184,7 +186,7 @@ class TrafficScene(Scene, ABC):
         """Whether all that was confirmed arrived, and the queue is empty."""
         outcomes = Counter("open" if one.settlement is None else str(one.settlement.outcome) for one in self.sent)
         told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common())
-        confirmed, came = self._confirmed, self._came
+        confirmed, came = self.confirmed, self.came
         missing, again = len(confirmed - came), len(self.arrived.messages) - len(came)
         held = bool(confirmed) and not missing and self.until(lambda: self.ready(self.queue) == 0)
         text = f"of {len(self.sent)} sent: {told}; {missing} of the confirmed missing, {again} came twice"

@@ -24,12 +24,13 @@ _LESSON = (
 
 
 class StoryPane(FilteredPane):
-    """The story: events in time order with their distance from the last fault."""
+    """The story: events in time order with their distance from the last fault; `hint` tells of a key that it has."""
 
     pane: ClassVar[PaneId] = PaneId.STORY
 
-    def __init__(self) -> None:
+    def __init__(self, hint: str = "") -> None:
         super().__init__()
+        self._hint = hint
         self.log_view: LogView[StoryLine] = LogView(story_line, lesson=_LESSON)
         self._story = Story()
 
@@ -89,4 +90,4 @@ class StoryPane(FilteredPane):
 
     def _describe(self) -> None:
         total = len(self._story.lines)
-        self.say(count(total) if total else "", self.filter.title, "c copies it" if total else "")
+        self.say(count(total) if total else "", self.filter.title, self._hint if total else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -16,16 +16,18 @@ from textual.widgets import Input
 from dmq_core.guide.form import Focus
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.observe.story import StoryLine
 from dmq_core.session import Session, TailSource
 from dmq_core.text import visible
 from dmq_tui import demo_lines
 from dmq_tui.commands import PaneId
 from dmq_tui.demoing import DEMO, DemoBegan, Demoing, DemoPlayed, DemoTurned
-from dmq_tui.format import Cell, Line, Tone
+from dmq_tui.format import Cell, Line, Tone, count
 from dmq_tui.layout import Layout, layout_for
 from dmq_tui.lines import lateness
 from dmq_tui.messages import MessagesSeen, TailStarted, WorkFailed
 from dmq_tui.panes.pane import Pane
+from dmq_tui.panes.story import StoryPane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane
 from dmq_tui.panes.tail import TailPane
 from dmq_tui.tailing import TAIL, Tailing
@@ -35,10 +37,11 @@ from dmq_tui.widgets.prose import Prose
 from dmq_tui.work import Post
 
 SnapshotSource = Callable[[], ClusterSnapshot | None]
+StorySource = Callable[[], Sequence[StoryLine]]
 _TICK_S = 0.25
 _MOST_NODES = 9
 _WORTH_A_WORD = 5
-_NO_TAIL = ("Messages are shown here as they pass,", "once the demo has its exchange.")
+_NO_TAIL = ("Messages are shown here as they pass an exchange", "of the demo, once it has one.")
 _LISTENING = ("Listening; nothing has passed yet.",)
 
 
@@ -56,28 +59,39 @@ class DemoScreen(Screen[None]):
         Binding("r", "play", "Again"),
         Binding("x", "spoil", "Break the claim"),
         Binding("a", "through", "All"),
+        Binding("c", "copy", "Copy the code"),
         Binding("escape,q", "back", "Leave"),
         Binding("up,k", "scroll(-1)", show=False),
         Binding("down,j", "scroll(1)", show=False),
         Binding("pageup", "scroll(-10)", show=False),
         Binding("pagedown,space", "scroll(10)", show=False),
-        *(Binding(str(int(pane)), f"look({int(pane)})", show=False) for pane in PaneId if pane <= PaneId.TAIL),
+        *(Binding(str(int(pane)), f"look({int(pane)})", show=False) for pane in PaneId if pane <= PaneId.STORY),
     ]
 
     def __init__(
-        self, session: Session, name: str, snapshot: SnapshotSource, tell: Post, clock: Callable[[], float] = time.time
+        self,
+        session: Session,
+        name: str,
+        snapshot: SnapshotSource,
+        story: StorySource,
+        tell: Post,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
         self._session = session
         self._demo_name = name
         self._snapshot = snapshot
+        self._story = story
+        self._heard: Sequence[StoryLine] = ()
         self._clock = clock
+        self._began_at = clock()
         self.demoing = Demoing(self.post_message, tell)
         self.tailing = Tailing(self.post_message)
         self.page = ReadingPage(id="page")
         self.tail = TailPane(_NO_TAIL, _LISTENING)
         self.nodes, self.exchanges, self.queues = NodesPane(), ExchangesPane(), QueuesPane()
-        self.panes: tuple[Pane, ...] = (self.nodes, self.exchanges, self.queues, self.tail)
+        self.story = StoryPane()
+        self.panes: tuple[Pane, ...] = (self.nodes, self.exchanges, self.queues, self.tail, self.story)
         self.looking: PaneId | None = None
         self._pointed = Focus()
         self._source: TailSource | None = None
@@ -157,6 +171,15 @@ class DemoScreen(Screen[None]):
         else:
             self.page.scroll.scroll_relative(y=rows, animate=False)
 
+    def action_copy(self) -> None:
+        """Copies the code of the last page, or the command of this one."""
+        demo, words = self.demoing.demo, self.demoing.words
+        if self.page.is_asking or demo is None or words is None:
+            return
+        what, text = ("code", demo.code.lstrip()) if self.demoing.is_last else ("command", words.command)
+        self.app.copy_to_clipboard(text)
+        self.notify(f"Copied the {what}: {count(len(text.splitlines()))} lines.", markup=False, timeout=4)
+
     def action_look(self, number: int) -> None:
         """Looks at one of the panes, or away from it again."""
         if not self.page.is_asking:
@@ -167,6 +190,7 @@ class DemoScreen(Screen[None]):
         """Puts the question away, comes back from a pane, or leaves the demo."""
         if self.page.is_asking:
             self.page.end_asking()
+            self._show()
         elif self.looking is not None:
             self.action_look(self.looking)
         else:
@@ -247,8 +271,8 @@ class DemoScreen(Screen[None]):
         else:
             title = f"{demo.title} · step {words.number} of {len(demo.steps)}"
             self.page.show(title, demo_lines.step_page(words, self.demoing.result, self.demoing.doing))
-        self.query_one("#keys", Prose).show([_keys(self.demoing)])
-        self._show_panes()
+        self.query_one("#keys", Prose).show([_keys(self.demoing, asking=self.page.is_asking)])
+        self._lay_out()
 
     def _show_panes(self) -> None:
         snapshot = self._snapshot()
@@ -265,7 +289,15 @@ class DemoScreen(Screen[None]):
             pane.set_class(bool(late), "-late")
             pane.show(snapshot, late)
         self._follow(snapshot)
+        self._retell()
         self.nodes.styles.height = "1fr" if self.looking else min(_MOST_NODES, len(snapshot.nodes)) + 3
+
+    def _retell(self) -> None:
+        """Tells what happened since the demo began."""
+        lines = self._story()
+        if lines is not self._heard:
+            self._heard = lines
+            self.story.add(line.event for line in lines if line.event.at >= self._began_at)
 
     def _tail_failed(self) -> None:
         """An exchange that one node has just made another may not know: tries again with a later snapshot."""
@@ -298,19 +330,28 @@ class DemoScreen(Screen[None]):
         self.set_class(single, "-single")
         self.page.display = not single or self.looking is None
         self.query_one("#panes").display = not single or self.looking is not None
+        beside = _beside(self.demoing)
         for pane in self.panes:
-            pane.display = not single or pane.pane is self.looking
+            pane.display = pane.pane is self.looking if single else pane.pane in beside
         self._show_panes()
 
 
-def _keys(demoing: Demoing) -> Line:
-    if demoing.doing:
-        said: tuple[tuple[str, str], ...] = (("Esc", "leave"),)
+def _beside(demoing: Demoing) -> frozenset[PaneId]:
+    """The panes next to the page: what passes the exchange that it is about, or else what happens to the cluster."""
+    tailed = demoing.words is not None and demoing.words.focus.tail
+    return frozenset({PaneId.NODES, PaneId.QUEUES, *((PaneId.EXCHANGES, PaneId.TAIL) if tailed else (PaneId.STORY,))})
+
+
+def _keys(demoing: Demoing, *, asking: bool) -> Line:
+    result = demoing.result
+    keys: tuple[tuple[str, str], ...]
+    if asking:
+        keys = (("↵", "answer"), ("Esc", "do not"))
+    elif demoing.doing:
+        keys = (("Esc", "leave"), ("1-5", "panes"))
     elif demoing.is_last:
-        said = (("←", "steps"), ("↵ Esc", "leave"))
-    elif demoing.result is not None and demoing.result.held:
-        said = (("↵ →", "go on"), ("r", "again"), ("x", "break the claim"), ("←", "back"), ("Esc", "leave"))
+        keys = (("c", "copy the code"), ("←", "steps"), ("↵ Esc", "leave"), ("1-5", "panes"))
     else:
-        said = (("↵", "play it"), ("a", "play all"), ("x", "break the claim"), ("←", "back"), ("Esc", "leave"))
-    keys = (*said, ("1-4", "panes"))
+        on = (("↵ →", "go on"), ("r", "again")) if result is not None and result.held else (("↵", "play"), ("a", "all"))
+        keys = (*on, ("x", "break the claim"), ("c", "copy"), ("←", "back"), ("Esc", "leave"), ("1-5", "panes"))
     return tuple(c for key, does in keys for c in (Cell(f" {key}", Tone.ACCENT), Cell(f" {does} ", Tone.QUIET)))

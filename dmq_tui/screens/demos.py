@@ -1,4 +1,4 @@
-"""The list of demos: one line each with the time that it takes; Enter begins one."""
+"""The list of demos: one line each with the time that it takes, the chosen one told below; Enter begins one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from dmq_core.guide.form import AnyDemo
 from dmq_tui.format import Cell, Line, Tone, fit
 from dmq_tui.widgets.log import LogView
+from dmq_tui.widgets.prose import Prose, words
 
 _NAME = 24
 _TAKES = 6
@@ -36,11 +37,13 @@ class DemosScreen(ModalScreen[str | None]):
         super().__init__()
         self._demos = tuple(demos)
         self.list: LogView[Listed] = LogView(_line, lesson=("There are no demos here.",))
+        self.about = Prose(id="about")
 
     def compose(self) -> ComposeResult:
-        """The list in a box."""
+        """The list over what the chosen one is about."""
         with Vertical(id="box"):
             yield self.list
+            yield self.about
 
     def on_mount(self) -> None:
         """Shows them, with the cursor on the first."""
@@ -50,6 +53,7 @@ class DemosScreen(ModalScreen[str | None]):
         self.list.replace(self._demos)
         self.list.move_to(0)
         self.list.focus()
+        self._tell()
 
     def on_log_view_opened(self) -> None:
         """A double click begins it."""
@@ -58,6 +62,11 @@ class DemosScreen(ModalScreen[str | None]):
     def action_move(self, rows: int) -> None:
         """Moves the cursor."""
         self.list.move(rows)
+        self._tell()
+
+    def on_click(self) -> None:
+        """A click moves the cursor as well."""
+        self._tell()
 
     def action_choose(self) -> None:
         """Begins the demo under the cursor."""
@@ -67,6 +76,13 @@ class DemosScreen(ModalScreen[str | None]):
     def action_leave(self) -> None:
         """Back without one."""
         self.dismiss(None)
+
+    def _tell(self) -> None:
+        chosen = self.list.cursor_item
+        if chosen is not None:
+            demo = chosen[1]
+            impact = [words(f"▲ {demo.impact}", Tone.WARN)] if demo.impact else []
+            self.about.show([words(demo.summary), *impact])
 
 
 def _line(listed: Listed, width: int) -> Line:

@@ -1,4 +1,4 @@
-"""A page of prose that scrolls, and a field below it for an answer."""
+"""A page of prose that scrolls, and below it a question with a field for its answer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from textual.content import Content
 from textual.widgets import Input
 
 from dmq_core.guide.form import Question
-from dmq_tui.format import Line
-from dmq_tui.widgets.prose import Prose
+from dmq_tui.format import Line, Tone
+from dmq_tui.widgets.prose import Prose, words
 
 
 class AnswerInput(Input):
@@ -29,13 +29,16 @@ class ReadingPage(Vertical):
         super().__init__(id=id)
         self.scroll = VerticalScroll()
         self.prose = Prose()
+        self.question = Prose(id="question")
+        self.question.display = False
         self.field = AnswerInput()
         self._page = ""
 
     def compose(self) -> ComposeResult:
-        """The page over the field."""
+        """The page over the question and its field."""
         with self.scroll:
             yield self.prose
+        yield self.question
         yield self.field
 
     def show(self, page: str, lines: Sequence[Line]) -> None:
@@ -53,7 +56,8 @@ class ReadingPage(Vertical):
     def ask(self, question: Question) -> None:
         """Lets the person answer."""
         choices = f" ({', '.join(question.choices)})" if question.choices else ""
-        self.border_subtitle = Content(f"{question.text}{choices}  ↵ answers, Esc does not")
+        self.question.show([words(f"{question.text}{choices}", Tone.WARN)])
+        self.question.display = True
         self.field.value = question.usual
         self.field.max_length = question.most
         self.field.display = True
@@ -65,7 +69,6 @@ class ReadingPage(Vertical):
         return self.field.display
 
     def end_asking(self) -> None:
-        """Puts the field away."""
-        self.field.display = False
-        self.border_subtitle = None
+        """Puts the question away."""
+        self.question.display = self.field.display = False
         self.scroll.focus()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from console import NARROW, WIDE, Console, console
 
-from dmq_core.cluster.base import Backend
+from dmq_core.cluster.base import Backend, NodeAction
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import OutgoingMessage
+from dmq_core.operations import NodeOperation
 from dmq_core.session import TailSource
 from dmq_core.testing import FakeSession
 from dmq_tui.screens.confirm import ConfirmScreen
@@ -69,7 +70,7 @@ async def test_a_page_tells_what_to_know_the_code_the_command_and_the_claim() ->
     async with console() as it:
         screen = await begin(it)
         text = it.screen_text()
-        for part in ("step 1 of 5", "exchange", "manager.declare(", "$ dmq queue list", "Claim", "play it"):
+        for part in ("step 1 of 5", "exchange", "manager.declare(", "$ dmq queue list", "Claim", "↵ play"):
             assert part in text, part
         assert screen.demoing.prefix.startswith("dmq.demo.")
 
@@ -140,7 +141,7 @@ async def test_a_demo_left_in_the_middle_of_a_step_removes_what_it_made() -> Non
 async def test_the_panes_show_what_the_page_is_about_once_it_is_there() -> None:
     async with console() as it:
         screen = await begin(it)
-        assert "once the demo has its exchange" in it.screen_text()
+        assert "of the demo, once it has one." in it.screen_text()
         shop, audit = (f"{screen.demoing.prefix}{word}" for word in ("shop", "audit"))
         it.session.broker.declare_exchange(shop, "direct")
         for queue in (f"{screen.demoing.prefix}billing", audit):
@@ -157,6 +158,63 @@ async def test_the_panes_show_what_the_page_is_about_once_it_is_there() -> None:
         it.session.publish(OutgoingMessage(shop, "paid", b"order 1"))
         await it.advance(1)
         await it.until(lambda: len(screen.tail.messages) == 1, "the message")
+
+
+async def test_where_nothing_can_be_tailed_the_story_of_the_cluster_since_its_begin_is_beside_the_page() -> None:
+    async with console() as it:
+        it.session.perform(NodeOperation(NodeAction.KILL, "rmq3"))
+        await it.advance(2)
+        await it.until(lambda: any("rmq3" in line for line in it.story()), "what happened before")
+        screen = await begin(it, "streams")
+        assert screen.story.display
+        assert not screen.tail.display
+        it.session.perform(NodeOperation(NodeAction.KILL, "rmq2"))
+        await it.advance(2)
+        await it.until(lambda: any("rmq2" in line.event.text for line in screen.story.entries), "what happens now")
+        assert not any("rmq3" in line.event.text for line in screen.story.entries)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_a_question_is_shown_to_its_last_word(size: tuple[int, int]) -> None:
+    async with console(size=size) as it:
+        screen = await begin(it, "load_balancing")
+        for page in range(2):
+            await it.press("enter")
+            await settled(it, screen)
+            await it.press("enter")
+            await it.until(lambda p=page: screen.demoing.index == p + 1, "the next page")  # type: ignore[misc]
+        await it.press("enter")
+        words = screen.demoing.words
+        assert words is not None
+        assert words.ask is not None
+        shown = it.screen_text()
+        assert all(word in shown for word in words.ask.text.split())
+        assert "↵ answer" in shown
+
+
+async def test_the_command_of_a_page_and_the_code_of_the_last_one_can_be_copied() -> None:
+    async with console() as it:
+        screen = await begin(it, "topic_exchange")
+        await it.press("c")
+        assert it.app.clipboard == "dmq exchange list\ndmq queue list"
+        assert "Copied the command: 2 lines." in it.toasts
+        await it.press("a")
+        await it.until(lambda: screen.demoing.is_last, "the last page")
+        await it.press("c")
+        assert it.app.clipboard.startswith("from dmq_core")
+        assert it.app.clipboard.endswith("consumer.wait(10)\n")
+
+
+async def test_the_list_tells_the_whole_of_the_chosen_demo_and_what_it_does_to_the_cluster() -> None:
+    async with console(size=NARROW) as it:
+        await it.press("D")
+        await it.until(lambda: isinstance(it.app.screen, DemosScreen), "the list of demos")
+        chooser = it.app.screen
+        assert isinstance(chooser, DemosScreen)
+        for _, demo in chooser.list.entries:
+            shown = it.screen_text()
+            assert all(word in shown for word in f"{demo.summary} {demo.impact}".split())
+            await it.press("down")
 
 
 async def test_a_small_screen_shows_the_page_or_one_pane() -> None:
