@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import importlib
 import os
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
+from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 
 from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.session import Proof, Session
 from dmq_core.text import visible
+from dmq_tui.ending import SIGNALS, deaf, end_demos, end_proof
 from dmq_tui.messages import SessionFailed, SessionReady
 from dmq_tui.screens.main import MainScreen
+from dmq_tui.terminal import LastingDriver
 from dmq_tui.themes import DARK, THEMES
 from dmq_tui.work import as_dmq_error, in_background
 
+if TYPE_CHECKING:
+    from dmq_core.guide.playing import Playing
+
 CLOSE_WITHIN_S = 6.0
-PROOF_ENDS_WITHIN_S = 300.0
 # What the first paint can do without; imported in the background, so that no key has to wait for it.
 _LATER = (
     "dmq_tui.screens.start",
@@ -42,7 +45,6 @@ _LATER = (
     "dmq_tui.screens.help",
     "dmq_tui.palette",
 )
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DmqApp(App[None], inherit_bindings=False):
@@ -69,6 +71,11 @@ class DmqApp(App[None], inherit_bindings=False):
         self.theme = theme
 
     @property
+    def playings(self) -> Sequence[Playing[Any]]:
+        """The demos whose end is not reached."""
+        return tuple(self._main.playings)
+
+    @property
     def proof(self) -> Proof | None:
         """The proof run under way."""
         return self._main.proof
@@ -76,6 +83,11 @@ class DmqApp(App[None], inherit_bindings=False):
     def get_default_screen(self) -> MainScreen:
         """The main screen is always at the bottom."""
         return self._main
+
+    def get_driver_class(self) -> type[Driver]:
+        """Textual's choice, but one that outlasts its terminal."""
+        driver = super().get_driver_class()
+        return LastingDriver if driver is LinuxDriver else driver
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Colours that our style sheets use beyond Textual's own."""
@@ -85,7 +97,7 @@ class DmqApp(App[None], inherit_bindings=False):
         """Opens the session and minds the signals that end programs."""
         if not self.is_headless:
             loop = asyncio.get_running_loop()
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 loop.add_signal_handler(number, self.action_leave, 128 + number)
         self._main.wait_for("looking for the cluster")
         self.call_after_refresh(self._open_in_background)
@@ -140,31 +152,18 @@ class DmqApp(App[None], inherit_bindings=False):
         return SessionReady(session, up)
 
 
-def end_proof(proof: Proof | None) -> None:
-    """Ends a proof run that still goes on and waits until its faults are undone, however often that is interrupted."""
-    if proof is None or proof.wait(0.0):
-        return
-    proof.stop()
-    sys.stderr.write("dmq-tui: the proof run ends; its faults are undone first, which may take a minute\n")
-    deadline = time.monotonic() + PROOF_ENDS_WITHIN_S
-    while time.monotonic() < deadline:
-        # An impatient second Ctrl-C must not leave a node dead.
-        with contextlib.suppress(KeyboardInterrupt):
-            if proof.wait(0.5):
-                return
-    sys.stderr.write("dmq-tui: it does not end; 'dmq start' makes the cluster whole again\n")
-
-
 def run_console(app: DmqApp) -> int:
     """Runs `app` until it ends and closes its session, within bounds; the exit status."""
     gc.freeze()  # what was imported is here to stay: a full collection over it would stop the UI for 70 ms
     try:
         app.run()
     finally:
-        end_proof(app.proof)
-        session = app.session
-        if session is not None:
-            closing = threading.Thread(target=session.close, name="dmq-tui close", daemon=True)
-            closing.start()
-            closing.join(CLOSE_WITHIN_S)
+        with deaf():
+            end_proof(app.proof)
+            end_demos(app.playings)
+            session = app.session
+            if session is not None:
+                closing = threading.Thread(target=session.close, name="dmq-tui close", daemon=True)
+                closing.start()
+                closing.join(CLOSE_WITHIN_S)
     return app.return_code or 0

@@ -239,11 +239,7 @@ class Control:
 
         screen = self._screen
         if screen.session is not None:
-            story = screen.story
-            page = DemoScreen(
-                screen.session, name, lambda: screen.newest, lambda: story.entries, screen.post_message, screen.clock
-            )
-            screen.app.push_screen(page)
+            screen.app.push_screen(DemoScreen(screen.session, name, screen))
 
     def _faults(self) -> None:
         from dmq_tui.screens.faults import FaultsScreen

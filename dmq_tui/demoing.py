@@ -72,12 +72,14 @@ def list_demos(post: Post) -> None:
 class Demoing:
     """At most one demo at a time; an epoch tells late words of an older one. For the UI thread only.
 
-    `post_end` hears what came of each, when whoever began it may be gone.
+    `post_end` hears what came of each, when whoever began it may be gone; `standing` holds those whose end is not
+    reached.
     """
 
-    def __init__(self, post: Post, post_end: Post) -> None:
+    def __init__(self, post: Post, post_end: Post, standing: list[Playing[Any]]) -> None:
         self._post = post
         self._post_end = post_end
+        self._standing = standing
         self._epoch = 0
         self._playing: Playing[Any] | None = None
         self._wanted = ""
@@ -120,6 +122,7 @@ class Demoing:
 
         def work() -> Message:
             playing = session.demo(name)
+            self._standing.append(playing)
             return DemoBegan(epoch, playing, playing.words(0))
 
         in_background(self._post, DEMO, work)
@@ -197,4 +200,9 @@ class Demoing:
             self._wanted, self.doing = "", ""
 
     def _close(self, playing: Playing[Any]) -> None:
-        in_background(self._post_end, "End demo", lambda: DemoLeft(playing.close()))
+        def work() -> Message:
+            result = playing.close()
+            self._standing.remove(playing)
+            return DemoLeft(result)
+
+        in_background(self._post_end, "End demo", work)

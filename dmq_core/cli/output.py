@@ -10,7 +10,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from dmq_core.cluster.base import NodeState, Progress, ProgressListener
@@ -59,7 +59,8 @@ class Output:
         if self._moving is not None:
             self._moving.above(line)
         else:
-            print(line, file=sys.stderr, flush=True)
+            with suppress(OSError):
+                print(line, file=sys.stderr, flush=True)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Writes aligned columns; a header that begins with `>` names a column of figures, aligned right."""
@@ -173,7 +174,9 @@ class _Lines:
         with self._lock:
             if words != self._last:
                 self._last = words
-                print(words, file=self._stream, flush=True)
+                # Where nobody can be told any more, the work goes on.
+                with suppress(OSError):
+                    print(words, file=self._stream, flush=True)
 
 
 class _LiveLine:
@@ -202,5 +205,6 @@ class _LiveLine:
             self._write("")
 
     def _write(self, text: str) -> None:
-        self._stream.write("\r\x1b[2K" + text)
-        self._stream.flush()
+        with suppress(OSError):
+            self._stream.write("\r\x1b[2K" + text)
+            self._stream.flush()

@@ -7,9 +7,12 @@ import io
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from types import FrameType
+from typing import TypeVar
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -20,24 +23,33 @@ from dmq_core.text import visible
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
-TERMINATED = 143
+_SIGNALLED = 128
+_ASK_FOR_THE_END = (signal.SIGTERM, signal.SIGHUP)
+T = TypeVar("T")
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived; raised in the main thread so that clean-up runs as for Ctrl-C."""
+    """A signal asks for the end: SIGTERM, or SIGHUP of a terminal that goes away; raised in the main thread.
+
+    So clean-up runs as for Ctrl-C.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = _SIGNALLED + number
 
 
 def run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """Runs `command` and gives the exit status; errors become one line of what and one of what to do on stderr."""
     _make_encodable()
     try:
-        with _sigterm_raises():
+        with _signals_raise():
             status = _invoke(command, name, list(arguments))
             sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):
         return _tell(name, "interrupted", "", INTERRUPTED)
-    except Terminated:
-        return _tell(name, "terminated", "", TERMINATED)
+    except Terminated as signalled:
+        return _tell(name, "terminated", "", signalled.status)
     except BrokenPipeError:
         return _reader_left()
     except DmqError as error:
@@ -47,6 +59,22 @@ def run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     except Exception as error:
         return _bug(name, error)
     return status if isinstance(status, int) else 0
+
+
+def to_its_end(work: Callable[[], T]) -> T:
+    """Does `work` and gives what it gives, however often Ctrl-C or a signal comes meanwhile: for what undoes things."""
+    outcome: Future[T] = Future()
+
+    def run_it() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run_it, name="to its end", daemon=True).start()
+    while True:
+        with contextlib.suppress(KeyboardInterrupt, Terminated):
+            return outcome.result()
 
 
 def _invoke(command: click.Command, name: str, arguments: list[str]) -> object:
@@ -106,16 +134,18 @@ def _make_encodable() -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        raise Terminated
+def _signals_raise() -> Iterator[None]:
+    def terminate(number: int, _frame: FrameType | None) -> None:
+        raise Terminated(number)
 
-    try:
-        before = signal.signal(signal.SIGTERM, terminate)
-    except ValueError:  # not in the main thread: whoever embeds us has its own way with signals
+    if threading.current_thread() is not threading.main_thread():  # whoever embeds us has its own way with signals
         yield
         return
+    # What nohup has us ignore stays ignored.
+    numbers = [number for number in _ASK_FOR_THE_END if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, terminate) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -34,10 +33,10 @@ from dmq_tui.tailing import TAIL, Tailing
 from dmq_tui.widgets.bars import HeaderLine
 from dmq_tui.widgets.page import ReadingPage
 from dmq_tui.widgets.prose import Prose
-from dmq_tui.work import Post
 
-SnapshotSource = Callable[[], ClusterSnapshot | None]
-StorySource = Callable[[], Sequence[StoryLine]]
+if TYPE_CHECKING:
+    from dmq_tui.screens.main import MainScreen
+
 _TICK_S = 0.25
 _MOST_NODES = 9
 _WORTH_A_WORD = 5
@@ -46,9 +45,9 @@ _LISTENING = ("Listening; nothing has passed yet.",)
 
 
 class DemoScreen(Screen[None]):
-    """Plays the demo called `name`; whoever leaves it in the middle leaves nothing behind on the broker.
+    """Plays the demo called `name` over the main screen; whoever leaves it in the middle leaves nothing behind.
 
-    `tell` gets a `DemoLeft` once everything is removed, which may be after this screen has gone.
+    The main screen gets a `DemoLeft` once everything is removed, which may be after this screen has gone.
     """
 
     CSS_PATH = "demo.tcss"
@@ -68,24 +67,14 @@ class DemoScreen(Screen[None]):
         *(Binding(str(int(pane)), f"look({int(pane)})", show=False) for pane in PaneId if pane <= PaneId.STORY),
     ]
 
-    def __init__(
-        self,
-        session: Session,
-        name: str,
-        snapshot: SnapshotSource,
-        story: StorySource,
-        tell: Post,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, session: Session, name: str, main: MainScreen) -> None:
         super().__init__()
         self._session = session
         self._demo_name = name
-        self._snapshot = snapshot
-        self._story = story
+        self._main = main
         self._heard: Sequence[StoryLine] = ()
-        self._clock = clock
-        self._began_at = clock()
-        self.demoing = Demoing(self.post_message, tell)
+        self._began_at = main.clock()
+        self.demoing = Demoing(self.post_message, main.post_message, main.playings)
         self.tailing = Tailing(self.post_message)
         self.page = ReadingPage(id="page")
         self.tail = TailPane(_NO_TAIL, _LISTENING)
@@ -194,7 +183,14 @@ class DemoScreen(Screen[None]):
         elif self.looking is not None:
             self.action_look(self.looking)
         else:
-            self.dismiss(None)
+            self._leave()
+
+    def _leave(self) -> None:
+        demo = self.demoing.demo
+        if demo is not None and demo.breaks:
+            what = f"{demo.title} ends: what it did to the cluster is taken back."
+            self.app.notify(what, markup=False, timeout=8)
+        self.dismiss(None)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Plays the step with the answer, unless it is none."""
@@ -275,14 +271,14 @@ class DemoScreen(Screen[None]):
         self._lay_out()
 
     def _show_panes(self) -> None:
-        snapshot = self._snapshot()
+        snapshot = self._main.newest
         header = self.query_one(HeaderLine)
-        header.snapshot, header.now, header.read_only = snapshot, self._clock(), self._session.read_only
+        header.snapshot, header.now, header.read_only = snapshot, self._main.clock(), self._session.read_only
         header.waiting = "waiting for figures"
         header.refresh()
         if snapshot is None:
             return
-        late = lateness(snapshot, self._clock())
+        late = lateness(snapshot, self._main.clock())
         self.exchanges.only(self.demoing.prefix)
         self.queues.only(self.demoing.prefix)
         for pane in self.panes:
@@ -294,7 +290,7 @@ class DemoScreen(Screen[None]):
 
     def _retell(self) -> None:
         """Tells what happened since the demo began."""
-        lines = self._story()
+        lines = self._main.story.entries
         if lines is not self._heard:
             self._heard = lines
             self.story.add(line.event for line in lines if line.event.at >= self._began_at)
@@ -302,7 +298,7 @@ class DemoScreen(Screen[None]):
     def _tail_failed(self) -> None:
         """An exchange that one node has just made another may not know: tries again with a later snapshot."""
         self._failures += 1
-        self._failed_at = self._clock()
+        self._failed_at = self._main.clock()
         self._source = None
         self.tailing.failed()
         self.tail.end()

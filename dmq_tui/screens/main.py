@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -48,6 +48,9 @@ from dmq_tui.tailing import TAIL, Tailing
 from dmq_tui.widgets.bars import CommandClicked, HeaderLine, KeyLine, LoadLine, NodesBrief, TabLine
 from dmq_tui.work import in_background
 
+if TYPE_CHECKING:
+    from dmq_core.guide.playing import Playing
+
 _TICK_S = 0.5
 _MOST_NODES = 9
 
@@ -66,6 +69,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.session: Session | None = None
         self.newest: ClusterSnapshot | None = None
         self.proof: Proof | None = None
+        self.playings: list[Playing[Any]] = []
         self.pane = PaneId.QUEUES
         self.maximised = False
         self.tailing = Tailing(self.post_message)

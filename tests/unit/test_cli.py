@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +19,10 @@ import pytest
 from dmq_core.cli import reach
 from dmq_core.cli.app import dmq
 from dmq_core.cli.groups import LazyGroup
-from dmq_core.cli.running import run
+from dmq_core.cli.running import run, to_its_end
 from dmq_core.cluster.base import Cluster, NodeState
 from dmq_core.config import Settings
-from dmq_core.errors import NoSuchCluster
+from dmq_core.errors import BadInput, NoSuchCluster
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.testing import FakeSession, hostile
 
@@ -401,22 +403,54 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         assert process.wait(30) == 0
 
 
-def test_sigterm_lets_clean_up_run_and_is_status_143(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_that_asks_for_the_end_lets_clean_up_run(name: str, status: int) -> None:
     program = (
         "import os, signal, time, click\n"
         "from dmq_core.cli.running import run\n"
         "@click.command()\n"
         "def wait():\n"
         "    try:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM); time.sleep(20)\n"
+        f"        os.kill(os.getpid(), signal.{name}); time.sleep(20)\n"
         "    finally:\n"
         "        print('clean')\n"
         "raise SystemExit(run(wait, 'dmq', []))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 143
+    assert done.returncode == status
     assert done.stdout == "clean\n"
     assert done.stderr == "dmq: terminated\n"
+
+
+def test_under_nohup_a_terminal_that_goes_away_ends_nothing() -> None:
+    program = (
+        "import os, signal, click\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from dmq_core.cli.running import run\n"
+        "@click.command()\n"
+        "def wait():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('went on')\n"
+        "raise SystemExit(run(wait, 'dmq', []))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+def test_what_undoes_things_is_done_to_its_end_however_often_ctrl_c_is_pressed() -> None:
+    def undo() -> str:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.05)
+        return "undone"
+
+    assert to_its_end(undo) == "undone"
+    with pytest.raises(BadInput):
+        to_its_end(refuse)
+
+
+def refuse() -> None:
+    raise BadInput("no", "Say yes.")
 
 
 # -- config -----------------------------------------------------------------------------------------------------------

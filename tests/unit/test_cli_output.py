@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -198,3 +199,20 @@ def test_on_a_terminal_progress_is_one_line_that_leaves_no_trace() -> None:
     assert b"25%  rmq1: boots" in written
     assert written.count(b"\n") == 1
     assert written.endswith(b"\r\x1b[2K")
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_progress_goes_on_where_nobody_can_be_told_of_it_any_more(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def isatty(self) -> bool:
+            return live
+
+        def write(self, _text: str) -> int:
+            raise OSError(errno.EIO, "the terminal is gone")
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    out = Output(json=False)
+    with out.progress() as progress:
+        progress(Progress("boots", "rmq1"))
+        out.say("a message")
+        progress(Progress("serves", "rmq1"))

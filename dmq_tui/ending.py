@@ -1,0 +1,70 @@
+"""How the console ends: what it does to clusters is taken back first."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dmq_core.session import Proof
+from dmq_core.text import visible
+
+if TYPE_CHECKING:
+    from dmq_core.guide.playing import Playing
+
+ENDS_WITHIN_S = 300.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def end_proof(proof: Proof | None) -> None:
+    """Ends a proof run that still goes on and waits until its faults are undone."""
+    if proof is not None and not proof.wait(0.0):
+        proof.stop()
+        _wait_out(proof.wait, "the proof run")
+
+
+def end_demos(playings: Sequence[Playing[Any]]) -> None:
+    """Ends demos that still go on and waits until what they did is taken back and what they made is removed."""
+    threads = [threading.Thread(target=playing.close, name="dmq-tui end demo", daemon=True) for playing in playings]
+    for thread in threads:
+        thread.start()
+
+    def wait(seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    _wait_out(wait, "the demo")
+    for left in filter(None, (playing.close().left for playing in playings if wait(0.0))):
+        _say(f"left behind: {visible(left)}")
+
+
+def _wait_out(wait: Callable[[float], bool], what: str) -> None:
+    if wait(0.5):
+        return
+    _say(f"{what} ends; what it did to the cluster is taken back first, which may take a minute")
+    if not wait(ENDS_WITHIN_S):
+        _say("it does not end; 'dmq start' makes the cluster whole again")
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"dmq-tui: {line}\n")
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Meanwhile an impatient second Ctrl-C does not end us, and leaves no node dead."""
+    # Not ignored by SIG_IGN, which a process that is started meanwhile would inherit.
+    before = {number: signal.signal(number, lambda _number, _frame: None) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
