@@ -305,7 +305,7 @@ with BrokerConnectionManager() as one, BrokerConnectionManager() as all_three:
 """,
     to_try="Run the code, then 'dmq node isolate rmq1', and run it again. Which of the two gets a confirm, and how "
     "long does it take? 'dmq node rejoin rmq1' ends it.",
-    takes_s=60,
+    takes_s=20,
     mend=Islands.mend,
     focus=Islands.look,
     breaks=True,

@@ -247,7 +247,7 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Run the code, and meanwhile 'dmq node kill rmq1' in another terminal. Who moves where, and is anything "
     "missing at the end? What if you kill a second node before the first is back?",
-    takes_s=60,
+    takes_s=45,
     mend=Relay.mend,
     focus=Relay.look,
     breaks=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,6 +88,7 @@ def _may_play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, *, yes:
     """Asks before a demo that takes nodes down; one that may not be played is refused, or left out with a word."""
     from dmq_core.guide.breaking import NodesTurn, impact_of_demo
     from dmq_core.guide.playing import check
+    from dmq_core.guide.telling import WIDTH
 
     if not demo.breaks:
         return True
@@ -99,7 +101,7 @@ def _may_play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, *, yes:
         if impact.margin is Margin.NO_MAJORITY:
             confirm(told, yes=yes)
         else:
-            out.say(told)
+            out.say(textwrap.fill(told, WIDTH))
     except (BadInput, Refused) as error:
         if not leave_out:
             raise
