@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +20,12 @@ from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 
+from dmq_core.cli.running import deaf
 from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.session import Proof, Session
 from dmq_core.text import visible
-from dmq_tui.ending import SIGNALS, deaf, end_demos, end_proof
+from dmq_tui.ending import end_demos, end_proof
 from dmq_tui.messages import SessionFailed, SessionReady
 from dmq_tui.screens.main import MainScreen
 from dmq_tui.terminal import LastingDriver
@@ -45,6 +47,7 @@ _LATER = (
     "dmq_tui.screens.help",
     "dmq_tui.palette",
 )
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DmqApp(App[None], inherit_bindings=False):
@@ -97,7 +100,7 @@ class DmqApp(App[None], inherit_bindings=False):
         """Opens the session and minds the signals that end programs."""
         if not self.is_headless:
             loop = asyncio.get_running_loop()
-            for number in SIGNALS:
+            for number in _SIGNALS:
                 loop.add_signal_handler(number, self.action_leave, 128 + number)
         self._main.wait_for("looking for the cluster")
         self.call_after_refresh(self._open_in_background)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dmq_core.session import Proof
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from dmq_core.guide.playing import Playing
 
 ENDS_WITHIN_S = 300.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_proof(proof: Proof | None) -> None:
@@ -56,15 +54,3 @@ def _say(line: str) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.write(f"dmq-tui: {line}\n")
         sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def deaf() -> Iterator[None]:
-    """Meanwhile an impatient second Ctrl-C does not end us, and leaves no node dead."""
-    # Not ignored by SIG_IGN, which a process that is started meanwhile would inherit.
-    before = {number: signal.signal(number, lambda _number, _frame: None) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,7 +14,7 @@ from dmq_core.cli import reach
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import Output, confirm, painted
-from dmq_core.cli.running import to_its_end
+from dmq_core.cli.running import deaf
 from dmq_core.errors import BadInput, Refused
 from dmq_core.operations import Margin
 from dmq_core.text import visible
@@ -121,7 +121,8 @@ def _play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, by_hand: bo
             if not _step(playing, index, out, by_hand):
                 break
     finally:
-        result = to_its_end(playing.close)
+        with deaf():
+            result = playing.close()
         if result.left:
             out.say(f"left behind: {visible(result.left)}")
     _write(out, closing(demo, result) if len(result.steps) == len(demo.steps) else departure(demo, result))

@@ -9,10 +9,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
-from typing import TypeVar
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -25,7 +23,6 @@ USAGE = 2
 INTERRUPTED = 130
 _SIGNALLED = 128
 _ASK_FOR_THE_END = (signal.SIGTERM, signal.SIGHUP)
-T = TypeVar("T")
 
 
 class Terminated(BaseException):
@@ -61,20 +58,12 @@ def run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def to_its_end(work: Callable[[], T]) -> T:
-    """Does `work` and gives what it gives, however often Ctrl-C or a signal comes meanwhile: for what undoes things."""
-    outcome: Future[T] = Future()
-
-    def run_it() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=run_it, name="to its end", daemon=True).start()
-    while True:
-        with contextlib.suppress(KeyboardInterrupt, Terminated):
-            return outcome.result()
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Meanwhile neither Ctrl-C nor a signal that asks for the end is heard: for what undoes things, within bounds."""
+    # Not ignored by SIG_IGN, which a process that is started meanwhile would inherit.
+    with _handled((signal.SIGINT, *_ASK_FOR_THE_END), lambda _number, _frame: None):
+        yield
 
 
 def _invoke(command: click.Command, name: str, arguments: list[str]) -> object:
@@ -133,19 +122,26 @@ def _make_encodable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    def terminate(number: int, _frame: FrameType | None) -> None:
-        raise Terminated(number)
+    # What nohup has us ignore stays ignored.
+    numbers = [number for number in _ASK_FOR_THE_END if signal.getsignal(number) is not signal.SIG_IGN]
+    with _handled(numbers, _terminate):
+        yield
 
+
+@contextlib.contextmanager
+def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # whoever embeds us has its own way with signals
         yield
         return
-    # What nohup has us ignore stays ignored.
-    numbers = [number for number in _ASK_FOR_THE_END if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, terminate) for number in numbers}
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, known in before.items():
+            signal.signal(number, known)

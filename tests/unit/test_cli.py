@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,10 @@ import pytest
 from dmq_core.cli import reach
 from dmq_core.cli.app import dmq
 from dmq_core.cli.groups import LazyGroup
-from dmq_core.cli.running import run, to_its_end
+from dmq_core.cli.running import deaf, run
 from dmq_core.cluster.base import Cluster, NodeState
 from dmq_core.config import Settings
-from dmq_core.errors import BadInput, NoSuchCluster
+from dmq_core.errors import NoSuchCluster
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.testing import FakeSession, hostile
 
@@ -437,20 +436,15 @@ def test_under_nohup_a_terminal_that_goes_away_ends_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
-def test_what_undoes_things_is_done_to_its_end_however_often_ctrl_c_is_pressed() -> None:
-    def undo() -> str:
-        for _ in range(3):
-            signal.raise_signal(signal.SIGINT)
-            time.sleep(0.05)
-        return "undone"
-
-    assert to_its_end(undo) == "undone"
-    with pytest.raises(BadInput):
-        to_its_end(refuse)
-
-
-def refuse() -> None:
-    raise BadInput("no", "Say yes.")
+def test_what_undoes_things_is_done_to_its_end_however_often_the_end_is_asked_for() -> None:
+    done = []
+    with deaf():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+            done.append(number)
+    assert len(done) == 3
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 # -- config -----------------------------------------------------------------------------------------------------------
