@@ -44,7 +44,7 @@ async def settled(it: Console, screen: DemoScreen) -> None:
     await it.pilot.pause()
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
+@pytest.mark.parametrize("size", [pytest.param(WIDE, marks=pytest.mark.thorough), NARROW])
 async def test_a_demo_is_played_to_its_end_and_says_what_was_seen(size: tuple[int, int]) -> None:
     async with console(size=size) as it:
         screen = await begin(it)
@@ -173,7 +173,7 @@ async def test_where_nothing_can_be_tailed_the_story_of_the_cluster_since_its_be
         assert not any("rmq3" in line.event.text for line in screen.story.entries)
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
+@pytest.mark.parametrize("size", [WIDE, pytest.param(NARROW, marks=pytest.mark.thorough)])
 async def test_a_question_is_shown_to_its_last_word(size: tuple[int, int]) -> None:
     async with console(size=size) as it:
         screen = await begin(it, "load_balancing")

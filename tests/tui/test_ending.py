@@ -129,7 +129,7 @@ def kill_a_node_in_a_demo(terminal: Terminal) -> None:
     terminal.await_text("2/3 nodes")
 
 
-@pytest.mark.parametrize(("how", "status"), [("Ctrl-C", 130), ("hang-up", 129)])
+@pytest.mark.parametrize(("how", "status"), [pytest.param("Ctrl-C", 130, marks=pytest.mark.thorough), ("hang-up", 129)])
 def test_whoever_goes_in_the_middle_of_a_demo_leaves_every_node_up_and_nothing_on_the_broker(
     terminal: Terminal, how: str, status: int
 ) -> None:
