@@ -39,6 +39,15 @@ async def begin(it: Console, name: str = "direct_exchange") -> DemoScreen:
     return screen
 
 
+async def play_pages(it: Console, screen: DemoScreen, pages: int) -> None:
+    """Plays so many pages from the first one, and goes to the one behind them."""
+    for page in range(1, pages + 1):
+        await it.press("enter")
+        await settled(it, screen)
+        await it.press("enter")
+        await it.until(lambda p=page: screen.demoing.index == p, "the next page")  # type: ignore[misc]
+
+
 async def settled(it: Console, screen: DemoScreen) -> None:
     await it.until(lambda: not screen.demoing.doing, "the step to be played")
     await it.pilot.pause()
@@ -103,11 +112,7 @@ async def test_a_claim_that_the_reader_breaks_is_seen_not_to_hold_and_holds_agai
 async def test_the_reader_answers_and_a_bad_answer_is_asked_for_again() -> None:
     async with console() as it:
         screen = await begin(it)
-        for page in range(3):
-            await it.press("enter")
-            await settled(it, screen)
-            await it.press("enter")
-            await it.until(lambda p=page: screen.demoing.index == p + 1, "the next page")  # type: ignore[misc]
+        await play_pages(it, screen, 3)
         await it.press("enter")
         assert screen.page.is_asking
         screen.page.field.value = " "
@@ -177,11 +182,7 @@ async def test_where_nothing_can_be_tailed_the_story_of_the_cluster_since_its_be
 async def test_a_question_is_shown_to_its_last_word(size: tuple[int, int]) -> None:
     async with console(size=size) as it:
         screen = await begin(it, "load_balancing")
-        for page in range(2):
-            await it.press("enter")
-            await settled(it, screen)
-            await it.press("enter")
-            await it.until(lambda p=page: screen.demoing.index == p + 1, "the next page")  # type: ignore[misc]
+        await play_pages(it, screen, 2)
         await it.press("enter")
         words = screen.demoing.words
         assert words is not None
