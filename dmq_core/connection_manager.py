@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint, NodeInfo, TlsSettings
-from dmq_core.cluster.blueprint import Version, parse_version
+from dmq_core.cluster.base import NodeInfo
+from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
 from dmq_core.messaging.declaring.topology_rules import Explanation, Severity, explain, in_order, judge
 from dmq_core.messaging.linking.balancing import Policy
@@ -27,6 +27,7 @@ from dmq_core.messaging.linking.states import FINAL_STATES, LIVE_STATES, Connect
 from dmq_core.messaging.network import AMQP, Network
 from dmq_core.messaging.topology import Entity, Queue, declare
 from dmq_core.text import visible
+from dmq_core.versions import Version, parse_version
 
 if TYPE_CHECKING:
     from typing import Self

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dmq_core.cluster.base import Cluster, NodeEndpoint, NodeInfo, NodeState, ProgressListener, silent
+from dmq_core.cluster.base import Cluster, NodeInfo, NodeState
 from dmq_core.cluster.faults import Fault
 from dmq_core.cluster.scaling import lowest_free_name
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachable
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
@@ -25,6 +26,7 @@ from dmq_core.messaging.topology import PrivateBinding
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.observer import ClusterObserver
 from dmq_core.operations import NodeOperation, add_node, cause, guard, guard_change, perform, remove_node
+from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.scenario import Scenario
 from dmq_core.session import Observation, Observer, Proof, Tail, TailSource, TailStatus
 from dmq_core.text import visible

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeState, ProgressListener, silent
-from dmq_core.cluster.blueprint import Version, parse_version
+from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeState
 from dmq_core.cluster.faults import Fault, FaultKind, notes_of
-from dmq_core.config import DEFAULT_CLUSTER
 from dmq_core.errors import Refused
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+from dmq_core.progress import ProgressListener, silent
+from dmq_core.versions import Version, parse_version
 
 _TAKES_DOWN = frozenset(
     {NodeAction.KILL, NodeAction.STOP, NodeAction.RESTART, NodeAction.PAUSE, NodeAction.ISOLATE, NodeAction.DRAIN}
@@ -99,11 +99,6 @@ class NodeOperation:
         """The act that brings the node back, if there is one."""
         action = _UNDO.get(self.action)
         return None if action is None else NodeOperation(action, self.node)
-
-
-def on_cluster(command: str, cluster: str) -> str:
-    """A `dmq` command as it has to be typed for that cluster, which is named unless it is the usual one."""
-    return command if cluster == DEFAULT_CLUSTER else f"{command} --cluster {cluster}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dmq_core.cluster.base import Progress, ProgressListener, silent
-from dmq_core.cluster.blueprint import Version
 from dmq_core.cluster.docker_errors import errno_in
 from dmq_core.cluster.installation import find_installation, search_path
 from dmq_core.errors import BackendUnavailable, TimedOut
+from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.resources import cluster_folder
+from dmq_core.versions import Version
 
 INSTALL_LIMIT_S = 900.0
 _STATUS_LINE = re.compile(r"(?:dl|pm)status:[^:]*:([0-9.]+):(.*)")

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dmq_core.cluster.base import Cluster, ProgressListener, silent
+from dmq_core.cluster.base import Cluster
 from dmq_core.messaging.messages import OutgoingMessage, SeenMessage, Settlement
 from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation
+from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.scenario import Scenario
 from dmq_core.proof.standing import ProofReport, ProofStanding
 

@@ -10,8 +10,8 @@ import click
 
 from dmq_core.cli.options import cluster_options
 from dmq_core.cli.running import run
-from dmq_core.config import Settings
 from dmq_core.session import Session
+from dmq_core.settings.settings import Settings
 
 
 @click.command(name="dmq-tui", context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 
 from textual.message import Message
 
-from dmq_core.cluster.base import Progress, ProgressListener
 from dmq_core.cluster.faults import Fault
 from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.operations import NodeOperation
+from dmq_core.progress import Progress, ProgressListener
 from dmq_core.session import Session
 from dmq_core.text import visible
 from dmq_tui.deeds import Addition, Deed, Mending, Removal, of_fault, of_node, removal

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dmq_core.config import DEFAULT_CLUSTER
 from dmq_core.management.models import EntityKey
-from dmq_core.operations import NodeOperation, on_cluster
+from dmq_core.operations import NodeOperation
 from dmq_core.session import TailSource
+from dmq_core.settings.settings import DEFAULT_CLUSTER, on_cluster
 from dmq_core.text import visible
 from dmq_tui.commands import Command, PaneId, action_now
 from dmq_tui.deeds import Deed, of_node

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
-from dmq_core.cluster.base import Progress
 from dmq_core.cluster.faults import Fault
 from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.progress import Progress
 from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.standing import ProofReport
 from dmq_core.session import Observer, Proof, Session, Tail

@@ -9,17 +9,10 @@ from dmq_core.cluster.base import NodeAction, NodeState
 from dmq_core.cluster.faults import DELAY_MS, FaultKind, needs_of
 from dmq_core.cluster.faults import Fault as ClusterFault
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import (
-    Impact,
-    Margin,
-    NodeOperation,
-    impact_of,
-    impact_of_addition,
-    impact_of_fault,
-    on_cluster,
-)
+from dmq_core.operations import Impact, Margin, NodeOperation, impact_of, impact_of_addition, impact_of_fault
 from dmq_core.proof.acts import STATES
 from dmq_core.proof.scenario import QUEUE_TYPES, QUORUM_ONLY, ROLES, UNTARGETED, Fault, Scenario, of_fault
+from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
 RATES = (50, 100, 200, 500, 1000, 2000, 5000)

@@ -11,11 +11,12 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from dmq_core.cluster import docker_engine
-from dmq_core.cluster.base import Backend, Cluster, Credentials, NodeEndpoint, NodeInfo
+from dmq_core.cluster.base import Backend, Cluster, NodeInfo
 from dmq_core.cluster.installation import find_installation
 from dmq_core.cluster.local_cluster import LocalCluster
 from dmq_core.cluster.local_node import control, places
 from dmq_core.cluster.local_state import read_state
+from dmq_core.endpoints import Credentials, NodeEndpoint
 
 ClusterMaker = Callable[..., Cluster]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pika
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.messaging.linking.tls import tls_context
+from dmq_core.endpoints import Credentials, NodeEndpoint
+from dmq_core.tls import tls_context
 
 LIMIT_S = 30.0
 

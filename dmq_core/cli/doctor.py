@@ -13,8 +13,9 @@ from dmq_core.cluster.base import Cluster
 from dmq_core.errors import DmqError, NoSuchCluster
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.health import Finding, findings, standing_findings
-from dmq_core.operations import guard_change, on_cluster
+from dmq_core.operations import guard_change
 from dmq_core.prerequisites import DockerState, Package, Prerequisites
+from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
 _MARK = {Gravity.BAD: "✗", Gravity.NOTICE: "▲"}

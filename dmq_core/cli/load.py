@@ -12,8 +12,8 @@ import click
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output, clock
-from dmq_core.cluster.base import Progress, ProgressListener, silent
 from dmq_core.observe.events import Event
+from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.report_words import headline
 from dmq_core.text import visible

@@ -13,16 +13,8 @@ from dmq_core.cli.output import confirm
 from dmq_core.cli.status import node_document, nodes_table
 from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo
 from dmq_core.errors import BadInput
-from dmq_core.operations import (
-    LOST_STATES,
-    NodeOperation,
-    add_node,
-    guard,
-    impact_of_removal,
-    on_cluster,
-    perform,
-    remove_node,
-)
+from dmq_core.operations import LOST_STATES, NodeOperation, add_node, guard, impact_of_removal, perform, remove_node
+from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
 _HELP = {

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, TypeVar
 import click
 
 from dmq_core.cli.output import Output
-from dmq_core.config import Flags, Settings, load_settings
+from dmq_core.settings.settings import Flags, Settings, load_settings
 
 R = TypeVar("R")
 Decorated = Callable[..., Any]

@@ -17,13 +17,13 @@ from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Decorated, Invocation, common_options
 from dmq_core.cli.output import Output, painted
 from dmq_core.cli.running import Terminated
-from dmq_core.cluster.base import Progress, ProgressListener
-from dmq_core.config import DEFAULT_CLUSTER
 from dmq_core.errors import BadInput, ClusterFailed
+from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.report_json import contract_json
 from dmq_core.proof.report_words import headline, moments, repeat_command, terms
 from dmq_core.proof.result import ProofResult, Verdict
 from dmq_core.proof.scenario import Fault
+from dmq_core.settings.settings import DEFAULT_CLUSTER
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from dmq_core.errors import NotReachable
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import Cluster, ProgressListener
-    from dmq_core.config import Settings
+    from dmq_core.cluster.base import Cluster
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.guide.scene import Backdrop
     from dmq_core.messaging.consuming.consumer import Consumer
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from dmq_core.messaging.publishing.producer import Handle, Producer
     from dmq_core.observe.snapshot import ClusterSnapshot
     from dmq_core.prerequisites import Package, Prerequisites
+    from dmq_core.progress import ProgressListener
     from dmq_core.session import Session
+    from dmq_core.settings.settings import Settings
 
 OPEN_LIMIT_S = 10.0
 # What was prefetched and not taken is unanswered on purpose: there is nothing to wait for.

@@ -10,27 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from dmq_core.cluster.base import (
-    Backend,
-    Credentials,
-    NodeAction,
-    NodeChange,
-    NodeEndpoint,
-    NodeInfo,
-    NodeState,
-    ProgressListener,
-    TlsSettings,
-    silent,
-)
+from dmq_core.cluster.base import Backend, NodeAction, NodeChange, NodeInfo, NodeState
 from dmq_core.cluster.faults import Fault
-from dmq_core.cluster.greeting import Greeting, accepts, greeting, tls_context
+from dmq_core.cluster.greeting import Greeting, accepts, greeting
 from dmq_core.cluster.readiness import side_by_side
-from dmq_core.cluster.urls import PlannedEndpoint, credentials_of, parse_url, plan_endpoints
+from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import AccessDenied, BadInput, NotReachable, Refused, TimedOut
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import Overview
+from dmq_core.progress import ProgressListener, silent
 from dmq_core.text import visible
+from dmq_core.tls import tls_context
+from dmq_core.urls import PlannedEndpoint, credentials_of, parse_url, plan_endpoints
 
 PROBE_LIMIT_S = 3.0
 _WATCH_S = 0.4

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+from dmq_core.endpoints import Credentials, NodeEndpoint
+from dmq_core.progress import ProgressListener, silent
 
 if TYPE_CHECKING:
     from dmq_core.cluster.faults import Fault
@@ -48,56 +51,6 @@ class NodeAction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """A broker user; the password never shows in a repr."""
-
-    username: str = "guest"
-    password: str = field(default="guest", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """How to verify a TLS endpoint: a CA file (None: the system's), an optional client certificate, or no check.
-
-    >>> tls = TlsSettings(ca_file="/etc/ssl/shop-ca.pem")
-    >>> print(manager.register_broker(7, "mq7.example.org", tls=tls, cluster="tls").endpoint.amqp_url)
-    amqps://mq7.example.org:5671
-    """
-
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    verify: bool = True
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-@dataclass(frozen=True, slots=True)
-class NodeEndpoint:
-    """Where clients reach one node. A port of None: not known or not offered. `tls` of None: plain text."""
-
-    host: str
-    amqp_port: int | None
-    management_port: int | None
-    tls: TlsSettings | None = None
-    virtual_host: str = "/"
-
-    @property
-    def amqp_url(self) -> str | None:
-        """`amqp://host:port` without credentials."""
-        scheme = "amqps" if self.tls else "amqp"
-        return None if self.amqp_port is None else f"{scheme}://{_bracketed(self.host)}:{self.amqp_port}"
-
-    @property
-    def management_url(self) -> str | None:
-        """`http://host:port` without credentials."""
-        scheme = "https" if self.tls else "http"
-        return None if self.management_port is None else f"{scheme}://{_bracketed(self.host)}:{self.management_port}"
-
-
-@dataclass(frozen=True, slots=True)
 class NodeInfo:
     """What the backend itself knows of a node, without asking RabbitMQ.
 
@@ -117,22 +70,6 @@ class NodeChange:
     at: float
     node: str
     state: NodeState
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One line of progress: what is under way, for which node (None: the cluster), how far (0..1, None: unknown)."""
-
-    text: str
-    node: str | None = None
-    fraction: float | None = None
-
-
-ProgressListener = Callable[[Progress], None]
-
-
-def silent(_progress: Progress) -> None:
-    """A progress listener that ignores what it hears."""
 
 
 class Cluster(Protocol):

@@ -6,26 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmq_core.cluster.base import Credentials
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput
 from dmq_core.resources import cluster_folder
+from dmq_core.versions import Version
 
 NODE_NAME_PREFIX = "rmq"
 MOST_NODES = 9
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 _CLUSTER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
-    """A RabbitMQ version, ordered."""
-
-    major: int
-    minor: int
-    patch: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.major}.{self.minor}.{self.patch}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +33,6 @@ class ListenAddresses:
     management_ip: str | None = None
     management_port: int = 15672
     prometheus_port: int | None = None
-
-
-def parse_version(text: str) -> Version:
-    """The version in `text` (`4.3.6`, `4.0`, `4.3.6-1+b1`); `BadInput` if there is none."""
-    match = _VERSION.search(text)
-    if match is None:
-        raise BadInput(f"{text!r} is no RabbitMQ version", "Give one like 4.3 or 4.0.")
-    return Version(int(match[1]), int(match[2]), int(match[3] or 0))
 
 
 def checked_cluster_name(name: str) -> str:

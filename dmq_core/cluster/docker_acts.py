@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from dmq_core.cluster.base import NodeAction, NodeState, Progress, ProgressListener
+from dmq_core.cluster.base import NodeAction, NodeState
 from dmq_core.cluster.docker_condition import cut_off, is_cut_off, let_back, maintain
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_errors import Conflict
@@ -15,6 +15,7 @@ from dmq_core.cluster.docker_making import ALIVE
 from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
 from dmq_core.cluster.docker_values import Container
 from dmq_core.errors import BadInput, ClusterFailed, TimedOut
+from dmq_core.progress import Progress, ProgressListener
 
 ACTION_LIMIT_S = 60.0
 FREEZES_WITHIN_S = 15.0

@@ -9,19 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dmq_core.cluster import scale_works
-from dmq_core.cluster.base import (
-    Backend,
-    Credentials,
-    NodeAction,
-    NodeChange,
-    NodeEndpoint,
-    NodeInfo,
-    NodeState,
-    Progress,
-    ProgressListener,
-    silent,
-)
-from dmq_core.cluster.blueprint import Version, checked_cluster_name, node_names, parse_version
+from dmq_core.cluster.base import Backend, NodeAction, NodeChange, NodeInfo, NodeState
+from dmq_core.cluster.blueprint import checked_cluster_name, node_names
 from dmq_core.cluster.docker_acts import ACTION_LIMIT_S, NodeActs, halt
 from dmq_core.cluster.docker_condition import is_cut_off, is_drained, run_tool
 from dmq_core.cluster.docker_engine import Engine, connect
@@ -41,15 +30,16 @@ from dmq_core.cluster.local_state import (
     FAVOURED_MANAGEMENT_PORT,
     PortChooser,
     favoured,
-    locked,
-    remove_folder,
     reserved_ports,
-    state_folder,
 )
 from dmq_core.cluster.metrics import metrics_in, question_inside
 from dmq_core.cluster.readiness import management_answers, side_by_side
 from dmq_core.cluster.scaling import other_number
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
+from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.state_directory import locked, remove_folder, state_folder
+from dmq_core.versions import Version, parse_version
 
 START_LIMIT_S = 180.0
 _BOOT_LIMIT_S = 120.0

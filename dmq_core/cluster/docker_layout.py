@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.cluster.blueprint import MOST_NODES, node_files, node_names, parse_version
+from dmq_core.cluster.blueprint import MOST_NODES, node_files, node_names
 from dmq_core.cluster.docker_values import ContainerPlan, File
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BadInput, ClusterFailed
+from dmq_core.versions import parse_version
 
 CLUSTER_LABEL = "dmq.cluster"
 NODE_LABEL = "dmq.node"

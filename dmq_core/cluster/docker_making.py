@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dmq_core.cluster.base import Credentials, Progress, ProgressListener
 from dmq_core.cluster.docker_condition import is_cut_off, let_back
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_errors import Conflict
@@ -22,6 +21,8 @@ from dmq_core.cluster.docker_layout import (
 )
 from dmq_core.cluster.docker_values import Container, Network, Volume
 from dmq_core.cluster.readiness import side_by_side
+from dmq_core.endpoints import Credentials
+from dmq_core.progress import Progress, ProgressListener
 
 ALIVE = frozenset({"running", "paused"})
 

@@ -7,21 +7,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dmq_core.cluster.base import Credentials, Progress, ProgressListener
-from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.cluster.boot_log import boot_failure_reason
 from dmq_core.cluster.docker_condition import is_cut_off, is_drained, maintain
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_layout import USER, Made, erlang_name
 from dmq_core.cluster.docker_values import Container
-from dmq_core.cluster.readiness import (
-    amqp_answers,
-    management_answers,
-    partitioned,
-    running_nodes,
-    side_by_side,
-)
+from dmq_core.cluster.readiness import amqp_answers, management_answers, partitioned, running_nodes, side_by_side
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import AccessDenied, ClusterFailed, NodeBootFailed, TimedOut
+from dmq_core.progress import Progress, ProgressListener
+from dmq_core.versions import Version, parse_version
 
 _POLL_S = 0.15
 _VIEW_TIMEOUT_S = 2.0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from dmq_core.cluster.base import Credentials, NodeInfo, Progress, ProgressListener
+from dmq_core.cluster.base import NodeInfo
 from dmq_core.cluster.docker_condition import run_tool
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_layout import Made, erlang_name
 from dmq_core.cluster.docker_making import complete, discard, find, record
 from dmq_core.cluster.docker_nodes import Boot, NodeWaiter
+from dmq_core.endpoints import Credentials
+from dmq_core.progress import Progress, ProgressListener
 
 _JOIN_LIMIT_S = 90.0
 

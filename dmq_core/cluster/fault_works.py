@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 from dmq_core.cluster import links
-from dmq_core.cluster.base import NodeAction, NodeInfo, NodeState, Progress, ProgressListener
+from dmq_core.cluster.base import NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.faults import Fault, FaultKind, notes_of, undo_of
 from dmq_core.cluster.readiness import side_by_side
 from dmq_core.errors import BadInput, ClusterFailed, TimedOut
+from dmq_core.progress import Progress, ProgressListener
 from dmq_core.text import visible
 
 # Runs one of RabbitMQ's tools (`rabbitmqctl`, `rabbitmq-queues`, `rabbitmq-upgrade`) in a node within so many seconds

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import BadInput
+from dmq_core.endpoints import Credentials, NodeEndpoint
+from dmq_core.tls import tls_context
 
 T = TypeVar("T")
 
@@ -27,23 +27,6 @@ class Greeting:
 
     cluster_name: str
     version: str
-
-
-def tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """An SSL context as `tls` asks for; `BadInput` if one of its files cannot be used."""
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        if tls.cert_file:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise BadInput(
-            f"the TLS files cannot be used: {error.strerror or type(error).__name__}",
-            "Look at the paths of the CA, certificate and key files.",
-        ) from error
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def greeting(endpoint: NodeEndpoint, limit_s: float) -> Greeting | None:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from dmq_core.cluster.apt_sources import debian_mirror
-from dmq_core.cluster.base import Progress, ProgressListener, silent
-from dmq_core.cluster.blueprint import parse_version
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, DmqError, TimedOut
+from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.resources import cluster_folder
 from dmq_core.text import visible
+from dmq_core.versions import parse_version
 
 DEFAULT_SERIES = "4.3"
 REGISTRY_TIMEOUT_S = 4.0

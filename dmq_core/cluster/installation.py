@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmq_core.cluster.blueprint import Version, parse_version
 from dmq_core.errors import BadInput
 from dmq_core.text import visible
+from dmq_core.versions import Version, parse_version
 
 _HOME = re.compile(r"rabbitmq_server-(\d+\.\d+\.\d+)")
 _ASKED = re.compile(r"\d{1,4}(?:\.\d{1,4}){0,2}")

@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmq_core.cluster import local_isolation, local_node, processes, readiness
-from dmq_core.cluster.base import Credentials, NodeEndpoint, NodeInfo, NodeState, Progress, ProgressListener
-from dmq_core.cluster.blueprint import Version
+from dmq_core.cluster.base import NodeInfo, NodeState
 from dmq_core.cluster.installation import Installation
 from dmq_core.cluster.local_look import LocalLook
 from dmq_core.cluster.local_node import CLUSTER_MARK, NodePlace
-from dmq_core.cluster.local_state import LocalState, locked, read_state, with_free_ports, write_state
+from dmq_core.cluster.local_state import LocalState, read_state, with_free_ports, write_state
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterFailed, NodeBootFailed, TimedOut
+from dmq_core.progress import Progress, ProgressListener
+from dmq_core.state_directory import locked
+from dmq_core.versions import Version
 
 LOCK_LIMIT_S = 60.0
 _POLL_S = 0.2

@@ -10,17 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dmq_core.cluster import local_isolation, local_node, processes, scale_works
-from dmq_core.cluster.base import (
-    Backend,
-    Credentials,
-    NodeAction,
-    NodeChange,
-    NodeInfo,
-    NodeState,
-    Progress,
-    ProgressListener,
-    silent,
-)
+from dmq_core.cluster.base import Backend, NodeAction, NodeChange, NodeInfo, NodeState
 from dmq_core.cluster.blueprint import checked_cluster_name, node_names
 from dmq_core.cluster.fault_works import MENDS_LINKS, FaultWorks
 from dmq_core.cluster.faults import Fault
@@ -29,19 +19,14 @@ from dmq_core.cluster.local_boot import LocalBoot
 from dmq_core.cluster.local_look import LocalLook
 from dmq_core.cluster.local_node import CLUSTER_MARK, NODE_MARK, NodePlace
 from dmq_core.cluster.local_scaling import LocalGround
-from dmq_core.cluster.local_state import (
-    LocalState,
-    choose_state,
-    clusters_folder,
-    locked,
-    read_state,
-    remove_folder,
-    write_state,
-)
+from dmq_core.cluster.local_state import LocalState, choose_state, clusters_folder, read_state, write_state
 from dmq_core.cluster.metrics import ask_for_metrics
 from dmq_core.cluster.processes import OwnProcess
 from dmq_core.cluster.scaling import other_number
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
+from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.state_directory import locked, remove_folder
 
 START_LIMIT_S = 180.0
 ACT_LIMIT_S = 60.0

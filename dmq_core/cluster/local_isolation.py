@@ -13,10 +13,11 @@ from dmq_core.cluster import local_node
 from dmq_core.cluster.installation import Installation
 from dmq_core.cluster.links import cut_expression, mend_expression
 from dmq_core.cluster.local_node import NodePlace
-from dmq_core.cluster.local_state import LocalState, write_private
+from dmq_core.cluster.local_state import LocalState
 from dmq_core.cluster.processes import OwnProcess
 from dmq_core.cluster.readiness import side_by_side
 from dmq_core.errors import ClusterFailed, TimedOut
+from dmq_core.state_directory import write_private
 
 _PEER_LIMIT_S = 15.0
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmq_core.cluster import processes
-from dmq_core.cluster.base import NodeEndpoint
 from dmq_core.cluster.blueprint import ListenAddresses, node_files
 from dmq_core.cluster.boot_log import boot_failure_reason, tool_failure_reason
 from dmq_core.cluster.installation import Installation, search_path
 from dmq_core.cluster.links import note_name
-from dmq_core.cluster.local_state import LocalNode, LocalState, write_private
+from dmq_core.cluster.local_state import LocalNode, LocalState
 from dmq_core.cluster.maintenance import in_maintenance
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import ClusterFailed, TimedOut
+from dmq_core.state_directory import write_private
 
 HOST = "127.0.0.1"
 CLUSTER_MARK = "DMQ_LOCAL_CLUSTER"

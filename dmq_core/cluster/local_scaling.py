@@ -6,22 +6,16 @@ import time
 from pathlib import Path
 
 from dmq_core.cluster import local_node, processes
-from dmq_core.cluster.base import Credentials, NodeInfo, ProgressListener
+from dmq_core.cluster.base import NodeInfo
 from dmq_core.cluster.installation import Installation
 from dmq_core.cluster.local_boot import LOCK_LIMIT_S, LocalBoot
 from dmq_core.cluster.local_look import LocalLook
 from dmq_core.cluster.local_node import NODE_MARK, NodePlace
-from dmq_core.cluster.local_state import (
-    LocalNode,
-    LocalState,
-    locked,
-    remove_folder,
-    settled,
-    with_node,
-    without_node,
-    write_state,
-)
+from dmq_core.cluster.local_state import LocalNode, LocalState, settled, with_node, without_node, write_state
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import ClusterFailed
+from dmq_core.progress import ProgressListener
+from dmq_core.state_directory import locked, remove_folder
 
 _JOIN_LIMIT_S = 90.0
 

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from dmq_core.cluster.base import Credentials, NodeInfo, NodeState, Progress, ProgressListener
+from dmq_core.cluster.base import NodeInfo, NodeState
 from dmq_core.cluster.fault_works import RunTool, erlang_binary
 from dmq_core.cluster.scaling import CLASSIC, names_of
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import AccessDenied, ClusterFailed, DmqError, NotReachable, TimedOut
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey, QueueFigures
+from dmq_core.progress import Progress, ProgressListener
 from dmq_core.text import visible
 
 T = TypeVar("T")

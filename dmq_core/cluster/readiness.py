@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDenied
 
 In = TypeVar("In")

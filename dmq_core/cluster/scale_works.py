@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Protocol
 
-from dmq_core.cluster.base import Credentials, NodeInfo, NodeState, Progress, ProgressListener
+from dmq_core.cluster.base import NodeInfo, NodeState
 from dmq_core.cluster.member_works import TOOL_LIMIT_S, MemberWorks
 from dmq_core.cluster.scaling import (
     check_may_grow,
@@ -15,7 +15,9 @@ from dmq_core.cluster.scaling import (
     lost_with,
     lowest_free_name,
 )
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import DmqError
+from dmq_core.progress import Progress, ProgressListener
 
 
 class Ground(Protocol):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dmq_core.cluster.base import Backend, Cluster, Credentials, TlsSettings
+from dmq_core.cluster.base import Backend, Cluster
 from dmq_core.cluster.blueprint import checked_cluster_name
+from dmq_core.endpoints import Credentials, TlsSettings
 from dmq_core.errors import BackendUnavailable, BadInput, NoSuchCluster
 
 AUTO = "auto"

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo, NodeState, ProgressListener
+from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.faults import Fault, undo_of
-from dmq_core.cluster.local_state import state_folder
 from dmq_core.errors import ClusterFailed, DmqError, Refused
 from dmq_core.operations import (
     LOST_STATES,
@@ -24,6 +23,8 @@ from dmq_core.operations import (
     margin_words,
     perform,
 )
+from dmq_core.progress import ProgressListener
+from dmq_core.state_directory import state_folder
 
 if TYPE_CHECKING:
     from dmq_core.guide.form import AnyDemo

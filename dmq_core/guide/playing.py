@@ -17,7 +17,8 @@ from dmq_core.guide.breaking import NodesTurn
 from dmq_core.guide.form import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords
 from dmq_core.guide.scene import Backdrop, Scene
 from dmq_core.guide.terms import meaning
-from dmq_core.operations import guard, guard_change, on_cluster
+from dmq_core.operations import guard, guard_change
+from dmq_core.settings.settings import on_cluster
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeState, ProgressListener, silent
+from dmq_core.cluster.base import Cluster, NodeAction, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError, Refused
 from dmq_core.guide.breaking import Acts, Breaker, acts_on
@@ -21,6 +21,7 @@ from dmq_core.messaging.consumers import DirectConsumer
 from dmq_core.messaging.linking.balancing import Policy
 from dmq_core.messaging.topology import QueueDepth, delete_exchange, delete_queue, queue_depth
 from dmq_core.operations import NodeOperation
+from dmq_core.progress import ProgressListener, silent
 
 if TYPE_CHECKING:
     from dmq_core.cluster.faults import Fault

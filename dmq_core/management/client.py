@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dmq_core.cluster.base import Credentials, TlsSettings
+from dmq_core.endpoints import Credentials, TlsSettings
 from dmq_core.errors import AccessDenied, BadInput, DmqError, NotReachable, TimedOut
 from dmq_core.management import parse
 from dmq_core.management.endpoints import ManagementEndpoint

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dmq_core.cluster.base import NodeInfo, TlsSettings
+from dmq_core.cluster.base import NodeInfo
+from dmq_core.endpoints import TlsSettings
 
 
 @dataclass(frozen=True, slots=True)

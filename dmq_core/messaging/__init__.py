@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import TlsSettings
+    from dmq_core.endpoints import TlsSettings
     from dmq_core.messaging.aio import AsyncProducer
     from dmq_core.messaging.consumers import DirectConsumer, FanoutConsumer, HeadersConsumer, TopicConsumer
     from dmq_core.messaging.consuming.consumer import ConsumerStatus
@@ -87,19 +87,53 @@ __all__ = [
 ]
 
 _HOMES = {
-    "dmq_core.cluster.base": ("TlsSettings",),
+    "dmq_core.endpoints": ("TlsSettings",),
     "dmq_core.messaging.aio": ("AsyncProducer",),
-    "dmq_core.messaging.consumers": ("DirectConsumer", "FanoutConsumer", "HeadersConsumer", "TopicConsumer"),
+    "dmq_core.messaging.consumers": (
+        "DirectConsumer",
+        "FanoutConsumer",
+        "HeadersConsumer",
+        "TopicConsumer",
+    ),
     "dmq_core.messaging.consuming.consumer": ("ConsumerStatus",),
-    "dmq_core.messaging.consuming.decoding": ("MessageHeaders", "Undecodable", "bytes_only", "decode_message"),
-    "dmq_core.messaging.consuming.delivery": ("Answer", "Delivery"),
-    "dmq_core.messaging.consuming.failures": ("FailurePath", "FailurePlan", "Requeue"),
+    "dmq_core.messaging.consuming.decoding": (
+        "MessageHeaders",
+        "Undecodable",
+        "bytes_only",
+        "decode_message",
+    ),
+    "dmq_core.messaging.consuming.delivery": (
+        "Answer",
+        "Delivery",
+    ),
+    "dmq_core.messaging.consuming.failures": (
+        "FailurePath",
+        "FailurePlan",
+        "Requeue",
+    ),
     "dmq_core.messaging.consuming.handling": ("ConsumerStats",),
-    "dmq_core.messaging.consuming.queue_consumer": ("ConsumerOptions", "Order", "QueueConsumer"),
-    "dmq_core.messaging.declaring.topology_rules": ("Explanation", "Finding", "Severity"),
+    "dmq_core.messaging.consuming.queue_consumer": (
+        "ConsumerOptions",
+        "Order",
+        "QueueConsumer",
+    ),
+    "dmq_core.messaging.declaring.topology_rules": (
+        "Explanation",
+        "Finding",
+        "Severity",
+    ),
     "dmq_core.messaging.linking.balancing": ("Policy",),
-    "dmq_core.messaging.linking.states": ("ConnectionState", "ConnectionStatus"),
-    "dmq_core.messaging.messages": ("MessageProperties", "Outcome", "OutgoingMessage", "SeenMessage", "Settlement"),
+    "dmq_core.messaging.linking.states": (
+        "ConnectionState",
+        "ConnectionStatus",
+    ),
+    "dmq_core.messaging.messages": (
+        "MessageProperties",
+        "Outcome",
+        "OutgoingMessage",
+        "SeenMessage",
+        "Settlement",
+    ),
     "dmq_core.messaging.producers": (
         "DirectProducer",
         "ExchangeProducer",
@@ -111,8 +145,16 @@ _HOMES = {
     "dmq_core.messaging.publishing.producer": ("ProducerLimits",),
     "dmq_core.messaging.retry": ("Retry",),
     "dmq_core.messaging.tap": ("Tap",),
-    "dmq_core.messaging.topology": ("Binding", "Exchange", "PrivateBinding", "Queue"),
-    "dmq_core.session": ("TailSource", "TailStatus"),
+    "dmq_core.messaging.topology": (
+        "Binding",
+        "Exchange",
+        "PrivateBinding",
+        "Queue",
+    ),
+    "dmq_core.session": (
+        "TailSource",
+        "TailStatus",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import Credentials, NodeEndpoint
+    from dmq_core.endpoints import Credentials, NodeEndpoint
     from dmq_core.messaging.amqp.frames import FrameSink
     from dmq_core.messaging.linking.reasons import CloseReason
     from dmq_core.messaging.publishing.handles import Handle

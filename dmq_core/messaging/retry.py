@@ -16,11 +16,11 @@ from dmq_core.messaging.retrying.retry_copy import Failure, attempts_before, cop
 from dmq_core.messaging.retrying.retry_plan import Mode, chosen_mode, parked, policy, retry_plan, rung
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.blueprint import Version
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.messaging.consuming.delivery import Delivery
     from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.topology import Queue
+    from dmq_core.versions import Version
 
 REMEMBERED: Final = 10_000
 # A copy that waited in the producer for a node would leave long after the broker has delivered the original again.

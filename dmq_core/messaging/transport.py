@@ -25,14 +25,14 @@ from pika.adapters.utils.nbio_interface import AbstractStreamProtocol, AbstractS
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
 from dmq_core import __version__
-from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.amqp.frames import FrameReader, FrameSink
 from dmq_core.messaging.amqp.wire import FRAME_OVERHEAD
 from dmq_core.messaging.linking.reasons import CloseReason, Cure
-from dmq_core.messaging.linking.tls import tls_context
 from dmq_core.messaging.network import CLOSE_TIMEOUT_S, STACK_TIMEOUT_S, LinkListener
 from dmq_core.messaging.topology import Arguments, Binding, Entity, Exchange, Queue, QueueDepth
 from dmq_core.text import visible
+from dmq_core.tls import tls_context
 
 if TYPE_CHECKING:
     from dmq_core.messaging.publishing.handles import Handle

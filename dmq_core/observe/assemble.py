@@ -6,15 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from dmq_core.cluster.base import NodeEndpoint, NodeInfo, NodeState
+from dmq_core.cluster.base import NodeInfo, NodeState
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import Alarm, NodeFigures, QueueFigures
-from dmq_core.observe.picture import (
-    BACKEND_EVENTS,
-    EVENT_SOURCE,
-    LOG_SOURCE,
-    MANAGEMENT,
-    Picture,
-)
+from dmq_core.observe.picture import BACKEND_EVENTS, EVENT_SOURCE, LOG_SOURCE, MANAGEMENT, Picture
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
 
 OWN_QUEUES = "dmq.observe."

@@ -10,7 +10,7 @@ from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.cluster.faults import Fault, FaultKind, undo_of
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
-from dmq_core.operations import on_cluster
+from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
 _MOST_QUEUES_NAMED = 3

@@ -9,7 +9,6 @@ from functools import singledispatchmethod
 from itertools import pairwise
 from typing import Final
 
-from dmq_core.config import DEFAULT_CLUSTER
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.records import (
     Attempted,
@@ -28,6 +27,7 @@ from dmq_core.proof.records import (
     Stage,
 )
 from dmq_core.proof.result import Balance
+from dmq_core.settings.settings import DEFAULT_CLUSTER
 
 STABLE_READS: Final = 3
 STABLE_S: Final = 1.5

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from dmq_core.cluster.base import Cluster, Progress
+from dmq_core.cluster.base import Cluster
 from dmq_core.cluster.faults import Fault
 from dmq_core.connection_manager import Role
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.operations import NodeOperation
+from dmq_core.progress import Progress
 from dmq_core.proof.account import LoadAccount, final_account
 from dmq_core.proof.acts import Act
 from dmq_core.proof.beside import Beside

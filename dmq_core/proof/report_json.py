@@ -10,17 +10,7 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 
 from dmq_core.errors import BadInput
-from dmq_core.proof.result import (
-    Account,
-    Balance,
-    Curves,
-    Duplicates,
-    Mark,
-    ProofResult,
-    Timeline,
-    Verdict,
-    Workload,
-)
+from dmq_core.proof.result import Account, Balance, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict, Workload
 
 _IDS: Final = ("lost", "unexpected", "leak", "phantom")
 _TEXTS: Final = ("backend", "rabbitmq", "fault", "target", "node", "journal")

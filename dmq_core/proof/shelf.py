@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dmq_core.cluster.local_state import state_folder
+from dmq_core.state_directory import state_folder
 
 MOST_KEPT: Final = 4 << 30
 # A run writes all the time, so that a journal which is older than this is nobody's any more.

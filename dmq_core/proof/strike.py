@@ -9,16 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Cluster, NodeInfo, NodeState, Progress, ProgressListener
+from dmq_core.cluster.base import Cluster, NodeInfo, NodeState
 from dmq_core.cluster.faults import FaultKind
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, DmqError, NotReachable, Refused
-from dmq_core.operations import guard, on_cluster
+from dmq_core.operations import guard
+from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.acts import STATES, TAKES_AWAY, Act, act_for, on_node, word_of
 from dmq_core.proof.records import Stage
 from dmq_core.proof.scenario import ROLES, UNTARGETED, Fault, Step
 from dmq_core.proof.sounding import leader_of
 from dmq_core.proof.witness import Witness, monotonic_of
+from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.blueprint import parse_version
 from dmq_core.errors import DmqError, TimedOut
 from dmq_core.messaging.consumers import DirectConsumer
 from dmq_core.messaging.consuming.streams import FIRST
@@ -32,6 +31,7 @@ from dmq_core.proof.gauges import GapMeter
 from dmq_core.proof.ledger import Counts, Ledger
 from dmq_core.proof.records import message_id, number_of
 from dmq_core.proof.stream_end import EndMarks
+from dmq_core.versions import parse_version
 
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager

@@ -6,17 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from dmq_core.cluster.base import (
-    Backend,
-    Credentials,
-    NodeAction,
-    NodeChange,
-    NodeInfo,
-    NodeState,
-    Progress,
-    ProgressListener,
-    silent,
-)
+from dmq_core.cluster.base import Backend, NodeAction, NodeChange, NodeInfo, NodeState
 from dmq_core.cluster.fault_works import MENDS_LINKS
 from dmq_core.cluster.faults import Fault, FaultKind, undo_of
 from dmq_core.cluster.scaling import (
@@ -27,8 +17,10 @@ from dmq_core.cluster.scaling import (
     lost_with,
     lowest_free_name,
 )
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput, NoSuchCluster, NotReachable, Refused
 from dmq_core.management.models import EntityKey, QueueFigures
+from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
 from dmq_core.testing.script import Script
 

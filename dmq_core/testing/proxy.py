@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput, MessagingFailed, NotReachable
 from dmq_core.testing.proxy_link import Address, Conversation, Tally
 from dmq_core.testing.proxy_rules import Act, Conditions, Step, Trap, Way, Which

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dmq_core.cluster.base import Backend, Cluster, ProgressListener, silent
+from dmq_core.cluster.base import Backend, Cluster
 from dmq_core.cluster.faults import Fault
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
@@ -15,6 +15,7 @@ from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, S
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation, add_node, cause, guard, guard_change, perform, remove_node
+from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.load import load_of
 from dmq_core.proof.scenario import Scenario
 from dmq_core.session import Observation, TailSource, TailStatus

@@ -14,8 +14,8 @@ from textual.screen import ModalScreen
 
 from dmq_core.cluster.faults import Fault, FaultKind
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import on_cluster
 from dmq_core.session import Session
+from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 from dmq_tui.deeds import Deed, mending
 from dmq_tui.format import Cell, Line, Tone

@@ -16,9 +16,10 @@ from textual.screen import Screen
 from textual.widgets import Button
 
 from dmq_core import prerequisites
-from dmq_core.cluster.base import Backend, Progress
+from dmq_core.cluster.base import Backend
 from dmq_core.errors import DmqError
 from dmq_core.prerequisites import DockerState, Prerequisites
+from dmq_core.progress import Progress
 from dmq_core.session import Session
 from dmq_core.text import visible
 from dmq_tui.format import Cell, Tone, fit, seconds

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from clients import await_until
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeEndpoint
+from dmq_core.cluster.base import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import AccessDenied, BadInput, MessagingFailed, NotReachable
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints

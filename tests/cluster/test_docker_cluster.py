@@ -17,14 +17,16 @@ from typing import Any
 import pytest
 from clients import ClusterMaker, await_until, connect, drain, node, publish
 
-from dmq_core.cluster.base import Cluster, Credentials, NodeAction, NodeState, Progress
+from dmq_core.cluster.base import Cluster, NodeAction, NodeState
 from dmq_core.cluster.docker_cluster import DockerCluster, docker_cluster_names
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.docker_engine import connect as connect_engine
 from dmq_core.cluster.docker_errors import Conflict, PortTaken
 from dmq_core.cluster.docker_values import Container, ContainerPlan, File
 from dmq_core.cluster.local_state import PortChooser
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed
+from dmq_core.progress import Progress
 from dmq_core.testing.under_test import ClusterUnderTest
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]

@@ -14,7 +14,6 @@ import pytest
 from clients import await_until, channel, publish
 
 from dmq_core.cluster.base import Cluster, NodeAction
-from dmq_core.cluster.blueprint import Version
 from dmq_core.connection_manager import BrokerConnectionManager, Role
 from dmq_core.messaging.consumers import DirectConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders
@@ -23,6 +22,7 @@ from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMess
 from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.retry import Retry
 from dmq_core.messaging.topology import Queue, queue_depth
+from dmq_core.versions import Version
 
 pytestmark = pytest.mark.thorough
 

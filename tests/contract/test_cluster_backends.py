@@ -15,15 +15,16 @@ import pytest
 from clients import ClusterMaker, await_until, channel, connect, drain, mostly_on_docker, mostly_on_local, node, publish
 
 from dmq_core.cluster import processes
-from dmq_core.cluster.base import Backend, Cluster, Credentials, NodeAction, NodeChange, NodeState
+from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.cluster.docker_cluster import DockerCluster
 from dmq_core.cluster.docker_engine import connect as connect_engine
 from dmq_core.cluster.faults import Fault, FaultKind
 from dmq_core.cluster.local_cluster import LocalCluster
 from dmq_core.cluster.local_node import CLUSTER_MARK
-from dmq_core.cluster.local_state import state_folder
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput, DmqError, NoSuchCluster
 from dmq_core.proof.counters import counters_in
+from dmq_core.state_directory import state_folder
 from dmq_core.testing.under_test import ClusterUnderTest
 
 NODES = ("rmq1", "rmq2", "rmq3")

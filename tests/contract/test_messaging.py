@@ -13,8 +13,8 @@ import pytest
 from clients import await_until
 from conftest import ON_DOCKER, ON_LOCAL
 
-from dmq_core.cluster.base import Backend, Cluster, Credentials, NodeEndpoint
-from dmq_core.cluster.blueprint import Version, parse_version
+from dmq_core.cluster.base import Backend, Cluster
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDenied, DmqError, MessagingFailed
 from dmq_core.messaging.consuming.consumer import Consumer
 from dmq_core.messaging.consuming.delivery import Delivery
@@ -35,6 +35,7 @@ from dmq_core.messaging.topology import (
     queue_depth,
 )
 from dmq_core.testing import MemoryBroker
+from dmq_core.versions import Version, parse_version
 
 V4, V43 = Version(4, 0), Version(4, 3)
 KINDS = ("quorum", "classic")

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.publishing.producer import Producer
 from dmq_core.messaging.topology import Queue, declare, delete_queue

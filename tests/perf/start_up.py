@@ -16,13 +16,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from dmq_core.cluster import local_node, processes
-from dmq_core.cluster.base import Backend, Cluster, Credentials, NodeInfo
+from dmq_core.cluster.base import Backend, Cluster, NodeInfo
 from dmq_core.cluster.docker_cluster import DockerCluster
 from dmq_core.cluster.docker_engine import connect
 from dmq_core.cluster.installation import find_installation
 from dmq_core.cluster.local_cluster import LocalCluster
 from dmq_core.cluster.local_state import read_state
 from dmq_core.cluster.readiness import running_nodes
+from dmq_core.endpoints import Credentials
 
 ALLOWED = 1.25
 LIMIT_S = 180.0

@@ -8,9 +8,10 @@ import pytest
 from stage import Stage, until
 
 from dmq_core import prerequisites
-from dmq_core.cluster.base import Backend, NodeState, Progress, ProgressListener
+from dmq_core.cluster.base import Backend, NodeState
 from dmq_core.errors import BackendUnavailable, NodeBootFailed
 from dmq_core.prerequisites import AptAccess, DockerState, Package, Prerequisites
+from dmq_core.progress import Progress, ProgressListener
 from dmq_core.testing import FakeSession
 from dmq_tui.screens.start import Phase, StartScreen
 

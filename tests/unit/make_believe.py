@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dmq_core.cluster.blueprint import Version
 from dmq_core.cluster.installation import Installation
+from dmq_core.versions import Version
 
 SERVER = """#!PYTHON -SE
 import json, os, pathlib, re, signal, subprocess, sys, threading

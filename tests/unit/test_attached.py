@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.cluster.attached import AttachedCluster
-from dmq_core.cluster.base import Backend, Credentials, NodeAction, NodeEndpoint, NodeState, TlsSettings
+from dmq_core.cluster.base import Backend, NodeAction, NodeState
 from dmq_core.cluster.greeting import Greeting, accepts, greeting, parse_greeting
+from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import AccessDenied, BadInput, NotReachable, Refused
 
 SECRET = "hunter2hunter2"
@@ -140,7 +141,7 @@ def test_without_a_management_api_an_endpoint_is_called_by_its_address() -> None
 def test_a_guessed_port_of_another_cluster_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with amqp(Broker()) as port, management(Broker("another")) as other, management(Broker()) as same:
         for guessed, expected in ((other, None), (same, same)):
-            monkeypatch.setattr("dmq_core.cluster.urls._guesses", lambda *_, guessed=guessed: (guessed,))
+            monkeypatch.setattr("dmq_core.urls._guesses", lambda *_, guessed=guessed: (guessed,))
             (node,) = attached(f"amqp://me:{SECRET}@127.0.0.1:{port}").nodes()
             assert node.endpoint.management_port == expected
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from dmq_core.cli.messages import MessageFilter, message_document, message_line
 from dmq_core.cli.output import Output, bytes_text, known, painted, table_lines
-from dmq_core.cluster.base import Progress
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import MessageProperties, SeenMessage
+from dmq_core.progress import Progress
 
 
 def seen(body: bytes = b"hello", *, key: str = "order.eu.new", **others: object) -> SeenMessage:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.config import Flags, Password, Setting, Source, load_settings, without_credentials
 from dmq_core.errors import BadInput
+from dmq_core.settings.settings import Flags, Password, Setting, Source, load_settings, without_credentials
 
 
 @pytest.fixture

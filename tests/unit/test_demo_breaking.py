@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeState, silent
+from dmq_core.cluster.base import Backend, NodeAction, NodeState
 from dmq_core.cluster.faults import Fault, FaultKind, undo_of
 from dmq_core.errors import BadInput, ClusterFailed, DmqError, Refused
 from dmq_core.guide.breaking import Acts, acts_on, impact_of_demo
@@ -16,6 +16,7 @@ from dmq_core.guide.form import AnyDemo, Demo, Seen, Step
 from dmq_core.guide.playing import Playing, check
 from dmq_core.guide.scene import Scene
 from dmq_core.operations import Margin, NodeOperation
+from dmq_core.progress import silent
 from dmq_core.testing import FakeCluster, SimBroker
 from dmq_core.testing.stage import MemoryStage
 

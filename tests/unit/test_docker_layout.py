@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint
 from dmq_core.cluster.blueprint import node_names
 from dmq_core.cluster.docker_layout import (
     ADVANCED_FILE,
@@ -23,6 +22,7 @@ from dmq_core.cluster.docker_layout import (
     started_ago_s,
 )
 from dmq_core.cluster.docker_values import archive_of, container_of, only_file_in
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterFailed
 
 MADE = Made("dmq", "4.3", "rabbitmq:4-management", node_names(3), ((5672, 15672), (5673, 15673), (5674, 15674)))

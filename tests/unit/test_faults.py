@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeEndpoint, NodeInfo, NodeState, Progress, silent
+from dmq_core.cluster.base import Backend, NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.fault_works import FaultWorks
 from dmq_core.cluster.faults import Fault, FaultKind, needs_of, notes_of, undo_of
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput, Refused, TimedOut
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.operations import Margin, cause, impact_of_fault
+from dmq_core.progress import Progress, silent
 from dmq_core.testing import FakeSession
 
 ENDPOINT = NodeEndpoint("127.0.0.1", 5672, 15672)

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from dmq_core.cluster import image as module
-from dmq_core.cluster.base import Progress
 from dmq_core.cluster.docker_engine import Engine
 from dmq_core.cluster.image import RECIPES, Recipe, cause_of, ensure_image, official_tag, own_tag, series_of
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed
+from dmq_core.progress import Progress
 
 OWN = f"dmq-rabbitmq:{own_tag(RECIPES['4.3'])}"
 

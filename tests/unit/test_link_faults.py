@@ -9,11 +9,13 @@ from dataclasses import replace
 import pytest
 
 from dmq_core.cluster import links
-from dmq_core.cluster.base import NodeAction, NodeEndpoint, NodeInfo, NodeState, Progress, silent
+from dmq_core.cluster.base import NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.fault_works import FaultWorks
 from dmq_core.cluster.faults import Fault, FaultKind, needs_of, takes_of, undo_of
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput, ClusterFailed, TimedOut
 from dmq_core.operations import Margin, impact_of_fault
+from dmq_core.progress import Progress, silent
 from dmq_core.testing import FakeSession
 
 PEERS = ("rabbit@rmq2", "rabbit@rmq3")

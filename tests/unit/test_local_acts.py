@@ -15,13 +15,15 @@ from make_believe import MakeBelieve
 
 from dmq_core.cluster import local_cluster as module
 from dmq_core.cluster import processes
-from dmq_core.cluster.base import Credentials, NodeAction, NodeChange, NodeState, Progress
-from dmq_core.cluster.blueprint import Version
+from dmq_core.cluster.base import NodeAction, NodeChange, NodeState
 from dmq_core.cluster.local_cluster import LocalCluster
 from dmq_core.cluster.local_node import CLUSTER_MARK, NODE_MARK, is_node_process
-from dmq_core.cluster.local_state import state_folder
 from dmq_core.cluster.processes import OwnProcess
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster
+from dmq_core.progress import Progress
+from dmq_core.state_directory import state_folder
+from dmq_core.versions import Version
 
 pytestmark = pytest.mark.skipif(not processes.supported(), reason="local clusters need Linux 5.3 or newer")
 

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Credentials
 from dmq_core.cluster.local_state import (
     LocalNode,
     LocalState,
@@ -22,18 +21,16 @@ from dmq_core.cluster.local_state import (
     choose_state,
     clusters_folder,
     local_cluster_names,
-    locked,
     parse_state,
     read_state,
-    remove_folder,
     render_state,
     reserved_ports,
-    state_folder,
     with_free_ports,
-    write_private,
     write_state,
 )
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import ClusterFailed, TimedOut
+from dmq_core.state_directory import locked, remove_folder, state_folder, write_private
 
 ports = st.integers(1, 65535)
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeEndpoint, NodeState
+from dmq_core.cluster.base import Backend, NodeAction, NodeState
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import Refused
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
-from dmq_core.operations import Margin, NodeOperation, guard, impact_of, on_cluster, perform
+from dmq_core.operations import Margin, NodeOperation, guard, impact_of, perform
+from dmq_core.settings.settings import on_cluster
 from dmq_core.testing import FakeSession
 
 

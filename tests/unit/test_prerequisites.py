@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.cluster.base import Progress
-from dmq_core.cluster.blueprint import Version
 from dmq_core.cluster.installation import find_installation, matches_version
 from dmq_core.errors import BackendUnavailable
 from dmq_core.prerequisites import AptAccess, DockerState, Package, Prerequisites, inspect, install
+from dmq_core.progress import Progress
 from dmq_core.resources import cluster_folder
+from dmq_core.versions import Version
 
 NOTHING = Prerequisites(DockerState.ABSENT, "", None, False, False, AptAccess.BY_HAND, False)
 SCRIPT = cluster_folder() / "install_packages.sh"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from dmq_core.cluster import scale_works
-from dmq_core.cluster.base import Credentials, NodeEndpoint, NodeInfo, NodeState, ProgressListener, silent
+from dmq_core.cluster.base import NodeInfo, NodeState
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterFailed, NodeBootFailed, Refused
 from dmq_core.management.models import QueueFigures
+from dmq_core.progress import ProgressListener, silent
 
 NODES = {"rmq1", "rmq2", "rmq3"}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeEndpoint, NodeInfo, NodeState
+from dmq_core.cluster.base import Backend, NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.scaling import (
     check_may_grow,
     check_may_leave,
@@ -16,6 +16,7 @@ from dmq_core.cluster.scaling import (
     lowest_free_name,
     needs,
 )
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput, Refused
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.messaging.messages import Outcome, OutgoingMessage

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.cluster.urls import BrokerUrl, Scheme, credentials_of, parse_url, plan_endpoints
+from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import BadInput
+from dmq_core.urls import BrokerUrl, Scheme, credentials_of, parse_url, plan_endpoints
 
 hosts = st.from_regex(r"[a-z][a-z0-9]{0,10}(\.[a-z]{1,5}){0,2}", fullmatch=True) | st.sampled_from(["::1", "10.0.0.7"])
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)

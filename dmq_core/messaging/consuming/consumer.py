@@ -19,7 +19,7 @@ from dmq_core.messaging.topology import NO_ARGUMENTS, NOT_FOUND, Arguments, Enti
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import NodeEndpoint
+    from dmq_core.endpoints import NodeEndpoint
     from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.linking.reasons import CloseReason
     from dmq_core.messaging.network import Channel

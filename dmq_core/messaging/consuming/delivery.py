@@ -15,7 +15,7 @@ from dmq_core.messaging.consuming.streams import StreamPosition, offset_of
 from dmq_core.messaging.messages import MessageProperties
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import NodeEndpoint
+    from dmq_core.endpoints import NodeEndpoint
     from dmq_core.messaging.network import Channel
 
 FLUSH_AT = 50

@@ -13,9 +13,9 @@ from dmq_core.messaging.topology import NO_ARGUMENTS, Arguments, Entity, Queue
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.blueprint import Version
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.messaging.consuming.delivery import Delivery
+    from dmq_core.versions import Version
 
 DELIVERY_LIMIT: Final = 20
 PAUSE_S: Final = 0.1

@@ -22,22 +22,14 @@ from dmq_core.messaging.consuming.lanes import NO_KEY, Crew, Lanes, Soloist
 from dmq_core.messaging.consuming.streams import Offset, checked_offset
 from dmq_core.messaging.declaring.queue_arguments import QUORUM, STREAM
 from dmq_core.messaging.declaring.queue_arguments import delivery_limit as limit_of
-from dmq_core.messaging.topology import (
-    Arguments,
-    Binding,
-    Entity,
-    Exchange,
-    PrivateBinding,
-    PrivateQueue,
-    Queue,
-)
+from dmq_core.messaging.topology import Arguments, Binding, Entity, Exchange, PrivateBinding, PrivateQueue, Queue
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from dmq_core.cluster.blueprint import Version
     from dmq_core.connection_manager import BrokerConnectionManager
+    from dmq_core.versions import Version
 
 PREFETCH: Final = 200
 SLICE_S: Final = 0.5

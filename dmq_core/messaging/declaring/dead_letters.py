@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dmq_core.cluster.blueprint import Version
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures
 from dmq_core.messaging.declaring.queue_arguments import QUORUM, delivery_limit, queue_kind
 from dmq_core.messaging.declaring.routing import Route, Topology, route
 from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
 from dmq_core.text import visible
+from dmq_core.versions import Version
 
 _VHOST = "/"
 _BUILT_IN: Mapping[str, str] = {

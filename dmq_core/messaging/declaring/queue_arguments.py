@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeGuard
 
-from dmq_core.cluster.blueprint import Version
 from dmq_core.messaging.topology import Queue
 from dmq_core.text import visible
+from dmq_core.versions import Version
 
 CLASSIC: Final = "classic"
 QUORUM: Final = "quorum"

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dmq_core.cluster.blueprint import Version
 from dmq_core.messaging.declaring.dead_letters import DeadLetters, declared_exchange, listing, reasons_to_die
 from dmq_core.messaging.declaring.queue_arguments import (
     CLASSIC,
@@ -22,6 +21,7 @@ from dmq_core.messaging.declaring.queue_arguments import (
 )
 from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
 from dmq_core.text import visible
+from dmq_core.versions import Version
 
 _PLAIN_EXCHANGES = frozenset({"direct", "topic", "fanout", "headers"})
 _HEADER_MATCHES = frozenset({"all", "any", "all-with-x", "any-with-x"})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.cluster.urls import BrokerUrl, parse_url
+from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import BadInput
 from dmq_core.text import visible
+from dmq_core.urls import BrokerUrl, parse_url
 
 BrokerId = int | str
 

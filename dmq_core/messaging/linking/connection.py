@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
 from dmq_core.messaging.linking import forks
 from dmq_core.messaging.linking.dialing import Dialer

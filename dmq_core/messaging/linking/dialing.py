@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput
 from dmq_core.text import visible
 

@@ -13,7 +13,7 @@ from dmq_core.messaging.linking.balancing import Load, Policy, order, relief
 from dmq_core.messaging.linking.states import FINAL_STATES
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import NodeEndpoint
+    from dmq_core.endpoints import NodeEndpoint
     from dmq_core.messaging.linking.brokers import Broker
     from dmq_core.messaging.linking.connection import Connection
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.linking.dialing import Dialer, describe
 from dmq_core.messaging.linking.reach import ReachWatch

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
 
 if TYPE_CHECKING:

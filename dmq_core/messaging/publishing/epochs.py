@@ -12,7 +12,7 @@ from dmq_core.messaging.publishing.confirms import ConfirmWindow
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import NodeEndpoint
+    from dmq_core.endpoints import NodeEndpoint
     from dmq_core.messaging.amqp.frames import Content
     from dmq_core.messaging.amqp.wire import Wire
     from dmq_core.messaging.network import Channel

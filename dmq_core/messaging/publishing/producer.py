@@ -23,7 +23,7 @@ from dmq_core.messaging.publishing.handles import Fate, Handle
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import NodeEndpoint
+    from dmq_core.endpoints import NodeEndpoint
     from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.network import Channel
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from dmq_core.cluster.blueprint import Version
 from dmq_core.errors import BadInput
 from dmq_core.messaging.consuming.failures import DELIVERY_LIMIT, FailurePlan
 from dmq_core.messaging.declaring.queue_arguments import (
@@ -19,6 +18,7 @@ from dmq_core.messaging.declaring.queue_arguments import (
 )
 from dmq_core.messaging.publishing.checks import check_address
 from dmq_core.messaging.topology import Queue
+from dmq_core.versions import Version
 
 LONGEST_DELAY_S: Final = 86400.0 * 365
 

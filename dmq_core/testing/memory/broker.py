@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.cluster.blueprint import node_names, parse_version
+from dmq_core.cluster.blueprint import node_names
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BadInput
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.amqp.frames import safe_properties
@@ -26,6 +26,7 @@ from dmq_core.testing.memory.refusal import Refusal, refuse
 from dmq_core.testing.memory.rules import Rules
 from dmq_core.testing.memory.stream import MemoryStream
 from dmq_core.testing.memory.virtual_host import VirtualHost
+from dmq_core.versions import parse_version
 
 if TYPE_CHECKING:
     from typing import Self

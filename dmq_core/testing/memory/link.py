@@ -16,7 +16,7 @@ from dmq_core.testing.memory.clock import MemoryLoop
 from dmq_core.testing.memory.wire import Published, read_publish
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import Credentials, NodeEndpoint
+    from dmq_core.endpoints import Credentials, NodeEndpoint
     from dmq_core.messaging.network import Channel
     from dmq_core.messaging.publishing.handles import Handle
     from dmq_core.messaging.topology import Arguments, Entity, QueueDepth

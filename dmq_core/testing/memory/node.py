@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.endpoints import NodeEndpoint
 
 if TYPE_CHECKING:
     from dmq_core.testing.memory.peer import Peer

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NoReturn
 
-from dmq_core.cluster.blueprint import Version
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures
 from dmq_core.messaging.declaring.queue_arguments import QUEUE_TYPES, judge_argument
 from dmq_core.messaging.declaring.routing import Topology, route
@@ -14,6 +13,7 @@ from dmq_core.messaging.messages import Headers
 from dmq_core.messaging.topology import Arguments, Binding, Exchange, Queue
 from dmq_core.testing.memory.queue import MemoryQueue
 from dmq_core.testing.memory.refusal import refuse
+from dmq_core.versions import Version
 
 _BUILT_IN = (
     Exchange("amq.direct", "direct"),

@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.consuming.consumer import Consumer
 from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.linking.connection import Connection

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import pytest
 from web import Behaviour, Web, frozen, gathering, reply, says, serving, trickling
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint, NodeInfo, NodeState, TlsSettings
+from dmq_core.cluster.base import NodeInfo, NodeState
+from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import AccessDenied, BadInput, DmqError, NotReachable, TimedOut
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import ManagementEndpoint, management_endpoints

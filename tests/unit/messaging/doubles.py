@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.amqp.frames import Content
 from dmq_core.messaging.linking.reasons import CloseReason, Cure

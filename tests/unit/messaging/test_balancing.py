@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.messaging.linking.balancing import Load, Policy, order, relief
 
 A, B, C = ENDPOINTS = [NodeEndpoint("127.0.0.1", port, None) for port in (5672, 5673, 5674)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.cluster.base import NodeEndpoint
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput
 from dmq_core.messaging.linking.dialing import LONGEST_PAUSE_S, PENALTY_S, Dialer, describe
 

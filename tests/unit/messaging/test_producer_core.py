@@ -16,7 +16,7 @@ from doubles import HERE, FakeChannel, FakeConnection
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dmq_core.cluster.base import Credentials
+from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput, MessagingFailed, TimedOut
 from dmq_core.messaging.amqp.frames import Content
 from dmq_core.messaging.amqp.wire import ID_HEADER

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.blueprint import Version
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
 from dmq_core.messaging.consuming.delivery import Answer
 from dmq_core.messaging.declaring.topology_rules import judge
@@ -21,6 +20,7 @@ from dmq_core.messaging.retrying.handoff import LONGEST_PAUSE_S, LOOK_S, Errand,
 from dmq_core.messaging.retrying.retry_copy import Failure, attempts_before, bounded, copied
 from dmq_core.messaging.retrying.retry_plan import Mode, chosen_mode, policy
 from dmq_core.messaging.topology import Queue
+from dmq_core.versions import Version
 
 V310, V40, V43 = Version(3, 10, 8), Version(4, 0, 5), Version(4, 3, 6)
 WORK = Queue("work", "quorum")

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.blueprint import Version
 from dmq_core.messaging.declaring.topology_rules import Finding, Severity, explain, in_order, judge
 from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
 from dmq_core.text import visible
+from dmq_core.versions import Version
 
 V310, V40, V43 = Version(3, 10, 8), Version(4, 0, 5), Version(4, 3, 6)
 VERSIONS = (V310, V40, V43)

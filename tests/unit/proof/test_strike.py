@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeChange, NodeState, silent
+from dmq_core.cluster.base import Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.cluster.faults import Fault as ClusterFault
 from dmq_core.cluster.faults import FaultKind
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, ClusterFailed, NotReachable, Refused
+from dmq_core.progress import silent
 from dmq_core.proof.acts import other_end
 from dmq_core.proof.journal import Journal, read_journal
 from dmq_core.proof.records import FaultStep, Setting, Stage

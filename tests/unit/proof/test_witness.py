@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.cluster.base import NodeAction, NodeEndpoint, NodeState
+from dmq_core.cluster.base import NodeAction, NodeState
 from dmq_core.connection_manager import ConnectionEvent, Role
+from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
 from dmq_core.observe.news import LeaderNews, StreamLeaderNews

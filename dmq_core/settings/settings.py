@@ -12,14 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from dmq_core.cluster.base import Credentials, TlsSettings
-from dmq_core.config_file import ConfigFile, Table, config_path, read_config_file
+from dmq_core.endpoints import Credentials, TlsSettings
 from dmq_core.errors import BadInput
+from dmq_core.settings.file import ConfigFile, Table, config_path, read_config_file
 from dmq_core.text import visible
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
 DEFAULT_CLUSTER = "dmq"
 PASSWORD_COMMAND_TIMEOUT_S = 30.0
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -296,3 +295,8 @@ def _output_of(command: tuple[str, ...]) -> str:
     if not first or not first[0]:
         raise BadInput(f"the password command {shown} printed no password", hint)
     return first[0]
+
+
+def on_cluster(command: str, cluster: str) -> str:
+    """A `dmq` command as it has to be typed for that cluster, which is named unless it is the usual one."""
+    return command if cluster == DEFAULT_CLUSTER else f"{command} --cluster {cluster}"

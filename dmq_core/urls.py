@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import unquote, urlsplit
 
-from dmq_core.cluster.base import Credentials, NodeEndpoint, TlsSettings
+from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import BadInput
 
 _GOOD = "Give one like amqp://user:password@host:5672/vhost or https://host:15671."
