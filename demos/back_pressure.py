@@ -6,8 +6,8 @@ import itertools
 import sys
 import threading
 
-from dmq_core.cluster.base import NodeState
-from dmq_core.cluster.faults import Fault, FaultKind
+from dmq_core.cluster.faults.model import Fault, FaultKind
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
 from dmq_core.guide.inbox import Inbox

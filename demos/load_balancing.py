@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from dmq_core.cluster.base import NodeInfo, NodeState
+from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
 from dmq_core.guide.play import play

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
 from dmq_core.guide.inbox import Inbox
 from dmq_core.guide.play import play

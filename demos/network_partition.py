@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dmq_core.cluster.base import NodeAction, NodeState
+from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
 from dmq_core.guide.inbox import Inbox

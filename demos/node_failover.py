@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from dmq_core.cluster.base import NodeAction, NodeState
+from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.guide.form import Demo, Question, Seen, Step
 from dmq_core.guide.play import play

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cluster.base import NodeAction, NodeState
+from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.guide.form import Demo, Question, Seen, Step
 from dmq_core.guide.play import play
 from dmq_core.guide.scene import Backdrop

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import NodeInfo
+from dmq_core.cluster.protocol import NodeInfo
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
 from dmq_core.messaging.declaring.topology_rules import Explanation, Severity, explain, in_order, judge

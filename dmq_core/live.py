@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dmq_core.cluster.base import Cluster, NodeInfo, NodeState
-from dmq_core.cluster.faults import Fault
-from dmq_core.cluster.scaling import lowest_free_name
+from dmq_core.cluster.faults.model import Fault
+from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
+from dmq_core.cluster.scaling.checks import lowest_free_name
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachable
 from dmq_core.management.client import ManagementClient

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeState
-from dmq_core.cluster.faults import Fault, FaultKind, notes_of
+from dmq_core.cluster.faults.model import Fault, FaultKind, notes_of
+from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
 from dmq_core.errors import Refused
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.progress import ProgressListener, silent

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dmq_core.cluster.base import Cluster
+from dmq_core.cluster.protocol import Cluster
 from dmq_core.messaging.messages import OutgoingMessage, SeenMessage, Settlement
 from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot
@@ -17,7 +17,7 @@ from dmq_core.proof.scenario import Scenario
 from dmq_core.proof.standing import ProofReport, ProofStanding
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.faults import Fault
+    from dmq_core.cluster.faults.model import Fault
     from dmq_core.guide.playing import Playing
 
 

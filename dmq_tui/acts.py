@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from textual.message import Message
 
-from dmq_core.cluster.faults import Fault
+from dmq_core.cluster.faults.model import Fault
 from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.operations import NodeOperation

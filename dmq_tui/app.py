@@ -21,7 +21,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 
 from dmq_core.cli.running import deaf
-from dmq_core.cluster.base import Backend, NodeState
+from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.session import Proof, Session
 from dmq_core.text import visible

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from dmq_core.cluster.base import NodeAction, NodeState
+from dmq_core.cluster.protocol import NodeAction, NodeState
 
 
 class PaneId(IntEnum):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmq_core.cluster.base import NodeAction
-from dmq_core.cluster.faults import Fault, FaultKind, undo_of
+from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import (
     Impact,

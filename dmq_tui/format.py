@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from rich.cells import cell_len, set_cell_size
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.observe.events import Event, Gravity
 from dmq_core.text import visible
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView

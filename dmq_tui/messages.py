@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
-from dmq_core.cluster.faults import Fault
+from dmq_core.cluster.faults.model import Fault
 from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot

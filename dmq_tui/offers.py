@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from dmq_core.cluster.base import NodeInfo, NodeState
-from dmq_core.cluster.faults import DELAY_MS, Fault, FaultKind, needs_of, notes_of, takes_of, undo_of
-from dmq_core.cluster.scaling import check_may_grow, check_may_leave, lowest_free_name
+from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, needs_of, notes_of, takes_of, undo_of
+from dmq_core.cluster.protocol import NodeInfo, NodeState
+from dmq_core.cluster.scaling.checks import check_may_grow, check_may_leave, lowest_free_name
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import Arguments, BindingFigures, EntityKey, ExchangeFigures, NodeFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView
 from dmq_core.text import visible

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.report_words import headline, moments

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import EntityKey, ExchangeFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView
 from dmq_core.text import visible

@@ -10,12 +10,12 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from dmq_core.cluster import docker_engine
-from dmq_core.cluster.base import Backend, Cluster, NodeInfo
-from dmq_core.cluster.installation import find_installation
-from dmq_core.cluster.local_cluster import LocalCluster
-from dmq_core.cluster.local_node import control, places
-from dmq_core.cluster.local_state import read_state
+from dmq_core.cluster.docker import engine as docker_engine
+from dmq_core.cluster.local.cluster import LocalCluster
+from dmq_core.cluster.local.installation import find_installation
+from dmq_core.cluster.local.node import control, places
+from dmq_core.cluster.local.state import read_state
+from dmq_core.cluster.protocol import Backend, Cluster, NodeInfo
 from dmq_core.endpoints import Credentials, NodeEndpoint
 
 ClusterMaker = Callable[..., Cluster]

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from clients import ClusterMaker
 
-from dmq_core.cluster.base import Backend, Cluster
-from dmq_core.cluster.docker_cluster import DockerCluster
-from dmq_core.cluster.docker_engine import docker_available
-from dmq_core.cluster.installation import find_installation
-from dmq_core.cluster.local_cluster import LocalCluster
+from dmq_core.cluster.docker.cluster import DockerCluster
+from dmq_core.cluster.docker.engine import docker_available
+from dmq_core.cluster.local.cluster import LocalCluster
+from dmq_core.cluster.local.installation import find_installation
+from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import DmqError
 

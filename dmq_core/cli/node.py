@@ -11,7 +11,7 @@ from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
 from dmq_core.cli.status import node_document, nodes_table
-from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo
 from dmq_core.errors import BadInput
 from dmq_core.operations import LOST_STATES, NodeOperation, add_node, guard, impact_of_removal, perform, remove_node
 from dmq_core.settings.settings import on_cluster

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.errors import Refused
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.text import visible

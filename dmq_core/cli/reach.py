@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from dmq_core.errors import NotReachable
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import Cluster
+    from dmq_core.cluster.prerequisites import Package, Prerequisites
+    from dmq_core.cluster.protocol import Cluster
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.guide.scene import Backdrop
     from dmq_core.messaging.consuming.consumer import Consumer
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from dmq_core.messaging.linking.connection import Connection
     from dmq_core.messaging.publishing.producer import Handle, Producer
     from dmq_core.observe.snapshot import ClusterSnapshot
-    from dmq_core.prerequisites import Package, Prerequisites
     from dmq_core.progress import ProgressListener
     from dmq_core.session import Session
     from dmq_core.settings.settings import Settings
@@ -31,7 +31,7 @@ STOP_LIMIT_S = 0.3
 
 def find_cluster(settings: Settings) -> Cluster:
     """The cluster that the settings name; `NoSuchCluster` if there is none, `NotReachable` if no URL answers."""
-    from dmq_core.cluster import select
+    from dmq_core.cluster import discovery as select
 
     return select.find_cluster(
         settings.cluster.value, urls=settings.urls.value, credentials=settings.credentials(), tls=settings.tls()
@@ -40,7 +40,7 @@ def find_cluster(settings: Settings) -> Cluster:
 
 def open_for_start(settings: Settings, *, backend: str, nodes: int | None, rabbitmq: str | None) -> Cluster:
     """The cluster to start, whether it exists or not."""
-    from dmq_core.cluster import select
+    from dmq_core.cluster import discovery as select
 
     return select.open_cluster(
         settings.cluster.value,
@@ -76,14 +76,14 @@ def take_figures(settings: Settings) -> ClusterSnapshot:
 
 def inspect_machine() -> Prerequisites:
     """What this machine has to run clusters with."""
-    from dmq_core.prerequisites import inspect
+    from dmq_core.cluster.prerequisites import inspect
 
     return inspect()
 
 
 def install(packages: Sequence[Package], progress: ProgressListener) -> None:
     """Installs Debian packages where that may be done."""
-    from dmq_core import prerequisites
+    from dmq_core.cluster import prerequisites
 
     prerequisites.install(packages, progress)
 

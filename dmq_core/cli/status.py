@@ -10,7 +10,7 @@ import click
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import UNKNOWN, Output, bytes_text, known
-from dmq_core.cluster.base import Cluster
+from dmq_core.cluster.protocol import Cluster
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.text import visible
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeInfo, NodeState
-from dmq_core.cluster.faults import Fault, undo_of
+from dmq_core.cluster.faults.model import Fault, undo_of
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo, NodeState
 from dmq_core.errors import ClusterFailed, DmqError, Refused
 from dmq_core.operations import (
     LOST_STATES,

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import Cluster, NodeInfo
+    from dmq_core.cluster.protocol import Cluster, NodeInfo
     from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey, QueueFigures
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from dmq_core.cluster.base import Backend, NodeState
+from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import BadInput, DmqError
 from dmq_core.guide.breaking import NodesTurn
 from dmq_core.guide.form import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords

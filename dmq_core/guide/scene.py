@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError, Refused
 from dmq_core.guide.breaking import Acts, Breaker, acts_on
@@ -24,7 +24,7 @@ from dmq_core.operations import NodeOperation
 from dmq_core.progress import ProgressListener, silent
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.faults import Fault
+    from dmq_core.cluster.faults.model import Fault
     from dmq_core.messaging.consuming.queue_consumer import QueueConsumer
 
 PREFIX: Final = "dmq.demo."

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from dmq_core.cluster.base import NodeAction
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import DmqError
 from dmq_core.guide.form import Focus, Seen
 from dmq_core.guide.inbox import Inbox

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dmq_core.cluster.base import NodeInfo
+from dmq_core.cluster.protocol import NodeInfo
 from dmq_core.endpoints import TlsSettings
 
 

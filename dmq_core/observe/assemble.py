@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from dmq_core.cluster.base import NodeInfo, NodeState
+from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import Alarm, NodeFigures, QueueFigures
 from dmq_core.observe.picture import BACKEND_EVENTS, EVENT_SOURCE, LOG_SOURCE, MANAGEMENT, Picture

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
-from dmq_core.cluster.base import NodeChange, NodeState
+from dmq_core.cluster.protocol import NodeChange, NodeState
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.picture import MANAGEMENT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from dmq_core.cluster.base import Cluster, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints

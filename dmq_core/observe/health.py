@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from dmq_core.cluster.base import Backend, NodeState
-from dmq_core.cluster.faults import Fault, FaultKind, undo_of
+from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
+from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.settings.settings import on_cluster

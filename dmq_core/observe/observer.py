@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dmq_core.cluster.base import Cluster, NodeChange, NodeInfo, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeChange, NodeInfo, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints

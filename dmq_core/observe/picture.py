@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from dmq_core.cluster.base import Backend, NodeChange, NodeInfo, NodeState
+from dmq_core.cluster.protocol import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures
 from dmq_core.observe.figures import Figures
 from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, QueueDeleted, StreamLeaderNews

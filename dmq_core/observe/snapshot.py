@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dmq_core.cluster.base import Backend, NodeState
+from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import (
     Alarm,

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeState
-from dmq_core.cluster.faults import Fault, FaultKind, undo_of
+from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.proof.acts import told_of
 from dmq_core.proof.records import Stage

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from dmq_core.cluster.base import Cluster
-from dmq_core.cluster.faults import Fault
+from dmq_core.cluster.faults.model import Fault
+from dmq_core.cluster.protocol import Cluster
 from dmq_core.connection_manager import Role
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.operations import NodeOperation

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from dmq_core.cluster.base import Cluster, NodeChange, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeChange, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NoSuchCluster, NotReachable
 from dmq_core.operations import NodeOperation, guard_change

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Cluster, NodeInfo, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.errors import DmqError, TimedOut
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints

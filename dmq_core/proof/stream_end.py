@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Cluster, NodeInfo, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError
 from dmq_core.messaging.consumers import DirectConsumer

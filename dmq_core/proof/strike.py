@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Cluster, NodeInfo, NodeState
-from dmq_core.cluster.faults import FaultKind
+from dmq_core.cluster.faults.model import FaultKind
+from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, DmqError, NotReachable, Refused
 from dmq_core.operations import guard

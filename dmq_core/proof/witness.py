@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.cluster.base import Cluster, NodeChange, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeChange, NodeState
 from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dmq_core.cluster.base import Backend, NodeState
-from dmq_core.cluster.blueprint import NODE_NAME_PREFIX
+from dmq_core.cluster.node_config import NODE_NAME_PREFIX
+from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures, QueueFigures
 from dmq_core.messaging.declaring.routing import Topology, route

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeChange, NodeInfo, NodeState
-from dmq_core.cluster.fault_works import MENDS_LINKS
-from dmq_core.cluster.faults import Fault, FaultKind, undo_of
-from dmq_core.cluster.scaling import (
+from dmq_core.cluster.faults.injector import MENDS_LINKS
+from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeChange, NodeInfo, NodeState
+from dmq_core.cluster.scaling.checks import (
     check_may_grow,
     check_may_leave,
     check_nothing_lost,

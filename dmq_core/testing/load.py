@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
 from dmq_core.observe.events import Gravity, Origin
 from dmq_core.proof.account import LoadAccount

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import Alarm, BindingFigures, ConnectionFigures, NodeFigures, QueueFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
 from dmq_core.testing.broker import SimBroker, SimNode, SimQueue

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from dmq_core.cluster.base import NodeState
-from dmq_core.cluster.faults import Fault as ClusterFault
+from dmq_core.cluster.faults.model import Fault as ClusterFault
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.errors import Refused, TimedOut
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event, Gravity, Origin

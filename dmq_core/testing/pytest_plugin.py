@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.base import Cluster
+    from dmq_core.cluster.protocol import Cluster
     from dmq_core.testing.under_test import ClusterUnderTest
 
 _UNDER_TEST: pytest.StashKey[ClusterUnderTest] = pytest.StashKey()
@@ -102,7 +102,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _cluster(config: pytest.Config) -> Cluster:
-    from dmq_core.cluster.select import AUTO, open_cluster
+    from dmq_core.cluster.discovery import AUTO, open_cluster
     from dmq_core.errors import BackendUnavailable
 
     backend, nodes, rabbitmq = (_option(config, name) for name, _, _ in _OPTIONS)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dmq_core.cluster.base import Backend, Cluster
-from dmq_core.cluster.faults import Fault
+from dmq_core.cluster.faults.model import Fault
+from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.declaring.routing import topic_matches

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from dmq_core.cluster.base import Backend, Cluster, NodeState
+from dmq_core.cluster.protocol import Backend, Cluster, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.guide.scene import CLIENT, Backdrop
 from dmq_core.messaging.linking.balancing import Policy

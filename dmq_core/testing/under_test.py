@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from dmq_core import operations
-from dmq_core.cluster.base import Cluster, NodeAction, NodeState
-from dmq_core.cluster.faults import DELAY_MS, Fault, FaultKind, undo_of
+from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, undo_of
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BadInput, DmqError, TimedOut
 from dmq_core.management.models import EntityKey

@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Tab, Tabs
 
-from dmq_core.cluster.base import Cluster
+from dmq_core.cluster.protocol import Cluster
 from dmq_core.errors import DmqError
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.text import visible

@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from dmq_core.cluster.faults import Fault, FaultKind
+from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.session import Session
 from dmq_core.settings.settings import on_cluster

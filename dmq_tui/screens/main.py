@@ -14,7 +14,7 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widgets import Static
 
-from dmq_core.cluster.base import Backend
+from dmq_core.cluster.protocol import Backend
 from dmq_core.errors import DmqError
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.session import Observation, Observer, Proof, Session

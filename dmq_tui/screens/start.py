@@ -15,10 +15,10 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Button
 
-from dmq_core import prerequisites
-from dmq_core.cluster.base import Backend
+from dmq_core.cluster import prerequisites
+from dmq_core.cluster.prerequisites import DockerState, Prerequisites
+from dmq_core.cluster.protocol import Backend
 from dmq_core.errors import DmqError
-from dmq_core.prerequisites import DockerState, Prerequisites
 from dmq_core.progress import Progress
 from dmq_core.session import Session
 from dmq_core.text import visible

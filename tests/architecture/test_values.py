@@ -13,9 +13,9 @@ from house import sources
 from dmq_core.observe.snapshot import ClusterSnapshot
 
 VALUE_MODULES = (
-    "dmq_core.cluster.base",
-    "dmq_core.cluster.blueprint",
-    "dmq_core.cluster.faults",
+    "dmq_core.cluster.protocol",
+    "dmq_core.cluster.node_config",
+    "dmq_core.cluster.faults.model",
     "dmq_core.endpoints",
     "dmq_core.progress",
     "dmq_core.versions",

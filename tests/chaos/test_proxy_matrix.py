@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from clients import await_until
 
-from dmq_core.cluster.base import Backend, Cluster, NodeAction
-from dmq_core.cluster.docker_engine import docker_available
+from dmq_core.cluster.docker.engine import docker_available
+from dmq_core.cluster.protocol import Backend, Cluster, NodeAction
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.consuming.consumer import Consumer

@@ -8,9 +8,9 @@ import textwrap
 
 import pytest
 
-from dmq_core.cluster.base import Backend
-from dmq_core.cluster.docker_engine import docker_available
-from dmq_core.cluster.select import list_clusters
+from dmq_core.cluster.discovery import list_clusters
+from dmq_core.cluster.docker.engine import docker_available
+from dmq_core.cluster.protocol import Backend
 from dmq_core.testing import pytest_plugin
 
 pytest_plugins = ["pytester"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from clients import channel, mostly_on_docker, publish
 
-from dmq_core.cluster.base import Cluster, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeState
 
 PASSWORD = "not-the-password"
 

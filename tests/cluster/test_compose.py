@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from clients import await_until
 
-from dmq_core.cluster.docker_engine import connect, docker_available
-from dmq_core.cluster.image import ensure_image
-from dmq_core.cluster.local_state import PortChooser
+from dmq_core.cluster.docker.engine import connect, docker_available
+from dmq_core.cluster.docker.image import ensure_image
+from dmq_core.cluster.ports import PortChooser
 from dmq_core.cluster.readiness import amqp_answers, running_nodes
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.resources import cluster_folder

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from clients import await_until
 
-from dmq_core.cluster.base import Cluster, NodeAction
+from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import AccessDenied, BadInput, MessagingFailed, NotReachable

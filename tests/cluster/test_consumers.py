@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from clients import await_until, channel
 
-from dmq_core.cluster.base import Cluster, NodeAction
+from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints

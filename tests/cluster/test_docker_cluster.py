@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from clients import ClusterMaker, await_until, connect, drain, node, publish
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeState
-from dmq_core.cluster.docker_cluster import DockerCluster, docker_cluster_names
-from dmq_core.cluster.docker_engine import Engine
-from dmq_core.cluster.docker_engine import connect as connect_engine
-from dmq_core.cluster.docker_errors import Conflict, PortTaken
-from dmq_core.cluster.docker_values import Container, ContainerPlan, File
-from dmq_core.cluster.local_state import PortChooser
+from dmq_core.cluster.docker.cluster import DockerCluster, docker_cluster_names
+from dmq_core.cluster.docker.engine import Engine
+from dmq_core.cluster.docker.engine import connect as connect_engine
+from dmq_core.cluster.docker.errors import Conflict, PortTaken
+from dmq_core.cluster.docker.values import Container, ContainerPlan, File
+from dmq_core.cluster.ports import PortChooser
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed
 from dmq_core.progress import Progress

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from clients import await_until
 
-from dmq_core.cluster import image as module
-from dmq_core.cluster.apt_sources import debian_mirror
-from dmq_core.cluster.docker_engine import Engine, connect
-from dmq_core.cluster.image import RECIPES, build_image, ensure_image
+from dmq_core.cluster.docker import image as module
+from dmq_core.cluster.docker.debian_mirror import debian_mirror
+from dmq_core.cluster.docker.engine import Engine, connect
+from dmq_core.cluster.docker.image import RECIPES, build_image, ensure_image
 from dmq_core.errors import BackendUnavailable, ClusterFailed
 from dmq_core.progress import silent
 from dmq_core.resources import cluster_folder

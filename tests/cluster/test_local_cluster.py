@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from clients import await_until, drain, publish
 
-from dmq_core.cluster import processes
-from dmq_core.cluster.base import NodeAction, NodeState
-from dmq_core.cluster.installation import find_installation
-from dmq_core.cluster.local_cluster import LocalCluster
-from dmq_core.cluster.local_node import CLUSTER_MARK, NODE_MARK, is_node_process
-from dmq_core.cluster.local_state import port_is_free
+from dmq_core.cluster.local import processes
+from dmq_core.cluster.local.cluster import LocalCluster
+from dmq_core.cluster.local.installation import find_installation
+from dmq_core.cluster.local.node import CLUSTER_MARK, NODE_MARK, is_node_process
+from dmq_core.cluster.ports import port_is_free
+from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 
@@ -33,7 +33,7 @@ pytestmark = [
 
 STARTER = """
 import sys
-from dmq_core.cluster.local_cluster import LocalCluster
+from dmq_core.cluster.local.cluster import LocalCluster
 LocalCluster(sys.argv[1], nodes=2).start(lambda progress: print(progress.text, flush=True))
 print("whole", flush=True)
 """

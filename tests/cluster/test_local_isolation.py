@@ -14,9 +14,9 @@ from clients import await_until, channel, connect, drain, node, publish
 from pika.adapters.blocking_connection import BlockingChannel
 
 from dmq_core.cluster import readiness
-from dmq_core.cluster.base import Cluster, NodeAction, NodeState
-from dmq_core.cluster.installation import find_installation
-from dmq_core.cluster.local_cluster import LocalCluster
+from dmq_core.cluster.local.cluster import LocalCluster
+from dmq_core.cluster.local.installation import find_installation
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.progress import Progress
 
 pytestmark = [

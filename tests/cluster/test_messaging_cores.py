@@ -17,7 +17,7 @@ import pika
 import pytest
 from clients import await_until, connect
 
-from dmq_core.cluster.base import Cluster, NodeAction
+from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDenied, MessagingFailed, NotReachable
 from dmq_core.messaging.consuming.consumer import Consumer

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from clients import channel, node, publish
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event
 from dmq_core.observe.observer import ClusterObserver

@@ -13,7 +13,7 @@ import pytest
 from clients import await_until, drain, rabbitmqctl
 from conftest import ON_DOCKER
 
-from dmq_core.cluster.base import Backend, Cluster, NodeAction
+from dmq_core.cluster.protocol import Backend, Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import BadInput, MessagingFailed, TimedOut
 from dmq_core.messaging import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer

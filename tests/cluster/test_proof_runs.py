@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from clients import await_until
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.consuming.decoding import MessageHeaders

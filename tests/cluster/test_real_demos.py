@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from clients import await_until
 
-from dmq_core.cluster.base import Cluster, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.guide.find import demo_names, find_demo
 from dmq_core.guide.playing import Playing

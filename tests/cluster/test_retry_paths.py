@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from clients import await_until, channel, publish
 
-from dmq_core.cluster.base import Cluster, NodeAction
+from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager, Role
 from dmq_core.messaging.consumers import DirectConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders

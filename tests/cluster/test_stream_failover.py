@@ -7,7 +7,7 @@ import threading
 import pytest
 from clients import await_until
 
-from dmq_core.cluster.base import Cluster, NodeAction
+from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Outcome, ProducerLimits
 from dmq_core.messaging.topology import delete_queue

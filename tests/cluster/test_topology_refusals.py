@@ -11,7 +11,7 @@ import pika
 import pika.exceptions
 from clients import connect
 
-from dmq_core.cluster.base import Cluster
+from dmq_core.cluster.protocol import Cluster
 from dmq_core.messaging.declaring.topology_rules import Severity, judge
 from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
 from dmq_core.versions import Version, parse_version

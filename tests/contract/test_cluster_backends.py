@@ -14,13 +14,13 @@ import pika
 import pytest
 from clients import ClusterMaker, await_until, channel, connect, drain, mostly_on_docker, mostly_on_local, node, publish
 
-from dmq_core.cluster import processes
-from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeChange, NodeState
-from dmq_core.cluster.docker_cluster import DockerCluster
-from dmq_core.cluster.docker_engine import connect as connect_engine
-from dmq_core.cluster.faults import Fault, FaultKind
-from dmq_core.cluster.local_cluster import LocalCluster
-from dmq_core.cluster.local_node import CLUSTER_MARK
+from dmq_core.cluster.docker.cluster import DockerCluster
+from dmq_core.cluster.docker.engine import connect as connect_engine
+from dmq_core.cluster.faults.model import Fault, FaultKind
+from dmq_core.cluster.local import processes
+from dmq_core.cluster.local.cluster import LocalCluster
+from dmq_core.cluster.local.node import CLUSTER_MARK
+from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput, DmqError, NoSuchCluster
 from dmq_core.proof.counters import counters_in

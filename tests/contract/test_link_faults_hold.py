@@ -7,8 +7,8 @@ import time
 import pytest
 from clients import await_until, drain, node, publish
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeState
-from dmq_core.cluster.faults import Fault, FaultKind
+from dmq_core.cluster.faults.model import Fault, FaultKind
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.cluster.readiness import running_nodes
 
 pytestmark = pytest.mark.thorough

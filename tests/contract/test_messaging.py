@@ -13,7 +13,7 @@ import pytest
 from clients import await_until
 from conftest import ON_DOCKER, ON_LOCAL
 
-from dmq_core.cluster.base import Backend, Cluster
+from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDenied, DmqError, MessagingFailed
 from dmq_core.messaging.consuming.consumer import Consumer

@@ -15,14 +15,14 @@ import pika
 import pytest
 from clients import ClusterMaker, await_until, channel, connect, drain, node, publish
 
-from dmq_core.cluster import local_node
-from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeState
-from dmq_core.cluster.docker_cluster import DockerCluster
-from dmq_core.cluster.installation import find_installation
-from dmq_core.cluster.local_cluster import LocalCluster
-from dmq_core.cluster.local_node import places
-from dmq_core.cluster.local_state import read_state
-from dmq_core.cluster.member_works import MemberWorks
+from dmq_core.cluster.docker.cluster import DockerCluster
+from dmq_core.cluster.local import node as local_node
+from dmq_core.cluster.local.cluster import LocalCluster
+from dmq_core.cluster.local.installation import find_installation
+from dmq_core.cluster.local.node import places
+from dmq_core.cluster.local.state import read_state
+from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
+from dmq_core.cluster.scaling.queue_members import MemberWorks
 from dmq_core.errors import BadInput, Refused
 from dmq_core.management.models import QueueFigures
 from dmq_core.testing import ClusterUnderTest

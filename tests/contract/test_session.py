@@ -12,9 +12,9 @@ import clients
 import pytest
 from conftest import ON_DOCKER, ON_LOCAL
 
-from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeState
-from dmq_core.cluster.faults import Fault as ClusterFault
-from dmq_core.cluster.faults import FaultKind
+from dmq_core.cluster.faults.model import Fault as ClusterFault
+from dmq_core.cluster.faults.model import FaultKind
+from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
 from dmq_core.errors import MessagingFailed, Refused
 from dmq_core.live import LiveSession
 from dmq_core.management.models import EntityKey

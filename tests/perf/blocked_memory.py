@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from dmq_core.cluster.docker_cluster import DockerCluster
+from dmq_core.cluster.docker.cluster import DockerCluster
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.linking.connection import Connection
 from dmq_core.messaging.linking.states import ConnectionState

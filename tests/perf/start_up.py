@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from dmq_core.cluster import local_node, processes
-from dmq_core.cluster.base import Backend, Cluster, NodeInfo
-from dmq_core.cluster.docker_cluster import DockerCluster
-from dmq_core.cluster.docker_engine import connect
-from dmq_core.cluster.installation import find_installation
-from dmq_core.cluster.local_cluster import LocalCluster
-from dmq_core.cluster.local_state import read_state
+from dmq_core.cluster.docker.cluster import DockerCluster
+from dmq_core.cluster.docker.engine import connect
+from dmq_core.cluster.local import node as local_node
+from dmq_core.cluster.local import processes
+from dmq_core.cluster.local.cluster import LocalCluster
+from dmq_core.cluster.local.installation import find_installation
+from dmq_core.cluster.local.state import read_state
+from dmq_core.cluster.protocol import Backend, Cluster, NodeInfo
 from dmq_core.cluster.readiness import running_nodes
 from dmq_core.endpoints import Credentials
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.cluster.base import Cluster
+from dmq_core.cluster.protocol import Cluster
 from dmq_core.settings.settings import Flags, load_settings
 from dmq_tui.commands import COMMANDS
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from stage import Stage, until, write
 
-from dmq_core.cluster.base import NodeAction
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation
 from dmq_core.testing import FakeSession

@@ -8,7 +8,7 @@ import pytest
 from console import NARROW, WIDE, Console, console
 from stage import write
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeState
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NotReachable
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.operations import NodeOperation

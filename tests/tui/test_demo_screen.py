@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from console import NARROW, WIDE, Console, console
 
-from dmq_core.cluster.base import Backend, NodeAction
+from dmq_core.cluster.protocol import Backend, NodeAction
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import OutgoingMessage

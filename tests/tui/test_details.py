@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from stage import Stage, until
 
-from dmq_core.cluster.base import NodeAction
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import ClusterFailed
 from dmq_core.operations import NodeOperation
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues

@@ -6,8 +6,8 @@ import pytest
 from console import NARROW, WIDE, Console, console
 from stage import write
 
-from dmq_core.cluster.base import Backend, NodeAction
-from dmq_core.cluster.faults import Fault, FaultKind
+from dmq_core.cluster.faults.model import Fault, FaultKind
+from dmq_core.cluster.protocol import Backend, NodeAction
 from dmq_core.errors import ClusterFailed
 from dmq_core.operations import NodeOperation
 from dmq_core.testing import FakeSession, hostile

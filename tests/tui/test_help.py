@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 from stage import Stage, until
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.testing import FakeSession
 from dmq_tui.app import DmqApp
 from dmq_tui.commands import COMMANDS, PaneId, Situation, label_of, objection

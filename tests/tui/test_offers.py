@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 
-from dmq_core.cluster.base import NodeAction
-from dmq_core.cluster.faults import Fault, FaultKind, notes_of
+from dmq_core.cluster.faults.model import Fault, FaultKind, notes_of
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.management.models import EntityKey
 from dmq_core.operations import Margin, NodeOperation
 from dmq_core.testing import HOSTILE_NAMES, FakeSession

@@ -7,7 +7,7 @@ from console import NARROW, WIDE, console
 from stage import Stage, until, write
 from textual.pilot import Pilot
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeState
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterFailed
 from dmq_core.operations import NodeOperation
 from dmq_core.proof.result import Curves, Mark, Verdict

@@ -8,7 +8,7 @@ from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import TextArea
 
-from dmq_core.cluster.base import NodeAction
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import SeenMessage

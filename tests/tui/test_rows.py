@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.observe.snapshot import QueueView
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile

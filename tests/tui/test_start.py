@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 from stage import Stage, until
 
-from dmq_core import prerequisites
-from dmq_core.cluster.base import Backend, NodeState
+from dmq_core.cluster import prerequisites
+from dmq_core.cluster.prerequisites import AptAccess, DockerState, Package, Prerequisites
+from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import BackendUnavailable, NodeBootFailed
-from dmq_core.prerequisites import AptAccess, DockerState, Package, Prerequisites
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.testing import FakeSession
 from dmq_tui.screens.start import Phase, StartScreen

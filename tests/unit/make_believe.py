@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dmq_core.cluster.installation import Installation
+from dmq_core.cluster.local.installation import Installation
 from dmq_core.versions import Version
 
 SERVER = """#!PYTHON -SE

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.apt_sources import DEFAULT_MIRROR, debian_mirror, mirrors_in
+from dmq_core.cluster.docker.debian_mirror import DEFAULT_MIRROR, debian_mirror, mirrors_in
 
 DEB822 = """\
 # the image's own

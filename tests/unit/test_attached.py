@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.attached import AttachedCluster
-from dmq_core.cluster.base import Backend, NodeAction, NodeState
-from dmq_core.cluster.greeting import Greeting, accepts, greeting, parse_greeting
+from dmq_core.cluster.amqp_probe import Greeting, accepts, greeting, parse_greeting
+from dmq_core.cluster.attached.cluster import AttachedCluster
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import AccessDenied, BadInput, NotReachable, Refused
 

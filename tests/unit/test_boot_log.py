@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.boot_log import boot_failure_reason
+from dmq_core.cluster.node_log import boot_failure_reason
 
 SAMPLES = Path(__file__).parent / "boot_logs"
 COOKIE = "cannot read /var/lib/rabbitmq/.erlang.cookie (eacces)"

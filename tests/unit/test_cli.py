@@ -19,7 +19,7 @@ from dmq_core.cli import reach
 from dmq_core.cli.app import dmq
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.running import deaf, run
-from dmq_core.cluster.base import Cluster, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeState
 from dmq_core.errors import NoSuchCluster
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.settings.settings import Settings

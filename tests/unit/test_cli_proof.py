@@ -19,7 +19,7 @@ from samples_of_proof import failed, passed
 from dmq_core.cli import reach
 from dmq_core.cli.app import dmq
 from dmq_core.cli.running import run
-from dmq_core.cluster.base import Backend, Cluster
+from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.progress import ProgressListener
 from dmq_core.proof.journal import Journal
 from dmq_core.proof.records import Setting

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.cluster.base import Backend, NodeState
-from dmq_core.cluster.faults import FaultKind
+from dmq_core.cluster.faults.model import FaultKind
+from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import BadInput
 from dmq_core.testing import ClusterUnderTest, FakeCluster, SimBroker
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from make_believe import MakeBelieve
 
-from dmq_core.cluster import processes
-from dmq_core.cluster.base import NodeAction, NodeChange
-from dmq_core.cluster.local_cluster import LocalCluster
-from dmq_core.cluster.local_node import NODE_MARK, is_node_process
-from dmq_core.cluster.processes import OwnProcess
+from dmq_core.cluster.local import processes
+from dmq_core.cluster.local.cluster import LocalCluster
+from dmq_core.cluster.local.node import NODE_MARK, is_node_process
+from dmq_core.cluster.local.processes import OwnProcess
+from dmq_core.cluster.protocol import NodeAction, NodeChange
 from dmq_core.errors import BadInput, ClusterFailed
 from dmq_core.progress import Progress
 from dmq_core.versions import Version

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeState
-from dmq_core.cluster.faults import Fault, FaultKind, undo_of
+from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import BadInput, ClusterFailed, DmqError, Refused
 from dmq_core.guide.breaking import Acts, acts_on, impact_of_demo
 from dmq_core.guide.form import AnyDemo, Demo, Seen, Step

@@ -14,7 +14,7 @@ from dmq_core.cli import reach
 from dmq_core.cli.app import dmq
 from dmq_core.cli.output import Output
 from dmq_core.cli.running import run
-from dmq_core.cluster.base import Backend
+from dmq_core.cluster.protocol import Backend
 from dmq_core.guide.breaking import NodesTurn
 from dmq_core.guide.find import demo_names, find_demo
 from dmq_core.guide.scene import Backdrop

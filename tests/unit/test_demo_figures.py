@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dmq_core.cluster.base import NodeAction
-from dmq_core.cluster.faults import Fault, FaultKind
+from dmq_core.cluster.faults.model import Fault, FaultKind
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.guide.figures import activity, leader, spread
 from dmq_core.guide.scene import Scene
 from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey

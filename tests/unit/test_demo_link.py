@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from dmq_core.cluster.base import Cluster, NodeInfo, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import BadInput, NotReachable
 from dmq_core.guide.link import ProxyLink

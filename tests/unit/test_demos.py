@@ -11,7 +11,7 @@ import click
 import pytest
 
 from dmq_core.cli.app import dmq
-from dmq_core.cluster.base import Backend, NodeState
+from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import BadInput, DmqError, Refused
 from dmq_core.guide.find import demo_names, find_demo
 from dmq_core.guide.form import Question, StepResult

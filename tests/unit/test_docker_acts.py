@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.cluster.docker_acts import freeze
+from dmq_core.cluster.docker.node_actions import freeze
 from dmq_core.errors import ClusterFailed
 
 BUSY = "could not pause the container x: OCI runtime pause failed: unable to freeze: unknown."

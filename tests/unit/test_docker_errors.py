@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
-from dmq_core.cluster.docker_engine import Engine
-from dmq_core.cluster.docker_errors import PortTaken, errno_in, port_in, translated, unreachable
+from dmq_core.cluster.docker.engine import Engine
+from dmq_core.cluster.docker.errors import PortTaken, errno_in, port_in, translated, unreachable
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, DmqError, TimedOut
 
 SOCKET = "unix:///var/run/docker.sock"

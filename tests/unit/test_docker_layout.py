@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.blueprint import node_names
-from dmq_core.cluster.docker_layout import (
+from dmq_core.cluster.docker.definition import (
     ADVANCED_FILE,
     COOKIE_FILE,
     Made,
@@ -21,7 +20,8 @@ from dmq_core.cluster.docker_layout import (
     ports_of_others,
     started_ago_s,
 )
-from dmq_core.cluster.docker_values import archive_of, container_of, only_file_in
+from dmq_core.cluster.docker.values import archive_of, container_of, only_file_in
+from dmq_core.cluster.node_config import node_names
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterFailed
 

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from dmq_core import connection_manager, messaging, testing
-from dmq_core.cluster.base import Backend
+from dmq_core.cluster.protocol import Backend
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.testing import ClusterUnderTest, FakeCluster, MemoryBroker, SimBroker, pytest_plugin
 from dmq_core.testing.memory.flow import flowing

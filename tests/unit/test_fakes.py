@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Backend, Cluster, NodeAction, NodeChange, NodeState
+from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.errors import BadInput, ClusterFailed, MessagingFailed, NoSuchCluster, Refused
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage

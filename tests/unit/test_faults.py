@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeInfo, NodeState
-from dmq_core.cluster.fault_works import FaultWorks
-from dmq_core.cluster.faults import Fault, FaultKind, needs_of, notes_of, undo_of
+from dmq_core.cluster.faults.injector import FaultWorks
+from dmq_core.cluster.faults.model import Fault, FaultKind, needs_of, notes_of, undo_of
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput, Refused, TimedOut
 from dmq_core.management.models import EntityKey

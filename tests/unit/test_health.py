@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeState
-from dmq_core.cluster.faults import Fault, FaultKind
+from dmq_core.cluster.faults.model import Fault, FaultKind
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.management.models import Alarm
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.health import findings, standing_findings

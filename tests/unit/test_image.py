@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from dmq_core.cluster import image as module
-from dmq_core.cluster.docker_engine import Engine
-from dmq_core.cluster.image import RECIPES, Recipe, cause_of, ensure_image, official_tag, own_tag, series_of
+from dmq_core.cluster.docker import image as module
+from dmq_core.cluster.docker.engine import Engine
+from dmq_core.cluster.docker.image import RECIPES, Recipe, cause_of, ensure_image, official_tag, own_tag, series_of
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed
 from dmq_core.progress import Progress
 

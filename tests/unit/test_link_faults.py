@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from dmq_core.cluster import links
-from dmq_core.cluster.base import NodeAction, NodeInfo, NodeState
-from dmq_core.cluster.fault_works import FaultWorks
-from dmq_core.cluster.faults import Fault, FaultKind, needs_of, takes_of, undo_of
+from dmq_core.cluster.faults import erlang_links as links
+from dmq_core.cluster.faults.injector import FaultWorks
+from dmq_core.cluster.faults.model import Fault, FaultKind, needs_of, takes_of, undo_of
+from dmq_core.cluster.protocol import NodeAction, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput, ClusterFailed, TimedOut
 from dmq_core.operations import Margin, impact_of_fault

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from make_believe import MakeBelieve
 
-from dmq_core.cluster import local_cluster as module
-from dmq_core.cluster import processes
-from dmq_core.cluster.base import NodeAction, NodeChange, NodeState
-from dmq_core.cluster.local_cluster import LocalCluster
-from dmq_core.cluster.local_node import CLUSTER_MARK, NODE_MARK, is_node_process
-from dmq_core.cluster.processes import OwnProcess
+from dmq_core.cluster.local import cluster as module
+from dmq_core.cluster.local import processes
+from dmq_core.cluster.local.cluster import LocalCluster
+from dmq_core.cluster.local.node import CLUSTER_MARK, NODE_MARK, is_node_process
+from dmq_core.cluster.local.processes import OwnProcess
+from dmq_core.cluster.protocol import NodeAction, NodeChange, NodeState
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster
 from dmq_core.progress import Progress

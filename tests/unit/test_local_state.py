@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.local_state import (
+from dmq_core.cluster.local.state import (
     LocalNode,
     LocalState,
-    PortChooser,
     choose_state,
     clusters_folder,
     local_cluster_names,
@@ -28,6 +27,7 @@ from dmq_core.cluster.local_state import (
     with_free_ports,
     write_state,
 )
+from dmq_core.cluster.ports import PortChooser
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import ClusterFailed, TimedOut
 from dmq_core.state_directory import locked, remove_folder, state_folder, write_private

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from dmq_core.cluster.maintenance import in_maintenance
+from dmq_core.cluster.node_log import in_maintenance
 
 STAMP = "2026-11-24 13:27:07.109694+00:00"
 BOOT = f"{STAMP} [info] <0.210.0>  Starting RabbitMQ 4.3.6 on Erlang 27.3.4 [jit]"

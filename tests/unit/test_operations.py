@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeState
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import Refused
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView

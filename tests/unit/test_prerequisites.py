@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.cluster.installation import find_installation, matches_version
+from dmq_core.cluster.local.installation import find_installation, matches_version
+from dmq_core.cluster.prerequisites import AptAccess, DockerState, Package, Prerequisites, inspect, install
 from dmq_core.errors import BackendUnavailable
-from dmq_core.prerequisites import AptAccess, DockerState, Package, Prerequisites, inspect, install
 from dmq_core.progress import Progress
 from dmq_core.resources import cluster_folder
 from dmq_core.versions import Version
@@ -71,7 +71,7 @@ def test_an_engine_that_nobody_can_reach_is_told_apart_from_one_that_is_not_ther
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("dmq_core.prerequisites.search_path", lambda: str(tmp_path))
+    monkeypatch.setattr("dmq_core.cluster.prerequisites.search_path", lambda: str(tmp_path))
     assert inspect().docker is DockerState.ABSENT
     (tmp_path / "docker").write_text("#!/bin/sh\n")
     (tmp_path / "docker").chmod(0o755)

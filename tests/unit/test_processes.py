@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.cluster import processes
-from dmq_core.cluster.processes import OwnProcess
+from dmq_core.cluster.local import processes
+from dmq_core.cluster.local.processes import OwnProcess
 
 pytestmark = pytest.mark.skipif(
     not processes.supported(), reason="this system has no /proc with environments or no pidfd"

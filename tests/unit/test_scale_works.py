@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.cluster import scale_works
-from dmq_core.cluster.base import NodeInfo, NodeState
+from dmq_core.cluster.protocol import NodeInfo, NodeState
+from dmq_core.cluster.scaling import procedure as scale_works
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterFailed, NodeBootFailed, Refused
 from dmq_core.management.models import QueueFigures

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Backend, NodeAction, NodeInfo, NodeState
-from dmq_core.cluster.scaling import (
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeInfo, NodeState
+from dmq_core.cluster.scaling.checks import (
     check_may_grow,
     check_may_leave,
     check_nothing_lost,

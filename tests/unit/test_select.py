@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
-from dmq_core.cluster.base import Backend, Cluster, NodeInfo, NodeState
-from dmq_core.cluster.select import Runner, find_cluster, list_clusters, open_cluster
+from dmq_core.cluster.discovery import Runner, find_cluster, list_clusters, open_cluster
+from dmq_core.cluster.protocol import Backend, Cluster, NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BackendUnavailable, BadInput, DmqError, NoSuchCluster
 

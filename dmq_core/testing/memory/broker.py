@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dmq_core.cluster.blueprint import node_names
+from dmq_core.cluster.node_config import node_names
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BadInput
 from dmq_core.management.models import EntityKey

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 from web import Behaviour, Web, frozen, gathering, reply, says, serving, trickling
 
-from dmq_core.cluster.base import NodeInfo, NodeState
+from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import AccessDenied, BadInput, DmqError, NotReachable, TimedOut
 from dmq_core.management.client import ManagementClient
@@ -325,7 +325,7 @@ def test_endpoints_are_those_nodes_that_offer_one() -> None:
 
 def test_importing_and_making_a_client_does_not_import_requests() -> None:
     program = (
-        "import sys; from dmq_core.management.client import *; from dmq_core.cluster.base import Credentials;"
+        "import sys; from dmq_core.management.client import *; from dmq_core.cluster.protocol import Credentials;"
         "ManagementClient([ManagementEndpoint('a', 'http://127.0.0.1:1')], Credentials());"
         "sys.exit('requests' in sys.modules)"
     )

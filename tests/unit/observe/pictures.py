@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dmq_core.cluster.base import Backend, NodeInfo, NodeState
+from dmq_core.cluster.protocol import Backend, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import NodeFigures, Overview, QueueFigures

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from pictures import ERLANG, NAMES, T0, figures, node, picture, quorum
 
-from dmq_core.cluster.base import Backend, NodeChange, NodeInfo, NodeState
+from dmq_core.cluster.protocol import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import (

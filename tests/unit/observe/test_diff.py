@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import NAMES, T0, node, picture, quorum, snapshot
 
-from dmq_core.cluster.base import NodeChange, NodeState
+from dmq_core.cluster.protocol import NodeChange, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures
 from dmq_core.observe.diff import MOST_OF_A_KIND, Hints, diff
 from dmq_core.observe.events import Event, Gravity

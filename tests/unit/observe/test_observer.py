@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dmq_core.cluster.base import Backend, NodeChange, NodeInfo, NodeState
+from dmq_core.cluster.protocol import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BackendUnavailable
 from dmq_core.observe.observer import ClusterObserver

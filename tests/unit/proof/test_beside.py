@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.cluster.base import NodeAction
-from dmq_core.cluster.faults import Fault, FaultKind, undo_of
+from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import ClusterFailed, DmqError
 from dmq_core.proof import beside as beside_module
 from dmq_core.proof.beside import Beside

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from dmq_core.cluster.base import NodeAction, NodeChange, NodeState
+from dmq_core.cluster.protocol import NodeAction, NodeChange, NodeState
 from dmq_core.operations import NodeOperation
 from dmq_core.proof.bystander import Bystander
 from dmq_core.proof.evidence import Evidence, evidence_of

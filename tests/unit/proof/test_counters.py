@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.base import Cluster, NodeAction
+from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.errors import NotReachable
 from dmq_core.proof.counters import CounterReader, Epochs, NodeCounters, counters_in
 from dmq_core.proof.journal import Journal, read_journal

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.cluster.base import Cluster, NodeAction, NodeChange, NodeState
-from dmq_core.cluster.faults import Fault as ClusterFault
-from dmq_core.cluster.faults import FaultKind
+from dmq_core.cluster.faults.model import Fault as ClusterFault
+from dmq_core.cluster.faults.model import FaultKind
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, ClusterFailed, NotReachable, Refused
 from dmq_core.progress import silent

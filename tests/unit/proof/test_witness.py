@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.cluster.base import NodeAction, NodeState
+from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import EntityKey

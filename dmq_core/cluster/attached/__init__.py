@@ -1,0 +1,1 @@
+"""Clusters that somebody else runs: reached by URL, and only watched."""

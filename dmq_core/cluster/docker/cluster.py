@@ -1,0 +1,390 @@
+"""A cluster whose nodes are containers of a Docker engine."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dmq_core.cluster.docker.definition import (
+    CLUSTER_LABEL,
+    HOME,
+    USER,
+    Made,
+    erlang_name,
+    ports_of_others,
+    started_ago_s,
+)
+from dmq_core.cluster.docker.engine import Engine, connect
+from dmq_core.cluster.docker.errors import PortTaken
+from dmq_core.cluster.docker.events import watch
+from dmq_core.cluster.docker.image import ensure_image, series_of
+from dmq_core.cluster.docker.isolation import is_cut_off, is_drained, run_tool
+from dmq_core.cluster.docker.node_actions import ACTION_LIMIT_S, NodeActs, halt
+from dmq_core.cluster.docker.provisioning import ALIVE, Found, complete, find, remembered_credentials, remove_all
+from dmq_core.cluster.docker.readiness import Boot, NodeWaiter
+from dmq_core.cluster.docker.scaling import DockerGround
+from dmq_core.cluster.docker.values import Container
+from dmq_core.cluster.faults.erlang_links import note_name
+from dmq_core.cluster.faults.injector import MENDS_LINKS, FaultWorks
+from dmq_core.cluster.faults.model import Fault
+from dmq_core.cluster.local.state import reserved_ports
+from dmq_core.cluster.metrics import metrics_in, question_inside
+from dmq_core.cluster.node_config import checked_cluster_name, node_names
+from dmq_core.cluster.ports import FAVOURED_AMQP_PORT, FAVOURED_MANAGEMENT_PORT, PortChooser, favoured
+from dmq_core.cluster.protocol import Backend, NodeAction, NodeChange, NodeInfo, NodeState
+from dmq_core.cluster.readiness import management_answers, side_by_side
+from dmq_core.cluster.scaling import procedure as scale_works
+from dmq_core.cluster.scaling.checks import other_number
+from dmq_core.endpoints import Credentials, NodeEndpoint
+from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
+from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.state_directory import locked, remove_folder, state_folder
+from dmq_core.versions import Version, parse_version
+
+START_LIMIT_S = 180.0
+_BOOT_LIMIT_S = 120.0
+_SLOW_ANSWER_S = 1.0
+_LOCK_PATIENCE_S = 1.0
+_PORT_ATTEMPTS = 3
+_DEFAULT_NODES = 3
+
+
+class DockerCluster:
+    """The cluster called `name` on the Docker engine that `DOCKER_HOST` or the current context names.
+
+    `nodes`, `rabbitmq` (a version such as `4.0`) and `credentials` say what to make; None leaves an existing cluster
+    as it was made, and a new one gets 3 nodes, the default version and `guest`. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        nodes: int | None = None,
+        rabbitmq: str | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self._name = checked_cluster_name(name)
+        if nodes is not None:
+            node_names(nodes)
+        self._nodes = nodes
+        self._rabbitmq = rabbitmq
+        self._series = None if rabbitmq is None else series_of(rabbitmq)
+        self._asked = credentials
+        self._remembered: Credentials | None = None
+        self._served: dict[str, str] = {}
+        self._engine_lock = threading.Lock()
+        self._connected: Engine | None = None
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self._name
+
+    @property
+    def backend(self) -> Backend:
+        """Docker."""
+        return Backend.DOCKER
+
+    @property
+    def credentials(self) -> Credentials:
+        """The user that the cluster was made with; read from a node's configuration unless it was given."""
+        if self._asked is not None:
+            return self._asked
+        if self._remembered is None:
+            self._remembered = remembered_credentials(self._engine, self._find())
+        return self._remembered or Credentials()
+
+    @property
+    def rabbitmq(self) -> Version | None:
+        """The RabbitMQ version that the cluster was made with, as far as its image tells; None if there is none."""
+        made = self._find().made
+        return None if made is None else parse_version(made.rabbitmq)
+
+    def exists(self) -> bool:
+        """Whether there is any container, network or volume of it."""
+        return self._find().anything
+
+    def nodes(self) -> tuple[NodeInfo, ...]:
+        """Every node in name order; one whose container runs is RUNNING once its management port answers."""
+        found = self._find()
+        made = found.made
+        if made is None:
+            return ()
+
+        def info(node: str) -> NodeInfo:
+            state = self._state(made, node, found.containers.get(node))
+            return NodeInfo(node, erlang_name(node), state, made.endpoint(node))
+
+        return tuple(side_by_side(info, made.nodes))
+
+    def start(self, progress: ProgressListener = silent) -> None:
+        """Makes what is missing, starts what does not run, and returns when the cluster is whole, within 180 s.
+
+        `NodeBootFailed` if a node ends while it boots, `PortTaken` if a stopped node's port now belongs to somebody
+        else. Interrupted, it removes the cluster if it made it.
+        """
+        self._check_asked(self._find())
+        with self._locked(progress):
+            found = self._find()
+            self._check_asked(found)
+            try:
+                self._start(found, progress)
+            except (NodeBootFailed, TimedOut):
+                # The nodes stay, so that their logs can be read.
+                raise
+            except BaseException:
+                if not found.anything:
+                    progress(Progress("removing what was half made"))
+                    self._remove()
+                raise
+
+    def stop(self, progress: ProgressListener = silent) -> None:
+        """Stops every node and keeps all data."""
+        self._existing()
+        with self._locked(progress):
+            found = self._existing()
+            side_by_side(lambda c: halt(self._engine, c, progress), list(found.containers.values()))
+
+    def destroy(self, progress: ProgressListener = silent) -> None:
+        """Removes every container, network and volume that carries the cluster's label, and nothing else."""
+        self._engine.ping()
+        with self._locked(progress):
+            progress(Progress("removing containers, networks and volumes"))
+            self._remove()
+
+    def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
+        """Does `action` to `node` and returns once it holds, within 60 s."""
+        made, container = self._target(self._existing(), node)
+        progress(Progress(f"{action} {node}", node))
+        if action in MENDS_LINKS and self._noted(made.nodes):
+            self._works().mend_links((node,))
+        waiter = NodeWaiter(self._engine, made, self.credentials, progress)
+        NodeActs(self._engine, made, self._state, waiter, progress).do(action, container)
+
+    def add_node(self, progress: ProgressListener = silent) -> str:
+        """Makes one more node and returns its name once queues have grown onto it, within 180 s."""
+        self._existing()
+        with self._locked(progress):
+            self._nodes = None
+            return scale_works.add(self._ground(), progress)
+
+    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+        """Takes the queues off `node`, lets the others forget it and removes it with its data, within 180 s."""
+        self._existing()
+        with self._locked(progress):
+            self._nodes = None
+            scale_works.remove(self._ground(), node, progress, force=force)
+
+    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+        """Does a fault of the whole cluster and returns its way back once it holds."""
+        return self._works().cause(fault, progress)
+
+    def standing(self) -> tuple[Fault, ...]:
+        """The faults that hold now, by what the nodes tell of themselves."""
+        return self._works().standing()
+
+    def logs(self, node: str, lines: int = 200) -> str:
+        """The last `lines` lines that the node's container wrote, also while it is stopped."""
+        _, container = self._target(self._existing(), node)
+        return self._engine.logs(container.id, max(lines, 0))
+
+    def metrics(self, node: str) -> str:
+        """What the node tells of itself at `/metrics`; asked from inside, since that port is not published."""
+        _, container = self._target(self._existing(), node)
+        return metrics_in(node, self._engine.run_in(container.id, question_inside(), USER)[1])
+
+    def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
+        """Yields changes of node states as the engine pushes them, until `stop` is set."""
+        return watch(self._engine, self._name, self.nodes, stop)
+
+    @property
+    def _engine(self) -> Engine:
+        with self._engine_lock:
+            if self._connected is None:
+                self._connected = connect()
+            return self._connected
+
+    @property
+    def _folder(self) -> Path:
+        return state_folder() / "docker" / self._name
+
+    def _find(self) -> Found:
+        return find(self._engine, self._name)
+
+    def _works(self) -> FaultWorks:
+        made = self._existing().made
+        if made is None:
+            raise ClusterFailed(f"{self._name} is half made", "'dmq start' completes it.")
+
+        def run(node: str, tool: str, words: tuple[str, ...], _limit_s: float) -> str:
+            return run_tool(self._engine, made.container(node), node, tool, words)
+
+        def settle(nodes: tuple[str, ...], progress: ProgressListener) -> None:
+            waiter = NodeWaiter(self._engine, made, self.credentials, progress)
+            waiter.await_node(nodes[0], Boot(restarts=0), time.monotonic() + ACTION_LIMIT_S, apart=True)
+
+        return FaultWorks(self.nodes, run, self.act, settle)
+
+    def _noted(self, nodes: Iterable[str]) -> tuple[str, ...]:
+        """Those of `nodes` in which a link was cut or slowed; it may have ended since."""
+        found = self._find().containers
+
+        def noted(node: str) -> bool:
+            path = f"{HOME}/{note_name(erlang_name(node))}"
+            return node in found and self._engine.read_file(found[node].id, path) is not None
+
+        known = list(nodes)
+        return tuple(n for n, is_noted in zip(known, side_by_side(noted, known), strict=True) if is_noted)
+
+    def _remove(self) -> None:
+        remove_all(self._engine, self._name)
+        self._remembered = None
+        remove_folder(self._folder)
+
+    def _existing(self) -> Found:
+        found = self._find()
+        if not found.anything:
+            raise NoSuchCluster(
+                f"there is no cluster called {self._name} on this Docker engine",
+                f"'dmq start --cluster {self._name}' makes it.",
+            )
+        return found
+
+    def _target(self, found: Found, node: str) -> tuple[Made, Container]:
+        made = found.made
+        if made is None or node not in made.nodes:
+            known = ", ".join(made.nodes) if made else "none"
+            raise BadInput(f"{self._name} has no node {node!r}", f"Its nodes: {known}.")
+        container = found.containers.get(node)
+        if container is None:
+            raise ClusterFailed(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
+        return made, container
+
+    def _state(self, made: Made, node: str, container: Container | None) -> NodeState:
+        if container is None or container.status not in ALIVE:
+            return NodeState.STOPPED
+        if container.status == "paused":
+            return NodeState.PAUSED
+        if is_cut_off(made, container):
+            return NodeState.ISOLATED
+        return self._running_state(container, made.endpoint(node))
+
+    def _running_state(self, container: Container, endpoint: NodeEndpoint) -> NodeState:
+        served = self._served.get(container.id) == container.started_at
+        answer = management_answers(endpoint)
+        if answer is None and not served:
+            answer = management_answers(endpoint, _SLOW_ANSWER_S)
+        # A busy machine may be slow to answer; only a closed port tells that a node which served no longer does.
+        if answer or (answer is None and served):
+            self._served[container.id] = container.started_at
+            return NodeState.RUNNING
+        if answer is False and is_drained(self._engine, container):
+            return NodeState.DRAINING
+        booting = not served and started_ago_s(container.started_at) < _BOOT_LIMIT_S
+        return NodeState.STARTING if booting else NodeState.UNREACHABLE
+
+    @contextlib.contextmanager
+    def _locked(self, progress: ProgressListener) -> Iterator[None]:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self._folder, _LOCK_PATIENCE_S, make=True))
+            except TimedOut:
+                progress(Progress(f"another dmq is busy with {self._name}; waiting for it"))
+                held.enter_context(locked(self._folder, START_LIMIT_S, make=True))
+            yield
+
+    def _check_asked(self, found: Found) -> None:
+        made = found.made
+        if made is None:
+            return
+        if self._nodes not in (None, len(made.nodes)):
+            raise other_number(self._name, len(made.nodes))
+        if self._series not in (None, series_of(made.rabbitmq)):
+            self._differs(f"RabbitMQ {made.rabbitmq}")
+
+    def _differs(self, what: str) -> None:
+        raise BadInput(
+            f"the cluster {self._name} was made with {what}",
+            "Start it without that option, destroy it first, or choose another --cluster.",
+        )
+
+    def _start(self, found: Found, progress: ProgressListener) -> None:
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            made = found.made or self._choose(progress)
+            credentials = self.credentials
+            complete(self._engine, made, found, credentials, progress)
+            try:
+                self._start_containers(made, progress)
+                break
+            except PortTaken:
+                # A new cluster may have other ports; a made one keeps those that its users know.
+                if found.booted_before or attempt == _PORT_ATTEMPTS:
+                    raise
+                remove_all(self._engine, self._name)
+                found = self._find()
+        self._remembered = credentials
+        waiter = NodeWaiter(self._engine, made, credentials, progress)
+        alive = [n for n, c in found.containers.items() if c.status in ALIVE]
+        noted = self._noted(alive)
+        if noted:
+            progress(Progress(f"opening the links of {', '.join(noted)}"))
+            self._works().mend_links(noted)
+        waiter.revive_also(alive)
+        waiter.await_whole(Boot(restarts=2 if found.booted_before else 0), time.monotonic() + START_LIMIT_S)
+        ground = self._ground()
+        scale_works.finish_leaving(ground, progress)
+        scale_works.finish_joining(ground, progress)
+
+    def _ground(self) -> DockerGround:
+        made = self._existing().made
+        if made is None:
+            raise ClusterFailed(f"{self._name} is half made", "'dmq start' completes it.")
+        return DockerGround(self._engine, made, self.credentials, self.nodes, self._ports)
+
+    def _ports(self, nodes: Iterable[str]) -> tuple[tuple[int, int], ...]:
+        """A free AMQP and management port for each of `nodes`."""
+        things = (self._engine.containers, self._engine.networks, self._engine.volumes)
+        labels = [thing.labels for list_all in things for thing in list_all(CLUSTER_LABEL)]
+        chooser = PortChooser(ports_of_others(labels, self._name) | reserved_ports(self._folder))
+        return tuple(
+            (
+                chooser.take(favoured(FAVOURED_AMQP_PORT, self._name, node)),
+                chooser.take(favoured(FAVOURED_MANAGEMENT_PORT, self._name, node)),
+            )
+            for node in nodes
+        )
+
+    def _choose(self, progress: ProgressListener) -> Made:
+        image = ensure_image(self._engine, self._rabbitmq, progress)
+        nodes = node_names(self._nodes or _DEFAULT_NODES)
+        return Made(self._name, image.rabbitmq, image.reference, nodes, self._ports(nodes))
+
+    def _start_containers(self, made: Made, progress: ProgressListener) -> None:
+        def start(item: tuple[str, Container]) -> None:
+            node, container = item
+            if container.status == "paused":
+                progress(Progress("unpausing the node", node))
+                self._engine.unpause_container(container.id)
+            elif container.status != "running":
+                progress(Progress("starting the node", node))
+                self._engine.start_container(container.id)
+
+        # A node that is leaving has a voice in the cluster until it is forgotten.
+        containers = self._find().containers
+        wanted = (*made.nodes, made.leaving)
+        side_by_side(start, [(node, container) for node, container in containers.items() if node in wanted])
+
+
+def docker_cluster_names() -> tuple[str, ...]:
+    """The names of the clusters of which anything is on the Docker engine; `BackendUnavailable` if none answers."""
+    engine = connect()
+    try:
+        things = (engine.containers, engine.networks, engine.volumes)
+        labels = [thing.labels for list_all in things for thing in list_all(CLUSTER_LABEL)]
+    finally:
+        engine.close()
+    return tuple(sorted({found[CLUSTER_LABEL] for found in labels if found.get(CLUSTER_LABEL)}))

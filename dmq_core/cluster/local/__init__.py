@@ -1,0 +1,1 @@
+"""Clusters whose nodes are `rabbitmq-server` processes of this machine."""

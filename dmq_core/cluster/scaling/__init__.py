@@ -1,0 +1,1 @@
+"""One node more or less: what is checked first, and the steps."""
