@@ -23,7 +23,7 @@ import threading
 
 import pytest
 
-from dmq_core.cluster.base import NodeState
+from dmq_core.cluster.protocol import NodeState
 from dmq_core.errors import BadInput, DmqError
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.messaging.consuming.consumer import Consumer
