@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Final
 from dmq_core.cluster.protocol import NodeInfo
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
-from dmq_core.messaging.declaring.topology_rules import Explanation, Severity, explain, in_order, judge
-from dmq_core.messaging.linking.balancing import Policy
-from dmq_core.messaging.linking.brokers import Broker, BrokerId, broker_of
-from dmq_core.messaging.linking.connection import Connection
-from dmq_core.messaging.linking.pool import Lease, Pool, Role
-from dmq_core.messaging.linking.states import FINAL_STATES, LIVE_STATES, ConnectionState, ConnectionStatus
-from dmq_core.messaging.network import AMQP, Network
-from dmq_core.messaging.topology import Entity, Queue, declare
+from dmq_core.messaging.connection.broker import Broker, BrokerId, broker_of
+from dmq_core.messaging.connection.connection import Connection
+from dmq_core.messaging.connection.load_balancing import Policy
+from dmq_core.messaging.connection.pool import Lease, Pool, Role
+from dmq_core.messaging.connection.states import FINAL_STATES, LIVE_STATES, ConnectionState, ConnectionStatus
+from dmq_core.messaging.topology.commands import declare
+from dmq_core.messaging.topology.lint import Explanation, Severity, explain, in_order, judge
+from dmq_core.messaging.topology.model import Entity, Queue
+from dmq_core.messaging.transport.amqp import AMQP
+from dmq_core.messaging.transport.protocol import Network
 from dmq_core.text import visible
 from dmq_core.versions import Version, parse_version
 

@@ -17,18 +17,19 @@ from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachab
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import BindingFigures
-from dmq_core.messaging.linking.connection import Connection
-from dmq_core.messaging.linking.states import FINAL_STATES
+from dmq_core.messaging.connection.connection import Connection
+from dmq_core.messaging.connection.states import FINAL_STATES
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
-from dmq_core.messaging.publishing.producer import Producer
-from dmq_core.messaging.tap import Tap
-from dmq_core.messaging.topology import PrivateBinding
+from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.tap.source import TailSource, TailStatus
+from dmq_core.messaging.tap.tap import Tap
+from dmq_core.messaging.topology.model import PrivateBinding
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.observer import ClusterObserver
 from dmq_core.operations import NodeOperation, add_node, cause, guard, guard_change, perform, remove_node
 from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.scenario import Scenario
-from dmq_core.session import Observation, Observer, Proof, Tail, TailSource, TailStatus
+from dmq_core.session import Observation, Observer, Proof, Tail
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from dmq_core.errors import BadInput
 from dmq_core.management.models import EntityKey, ExchangeFigures
-from dmq_core.messaging.declaring.routing import Topology, route
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
-from dmq_core.messaging.publishing.fields import parse_headers, parse_properties, type_name
+from dmq_core.messaging.topology.routing import Topology, route
+from dmq_core.messaging.typed_fields import parse_headers, parse_properties, type_name
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.text import visible
 from dmq_tui.format import Cell, Tone, name, size

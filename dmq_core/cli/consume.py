@@ -11,7 +11,7 @@ import click
 from dmq_core.cli import reach
 from dmq_core.cli.messages import write_message
 from dmq_core.cli.options import Invocation, common_options
-from dmq_core.messaging.consuming.streams import checked_offset
+from dmq_core.messaging.consuming.stream_offset import checked_offset
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.operations import guard_change
 

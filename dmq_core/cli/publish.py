@@ -16,13 +16,13 @@ from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
-from dmq_core.messaging.publishing.fields import parse_headers, parse_properties
+from dmq_core.messaging.typed_fields import parse_headers, parse_properties
 from dmq_core.operations import guard_change
 from dmq_core.progress import Progress, silent
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.publishing.producer import Handle, Producer
+    from dmq_core.messaging.publishing.publisher import Handle, Producer
 
 _MOST_REASONS = 5
 _PROGRESS_EVERY_S = 0.5

@@ -14,7 +14,7 @@ from dmq_core.cli.output import UNKNOWN, Output, confirm, known
 from dmq_core.cli.status import age_of
 from dmq_core.errors import DmqError
 from dmq_core.management.models import BindingFigures, EntityKey
-from dmq_core.messaging.publishing.fields import parse_headers
+from dmq_core.messaging.typed_fields import parse_headers
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.operations import guard_change
 from dmq_core.text import visible
@@ -70,12 +70,13 @@ def show(invocation: Invocation, queue: str, vhost: str | None) -> None:
 @common_options
 def declare(invocation: Invocation, queue: str, kind: str, arguments: tuple[str, ...], vhost: str | None) -> None:
     """Declare QUEUE, durable; one that is there already with the same settings is left as it is."""
-    from dmq_core.messaging import topology
+    from dmq_core.messaging.topology import commands
+    from dmq_core.messaging.topology.model import Queue
 
     guard_change(f"Declare queue {queue}", read_only=invocation.settings.read_only.value)
-    wanted = topology.Queue(queue, kind, arguments=parse_headers(arguments))
+    wanted = Queue(queue, kind, arguments=parse_headers(arguments))
     with reach.open_connection(invocation.settings, "dmq queue declare", vhost) as connection:
-        topology.declare(connection, [wanted])
+        commands.declare(connection, [wanted])
     _tell(invocation.out, queue, vhost, "declared")
 
 
@@ -86,15 +87,15 @@ def declare(invocation: Invocation, queue: str, kind: str, arguments: tuple[str,
 @common_options
 def delete(invocation: Invocation, queue: str, vhost: str | None, yes: bool) -> None:
     """Delete QUEUE with all its messages."""
-    from dmq_core.messaging import topology
+    from dmq_core.messaging.topology import commands
 
     guard_change(f"Delete queue {queue}", read_only=invocation.settings.read_only.value)
     with reach.open_connection(invocation.settings, "dmq queue delete", vhost) as connection:
-        depth = topology.queue_depth(connection, queue)
+        depth = commands.queue_depth(connection, queue)
         if depth is None:
             raise _no_such(EntityKey(vhost or "/", queue))
         confirm(f"Delete queue {visible(queue)}: its {depth.ready} ready messages are lost for good.", yes=yes)
-        topology.delete_queue(connection, queue)
+        commands.delete_queue(connection, queue)
     _tell(invocation.out, queue, vhost, "deleted")
 
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from dmq_core.cluster.protocol import Cluster
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.guide.scene import Backdrop
-    from dmq_core.messaging.consuming.consumer import Consumer
+    from dmq_core.messaging.connection.connection import Connection
     from dmq_core.messaging.consuming.delivery import Delivery
-    from dmq_core.messaging.consuming.streams import Offset
-    from dmq_core.messaging.linking.connection import Connection
-    from dmq_core.messaging.publishing.producer import Handle, Producer
+    from dmq_core.messaging.consuming.stream_offset import Offset
+    from dmq_core.messaging.consuming.subscription import Consumer
+    from dmq_core.messaging.publishing.publisher import Handle, Producer
     from dmq_core.observe.snapshot import ClusterSnapshot
     from dmq_core.progress import ProgressListener
     from dmq_core.session import Session
@@ -103,7 +103,7 @@ def open_session(settings: Settings) -> Iterator[Session]:
 @contextmanager
 def open_producer(settings: Settings, on_settled: Callable[[Handle], None]) -> Iterator[Producer]:
     """A producer connected to the cluster; `NotReachable` or `AccessDenied` if that takes over 10 s."""
-    from dmq_core.messaging.publishing.producer import Producer
+    from dmq_core.messaging.publishing.publisher import Producer
 
     with open_connection(settings, "dmq publish") as connection:
         producer = Producer(connection, on_settled=on_settled)
@@ -123,7 +123,7 @@ def open_consumer(
     offset: Offset | None = None,
 ) -> Iterator[Consumer]:
     """A consumer that receives from `queue`, a stream if there is an `offset`; a typed error says why it does not."""
-    from dmq_core.messaging.consuming.consumer import Consumer
+    from dmq_core.messaging.consuming.subscription import Consumer
 
     with open_connection(settings, "dmq consume") as connection:
         consumer = Consumer(connection, queue, handler, prefetch=prefetch, offset=offset)
@@ -137,7 +137,7 @@ def open_consumer(
 @contextmanager
 def open_connection(settings: Settings, name: str, vhost: str | None = None) -> Iterator[Connection]:
     """An open AMQP connection, by default in the cluster's own virtual host."""
-    from dmq_core.messaging.linking.connection import Connection
+    from dmq_core.messaging.connection.connection import Connection
 
     cluster = find_cluster(settings)
     endpoints = [node.endpoint for node in cluster.nodes()]

@@ -14,8 +14,8 @@ from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import SeenMessage
+from dmq_core.messaging.tap.source import TailSource
 from dmq_core.operations import guard_change
-from dmq_core.session import TailSource
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from dmq_core.guide.figures import Figures, activity, figures_of, leader, online
 from dmq_core.guide.inbox import Inbox
 from dmq_core.guide.link import Link, ProxyLink
 from dmq_core.management.models import EntityKey
-from dmq_core.messaging.consumers import DirectConsumer
-from dmq_core.messaging.linking.balancing import Policy
-from dmq_core.messaging.topology import QueueDepth, delete_exchange, delete_queue, queue_depth
+from dmq_core.messaging.connection.load_balancing import Policy
+from dmq_core.messaging.consuming.consumers import DirectConsumer
+from dmq_core.messaging.topology.commands import delete_exchange, delete_queue, queue_depth
+from dmq_core.messaging.topology.model import QueueDepth
 from dmq_core.operations import NodeOperation
 from dmq_core.progress import ProgressListener, silent
 

@@ -11,31 +11,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dmq_core.endpoints import TlsSettings
-    from dmq_core.messaging.aio import AsyncProducer
-    from dmq_core.messaging.consumers import DirectConsumer, FanoutConsumer, HeadersConsumer, TopicConsumer
-    from dmq_core.messaging.consuming.consumer import ConsumerStatus
+    from dmq_core.messaging.connection.load_balancing import Policy
+    from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
+    from dmq_core.messaging.consuming.consumers import DirectConsumer, FanoutConsumer, HeadersConsumer, TopicConsumer
     from dmq_core.messaging.consuming.decoding import MessageHeaders, Undecodable, bytes_only, decode_message
     from dmq_core.messaging.consuming.delivery import Answer, Delivery
-    from dmq_core.messaging.consuming.failures import FailurePath, FailurePlan, Requeue
-    from dmq_core.messaging.consuming.handling import ConsumerStats
+    from dmq_core.messaging.consuming.failure_policy import FailurePath, FailurePlan
+    from dmq_core.messaging.consuming.handler_runner import ConsumerStats
     from dmq_core.messaging.consuming.queue_consumer import ConsumerOptions, Order, QueueConsumer
-    from dmq_core.messaging.declaring.topology_rules import Explanation, Finding, Severity
-    from dmq_core.messaging.linking.balancing import Policy
-    from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
+    from dmq_core.messaging.consuming.subscription import ConsumerStatus
     from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage, Settlement
-    from dmq_core.messaging.producers import (
+    from dmq_core.messaging.publishing.aio import AsyncProducer
+    from dmq_core.messaging.publishing.handle import Handle
+    from dmq_core.messaging.publishing.producers import (
         DirectProducer,
         ExchangeProducer,
         FanoutProducer,
         HeadersProducer,
         TopicProducer,
     )
-    from dmq_core.messaging.publishing.handles import Handle
-    from dmq_core.messaging.publishing.producer import ProducerLimits
-    from dmq_core.messaging.retry import Retry
-    from dmq_core.messaging.tap import Tap
-    from dmq_core.messaging.topology import Binding, Exchange, PrivateBinding, Queue
-    from dmq_core.session import TailSource, TailStatus
+    from dmq_core.messaging.publishing.publisher import ProducerLimits
+    from dmq_core.messaging.retry.delayed import Retry
+    from dmq_core.messaging.retry.requeue import Requeue
+    from dmq_core.messaging.tap.source import TailSource, TailStatus
+    from dmq_core.messaging.tap.tap import Tap
+    from dmq_core.messaging.topology.lint import Explanation, Finding, Severity
+    from dmq_core.messaging.topology.model import Binding, Exchange, PrivateBinding, Queue
 
 __all__ = [
     "Answer",
@@ -88,14 +89,17 @@ __all__ = [
 
 _HOMES = {
     "dmq_core.endpoints": ("TlsSettings",),
-    "dmq_core.messaging.aio": ("AsyncProducer",),
-    "dmq_core.messaging.consumers": (
+    "dmq_core.messaging.connection.load_balancing": ("Policy",),
+    "dmq_core.messaging.connection.states": (
+        "ConnectionState",
+        "ConnectionStatus",
+    ),
+    "dmq_core.messaging.consuming.consumers": (
         "DirectConsumer",
         "FanoutConsumer",
         "HeadersConsumer",
         "TopicConsumer",
     ),
-    "dmq_core.messaging.consuming.consumer": ("ConsumerStatus",),
     "dmq_core.messaging.consuming.decoding": (
         "MessageHeaders",
         "Undecodable",
@@ -106,27 +110,17 @@ _HOMES = {
         "Answer",
         "Delivery",
     ),
-    "dmq_core.messaging.consuming.failures": (
+    "dmq_core.messaging.consuming.failure_policy": (
         "FailurePath",
         "FailurePlan",
-        "Requeue",
     ),
-    "dmq_core.messaging.consuming.handling": ("ConsumerStats",),
+    "dmq_core.messaging.consuming.handler_runner": ("ConsumerStats",),
     "dmq_core.messaging.consuming.queue_consumer": (
         "ConsumerOptions",
         "Order",
         "QueueConsumer",
     ),
-    "dmq_core.messaging.declaring.topology_rules": (
-        "Explanation",
-        "Finding",
-        "Severity",
-    ),
-    "dmq_core.messaging.linking.balancing": ("Policy",),
-    "dmq_core.messaging.linking.states": (
-        "ConnectionState",
-        "ConnectionStatus",
-    ),
+    "dmq_core.messaging.consuming.subscription": ("ConsumerStatus",),
     "dmq_core.messaging.messages": (
         "MessageProperties",
         "Outcome",
@@ -134,26 +128,33 @@ _HOMES = {
         "SeenMessage",
         "Settlement",
     ),
-    "dmq_core.messaging.producers": (
+    "dmq_core.messaging.publishing.aio": ("AsyncProducer",),
+    "dmq_core.messaging.publishing.handle": ("Handle",),
+    "dmq_core.messaging.publishing.producers": (
         "DirectProducer",
         "ExchangeProducer",
         "FanoutProducer",
         "HeadersProducer",
         "TopicProducer",
     ),
-    "dmq_core.messaging.publishing.handles": ("Handle",),
-    "dmq_core.messaging.publishing.producer": ("ProducerLimits",),
-    "dmq_core.messaging.retry": ("Retry",),
-    "dmq_core.messaging.tap": ("Tap",),
-    "dmq_core.messaging.topology": (
+    "dmq_core.messaging.publishing.publisher": ("ProducerLimits",),
+    "dmq_core.messaging.retry.delayed": ("Retry",),
+    "dmq_core.messaging.retry.requeue": ("Requeue",),
+    "dmq_core.messaging.tap.source": (
+        "TailSource",
+        "TailStatus",
+    ),
+    "dmq_core.messaging.tap.tap": ("Tap",),
+    "dmq_core.messaging.topology.lint": (
+        "Explanation",
+        "Finding",
+        "Severity",
+    ),
+    "dmq_core.messaging.topology.model": (
         "Binding",
         "Exchange",
         "PrivateBinding",
         "Queue",
-    ),
-    "dmq_core.session": (
-        "TailSource",
-        "TailStatus",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -14,9 +14,9 @@ from dmq_core.observe.picture import EVENT_SOURCE, LOG_SOURCE
 from dmq_core.observe.snapshot import SourceStatus
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.consuming.consumer import Consumer
+    from dmq_core.messaging.connection.connection import Connection
     from dmq_core.messaging.consuming.delivery import Delivery
-    from dmq_core.messaging.linking.connection import Connection
+    from dmq_core.messaging.consuming.subscription import Consumer
 
 CONNECTION_NAME = "dmq observe"
 GIVE_UP_S = 60.0
@@ -149,15 +149,15 @@ class _Ear:
             threading.Thread(target=old.close, name="close feeds", daemon=True).start()
 
     def _connect(self) -> None:
-        from dmq_core.messaging.linking.connection import Connection
+        from dmq_core.messaging.connection.connection import Connection
 
         self._connection = Connection(self._endpoints, self._credentials, CONNECTION_NAME, prefer=self._prefer)
         for feed in _FEEDS:
             self._listen(self._connection, feed)
 
     def _listen(self, connection: Connection, feed: _Feed) -> None:
-        from dmq_core.messaging.consuming.consumer import Consumer
-        from dmq_core.messaging.topology import PrivateBinding, PrivateQueue
+        from dmq_core.messaging.consuming.subscription import Consumer
+        from dmq_core.messaging.topology.model import PrivateBinding, PrivateQueue
 
         queue = PrivateQueue(feed.queue_prefix, tuple(PrivateBinding(feed.exchange, key) for key in feed.keys))
         handler = self._hear_log if feed.source == LOG_SOURCE else self._hear_event

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dmq_core.connection_manager import ConnectionEvent, Role
-from dmq_core.messaging.linking.states import LIVE_STATES, ConnectionState, ConnectionStatus
+from dmq_core.messaging.connection.states import LIVE_STATES, ConnectionState, ConnectionStatus
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.text import visible
 

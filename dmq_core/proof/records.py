@@ -18,8 +18,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 from dmq_core.errors import BadInput
-from dmq_core.messaging.declaring.queue_arguments import STREAM
 from dmq_core.messaging.messages import Outcome
+from dmq_core.messaging.topology.queue_arguments import STREAM
 from dmq_core.proof.result import Workload
 from dmq_core.proof.scenario import checked_workload
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dmq_core.errors import BadInput
-from dmq_core.messaging.declaring.queue_arguments import STREAM
+from dmq_core.messaging.topology.queue_arguments import STREAM
 from dmq_core.proof.result import Workload
 from dmq_core.text import visible
 

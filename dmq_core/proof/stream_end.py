@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError
-from dmq_core.messaging.consumers import DirectConsumer
+from dmq_core.messaging.consuming.consumers import DirectConsumer
 from dmq_core.proof.sounding import MOST_READS, READ_EVERY_S, READS
 
 if TYPE_CHECKING:

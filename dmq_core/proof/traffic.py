@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.errors import DmqError, TimedOut
-from dmq_core.messaging.consumers import DirectConsumer
-from dmq_core.messaging.consuming.streams import FIRST
+from dmq_core.messaging.consuming.consumers import DirectConsumer
+from dmq_core.messaging.consuming.stream_offset import FIRST
 from dmq_core.messaging.messages import MessageProperties, Outcome
-from dmq_core.messaging.producers import (
+from dmq_core.messaging.publishing.producers import (
     DirectProducer,
     ExchangeProducer,
     FanoutProducer,
     HeadersProducer,
     TopicProducer,
 )
-from dmq_core.messaging.publishing.producer import ProducerLimits
-from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
+from dmq_core.messaging.publishing.publisher import ProducerLimits
+from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue
 from dmq_core.proof.felt import Felt
 from dmq_core.proof.gauges import GapMeter
 from dmq_core.proof.ledger import Counts, Ledger
@@ -36,7 +36,7 @@ from dmq_core.versions import parse_version
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.messaging.consuming.decoding import MessageHeaders
-    from dmq_core.messaging.publishing.handles import Handle
+    from dmq_core.messaging.publishing.handle import Handle
     from dmq_core.proof.journal import Journal
     from dmq_core.proof.records import Setting
 

@@ -12,7 +12,7 @@ from dmq_core.cluster.protocol import Cluster, NodeChange, NodeState
 from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
-from dmq_core.messaging.linking.states import FINAL_STATES, LIVE_STATES, ConnectionState
+from dmq_core.messaging.connection.states import FINAL_STATES, LIVE_STATES, ConnectionState
 from dmq_core.observe.feeds import Feeds
 from dmq_core.observe.news import LeaderNews, News, StreamLeaderNews
 from dmq_core.proof.records import ClientEvent

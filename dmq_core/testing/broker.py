@@ -15,8 +15,8 @@ from dmq_core.cluster.node_config import NODE_NAME_PREFIX
 from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures, QueueFigures
-from dmq_core.messaging.declaring.routing import Topology, route
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
+from dmq_core.messaging.topology.routing import Topology, route
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.text import visible
 

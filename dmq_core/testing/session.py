@@ -10,15 +10,16 @@ from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
-from dmq_core.messaging.declaring.routing import topic_matches
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
+from dmq_core.messaging.tap.source import TailSource, TailStatus
+from dmq_core.messaging.topology.routing import topic_matches
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.operations import NodeOperation, add_node, cause, guard, guard_change, perform, remove_node
 from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.load import load_of
 from dmq_core.proof.scenario import Scenario
-from dmq_core.session import Observation, TailSource, TailStatus
+from dmq_core.session import Observation
 from dmq_core.testing.broker import STEP_S, SimBroker, SimNode
 from dmq_core.testing.cluster import FakeCluster
 from dmq_core.testing.picture import Photographer

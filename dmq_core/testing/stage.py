@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dmq_core.cluster.protocol import Backend, Cluster, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.guide.scene import CLIENT, Backdrop
-from dmq_core.messaging.linking.balancing import Policy
+from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.testing.broker import SimBroker
 from dmq_core.testing.cluster import FakeCluster
 from dmq_core.testing.memory.broker import MemoryBroker

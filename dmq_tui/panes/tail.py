@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 
 from dmq_core.messaging.messages import SeenMessage
-from dmq_core.session import TailSource, TailStatus
+from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.text import visible, visible_body
 from dmq_tui.commands import PaneId
 from dmq_tui.format import Line, count, name

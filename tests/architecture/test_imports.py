@@ -13,7 +13,7 @@ from house import ROOT, sources
 
 HOMES = {
     # The benchmark's peer is pika itself, as its users have it.
-    "pika": {"dmq_core.messaging.transport", "dmq_core.bench.pika_peer"},
+    "pika": {"dmq_core.messaging.transport.pika_transport", "dmq_core.bench.pika_peer"},
     "docker": {"dmq_core.cluster.docker.engine"},
     "requests": {"dmq_core.management.client"},
 }

@@ -15,11 +15,14 @@ NEEDS_TIMEOUT = {"wait_for": 2, "create_connection": 2, "check_output": 99, "che
 # Where a wait needs no bound of its own, and why.
 ALLOWED = {
     ("dmq_core.cluster.docker.image", "_import_root"): "a timer ends the process that is waited for",
-    ("dmq_core.messaging.consuming.consumer", "Consumer._work"): "the idle wait of a daemon thread, ended by stop()",
-    ("dmq_core.messaging.tap", "_Buffer.take"): "the idle wait of a daemon thread, ended by close()",
+    (
+        "dmq_core.messaging.consuming.subscription",
+        "Consumer._work",
+    ): "the idle wait of a daemon thread until stop()",
+    ("dmq_core.messaging.tap.tap", "_Buffer.take"): "the idle wait of a daemon thread until close()",
     ("dmq_core.cluster.prerequisites", "_run_lines"): "a timer ends the process that is waited for",
     ("dmq_core.testing.memory.clock", "Clock.serve"): "the idle wait of a loop's thread, ended by stop()",
-    ("dmq_core.testing.pump", "Pump._run"): "the idle wait of a daemon thread, ended by close()",
+    ("dmq_core.testing.pump", "Pump._run"): "the idle wait of a daemon thread until close()",
 }
 
 

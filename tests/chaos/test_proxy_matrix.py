@@ -18,13 +18,14 @@ from dmq_core.cluster.docker.engine import docker_available
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
-from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.connection.connection import Connection
+from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.messaging.consuming.delivery import Delivery
-from dmq_core.messaging.linking.connection import Connection
-from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.consuming.subscription import Consumer
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
-from dmq_core.messaging.publishing.producer import Handle, Producer, ProducerLimits
-from dmq_core.messaging.topology import Queue, declare, delete_queue, queue_depth
+from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
+from dmq_core.messaging.topology.commands import declare, delete_queue, queue_depth
+from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing import ChaosProxy, Step, Way
 
 BACKEND = Backend.DOCKER if docker_available() is None else Backend.LOCAL

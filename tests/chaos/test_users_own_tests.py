@@ -26,9 +26,9 @@ import pytest
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.errors import BadInput, DmqError
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
-from dmq_core.messaging.consuming.consumer import Consumer
-from dmq_core.messaging.publishing.producer import Producer
-from dmq_core.messaging.topology import Queue
+from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.topology.model import Queue
 
 seen = {}
 
@@ -80,7 +80,7 @@ def test_the_cluster_is_whole_again_and_the_same(dmq_cluster):
 
 
 def test_a_proxied_link_can_be_broken(dmq_cluster):
-    from dmq_core.messaging.linking.connection import Connection
+    from dmq_core.messaging.connection.connection import Connection
 
     proxy = seen["proxy"] = dmq_cluster.proxy("rmq2")
     connection = Connection([proxy.endpoint], {proxy.endpoint: dmq_cluster.credentials}, "shop")

@@ -21,15 +21,16 @@ from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import AccessDenied, BadInput, MessagingFailed, NotReachable
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.messaging.consumers import DirectConsumer
-from dmq_core.messaging.consuming.consumer import Consumer
-from dmq_core.messaging.linking.balancing import Policy
-from dmq_core.messaging.linking.connection import Connection
-from dmq_core.messaging.linking.states import ConnectionState
+from dmq_core.messaging.connection.connection import Connection
+from dmq_core.messaging.connection.load_balancing import Policy
+from dmq_core.messaging.connection.states import ConnectionState
+from dmq_core.messaging.consuming.consumers import DirectConsumer
+from dmq_core.messaging.consuming.subscription import Consumer
 from dmq_core.messaging.messages import Outcome
-from dmq_core.messaging.producers import DirectProducer, TopicProducer
-from dmq_core.messaging.publishing.producer import Handle
-from dmq_core.messaging.topology import Binding, Exchange, Queue, delete_queue, queue_depth
+from dmq_core.messaging.publishing.producers import DirectProducer, TopicProducer
+from dmq_core.messaging.publishing.publisher import Handle
+from dmq_core.messaging.topology.commands import delete_queue, queue_depth
+from dmq_core.messaging.topology.model import Binding, Exchange, Queue
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]
 

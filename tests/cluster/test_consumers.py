@@ -15,11 +15,11 @@ from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.messaging.consumers import DirectConsumer, TopicConsumer
+from dmq_core.messaging.consuming.consumers import DirectConsumer, TopicConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders
 from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
-from dmq_core.messaging.publishing.producer import Producer
+from dmq_core.messaging.publishing.publisher import Producer
 
 Make = Callable[[Cluster], BrokerConnectionManager]
 # By then an idle consumer has asked its queue whether it still counts.

@@ -20,24 +20,16 @@ from clients import await_until, connect
 from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDenied, MessagingFailed, NotReachable
-from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.connection.connection import Connection
+from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.messaging.consuming.delivery import Delivery
-from dmq_core.messaging.linking.connection import Connection
-from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.consuming.subscription import Consumer
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
-from dmq_core.messaging.publishing.producer import Producer
-from dmq_core.messaging.tap import Tap
-from dmq_core.messaging.topology import (
-    Binding,
-    Exchange,
-    PrivateBinding,
-    PrivateQueue,
-    Queue,
-    declare,
-    delete_queue,
-    queue_depth,
-)
-from dmq_core.session import TailSource
+from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.tap.source import TailSource
+from dmq_core.messaging.tap.tap import Tap
+from dmq_core.messaging.topology.commands import declare, delete_queue, queue_depth
+from dmq_core.messaging.topology.model import Binding, Exchange, PrivateBinding, PrivateQueue, Queue
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]
 
@@ -382,11 +374,11 @@ def test_a_declaration_that_the_broker_refuses_gives_its_words(opened: Open, que
 COUNT = """
 import os, sys, threading, time
 from dmq_core.cluster.base import Credentials, NodeEndpoint
-from dmq_core.messaging.linking.connection import Connection
-from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.connection.connection import Connection
+from dmq_core.messaging.consuming.subscription import Consumer
 from dmq_core.messaging.messages import OutgoingMessage
-from dmq_core.messaging.publishing.producer import Producer
-from dmq_core.messaging.topology import PrivateBinding, PrivateQueue
+from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.topology.model import PrivateBinding, PrivateQueue
 
 def open_things():
     # A consumer's thread learns of the close of its connection a moment later than the one who closed it.

@@ -17,11 +17,12 @@ from dmq_core.cluster.protocol import Backend, Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import BadInput, MessagingFailed, TimedOut
 from dmq_core.messaging import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer
-from dmq_core.messaging.aio import AsyncProducer
-from dmq_core.messaging.linking.states import ConnectionState
+from dmq_core.messaging.connection.states import ConnectionState
 from dmq_core.messaging.messages import Outcome
-from dmq_core.messaging.publishing.producer import Handle, ProducerLimits
-from dmq_core.messaging.topology import Binding, Exchange, Queue, delete_queue, queue_depth
+from dmq_core.messaging.publishing.aio import AsyncProducer
+from dmq_core.messaging.publishing.publisher import Handle, ProducerLimits
+from dmq_core.messaging.topology.commands import delete_queue, queue_depth
+from dmq_core.messaging.topology.model import Binding, Exchange, Queue
 
 ON_LOCAL_TOO = pytest.param(
     Backend.LOCAL, marks=(pytest.mark.real, pytest.mark.local, pytest.mark.thorough), id="local"

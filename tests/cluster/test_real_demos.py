@@ -18,7 +18,7 @@ from dmq_core.guide.playing import Playing
 from dmq_core.guide.scene import PREFIX, Backdrop
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.messaging.topology import delete_exchange, delete_queue
+from dmq_core.messaging.topology.commands import delete_exchange, delete_queue
 
 pytestmark = [pytest.mark.real, pytest.mark.thorough, pytest.mark.timeout(600)]
 

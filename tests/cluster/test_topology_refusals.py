@@ -12,8 +12,8 @@ import pika.exceptions
 from clients import connect
 
 from dmq_core.cluster.protocol import Cluster
-from dmq_core.messaging.declaring.topology_rules import Severity, judge
-from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
+from dmq_core.messaging.topology.lint import Severity, judge
+from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue
 from dmq_core.versions import Version, parse_version
 
 NAME = "test.rules"

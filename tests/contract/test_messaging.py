@@ -16,24 +16,16 @@ from conftest import ON_DOCKER, ON_LOCAL
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDenied, DmqError, MessagingFailed
-from dmq_core.messaging.consuming.consumer import Consumer
+from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.consuming.delivery import Delivery
-from dmq_core.messaging.consuming.streams import OFFSET, Offset
-from dmq_core.messaging.linking.connection import Connection
+from dmq_core.messaging.consuming.stream_offset import OFFSET, Offset
+from dmq_core.messaging.consuming.subscription import Consumer
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
-from dmq_core.messaging.network import AMQP, Network
-from dmq_core.messaging.publishing.producer import Producer
-from dmq_core.messaging.topology import (
-    Binding,
-    Entity,
-    Exchange,
-    Queue,
-    QueueDepth,
-    declare,
-    delete_exchange,
-    delete_queue,
-    queue_depth,
-)
+from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.topology.commands import declare, delete_exchange, delete_queue, queue_depth
+from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue, QueueDepth
+from dmq_core.messaging.transport.amqp import AMQP
+from dmq_core.messaging.transport.protocol import Network
 from dmq_core.testing import MemoryBroker
 from dmq_core.versions import Version, parse_version
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from dmq_core.cluster.docker.cluster import DockerCluster
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.messaging.linking.connection import Connection
-from dmq_core.messaging.linking.states import ConnectionState
-from dmq_core.messaging.publishing.producer import Producer
-from dmq_core.messaging.topology import Queue, declare
+from dmq_core.messaging.connection.connection import Connection
+from dmq_core.messaging.connection.states import ConnectionState
+from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.topology.commands import declare
+from dmq_core.messaging.topology.model import Queue
 
 BLOCKED_S = 60.0
 SETTLE_S = 5.0

@@ -187,7 +187,7 @@ def test_on_a_terminal_a_destructive_act_asks_and_no_is_the_default(typed: bytes
 def test_on_a_terminal_progress_is_one_line_that_leaves_no_trace() -> None:
     program = (
         "from dmq_core.cli.output import Output\n"
-        "from dmq_core.cluster.protocol import Progress\n"
+        "from dmq_core.progress import Progress\n"
         "out = Output(json=False)\n"
         "with out.progress() as progress:\n"
         "    progress(Progress('boots', 'rmq1', 0.25))\n"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.errors import BadInput
-from dmq_core.messaging.publishing.fields import parse_headers, parse_properties, type_name, typed_value
+from dmq_core.messaging.typed_fields import parse_headers, parse_properties, type_name, typed_value
 
 
 @pytest.mark.parametrize(

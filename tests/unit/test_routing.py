@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.management.models import Arguments, BindingFigures, EntityKey, ExchangeFigures
-from dmq_core.messaging.declaring.routing import Topology, headers_match, route, topic_matches
+from dmq_core.messaging.topology.routing import Topology, headers_match, route, topic_matches
 
 WORDS = st.sampled_from(["a", "b", "", "order"])
 KEYS = st.lists(WORDS, max_size=6).map(".".join)

@@ -10,13 +10,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.messaging.amqp.frames import Content, safe_properties
-from dmq_core.messaging.consuming.acks import AckBook
-from dmq_core.messaging.consuming.streams import StreamPosition, offset_of
+from dmq_core.messaging.consuming.ack_tracker import AckBook
+from dmq_core.messaging.consuming.stream_offset import StreamPosition, offset_of
 from dmq_core.messaging.messages import MessageProperties
 
 if TYPE_CHECKING:
     from dmq_core.endpoints import NodeEndpoint
-    from dmq_core.messaging.network import Channel
+    from dmq_core.messaging.transport.protocol import Channel
 
 FLUSH_AT = 50
 

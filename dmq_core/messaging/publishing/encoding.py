@@ -9,7 +9,7 @@ from typing import Final
 
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import MessageProperties
-from dmq_core.messaging.publishing.fields import PROPERTY_NAMES
+from dmq_core.messaging.typed_fields import PROPERTY_NAMES
 from dmq_core.text import visible
 
 TEXT: Final = "text/plain"

@@ -12,10 +12,10 @@ from dmq_core.errors import BadInput
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.amqp.frames import safe_properties
 from dmq_core.messaging.amqp.tables import encoded_table
-from dmq_core.messaging.linking.connection import Connection
-from dmq_core.messaging.linking.reasons import CloseReason, Cure
+from dmq_core.messaging.connection.close_reason import CloseReason, Cure
+from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.messages import SeenMessage
-from dmq_core.messaging.topology import Queue, QueueDepth
+from dmq_core.messaging.topology.model import Queue, QueueDepth
 from dmq_core.testing.memory.clock import Clock
 from dmq_core.testing.memory.link import MemoryLink, MemoryNetwork
 from dmq_core.testing.memory.message import Message, Reason, respliced
@@ -31,7 +31,7 @@ from dmq_core.versions import parse_version
 if TYPE_CHECKING:
     from typing import Self
 
-    from dmq_core.messaging.linking.states import ConnectionStatus
+    from dmq_core.messaging.connection.states import ConnectionStatus
 
 FIRST_PORT = 5672
 ELECTION_S = 0.5

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from dmq_core.errors import MessagingFailed, TimedOut
-from dmq_core.messaging.network import LoopOwner
+from dmq_core.messaging.transport.protocol import LoopOwner
 
 START_S = 1000.0
 EPOCH_S = 1_790_000_000.0
@@ -205,7 +205,7 @@ class Clock:
 
 @dataclass(eq=False)
 class MemoryLoop:
-    """An I/O loop on virtual time; a `Loop` of `dmq_core.messaging.network`."""
+    """An I/O loop on virtual time; a `Loop` of `dmq_core.messaging.transport.protocol`."""
 
     clock: Clock
     owner: LoopOwner

@@ -10,16 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.messaging.amqp.frames import Content, FrameSink
-from dmq_core.messaging.linking.reasons import CloseReason, Cure
-from dmq_core.messaging.network import STACK_TIMEOUT_S, LinkListener, Loop, LoopOwner
+from dmq_core.messaging.connection.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.protocol import STACK_TIMEOUT_S, LinkListener, Loop, LoopOwner
 from dmq_core.testing.memory.clock import MemoryLoop
 from dmq_core.testing.memory.wire import Published, read_publish
 
 if TYPE_CHECKING:
     from dmq_core.endpoints import Credentials, NodeEndpoint
-    from dmq_core.messaging.network import Channel
-    from dmq_core.messaging.publishing.handles import Handle
-    from dmq_core.messaging.topology import Arguments, Entity, QueueDepth
+    from dmq_core.messaging.publishing.handle import Handle
+    from dmq_core.messaging.topology.model import Arguments, Entity, QueueDepth
+    from dmq_core.messaging.transport.protocol import Channel
     from dmq_core.testing.memory.broker import MemoryBroker
     from dmq_core.testing.memory.peer import Peer
     from dmq_core.testing.memory.session import Session

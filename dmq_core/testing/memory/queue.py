@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from dmq_core.messaging.topology import Queue
+from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing.memory.message import Message, Reason
 from dmq_core.testing.memory.rules import QueueRules, Rules
 

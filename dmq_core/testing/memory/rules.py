@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dmq_core.messaging.declaring.queue_arguments import delivery_limit
+from dmq_core.messaging.topology.queue_arguments import delivery_limit
 from dmq_core.versions import Version
 
 KNOWN = ("3.10", "4.0", "4.3")

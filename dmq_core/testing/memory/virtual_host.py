@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import NoReturn
 
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures
-from dmq_core.messaging.declaring.queue_arguments import QUEUE_TYPES, judge_argument
-from dmq_core.messaging.declaring.routing import Topology, route
 from dmq_core.messaging.messages import Headers
-from dmq_core.messaging.topology import Arguments, Binding, Exchange, Queue
+from dmq_core.messaging.topology.model import Arguments, Binding, Exchange, Queue
+from dmq_core.messaging.topology.queue_arguments import QUEUE_TYPES, judge_argument
+from dmq_core.messaging.topology.routing import Topology, route
 from dmq_core.testing.memory.queue import MemoryQueue
 from dmq_core.testing.memory.refusal import refuse
 from dmq_core.versions import Version

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.messaging.linking.balancing import Load, Policy, order, relief
+from dmq_core.messaging.connection.load_balancing import Load, Policy, order, relief
 
 A, B, C = ENDPOINTS = [NodeEndpoint("127.0.0.1", port, None) for port in (5672, 5673, 5674)]
 

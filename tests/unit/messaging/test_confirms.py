@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dmq_core.messaging.publishing.confirms import ConfirmWindow
+from dmq_core.messaging.publishing.confirm_window import ConfirmWindow
 
 
 class AnyInterleaving(RuleBasedStateMachine):

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmq_core.errors import DmqError, MessagingFailed
-from dmq_core.messaging.consuming.consumer import FLUSH_AT, Consumer
 from dmq_core.messaging.consuming.delivery import Answer, Delivery
-from dmq_core.messaging.topology import Binding, PrivateBinding, PrivateQueue, Queue
+from dmq_core.messaging.consuming.subscription import FLUSH_AT, Consumer
+from dmq_core.messaging.topology.model import Binding, PrivateBinding, PrivateQueue, Queue
 
 
 def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput
-from dmq_core.messaging.linking.dialing import LONGEST_PAUSE_S, PENALTY_S, Dialer, describe
+from dmq_core.messaging.connection.endpoint_selection import LONGEST_PAUSE_S, PENALTY_S, Dialer, describe
 
 A, B, C = (NodeEndpoint("127.0.0.1", port, None) for port in (5672, 5673, 5674))
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from dmq_core.messaging.consuming import lanes
-from dmq_core.messaging.consuming.lanes import Crew, Lane, Lanes
+from dmq_core.messaging.consuming import workers as lanes
+from dmq_core.messaging.consuming.workers import Crew, Lane, Lanes
 
 LIMIT = 3
 LATE = 1e9

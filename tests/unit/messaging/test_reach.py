@@ -8,7 +8,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.messaging.linking.reach import ASK_EVERY_S, DOUBT_S, LONGEST_REST_S, REPLY_LIMIT_S, REST_S, ReachWatch
+from dmq_core.messaging.connection.partition_detector import (
+    ASK_EVERY_S,
+    DOUBT_S,
+    LONGEST_REST_S,
+    REPLY_LIMIT_S,
+    REST_S,
+    ReachWatch,
+)
 
 TICK_S = 0.25
 Answers = Callable[[str, float], int | None]

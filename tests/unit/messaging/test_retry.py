@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from dmq_core.errors import BadInput, DmqError, MessagingFailed
 from dmq_core.messaging.consuming.delivery import Answer
-from dmq_core.messaging.declaring.topology_rules import judge
 from dmq_core.messaging.messages import MessageProperties, Outcome, Settlement
-from dmq_core.messaging.publishing.checks import plain_headers
-from dmq_core.messaging.retry import Retry
-from dmq_core.messaging.retrying.handoff import LONGEST_PAUSE_S, LOOK_S, Errand, HandOff, pause_s
-from dmq_core.messaging.retrying.retry_copy import Failure, attempts_before, bounded, copied
-from dmq_core.messaging.retrying.retry_plan import Mode, chosen_mode, policy
-from dmq_core.messaging.topology import Queue
+from dmq_core.messaging.publishing.validation import plain_headers
+from dmq_core.messaging.retry.delayed import Retry
+from dmq_core.messaging.retry.forwarding import LONGEST_PAUSE_S, LOOK_S, Errand, HandOff, pause_s
+from dmq_core.messaging.retry.headers import Failure, attempts_before, bounded, copied
+from dmq_core.messaging.retry.plan import Mode, chosen_mode, policy
+from dmq_core.messaging.topology.lint import judge
+from dmq_core.messaging.topology.model import Queue
 from dmq_core.versions import Version
 
 V310, V40, V43 = Version(3, 10, 8), Version(4, 0, 5), Version(4, 3, 6)

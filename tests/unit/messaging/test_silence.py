@@ -5,7 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.messaging.linking.silence import QUIET_S, REPLY_LIMIT_S, REPLY_LONGEST_S, SETTLED_S, SilenceWatch, Verdict
+from dmq_core.messaging.connection.liveness import (
+    QUIET_S,
+    REPLY_LIMIT_S,
+    REPLY_LONGEST_S,
+    SETTLED_S,
+    SilenceWatch,
+    Verdict,
+)
 
 TICK_S = 0.25
 

@@ -6,9 +6,9 @@ import pytest
 
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import MessageProperties, SeenMessage
-from dmq_core.messaging.tap_plan import BODY_SHOWN_BYTES, cut, plan_tap, untraced
-from dmq_core.messaging.topology import PrivateBinding
-from dmq_core.session import TailSource
+from dmq_core.messaging.tap.plan import BODY_SHOWN_BYTES, cut, plan_tap, untraced
+from dmq_core.messaging.tap.source import TailSource
+from dmq_core.messaging.topology.model import PrivateBinding
 
 
 def test_a_topic_exchange_is_tapped_by_its_pattern() -> None:

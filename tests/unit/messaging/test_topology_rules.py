@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.messaging.declaring.topology_rules import Finding, Severity, explain, in_order, judge
-from dmq_core.messaging.topology import Binding, Entity, Exchange, Queue
+from dmq_core.messaging.topology.lint import Finding, Severity, explain, in_order, judge
+from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue
 from dmq_core.text import visible
 from dmq_core.versions import Version
 

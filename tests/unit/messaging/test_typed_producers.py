@@ -9,10 +9,10 @@ import pytest
 
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import BadInput, MessagingFailed
-from dmq_core.messaging.aio import AsyncProducer
 from dmq_core.messaging.messages import Outcome
-from dmq_core.messaging.producers import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer
-from dmq_core.messaging.topology import Binding, Exchange, Queue
+from dmq_core.messaging.publishing.aio import AsyncProducer
+from dmq_core.messaging.publishing.producers import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer
+from dmq_core.messaging.topology.model import Binding, Exchange, Queue
 from dmq_core.testing import MemoryBroker
 
 

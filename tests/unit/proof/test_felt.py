@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dmq_core.connection_manager import Role
-from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.proof.felt import QUIET_S, ClientStory
 

@@ -12,7 +12,7 @@ from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import EntityKey
-from dmq_core.messaging.linking.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.observe.news import LeaderNews, StreamLeaderNews
 from dmq_core.proof.journal import Journal, read_journal
 from dmq_core.proof.records import ClientEvent, ClientStep, Led, Setting

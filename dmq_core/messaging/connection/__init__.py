@@ -1,0 +1,1 @@
+"""Connections that come back: which endpoint is next, what follows a loss, who is told."""

@@ -1,0 +1,201 @@
+"""A connection that comes back: it dials one endpoint after the other and gives each user a channel wherever it is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from dmq_core.endpoints import Credentials, NodeEndpoint
+from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
+from dmq_core.messaging.connection import fork_guard as forks
+from dmq_core.messaging.connection.endpoint_selection import Dialer
+from dmq_core.messaging.connection.io_thread import Recovery
+from dmq_core.messaging.connection.states import (
+    FINAL_STATES,
+    LIVE_STATES,
+    ChannelUser,
+    ConnectionState,
+    ConnectionStatus,
+    OpeningAct,
+)
+from dmq_core.messaging.transport.amqp import AMQP
+from dmq_core.messaging.transport.protocol import Network
+
+CLOSE_LIMIT_S = 4.0
+
+
+class Connection:
+    """A recovering AMQP connection named `name` to one of `endpoints`; methods may be called from any thread.
+
+    It starts with its first user or `start`. `prefer` may reorder the endpoints at each attempt; it is called on the
+    I/O thread and must not block. Listeners hear each change of status there, in order. A node from which nothing is
+    heard for about two seconds though it was asked is left for another. Whenever it opens, `opening` is played before
+    users get their channels. `punished` may be shared with other connections, see `Dialer`. `relief` is asked every few
+    seconds, on the I/O thread, whether the connection should move to another endpoint. `on_leave` hears there of an
+    endpoint that is left because it is silent, does not confirm, or no longer reaches a queue, and why.
+    `network` is what it connects through (None: AMQP over TCP); `now` tells its monotonic seconds, by which everything
+    about the broker is timed, and `wall` its epoch seconds.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[NodeEndpoint],
+        credentials: Credentials | Mapping[NodeEndpoint, Credentials],
+        name: str,
+        prefer: Callable[[], Sequence[NodeEndpoint]] | None = None,
+        on_change: Callable[[ConnectionStatus], None] | None = None,
+        opening: OpeningAct | None = None,
+        punished: dict[NodeEndpoint, float] | None = None,
+        network: Network | None = None,
+        relief: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
+        on_leave: Callable[[NodeEndpoint, str], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._generation = forks.generation
+        self._relief = relief
+        self._on_leave = on_leave
+        self._network = network or AMQP
+        self.now = self._network.now
+        self.wall = self._network.wall
+        self._credentials = (
+            dict.fromkeys(endpoints, credentials) if isinstance(credentials, Credentials) else dict(credentials)
+        )
+        self._dialer = Dialer(endpoints, prefer, punished=punished)
+        self._opening = opening
+        self._changed = threading.Condition()
+        self._status = ConnectionStatus(ConnectionState.NEW, self._network.wall())
+        self._error: DmqError | None = None
+        self._on_change = on_change
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._io: Recovery | None = None
+
+    @property
+    def status(self) -> ConnectionStatus:
+        """What it is doing now, without waiting."""
+        return self._status
+
+    @property
+    def on_io_thread(self) -> bool:
+        """Whether the caller is the I/O thread, which must not wait for itself."""
+        return threading.current_thread() is self._thread
+
+    def learn(self, endpoint: NodeEndpoint, credentials: Credentials) -> None:
+        """Adds an endpoint, for the next time that it has to dial."""
+        self._credentials[endpoint] = credentials
+        self._dialer.learn(endpoint)
+
+    def start(self) -> None:
+        """Begins to connect; returns at once, and does nothing the second time. `MessagingFailed` once closed."""
+        self._running_io()
+
+    def wait_open(self, timeout_s: float = 10.0) -> NodeEndpoint:
+        """Waits until it is open; `AccessDenied` or `NotReachable` say why it is not."""
+        self.start()
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._status.state not in LIVE_STATES:
+                if self._status.state in FINAL_STATES:
+                    raise self._error or MessagingFailed(f"the connection {self.name!r} is closed")
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    raise self._not_open(timeout_s)
+            endpoint = self._status.endpoint
+        if endpoint is None:
+            raise MessagingFailed(f"the connection {self.name!r} is open but nowhere")
+        return endpoint
+
+    def attach(self, user: ChannelUser) -> None:
+        """Gives `user` a channel as soon and as often as the connection opens, until `detach`."""
+        io = self._running_io()
+        if not io.call(lambda: io.attach(user)):
+            raise MessagingFailed(f"the connection {self.name!r} is closed")
+
+    def detach(self, user: ChannelUser) -> None:
+        """Closes the user's channel and forgets the user, who hears nothing more."""
+        if io := self._io_here():
+            io.call(lambda: io.detach(user))
+
+    def call(self, callback: Callable[[], None]) -> bool:
+        """Has the I/O thread call `callback`; False if there is no such thread any more."""
+        self._refuse_after_fork()
+        return self._io is not None and self._io.call(callback)
+
+    def leave(self, endpoint: NodeEndpoint | None, why: str) -> None:
+        """Leaves `endpoint` at once if connected there (None: wherever it is) and avoids it for a while."""
+        if io := self._io_here():
+            io.call(lambda: io.leave(endpoint, why))
+
+    def doubt(self, endpoint: NodeEndpoint, why: str) -> None:
+        """Leaves `endpoint` if connected there, waiting for messages that do not come, and nothing is under way."""
+        if io := self._io_here():
+            io.call(lambda: io.doubt(endpoint, why))
+
+    def move(self, endpoint: NodeEndpoint) -> None:
+        """Goes over to `endpoint` as soon as nothing is under way; stays if that cannot be. Returns at once."""
+        if io := self._io_here():
+            io.call(lambda: io.move(endpoint))
+
+    def close(self) -> None:
+        """Ends it within four seconds, back-off included; final, and may be called twice.
+
+        In a forked process it does nothing: what is open belongs to the process that made it.
+        """
+        self.begin_closing()
+        thread = self._thread
+        if thread is not None and threading.current_thread() is not thread:
+            thread.join(CLOSE_LIMIT_S)
+
+    def begin_closing(self) -> None:
+        """Begins what `close` waits for."""
+        if self._generation != forks.generation:
+            return
+        with self._changed:
+            closing, self._closing = self._closing, True
+            if self._io is None and not closing:
+                self._status = replace(self._status, state=ConnectionState.CLOSED, at=self._network.wall())
+        if self._io is not None:
+            self._io.call(self._io.close)
+
+    def _refuse_after_fork(self) -> None:
+        if self._generation != forks.generation:
+            forks.refuse(f"the connection {self.name!r}")
+
+    def _io_here(self) -> Recovery | None:
+        return self._io if self._generation == forks.generation else None
+
+    def _running_io(self) -> Recovery:
+        self._refuse_after_fork()
+        with self._changed:
+            if self._closing:
+                raise MessagingFailed(f"the connection {self.name!r} is closed")
+            if self._io is None:
+                self._io = Recovery(
+                    self.name,
+                    self._credentials,
+                    self._dialer,
+                    self._publish,
+                    self._network,
+                    self._opening,
+                    self._relief,
+                    self._on_leave,
+                )
+                self._thread = threading.Thread(target=self._io.run, name=f"amqp {self.name}", daemon=True)
+                self._thread.start()
+            return self._io
+
+    def _publish(self, status: ConnectionStatus, error: DmqError | None) -> None:
+        with self._changed:
+            self._status = status
+            self._error = error
+            self._changed.notify_all()
+        if self._on_change is not None:
+            self._on_change(status)
+
+    def _not_open(self, timeout_s: float) -> DmqError:
+        problem = self._status.problem
+        if problem:
+            return NotReachable(problem, "Check that the cluster runs and that the port is an AMQP port.")
+        return TimedOut(f"no node answered within {timeout_s:g} s", "Check that the cluster runs.")

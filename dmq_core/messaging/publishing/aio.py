@@ -1,0 +1,114 @@
+"""Publishing from asyncio, over the same producers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol
+
+from dmq_core.messaging.messages import Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from dmq_core.messaging.publishing.publisher import Handle
+
+P = ParamSpec("P")
+
+
+class Publishing(Protocol[P]):
+    """A producer of any type."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `publish` would not wait."""
+        ...
+
+    def publish(self, *args: P.args, **kwargs: P.kwargs) -> Handle:
+        """Publishes one message."""
+        ...
+
+    def when_settled(self, handle: Handle, hear: Callable[[Handle], None]) -> None:
+        """Calls `hear` once `handle` has its outcome."""
+        ...
+
+    def flush(self, timeout_s: float = ...) -> None:
+        """Waits until every message has its outcome."""
+        ...
+
+    def close(self, timeout_s: float = ...) -> None:
+        """Ends it."""
+        ...
+
+
+class AsyncProducer(Generic[P]):
+    """The asyncio face of a producer; everything that would wait is awaited, and never holds up the event loop.
+
+    `publish` takes what the producer's `publish` takes. Messages go out in the order in which `publish` was called;
+    for speed have many under way, with `asyncio.gather` or a task group. Cancelling does not take a message back.
+
+    >>> import asyncio
+    >>> manager.declare(Queue("orders", "quorum"))
+    >>> async def main():
+    ...     async with AsyncProducer(DirectProducer(manager)) as producer:
+    ...         settlements = await asyncio.gather(*(producer.publish("orders", f"book {n}") for n in range(3)))
+    ...         print(*(settlement.outcome for settlement in settlements))
+    >>> asyncio.run(main())
+    confirmed confirmed confirmed
+    """
+
+    def __init__(self, producer: Publishing[P]) -> None:
+        self._producer = producer
+        self._turn = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._settled: deque[tuple[asyncio.Future[Settlement], Settlement]] = deque()
+        self._woken = False
+
+    async def publish(self, *args: P.args, **kwargs: P.kwargs) -> Settlement:
+        """Publishes one message and gives its outcome; raises what the producer's `publish` raises."""
+        self._loop = loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Settlement] = loop.create_future()
+        async with self._turn:
+            if self._producer.has_room:
+                handle = self._producer.publish(*args, **kwargs)
+            else:
+                handle = await asyncio.to_thread(self._producer.publish, *args, **kwargs)
+        self._producer.when_settled(handle, lambda settled: self._hear(outcome, settled))
+        return await outcome
+
+    def _hear(self, outcome: asyncio.Future[Settlement], handle: Handle) -> None:
+        """On a thread of the producer, perhaps after the event loop has ended."""
+        if handle.settlement is None or self._loop is None:
+            return
+        self._settled.append((outcome, handle.settlement))
+        if not self._woken:
+            # Confirms come in numbers, and one wake serves all that have come until it is answered.
+            self._woken = True
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._woken = False
+        while self._settled:
+            outcome, settlement = self._settled.popleft()
+            if not outcome.done():
+                outcome.set_result(settlement)
+
+    async def flush(self, timeout_s: float = 30.0) -> None:
+        """Waits until every message has its outcome; `TimedOut` if some have none after `timeout_s` seconds."""
+        await asyncio.to_thread(self._producer.flush, timeout_s)
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Waits up to `timeout_s` seconds for what is under way, settles the rest, and ends."""
+        await asyncio.to_thread(self._producer.close, timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,1 @@
+"""Copies of messages that pass, without taking any from a consumer."""

@@ -1,0 +1,1 @@
+"""Exchanges, queues and bindings: as values, as declared, and declared again after a reconnect."""

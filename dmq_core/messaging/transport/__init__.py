@@ -1,0 +1,1 @@
+"""The one place that knows pika, and the protocol that the rest of messaging knows it by."""
