@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from dmq_core.actions.gate import add_node, cause, guard, guard_change, perform, remove_node
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import lowest_free_name
@@ -26,7 +28,6 @@ from dmq_core.messaging.tap.tap import Tap
 from dmq_core.messaging.topology.model import PrivateBinding
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.observer import ClusterObserver
-from dmq_core.operations import NodeOperation, add_node, cause, guard, guard_change, perform, remove_node
 from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.scenario import Scenario
 from dmq_core.session import Observation, Observer, Proof, Tail

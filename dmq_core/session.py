@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.messaging.messages import OutgoingMessage, SeenMessage, Settlement
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import NodeOperation
 from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.scenario import Scenario
 from dmq_core.proof.standing import ProofReport, ProofStanding
@@ -132,7 +132,7 @@ class Session(Protocol):
         ...
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
-        """Does an act on a node, through the gate in `dmq_core.operations`."""
+        """Does an act on a node, through the gate in `dmq_core.actions.node_operation`."""
         ...
 
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:

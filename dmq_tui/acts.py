@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 
 from textual.message import Message
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event, Gravity, Origin
-from dmq_core.operations import NodeOperation
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.session import Session
 from dmq_core.text import visible

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.tap.source import TailSource
-from dmq_core.operations import NodeOperation
 from dmq_core.settings.settings import DEFAULT_CLUSTER, on_cluster
 from dmq_core.text import visible
 from dmq_tui.commands import Command, PaneId, action_now

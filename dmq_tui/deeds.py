@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dmq_core.actions.impact import Impact, Margin, impact_of, impact_of_addition, impact_of_fault, impact_of_removal
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import (
-    Impact,
-    Margin,
-    NodeOperation,
-    impact_of,
-    impact_of_addition,
-    impact_of_fault,
-    impact_of_removal,
-)
 
 _RESULT = {
     NodeAction.KILL: "killed",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from dmq_core.actions.impact import Impact, Margin, impact_of, impact_of_addition, impact_of_fault
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import DELAY_MS, FaultKind, needs_of
 from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import Impact, Margin, NodeOperation, impact_of, impact_of_addition, impact_of_fault
 from dmq_core.proof.acts import STATES
 from dmq_core.proof.scenario import QUEUE_TYPES, QUORUM_ONLY, ROLES, UNTARGETED, Fault, Scenario, of_fault
 from dmq_core.settings.settings import on_cluster

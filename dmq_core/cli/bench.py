@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dmq_core.actions.gate import guard_change
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
-from dmq_core.operations import guard_change
 
 if TYPE_CHECKING:
     from dmq_core.bench.rounds import BenchResult, Pair

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dmq_core.actions.gate import guard_change
 from dmq_core.cli import reach
 from dmq_core.cli.messages import write_message
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.messaging.consuming.stream_offset import checked_offset
 from dmq_core.messaging.messages import SeenMessage
-from dmq_core.operations import guard_change
 
 if TYPE_CHECKING:
     from dmq_core.messaging.consuming.delivery import Delivery

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dmq_core.actions.impact import Margin
 from dmq_core.cli import reach
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import Output, confirm, painted
 from dmq_core.cli.running import deaf
 from dmq_core.errors import BadInput, Refused
-from dmq_core.operations import Margin
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

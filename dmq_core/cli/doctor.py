@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dmq_core.actions.gate import guard_change
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
@@ -14,7 +15,6 @@ from dmq_core.cluster.protocol import Cluster
 from dmq_core.errors import DmqError, NoSuchCluster
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.health import Finding, findings, standing_findings
-from dmq_core.operations import guard_change
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 

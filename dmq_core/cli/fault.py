@@ -6,13 +6,14 @@ import time
 
 import click
 
+from dmq_core.actions.gate import cause, guard
+from dmq_core.actions.impact import Margin, impact_of_fault
 from dmq_core.cli import reach
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
 from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, needs_of, notes_of, takes_of, undo_of
 from dmq_core.errors import BadInput
-from dmq_core.operations import Margin, cause, guard, impact_of_fault
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from dmq_core.actions.gate import guard, guard_change
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
@@ -13,7 +14,6 @@ from dmq_core.cli.status import show_status
 from dmq_core.cluster.prerequisites import DockerState, Package
 from dmq_core.cluster.protocol import Backend
 from dmq_core.errors import BackendUnavailable
-from dmq_core.operations import guard, guard_change
 from dmq_core.progress import ProgressListener
 
 

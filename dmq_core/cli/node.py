@@ -6,6 +6,9 @@ import time
 
 import click
 
+from dmq_core.actions.gate import add_node, guard, perform, remove_node
+from dmq_core.actions.impact import LOST_STATES, impact_of_removal
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cli import reach
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
@@ -13,7 +16,6 @@ from dmq_core.cli.output import confirm
 from dmq_core.cli.status import node_document, nodes_table
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo
 from dmq_core.errors import BadInput
-from dmq_core.operations import LOST_STATES, NodeOperation, add_node, guard, impact_of_removal, perform, remove_node
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 

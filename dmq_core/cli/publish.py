@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dmq_core.actions.gate import guard_change
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
 from dmq_core.messaging.typed_fields import parse_headers, parse_properties
-from dmq_core.operations import guard_change
 from dmq_core.progress import Progress, silent
 from dmq_core.text import visible
 

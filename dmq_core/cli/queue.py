@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dmq_core.actions.gate import guard_change
 from dmq_core.cli import reach
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
@@ -16,7 +17,6 @@ from dmq_core.errors import DmqError
 from dmq_core.management.models import BindingFigures, EntityKey
 from dmq_core.messaging.typed_fields import parse_headers
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
-from dmq_core.operations import guard_change
 from dmq_core.text import visible
 
 vhost_option = click.option("--vhost", metavar="NAME", default=None, help="The virtual host; by default all, or '/'.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dmq_core.actions.gate import guard_change
 from dmq_core.cli import reach
 from dmq_core.cli.messages import MessageFilter, write_message
 from dmq_core.cli.options import Invocation, common_options
@@ -15,7 +16,6 @@ from dmq_core.cli.output import Output
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap.source import TailSource
-from dmq_core.operations import guard_change
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

@@ -9,20 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from dmq_core.actions.gate import cause, guard, perform
+from dmq_core.actions.impact import LOST_STATES, Impact, Margin, margin_left, margin_words
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, undo_of
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo, NodeState
 from dmq_core.errors import ClusterFailed, DmqError, Refused
-from dmq_core.operations import (
-    LOST_STATES,
-    Impact,
-    Margin,
-    NodeOperation,
-    cause,
-    guard,
-    margin_left,
-    margin_words,
-    perform,
-)
 from dmq_core.progress import ProgressListener
 from dmq_core.state_directory import state_folder
 

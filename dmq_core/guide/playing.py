@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from dmq_core.actions.gate import guard, guard_change
 from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import BadInput, DmqError
 from dmq_core.guide.breaking import NodesTurn
 from dmq_core.guide.form import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords
 from dmq_core.guide.scene import Backdrop, Scene
 from dmq_core.guide.terms import meaning
-from dmq_core.operations import guard, guard_change
 from dmq_core.settings.settings import on_cluster
 
 if TYPE_CHECKING:

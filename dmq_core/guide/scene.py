@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError, Refused
@@ -21,7 +22,6 @@ from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.consuming.consumers import DirectConsumer
 from dmq_core.messaging.topology.commands import delete_exchange, delete_queue, queue_depth
 from dmq_core.messaging.topology.model import QueueDepth
-from dmq_core.operations import NodeOperation
 from dmq_core.progress import ProgressListener, silent
 
 if TYPE_CHECKING:

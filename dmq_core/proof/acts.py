@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dmq_core.actions.gate import add_node, cause, perform, remove_node
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.faults.model import FaultKind, undo_of
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import lowest_free_name
-from dmq_core.operations import NodeOperation, add_node, cause, perform, remove_node
 from dmq_core.proof.scenario import Fault
 
 # Does something to a cluster through the one gate, which may be told that the session is read-only.

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction, NodeChange, NodeState
-from dmq_core.operations import NodeOperation
 from dmq_core.proof.records import Stage
 from dmq_core.proof.witness import monotonic_of
 from dmq_core.text import visible

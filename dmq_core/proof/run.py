@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from dmq_core.actions.gate import guard_change
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster, NodeChange, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NoSuchCluster, NotReachable
-from dmq_core.operations import NodeOperation, guard_change
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.proof.acts import Act
 from dmq_core.proof.beside import Beside

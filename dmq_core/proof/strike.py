@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from dmq_core.actions.gate import guard
 from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, DmqError, NotReachable, Refused
-from dmq_core.operations import guard
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.acts import STATES, TAKES_AWAY, Act, act_for, on_node, word_of
 from dmq_core.proof.records import Stage

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dmq_core.actions.gate import add_node, cause, guard, guard_change, perform, remove_node
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.errors import MessagingFailed
@@ -15,7 +17,6 @@ from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.topology.routing import topic_matches
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import NodeOperation, add_node, cause, guard, guard_change, perform, remove_node
 from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.load import load_of
 from dmq_core.proof.scenario import Scenario

@@ -6,13 +6,14 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from dmq_core import operations
+from dmq_core.actions import gate
+from dmq_core.actions.gate import perform
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BadInput, DmqError, TimedOut
 from dmq_core.management.models import EntityKey
-from dmq_core.operations import NodeOperation, perform
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -159,11 +160,11 @@ class ClusterUnderTest:
         'rmq4'
         >>> dmq_cluster.remove_node("rmq4")
         """
-        return operations.add_node(self._cluster, read_only=False)
+        return gate.add_node(self._cluster, read_only=False)
 
     def remove_node(self, node: str) -> None:
         """Takes the queues off a node and removes it with its data; `Refused` if that loses a queue or a majority."""
-        operations.remove_node(self._cluster, node, read_only=False)
+        gate.remove_node(self._cluster, node, read_only=False)
 
     def heal(self) -> None:
         """Ends what was done here: alarms, links, and nodes that are down, frozen, cut off or in maintenance.
@@ -173,7 +174,7 @@ class ClusterUnderTest:
         try:
             self._cluster.start()
             while self._ways_back:
-                operations.cause(self._cluster, self._ways_back[-1], read_only=False)
+                gate.cause(self._cluster, self._ways_back[-1], read_only=False)
                 self._ways_back.pop()
         except DmqError:
             self._ways_back.clear()
@@ -269,7 +270,7 @@ class ClusterUnderTest:
         undo = undo_of(fault) if is_undone else None
         if undo is not None:
             self._ways_back.append(undo)
-        operations.cause(self._cluster, fault, read_only=False)
+        gate.cause(self._cluster, fault, read_only=False)
 
     def _await_leader(self, client: ManagementClient, key: EntityKey) -> str:
         began = time.monotonic()

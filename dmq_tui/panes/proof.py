@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dmq_core.actions.impact import Margin
 from dmq_core.errors import DmqError
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import Margin
 from dmq_core.proof.result import Curves
 from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.text import visible

@@ -13,8 +13,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input
 
+from dmq_core.actions.impact import Impact, Margin
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import Impact, Margin
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 from dmq_tui.deeds import Addition, Deed

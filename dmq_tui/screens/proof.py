@@ -17,10 +17,11 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
 
+from dmq_core.actions.gate import guard
+from dmq_core.actions.impact import Impact, Margin
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import Impact, Margin, guard
 from dmq_core.proof.account import final_account
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import QUEUE_TYPES, UNTARGETED, Fault

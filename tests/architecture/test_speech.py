@@ -31,7 +31,7 @@ def test_names_are_percent_encoded_by_one_function() -> None:
 
 
 def test_acts_on_nodes_pass_the_one_gate() -> None:
-    """`Cluster.act` is called by `dmq_core.operations` only, where read-only and attached clusters are refused."""
+    """`Cluster.act` is called by `dmq_core.actions.gate` only, where read-only and attached clusters are refused."""
     callers = {
         source.module
         for package in ("dmq_core", "dmq_tui")
@@ -39,7 +39,7 @@ def test_acts_on_nodes_pass_the_one_gate() -> None:
         for call in calls(source.tree)
         if called_name(call) == "act" and isinstance(call.func, ast.Attribute)
     }
-    assert callers == {"dmq_core.operations"}
+    assert callers == {"dmq_core.actions.gate"}
 
 
 def test_starting_stopping_and_destroying_stand_behind_the_gate() -> None:

@@ -32,7 +32,7 @@ from dmq_core.testing.under_test import ClusterUnderTest
 pytestmark = [pytest.mark.real, pytest.mark.docker]
 STARTER = """
 import sys
-from dmq_core.cluster.docker_cluster import DockerCluster
+from dmq_core.cluster.docker.cluster import DockerCluster
 DockerCluster(sys.argv[1], nodes=int(sys.argv[2])).start()
 """
 

@@ -30,7 +30,7 @@ CERTAINLY_UNNOTICED_S = 3.0
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 STARTER = """
 import sys
-from dmq_core.cluster.local_cluster import LocalCluster
+from dmq_core.cluster.local.cluster import LocalCluster
 cluster = LocalCluster(sys.argv[1])
 print(*(n.state for n in cluster.nodes()), flush=True)
 cluster.start()

@@ -373,7 +373,7 @@ def test_a_declaration_that_the_broker_refuses_gives_its_words(opened: Open, que
 # Counted in a process of its own, where nothing else opens and closes sockets meanwhile.
 COUNT = """
 import os, sys, threading, time
-from dmq_core.cluster.base import Credentials, NodeEndpoint
+from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.consuming.subscription import Consumer
 from dmq_core.messaging.messages import OutgoingMessage

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from clients import await_until
 
+from dmq_core.actions.gate import perform
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.consuming.decoding import MessageHeaders
-from dmq_core.operations import NodeOperation, perform
 from dmq_core.proof.journal import read_journal
 from dmq_core.proof.judge import judge
 from dmq_core.proof.result import ProofResult, Verdict, Workload

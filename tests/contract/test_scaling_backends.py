@@ -31,7 +31,7 @@ pytestmark = pytest.mark.thorough
 
 SCALER = """
 import sys
-from dmq_core.cluster.select import find_cluster
+from dmq_core.cluster.discovery import find_cluster
 cluster = find_cluster(sys.argv[1], sys.argv[2])
 tell = lambda progress: print(progress.text, flush=True)
 cluster.remove_node(sys.argv[3], tell) if len(sys.argv) > 3 else cluster.add_node(tell)

@@ -12,6 +12,7 @@ import clients
 import pytest
 from conftest import ON_DOCKER, ON_LOCAL
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
@@ -22,7 +23,6 @@ from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMess
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
-from dmq_core.operations import NodeOperation
 from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import Fault, of_fault

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from stage import Stage, until, write
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.operations import NodeOperation
 from dmq_core.testing import FakeSession
 from dmq_tui.deeds import of_node
 from dmq_tui.screens.confirm import ConfirmScreen, about

@@ -8,10 +8,10 @@ import pytest
 from console import NARROW, WIDE, Console, console
 from stage import write
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NotReachable
 from dmq_core.messaging.messages import OutgoingMessage
-from dmq_core.operations import NodeOperation
 from dmq_core.testing import FakeSession, hostile, nothing, thousand_queues
 from dmq_tui.app import DmqApp
 from dmq_tui.commands import COMMANDS, PaneId

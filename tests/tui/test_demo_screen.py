@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from console import NARROW, WIDE, Console, console
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.messaging.tap.source import TailSource
-from dmq_core.operations import NodeOperation
 from dmq_core.testing import FakeSession
 from dmq_tui.screens.confirm import ConfirmScreen
 from dmq_tui.screens.demo import DemoScreen

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from stage import Stage, until
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import ClusterFailed
-from dmq_core.operations import NodeOperation
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues
 from dmq_core.text import visible
 from dmq_tui.pages import PAGES, Subject, SubjectKind, chart

@@ -6,10 +6,10 @@ import pytest
 from console import NARROW, WIDE, Console, console
 from stage import write
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction
 from dmq_core.errors import ClusterFailed
-from dmq_core.operations import NodeOperation
 from dmq_core.testing import FakeSession, hostile
 from dmq_tui.commands import BY_ID, PaneId
 from dmq_tui.panes.tables import QueuesPane

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 
+from dmq_core.actions.impact import Margin
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, FaultKind, notes_of
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.management.models import EntityKey
-from dmq_core.operations import Margin, NodeOperation
 from dmq_core.testing import HOSTILE_NAMES, FakeSession
 from dmq_tui.deeds import Deed, Mending, addition, mending, of_fault, of_node, removal
 from dmq_tui.offers import ADD, REMOVE, Aim, Offer, alarms_of, line_of, offers, peers

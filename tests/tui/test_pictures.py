@@ -9,8 +9,8 @@ import pytest
 from stage import until
 from textual.pilot import Pilot
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction
-from dmq_core.operations import NodeOperation
 from dmq_core.testing import FakeSession, hostile
 from dmq_tui.app import DmqApp
 from dmq_tui.screens.main import MainScreen

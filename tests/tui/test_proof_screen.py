@@ -7,9 +7,9 @@ from console import NARROW, WIDE, console
 from stage import Stage, until, write
 from textual.pilot import Pilot
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterFailed
-from dmq_core.operations import NodeOperation
 from dmq_core.proof.result import Curves, Mark, Verdict
 from dmq_core.proof.scenario import UNTARGETED, Fault, checked
 from dmq_core.session import Proof

@@ -8,12 +8,12 @@ from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import TextArea
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import MessagingFailed
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap.source import TailSource
-from dmq_core.operations import NodeOperation
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
 from dmq_core.text import visible
 from dmq_tui.screens.publish import PublishScreen

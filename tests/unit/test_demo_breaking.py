@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from dmq_core.actions.impact import Margin
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import BadInput, ClusterFailed, DmqError, Refused
@@ -15,7 +17,6 @@ from dmq_core.guide.breaking import Acts, acts_on, impact_of_demo
 from dmq_core.guide.form import AnyDemo, Demo, Seen, Step
 from dmq_core.guide.playing import Playing, check
 from dmq_core.guide.scene import Scene
-from dmq_core.operations import Margin, NodeOperation
 from dmq_core.progress import silent
 from dmq_core.testing import FakeCluster, SimBroker
 from dmq_core.testing.stage import MemoryStage

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.errors import BadInput, ClusterFailed, MessagingFailed, NoSuchCluster, Refused
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
-from dmq_core.operations import NodeOperation
 from dmq_core.progress import Progress
 from dmq_core.proof.account import LoadAccount
 from dmq_core.session import Observation, Proof, Session

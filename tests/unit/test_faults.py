@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dmq_core.actions.gate import cause
+from dmq_core.actions.impact import Margin, impact_of_fault
 from dmq_core.cluster.faults.injector import FaultWorks
 from dmq_core.cluster.faults.model import Fault, FaultKind, needs_of, notes_of, undo_of
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeInfo, NodeState
@@ -11,7 +13,6 @@ from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput, Refused, TimedOut
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
-from dmq_core.operations import Margin, cause, impact_of_fault
 from dmq_core.progress import Progress, silent
 from dmq_core.testing import FakeSession
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from dmq_core.actions.impact import Margin, impact_of_fault
 from dmq_core.cluster.faults import erlang_links as links
 from dmq_core.cluster.faults.injector import FaultWorks
 from dmq_core.cluster.faults.model import Fault, FaultKind, needs_of, takes_of, undo_of
 from dmq_core.cluster.protocol import NodeAction, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput, ClusterFailed, TimedOut
-from dmq_core.operations import Margin, impact_of_fault
 from dmq_core.progress import Progress, silent
 from dmq_core.testing import FakeSession
 

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmq_core.actions.gate import guard, perform
+from dmq_core.actions.impact import Margin, impact_of
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import Refused
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
-from dmq_core.operations import Margin, NodeOperation, guard, impact_of, perform
 from dmq_core.settings.settings import on_cluster
 from dmq_core.testing import FakeSession
 

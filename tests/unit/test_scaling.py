@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmq_core.actions.gate import add_node, remove_node
+from dmq_core.actions.impact import Margin, impact_of_removal
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import (
     check_may_grow,
@@ -21,7 +23,6 @@ from dmq_core.errors import BadInput, Refused
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
-from dmq_core.operations import Margin, add_node, impact_of_removal, remove_node
 from dmq_core.testing import FakeSession
 
 UP, DOWN = NodeState.RUNNING, NodeState.STOPPED

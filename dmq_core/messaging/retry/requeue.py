@@ -90,9 +90,7 @@ class Requeue:
 
     def in_stream(self, cluster: str) -> FailurePath:
         """The path that does the same for a stream of `cluster`."""
-        from dmq_core.messaging.retry.delayed import (
-            InStream,  # which needs the publishing side, as nothing else here does
-        )
+        from dmq_core.messaging.retry.delayed import InStream
 
         return InStream(self._limit, cluster) if self._dead_letter else self
 

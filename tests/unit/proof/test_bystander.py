@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction, NodeChange, NodeState
-from dmq_core.operations import NodeOperation
 from dmq_core.proof.bystander import Bystander
 from dmq_core.proof.evidence import Evidence, evidence_of
 from dmq_core.proof.journal import Journal, read_journal

@@ -1,32 +1,16 @@
-"""Acts on nodes as data: what will be done, to whom, what it will cause, and the one gate that may refuse it."""
+"""What an action will cause, judged from a snapshot, and the majority that it leaves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, FaultKind, notes_of
-from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
-from dmq_core.errors import Refused
+from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
-from dmq_core.progress import ProgressListener, silent
 from dmq_core.versions import Version, parse_version
 
-_TAKES_DOWN = frozenset(
-    {NodeAction.KILL, NodeAction.STOP, NodeAction.RESTART, NodeAction.PAUSE, NodeAction.ISOLATE, NodeAction.DRAIN}
-)
-_VERB = {
-    NodeAction.KILL: "Kill",
-    NodeAction.STOP: "Stop",
-    NodeAction.START: "Start",
-    NodeAction.RESTART: "Restart",
-    NodeAction.PAUSE: "Pause",
-    NodeAction.UNPAUSE: "Unpause",
-    NodeAction.ISOLATE: "Isolate",
-    NodeAction.REJOIN: "Rejoin",
-    NodeAction.DRAIN: "Drain",
-    NodeAction.REVIVE: "Revive",
-}
 _EXPECTED = {
     NodeAction.KILL: "Expected: new leaders within a second; unacknowledged messages come again.",
     NodeAction.STOP: "Expected: leaders move in half a second; clients reconnect.",
@@ -34,25 +18,6 @@ _EXPECTED = {
     NodeAction.PAUSE: "Expected: nobody is told; the others notice after one to six seconds.",
     NodeAction.DRAIN: "Expected: leaders move in one to three seconds; its clients are closed and reconnect elsewhere.",
     NodeAction.REJOIN: "Expected: the cluster is whole again in one to ten seconds.",
-}
-_DONE = {
-    NodeAction.KILL: "killed",
-    NodeAction.STOP: "stopped",
-    NodeAction.START: "started",
-    NodeAction.RESTART: "restarted",
-    NodeAction.PAUSE: "paused",
-    NodeAction.UNPAUSE: "unpaused",
-    NodeAction.ISOLATE: "isolated",
-    NodeAction.REJOIN: "back with its peers",
-    NodeAction.DRAIN: "drained",
-    NodeAction.REVIVE: "revived",
-}
-_UNDO = {
-    NodeAction.KILL: NodeAction.START,
-    NodeAction.STOP: NodeAction.START,
-    NodeAction.PAUSE: NodeAction.UNPAUSE,
-    NodeAction.ISOLATE: NodeAction.REJOIN,
-    NodeAction.DRAIN: NodeAction.REVIVE,
 }
 # Nodes in any other state neither take clients nor hold replicas that vote: draining ones stop theirs.
 LOST_STATES = frozenset(NodeState) - {NodeState.RUNNING, NodeState.STARTING}
@@ -65,40 +30,6 @@ class Margin(StrEnum):
     SAFE = "safe"
     NO_MARGIN = "no further margin"
     NO_MAJORITY = "no majority"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeOperation:
-    """An act on the node called `node`, captured by name so that a moving cursor cannot change its target."""
-
-    action: NodeAction
-    node: str
-
-    @property
-    def title(self) -> str:
-        """`Kill rmq2`."""
-        return f"{_VERB[self.action]} {self.node}"
-
-    @property
-    def command(self) -> str:
-        """The `dmq` command that does the same."""
-        return f"dmq node {self.action} {self.node}"
-
-    @property
-    def done(self) -> str:
-        """`rmq2 killed`."""
-        return f"{self.node} {_DONE[self.action]}"
-
-    @property
-    def destructive(self) -> bool:
-        """Whether it takes the node away from its clients."""
-        return self.action in _TAKES_DOWN
-
-    @property
-    def undo(self) -> NodeOperation | None:
-        """The act that brings the node back, if there is one."""
-        action = _UNDO.get(self.action)
-        return None if action is None else NodeOperation(action, self.node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,35 +58,6 @@ def impact_of(operation: NodeOperation, snapshot: ClusterSnapshot) -> Impact:
     if margin is not Margin.NO_MAJORITY or operation.action is NodeAction.ISOLATE:
         sentences.append(_expected(operation.action, snapshot))
     return Impact(margin, tuple(s for s in sentences if s))
-
-
-def perform(
-    cluster: Cluster,
-    operation: NodeOperation,
-    *,
-    read_only: bool,
-    progress: ProgressListener = silent,
-) -> None:
-    """Does `operation`, unless the session is read-only or the cluster is somebody else's (`Refused`)."""
-    guard(cluster, operation.title, read_only=read_only)
-    cluster.act(operation.action, operation.node, progress)
-
-
-def add_node(cluster: Cluster, *, read_only: bool, progress: ProgressListener = silent) -> str:
-    """Adds a node and returns its name, unless the session is read-only or the cluster somebody else's (`Refused`)."""
-    guard(cluster, "Add a node", read_only=read_only)
-    return cluster.add_node(progress)
-
-
-def remove_node(
-    cluster: Cluster, node: str, *, read_only: bool, force: bool = False, progress: ProgressListener = silent
-) -> None:
-    """Removes `node`, unless the session is read-only or the cluster is somebody else's (`Refused`).
-
-    `force` also deletes the queues that are only on it.
-    """
-    guard(cluster, f"Remove {node}", read_only=read_only)
-    cluster.remove_node(node, progress, force=force)
 
 
 def impact_of_removal(node: str, snapshot: ClusterSnapshot) -> Impact:
@@ -225,28 +127,6 @@ def _after_cut(running: int, snapshot: ClusterSnapshot) -> str:
 
 def _version(snapshot: ClusterSnapshot) -> Version | None:
     return None if snapshot.rabbitmq is None else parse_version(snapshot.rabbitmq)
-
-
-def cause(cluster: Cluster, fault: Fault, *, read_only: bool, progress: ProgressListener = silent) -> Fault | None:
-    """Does `fault` and returns its way back, unless the session is read-only or the cluster somebody else's."""
-    guard(cluster, fault.title, read_only=read_only)
-    return cluster.cause(fault, progress)
-
-
-def guard(cluster: Cluster, title: str, *, read_only: bool) -> None:
-    """The gate of every act on a cluster's nodes: raises `Refused` when `title` may not be done."""
-    guard_change(title, read_only=read_only)
-    if cluster.backend is Backend.ATTACHED:
-        raise Refused(
-            f"{title}: refused, dmq did not make {cluster.name}",
-            "Faults are for clusters that 'dmq start' made; an attached one is only watched.",
-        )
-
-
-def guard_change(title: str, *, read_only: bool) -> None:
-    """The gate of everything that changes a cluster or its messages: raises `Refused` if the session is read-only."""
-    if read_only:
-        raise Refused(f"{title}: refused, this session is read-only", "Leave out --read-only and DMQ_READ_ONLY.")
 
 
 def _expected(action: NodeAction, snapshot: ClusterSnapshot) -> str:
