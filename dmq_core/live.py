@@ -27,16 +27,17 @@ from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.tap.tap import Tap
 from dmq_core.messaging.topology.model import PrivateBinding
 from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.observation import Observation
 from dmq_core.observe.observer import ClusterObserver
 from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.scenario import Scenario
-from dmq_core.session import Observation, Observer, Proof, Tail
+from dmq_core.session import Observer, Proof, Tail
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.guide.playing import Playing
-    from dmq_core.proof.followed import FollowedProof
-    from dmq_core.proof.run import ProofOptions
+    from dmq_core.proof.run.live_run import FollowedProof
+    from dmq_core.proof.run.run import ProofOptions
 
 CLOSE_LIMIT_S = 5.0
 ASK_LIMIT_S = 3.0
@@ -114,14 +115,14 @@ class LiveSession:
 
     def load(self, rate: float) -> Proof:
         """Begins a load, its consumer on the node of the queue's leader; what its clients feel is told as events."""
-        from dmq_core.proof.load import load_of, load_options
+        from dmq_core.proof.run.load import load_of, load_options
 
         guard_change("Load", read_only=self._read_only)
         return self._follow(load_of(rate), load_options(read_only=self._read_only))
 
     def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> Proof:
         """Begins a proof run, whose faults are told among the events, and what its clients feel."""
-        from dmq_core.proof.run import ProofOptions
+        from dmq_core.proof.run.run import ProofOptions
 
         guard(self._cluster, scenario.title, read_only=self._read_only)
         # Whoever may take the majority has been told that the cluster is not whole.
@@ -131,7 +132,7 @@ class LiveSession:
         return self._follow(scenario, options)
 
     def _follow(self, scenario: Scenario, options: ProofOptions) -> Proof:
-        from dmq_core.proof.followed import FollowedProof
+        from dmq_core.proof.run.live_run import FollowedProof
 
         self._refuse_if_closed()
         proof = self._kept(FollowedProof(self._cluster, scenario, options, self._hear))

@@ -4,30 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.messaging.messages import OutgoingMessage, SeenMessage, Settlement
 from dmq_core.messaging.tap.source import TailSource, TailStatus
-from dmq_core.observe.events import Event
-from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.observe.observation import Observation
 from dmq_core.progress import ProgressListener, silent
+from dmq_core.proof.progress import ProofReport, ProofStanding
 from dmq_core.proof.scenario import Scenario
-from dmq_core.proof.standing import ProofReport, ProofStanding
 
 if TYPE_CHECKING:
     from dmq_core.cluster.faults.model import Fault
     from dmq_core.guide.playing import Playing
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Observation:
-    """A snapshot and the events since the one before, in time order."""
-
-    snapshot: ClusterSnapshot
-    events: tuple[Event, ...] = ()
 
 
 class Tail(Protocol):

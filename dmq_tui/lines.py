@@ -11,7 +11,7 @@ from dmq_core.messaging.messages import SeenMessage
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.observe.story import StoryLine
-from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.progress import LoadAccount
 from dmq_core.text import visible, visible_body
 from dmq_tui.commands import Command, PaneId, Situation, footer_commands, label_of
 from dmq_tui.format import (

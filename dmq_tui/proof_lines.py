@@ -9,10 +9,9 @@ from itertools import groupby
 
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
-from dmq_core.proof.account import LoadAccount
-from dmq_core.proof.report_words import headline, moments
+from dmq_core.proof.progress import LoadAccount, ProofReport
+from dmq_core.proof.report.wording import headline, moments
 from dmq_core.proof.result import Curves, Mark, ProofResult, Verdict
-from dmq_core.proof.standing import ProofReport
 from dmq_core.text import visible
 from dmq_tui.format import Cell, Line, Tone, count, fit, node_mark, rate, seconds
 from dmq_tui.lines import load_figures, width_of

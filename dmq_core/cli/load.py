@@ -14,12 +14,12 @@ from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output, clock
 from dmq_core.observe.events import Event
 from dmq_core.progress import Progress, ProgressListener, silent
-from dmq_core.proof.account import LoadAccount
-from dmq_core.proof.report_words import headline
+from dmq_core.proof.progress import LoadAccount
+from dmq_core.proof.report.wording import headline
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.proof.standing import ProofReport
+    from dmq_core.proof.progress import ProofReport
     from dmq_core.session import Proof
 
 _LOOK_S = 0.5

@@ -19,17 +19,17 @@ from dmq_core.cli.output import Output, painted
 from dmq_core.cli.running import Terminated
 from dmq_core.errors import BadInput, ClusterFailed
 from dmq_core.progress import Progress, ProgressListener
-from dmq_core.proof.report_json import contract_json
-from dmq_core.proof.report_words import headline, moments, repeat_command, terms
+from dmq_core.proof.report.json_document import contract_json
+from dmq_core.proof.report.wording import headline, moments, repeat_command, terms
 from dmq_core.proof.result import ProofResult, Verdict
 from dmq_core.proof.scenario import Fault
 from dmq_core.settings.settings import DEFAULT_CLUSTER
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.proof.run import ProofRun
+    from dmq_core.proof.run.run import ProofRun
+    from dmq_core.proof.run.workload import Standing
     from dmq_core.proof.scenario import Scenario
-    from dmq_core.proof.traffic import Standing
 
 # The contract's exit statuses of verdicts.
 _STATUS = {Verdict.PASS: 0, Verdict.FAIL: 4, Verdict.INCONCLUSIVE: 5}
@@ -176,15 +176,15 @@ def list_scenarios(invocation: Invocation) -> None:
 @common_options
 def judge_journal(invocation: Invocation, journal: Path, reports: tuple[Path, ...]) -> int:
     """Account for the messages in a JOURNAL that an earlier run has left, even one that was killed."""
-    from dmq_core.proof.journal import read_journal
-    from dmq_core.proof.judge import judge
+    from dmq_core.proof.journal.file import read_journal
+    from dmq_core.proof.judging.judge import judge
 
     _check_reports(reports)
     return _tell(invocation.out, judge(read_journal(journal)), reports, "")
 
 
 def _prove(invocation: Invocation, scenario: Scenario, said: dict[str, Any], *, lanes: int = 0) -> int:
-    from dmq_core.proof.run import ProofOptions, ProofRun
+    from dmq_core.proof.run.run import ProofOptions, ProofRun
     from dmq_core.proof.scenario import checked
 
     reports: tuple[Path, ...] = said.pop("reports")
@@ -275,11 +275,11 @@ def _check_reports(reports: tuple[Path, ...]) -> None:
 
 def _write(report: Path, result: ProofResult, command: str) -> None:
     if report.suffix == ".html":
-        from dmq_core.proof.report_html import html
+        from dmq_core.proof.report.html_page import html
 
         text = html(result, command)
     elif report.suffix == ".md":
-        from dmq_core.proof.report_markdown import markdown
+        from dmq_core.proof.report.markdown import markdown
 
         text = markdown(result, command)
     else:

@@ -55,7 +55,7 @@ def open_for_start(settings: Settings, *, backend: str, nodes: int | None, rabbi
 
 def take_snapshot(cluster: Cluster) -> ClusterSnapshot:
     """What is known of the cluster now, within a few seconds, whatever is down."""
-    from dmq_core.observe.glance import glance
+    from dmq_core.observe.one_shot import glance
 
     return glance(cluster)
 

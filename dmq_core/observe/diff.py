@@ -11,8 +11,8 @@ from types import MappingProxyType
 from dmq_core.cluster.protocol import NodeChange, NodeState
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event, Gravity, Origin
-from dmq_core.observe.picture import MANAGEMENT
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus
+from dmq_core.observe.state import MANAGEMENT
 from dmq_core.text import visible
 
 MOST_OF_A_KIND = 12

@@ -9,9 +9,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.observe.news import EVENT_EXCHANGE, EVENT_KEYS, LOG_EXCHANGE, LOG_KEYS, News, news_of_event, news_of_log
-from dmq_core.observe.picture import EVENT_SOURCE, LOG_SOURCE
+from dmq_core.observe.broker_events import (
+    EVENT_EXCHANGE,
+    EVENT_KEYS,
+    LOG_EXCHANGE,
+    LOG_KEYS,
+    News,
+    news_of_event,
+    news_of_log,
+)
 from dmq_core.observe.snapshot import SourceStatus
+from dmq_core.observe.state import EVENT_SOURCE, LOG_SOURCE
 
 if TYPE_CHECKING:
     from dmq_core.messaging.connection.connection import Connection

@@ -14,14 +14,25 @@ from dmq_core.errors import DmqError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey
-from dmq_core.observe.assemble import assemble
+from dmq_core.observe.broker_events import (
+    AlarmNews,
+    ConsumerNews,
+    LeaderNews,
+    News,
+    QueueDeleted,
+    Stir,
+    StreamLeaderNews,
+)
 from dmq_core.observe.diff import Hints, diff
 from dmq_core.observe.events import Event
 from dmq_core.observe.feeds import Feeds
-from dmq_core.observe.figures import Figures, FiguresReader
-from dmq_core.observe.measure import Measuring
-from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, News, QueueDeleted, Stir, StreamLeaderNews
-from dmq_core.observe.picture import (
+from dmq_core.observe.management_poll import Figures, FiguresReader
+from dmq_core.observe.observation import Observation
+from dmq_core.observe.poller import Poller
+from dmq_core.observe.rates import Measuring
+from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
+from dmq_core.observe.snapshot_builder import assemble
+from dmq_core.observe.state import (
     BACKEND_EVENTS,
     MANAGEMENT,
     Picture,
@@ -36,9 +47,6 @@ from dmq_core.observe.picture import (
     with_nodes,
     with_source,
 )
-from dmq_core.observe.poller import Poller
-from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
-from dmq_core.session import Observation
 
 TICK_S = 1.0
 # Snapshots are no closer together, and news makes the poller ask no more often.

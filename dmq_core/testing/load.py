@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
 from dmq_core.observe.events import Gravity, Origin
-from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.progress import LoadAccount
 from dmq_core.testing.broker import ROUNDING_S, SimBroker, Stored
 
 LOAD_QUEUE = "dmq.load"

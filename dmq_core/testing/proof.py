@@ -10,11 +10,10 @@ from dmq_core.cluster.protocol import NodeState
 from dmq_core.errors import Refused, TimedOut
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event, Gravity, Origin
-from dmq_core.proof.account import LoadAccount
 from dmq_core.proof.acts import Act, act_for
+from dmq_core.proof.progress import LoadAccount, ProofReport, ProofStanding
 from dmq_core.proof.result import Account, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict
 from dmq_core.proof.scenario import LOAD, UNTARGETED, Fault, Scenario, Step
-from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
 from dmq_core.testing.cluster import BOOT_S, FakeCluster
 from dmq_core.testing.load import LOAD_QUEUE, SimLoad

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from dmq_core.proof.result import ProofResult, Verdict
-    from dmq_core.proof.run import ProofRun
+    from dmq_core.proof.run.run import ProofRun
 
 
 class Proof:
@@ -68,8 +68,8 @@ class Proof:
 
     def report(self, path: Path | str) -> None:
         """Writes the report that people read: HTML, or Markdown where the name ends in `.md`."""
-        from dmq_core.proof.report_html import html
-        from dmq_core.proof.report_markdown import markdown
+        from dmq_core.proof.report.html_page import html
+        from dmq_core.proof.report.markdown import markdown
 
         target = Path(path)
         render = markdown if target.suffix == ".md" else html

@@ -16,11 +16,11 @@ from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, S
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.topology.routing import topic_matches
 from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.progress import ProgressListener, silent
-from dmq_core.proof.load import load_of
+from dmq_core.proof.run.load import load_of
 from dmq_core.proof.scenario import Scenario
-from dmq_core.session import Observation
 from dmq_core.testing.broker import STEP_S, SimBroker, SimNode
 from dmq_core.testing.cluster import FakeCluster
 from dmq_core.testing.picture import Photographer

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.management.client import ManagementClient
     from dmq_core.proof.result import Workload
-    from dmq_core.proof.run import ProofOptions
+    from dmq_core.proof.run.run import ProofOptions
     from dmq_core.testing.proofs import Proof
     from dmq_core.testing.proxy import ChaosProxy
 
@@ -244,7 +244,7 @@ class ClusterUnderTest:
         """
         from dataclasses import replace
 
-        from dmq_core.proof.run import ProofRun
+        from dmq_core.proof.run.run import ProofRun
         from dmq_core.proof.scenario import checked, find, of_fault
         from dmq_core.testing.proofs import Proof
 

@@ -8,10 +8,9 @@ from typing import ClassVar
 from textual.app import ComposeResult
 
 from dmq_core.observe.events import Event, Gravity, Origin
-from dmq_core.proof.account import LoadAccount
-from dmq_core.proof.report_words import headline
+from dmq_core.proof.progress import LoadAccount, ProofReport
+from dmq_core.proof.report.wording import headline
 from dmq_core.proof.result import Verdict
-from dmq_core.proof.standing import ProofReport
 from dmq_core.text import visible
 from dmq_tui.commands import PaneId
 from dmq_tui.format import Cell, Line, Tone, rate, seconds

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dmq_core.actions.impact import Margin
 from dmq_core.errors import DmqError
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.proof.progress import ProofReport, ProofStanding
 from dmq_core.proof.result import Curves
-from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.text import visible
 from dmq_tui import proof_lines
 from dmq_tui.format import Cell, Tone

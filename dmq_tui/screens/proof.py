@@ -22,10 +22,9 @@ from dmq_core.actions.impact import Impact, Margin
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.proof.account import final_account
+from dmq_core.proof.progress import ProofReport, ProofStanding, final_account
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import QUEUE_TYPES, UNTARGETED, Fault
-from dmq_core.proof.standing import ProofReport, ProofStanding
 from dmq_core.session import Proof, Session
 from dmq_core.text import visible
 from dmq_tui import proof_lines

@@ -9,7 +9,7 @@ from textual.events import Click
 from textual.message import Message
 
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.progress import LoadAccount
 from dmq_tui.commands import Command, PaneId, Situation
 from dmq_tui.format import Cell, Line, Tone
 from dmq_tui.lines import header, keys, load_summary, node_brief, tabs, width_of

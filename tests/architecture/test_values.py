@@ -27,9 +27,11 @@ VALUE_MODULES = (
     "dmq_core.observe.snapshot",
     "dmq_core.actions.impact",
     "dmq_core.actions.node_operation",
-    "dmq_core.proof.account",
-    "dmq_core.proof.records",
+    "dmq_core.proof.progress",
+    "dmq_core.proof.journal.records",
     "dmq_core.proof.result",
+    "dmq_core.observe.observation",
+    "dmq_core.messaging.tap.source",
     "dmq_core.session",
 )
 SECRET_WORDS = ("password", "secret", "cookie", "token")

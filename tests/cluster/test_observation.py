@@ -14,10 +14,10 @@ from clients import channel, node, publish
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event
+from dmq_core.observe.observation import Observation
 from dmq_core.observe.observer import ClusterObserver
-from dmq_core.observe.picture import EVENT_SOURCE, LOG_SOURCE, MANAGEMENT
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.session import Observation
+from dmq_core.observe.state import EVENT_SOURCE, LOG_SOURCE, MANAGEMENT
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]
 

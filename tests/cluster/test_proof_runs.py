@@ -15,12 +15,12 @@ from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.consuming.decoding import MessageHeaders
-from dmq_core.proof.journal import read_journal
-from dmq_core.proof.judge import judge
+from dmq_core.proof.journal.file import read_journal
+from dmq_core.proof.judging.judge import judge
 from dmq_core.proof.result import ProofResult, Verdict, Workload
-from dmq_core.proof.run import ProofOptions, ProofRun, run_proof
+from dmq_core.proof.run.run import ProofOptions, ProofRun, run_proof
+from dmq_core.proof.run.workload import Handler, HandlerWrapper
 from dmq_core.proof.scenario import Fault, Scenario, of_fault
-from dmq_core.proof.traffic import Handler, HandlerWrapper
 from dmq_core.testing import ClusterUnderTest
 
 pytestmark = pytest.mark.real

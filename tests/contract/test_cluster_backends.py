@@ -23,7 +23,7 @@ from dmq_core.cluster.local.node import CLUSTER_MARK
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput, DmqError, NoSuchCluster
-from dmq_core.proof.counters import counters_in
+from dmq_core.proof.run.broker_counters import counters_in
 from dmq_core.state_directory import state_folder
 from dmq_core.testing.under_test import ClusterUnderTest
 

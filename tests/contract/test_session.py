@@ -22,11 +22,12 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
-from dmq_core.proof.account import LoadAccount
+from dmq_core.proof.progress import LoadAccount
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import Fault, of_fault
-from dmq_core.session import Observation, Proof, Session
+from dmq_core.session import Proof, Session
 from dmq_core.testing import FakeSession, nothing
 
 RATE = 200.0

@@ -21,10 +21,10 @@ from dmq_core.cli.app import dmq
 from dmq_core.cli.running import run
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.progress import ProgressListener
-from dmq_core.proof.journal import Journal
-from dmq_core.proof.records import Setting
+from dmq_core.proof.journal.file import Journal
+from dmq_core.proof.journal.records import Setting
 from dmq_core.proof.result import ProofResult, Verdict
-from dmq_core.proof.run import ProofOptions, ProofRun
+from dmq_core.proof.run.run import ProofOptions, ProofRun
 from dmq_core.proof.scenario import Fault, Scenario
 from dmq_core.testing import FakeCluster, SimBroker
 
@@ -61,7 +61,7 @@ def cluster() -> FakeCluster:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs()
-    monkeypatch.setattr("dmq_core.proof.run.ProofRun", runs.make)
+    monkeypatch.setattr("dmq_core.proof.run.run.ProofRun", runs.make)
     return runs
 
 

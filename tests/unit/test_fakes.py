@@ -15,9 +15,10 @@ from dmq_core.errors import BadInput, ClusterFailed, MessagingFailed, NoSuchClus
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
+from dmq_core.observe.observation import Observation
 from dmq_core.progress import Progress
-from dmq_core.proof.account import LoadAccount
-from dmq_core.session import Observation, Proof, Session
+from dmq_core.proof.progress import LoadAccount
+from dmq_core.session import Proof, Session
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues
 from dmq_core.testing.load import LOAD_QUEUE
 from dmq_core.text import visible

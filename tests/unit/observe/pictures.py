@@ -8,10 +8,10 @@ from dmq_core.cluster.protocol import Backend, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import NodeFigures, Overview, QueueFigures
-from dmq_core.observe.assemble import assemble
-from dmq_core.observe.figures import Figures
-from dmq_core.observe.picture import MANAGEMENT, Picture, with_source
+from dmq_core.observe.management_poll import Figures
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
+from dmq_core.observe.snapshot_builder import assemble
+from dmq_core.observe.state import MANAGEMENT, Picture, with_source
 
 T0 = 1_790_000_000.0
 NAMES = ("rmq1", "rmq2", "rmq3")

@@ -19,9 +19,9 @@ from dmq_core.management.models import (
     Overview,
     QueueFigures,
 )
-from dmq_core.observe.assemble import assemble
-from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, QueueDeleted
-from dmq_core.observe.picture import (
+from dmq_core.observe.broker_events import AlarmNews, ConsumerNews, LeaderNews, QueueDeleted
+from dmq_core.observe.snapshot_builder import assemble
+from dmq_core.observe.state import (
     MANAGEMENT,
     MISSING_S,
     Picture,

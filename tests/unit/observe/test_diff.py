@@ -13,8 +13,8 @@ from dmq_core.cluster.protocol import NodeChange, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures
 from dmq_core.observe.diff import MOST_OF_A_KIND, Hints, diff
 from dmq_core.observe.events import Event, Gravity
-from dmq_core.observe.picture import MANAGEMENT
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
+from dmq_core.observe.state import MANAGEMENT
 
 ORDERS = EntityKey("/", "orders")
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.management.models import Alarm, EntityKey
-from dmq_core.observe.news import (
+from dmq_core.observe.broker_events import (
     AlarmNews,
     ConsumerNews,
     LeaderNews,

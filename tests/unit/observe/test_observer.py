@@ -14,9 +14,9 @@ import pytest
 from dmq_core.cluster.protocol import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BackendUnavailable
+from dmq_core.observe.observation import Observation
 from dmq_core.observe.observer import ClusterObserver
-from dmq_core.observe.picture import BACKEND_EVENTS, MANAGEMENT
-from dmq_core.session import Observation
+from dmq_core.observe.state import BACKEND_EVENTS, MANAGEMENT
 
 
 def closed_port() -> int:

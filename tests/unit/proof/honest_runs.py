@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.records import (
+from dmq_core.proof.journal.records import (
     Answered,
     Attempted,
     ClientEvent,

@@ -12,11 +12,11 @@ import pytest
 from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import ClusterFailed, DmqError
-from dmq_core.proof import beside as beside_module
-from dmq_core.proof.beside import Beside
-from dmq_core.proof.evidence import FaultSeen, evidence_of
-from dmq_core.proof.journal import Journal, read_journal
-from dmq_core.proof.records import RunPhase, Setting
+from dmq_core.proof.journal.file import Journal, read_journal
+from dmq_core.proof.journal.records import RunPhase, Setting
+from dmq_core.proof.judging.evidence import FaultSeen, evidence_of
+from dmq_core.proof.run import external_faults as beside_module
+from dmq_core.proof.run.external_faults import Beside
 from dmq_core.testing import FakeSession
 
 ALARM = Fault(FaultKind.MEMORY_ALARM, "rmq2")

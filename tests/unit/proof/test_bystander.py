@@ -7,10 +7,10 @@ from pathlib import Path
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction, NodeChange, NodeState
-from dmq_core.proof.bystander import Bystander
-from dmq_core.proof.evidence import Evidence, evidence_of
-from dmq_core.proof.journal import Journal, read_journal
-from dmq_core.proof.records import RunPhase, Setting
+from dmq_core.proof.journal.file import Journal, read_journal
+from dmq_core.proof.journal.records import RunPhase, Setting
+from dmq_core.proof.judging.evidence import Evidence, evidence_of
+from dmq_core.proof.run.external_faults import Bystander
 
 KILL, START = NodeOperation(NodeAction.KILL, "rmq2"), NodeOperation(NodeAction.START, "rmq2")
 

@@ -17,11 +17,8 @@ from hypothesis import strategies as st
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.acts import undo_command
-from dmq_core.proof.algebra import account_of
-from dmq_core.proof.evidence import evidence_of
-from dmq_core.proof.journal import read_journal
-from dmq_core.proof.judge import judge, judged
-from dmq_core.proof.records import (
+from dmq_core.proof.journal.file import read_journal
+from dmq_core.proof.journal.records import (
     Answered,
     Attempted,
     Counted,
@@ -42,6 +39,9 @@ from dmq_core.proof.records import (
     message_id,
     number_of,
 )
+from dmq_core.proof.judging.accounting import account_of
+from dmq_core.proof.judging.evidence import evidence_of
+from dmq_core.proof.judging.judge import judge, judged
 from dmq_core.proof.result import Verdict, Workload
 from dmq_core.proof.scenario import Fault
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.errors import NotReachable
-from dmq_core.proof.counters import CounterReader, Epochs, NodeCounters, counters_in
-from dmq_core.proof.journal import Journal, read_journal
-from dmq_core.proof.records import Counted, Setting
+from dmq_core.proof.journal.file import Journal, read_journal
+from dmq_core.proof.journal.records import Counted, Setting
+from dmq_core.proof.run.broker_counters import CounterReader, Epochs, NodeCounters, counters_in
 from dmq_core.testing import FakeSession
 
 TOLD = """\
@@ -94,7 +94,7 @@ def test_a_node_that_never_answers_keeps_nobody_waiting_for_long(
         return metrics(node)
 
     monkeypatch.setattr(cluster, "metrics", silent)
-    monkeypatch.setattr("dmq_core.proof.counters.READS_WITHIN_S", 0.3)
+    monkeypatch.setattr("dmq_core.proof.run.broker_counters.READS_WITHIN_S", 0.3)
     began = time.monotonic()
     with CounterReader(cluster, journal) as reader:
         reader.read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dmq_core.connection_manager import Role
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.observe.events import Event, Gravity, Origin
-from dmq_core.proof.felt import QUIET_S, ClientStory
+from dmq_core.proof.run.client_events import QUIET_S, ClientStory
 
 ONE, TWO = "rmq1", "rmq\x1b2"
 PUBLISHING, CONSUMING = Role.PUBLISHING, Role.CONSUMING

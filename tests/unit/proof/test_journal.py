@@ -9,8 +9,8 @@ import pytest
 
 from dmq_core.errors import BadInput
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.journal import Journal, read_journal
-from dmq_core.proof.records import Attempted, Damage, Delivered, Ended, Setting, Settled, head_of, setting_of
+from dmq_core.proof.journal.file import Journal, read_journal
+from dmq_core.proof.journal.records import Attempted, Damage, Delivered, Ended, Setting, Settled, head_of, setting_of
 
 SETTING = Setting(run="6f0c", nodes=("rmq1", "rmq2"), queues=("proof",), keys=("k0", "k1"))
 

@@ -17,9 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.journal import Journal, JournalFailed, _fate_lines, read_journal
-from dmq_core.proof.judge import judge
-from dmq_core.proof.records import (
+from dmq_core.proof.journal.file import Journal, JournalFailed, _fate_lines, read_journal
+from dmq_core.proof.journal.records import (
     LONGEST_TEXT,
     MOST_NUMBER,
     Answered,
@@ -45,6 +44,7 @@ from dmq_core.proof.records import (
     line_of,
     record_of,
 )
+from dmq_core.proof.judging.judge import judge
 from dmq_core.proof.result import Verdict
 
 SETTING = Setting(run="6f0c", nodes=("rmq1",), queues=("proof",), keys=("k0",))
@@ -52,8 +52,8 @@ WRITER = """
 import sys, threading
 from pathlib import Path
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.journal import Journal
-from dmq_core.proof.records import Setting
+from dmq_core.proof.journal.file import Journal
+from dmq_core.proof.journal.records import Setting
 journal = Journal.create(Path(sys.argv[1]), Setting(run="6f0c"))
 lock = threading.Lock()
 def publish(publisher):
@@ -242,8 +242,8 @@ def test_a_full_disk_stops_whoever_is_about_to_send_and_lets_the_rest_go_on(
 def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
     """The limit of a file's size stands in for the disk's; it belongs to the process, so another one meets it."""
     program = (
-        "import sys; from pathlib import Path; from dmq_core.proof.journal import Journal, JournalFailed;"
-        "from dmq_core.proof.records import Setting;"
+        "import sys; from pathlib import Path; from dmq_core.proof.journal.file import Journal, JournalFailed;"
+        "from dmq_core.proof.journal.records import Setting;"
         "journal = Journal.create(Path(sys.argv[1]), Setting(run='r'));"
         "n = 0\n"
         "try:\n"

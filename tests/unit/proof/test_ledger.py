@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.ledger import OVERTAKEN_S, Counts, Ledger
+from dmq_core.proof.run.live_ledger import OVERTAKEN_S, Counts, Ledger
 
 STEPS = st.lists(
     st.one_of(

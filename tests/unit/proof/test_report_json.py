@@ -8,7 +8,7 @@ import pytest
 from samples_of_proof import failed, hostile, passed
 
 from dmq_core.errors import BadInput
-from dmq_core.proof.report_json import contract_json, from_json
+from dmq_core.proof.report.json_document import contract_json, from_json
 from dmq_core.proof.result import ProofResult
 
 FIXED = [

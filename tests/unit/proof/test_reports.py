@@ -11,10 +11,10 @@ from xml.etree import ElementTree as ET
 import pytest
 from samples_of_proof import HOSTILE, failed, hostile, passed
 
-from dmq_core.proof.curve_svg import chart, longest_gap, numbered
-from dmq_core.proof.report_html import html
-from dmq_core.proof.report_markdown import markdown
-from dmq_core.proof.report_words import repeat_command, terms, what_was_done
+from dmq_core.proof.report.chart_svg import chart, longest_gap, numbered
+from dmq_core.proof.report.html_page import html
+from dmq_core.proof.report.markdown import markdown
+from dmq_core.proof.report.wording import repeat_command, terms, what_was_done
 from dmq_core.proof.result import Curves, Mark, ProofResult, Timeline, Verdict, Workload
 
 EVERY = (passed(), failed(), hostile(), replace(passed(), verdict=Verdict.INCONCLUSIVE, timeline=Timeline(), marks=()))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.proof import shelf
-from dmq_core.proof.shelf import Kept, outgrown
+from dmq_core.proof.journal import retention as shelf
+from dmq_core.proof.journal.retention import Kept, outgrown
 
 NOW = 1_790_000_000.0
 JOURNALS = st.lists(

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dmq_core.proof.stream_end import EndMarks
+from dmq_core.proof.run.stream_end import EndMarks
 
 
 def test_marks_next_to_each_other_have_nothing_between() -> None:

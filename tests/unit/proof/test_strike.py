@@ -16,10 +16,10 @@ from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, ClusterFailed, NotReachable, Refused
 from dmq_core.progress import silent
 from dmq_core.proof.acts import other_end
-from dmq_core.proof.journal import Journal, read_journal
-from dmq_core.proof.records import FaultStep, Setting, Stage
+from dmq_core.proof.journal.file import Journal, read_journal
+from dmq_core.proof.journal.records import FaultStep, Setting, Stage
+from dmq_core.proof.run.fault_injection import Lane, Rules, Striker, check
 from dmq_core.proof.scenario import Fault, Step
-from dmq_core.proof.strike import Lane, Rules, Striker, check
 from dmq_core.testing import FakeSession
 
 
@@ -163,7 +163,7 @@ def test_an_alarm_that_cannot_be_taken_back_is_told_with_what_to_do(
         return cause(fault)
 
     monkeypatch.setattr(cluster, "cause", stubborn)
-    monkeypatch.setattr("dmq_core.proof.strike._PAUSE_S", 0.0)
+    monkeypatch.setattr("dmq_core.proof.run.fault_injection._PAUSE_S", 0.0)
     struck = striker(cluster, journal)
     struck.strike(Step(0, Fault.MEMORY_ALARM, "leader", 0), 0.0, threading.Event())
     assert struck.not_undone == [
@@ -213,7 +213,7 @@ def test_an_undo_that_fails_is_tried_again_and_told_with_what_to_do(
         act(action, node)
 
     monkeypatch.setattr(cluster, "act", stubborn)
-    monkeypatch.setattr("dmq_core.proof.strike._PAUSE_S", 0.0)
+    monkeypatch.setattr("dmq_core.proof.run.fault_injection._PAUSE_S", 0.0)
     struck = striker(cluster, journal)
     struck.strike(Step(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
     assert tried == ["rmq2"] * 3
@@ -254,7 +254,7 @@ def test_a_lane_of_random_faults_hits_no_node_that_another_one_holds_and_outlive
     deadline = time.monotonic() + 10
     while "rmq2" not in struck.hit and time.monotonic() < deadline:
         time.sleep(0.01)
-    monkeypatch.setattr("dmq_core.proof.strike.REST_S", 0.0)
+    monkeypatch.setattr("dmq_core.proof.run.fault_injection.REST_S", 0.0)
     steps = (Step(0, Fault.PAUSE, "rmq2", 0), Step(0, Fault.MOVE_LEADER, "rmq3", 0), Step(0, Fault.PAUSE, "rmq1", 0))
     lane = Lane(struck, steps, time.monotonic(), skips=True)
     lane.start()
@@ -269,7 +269,7 @@ def test_a_lane_of_random_faults_hits_no_node_that_another_one_holds_and_outlive
 def test_a_rolling_restart_comes_to_every_node_and_to_the_leader_last(
     cluster: Cluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmq_core.proof.strike.REST_S", 0.0)
+    monkeypatch.setattr("dmq_core.proof.run.fault_injection.REST_S", 0.0)
     struck = striker(cluster, journal)
     struck.strike(Step(0, Fault.ROLLING, ""), None, threading.Event())
     assert struck.hit == ["rmq1", "rmq3", "rmq2"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.records import (
+from dmq_core.proof.journal.records import (
     Attempted,
     ClientEvent,
     ClientStep,
@@ -18,8 +18,8 @@ from dmq_core.proof.records import (
     Settled,
     Stage,
 )
+from dmq_core.proof.judging.timeline import MOST_SLICES, Course, course_of
 from dmq_core.proof.result import Mark, Timeline
-from dmq_core.proof.timeline import MOST_SLICES, Course, course_of
 
 WALL = 1_790_000_000.0
 BEGAN = PhaseReached(10.0, WALL, RunPhase.BEGAN)

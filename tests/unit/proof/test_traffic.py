@@ -12,11 +12,11 @@ import pytest
 
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging.consuming.decoding import MessageHeaders
-from dmq_core.proof.algebra import Accounted, account_of
-from dmq_core.proof.journal import Journal, read_journal
-from dmq_core.proof.records import Setting, message_id
+from dmq_core.proof.journal.file import Journal, read_journal
+from dmq_core.proof.journal.records import Setting, message_id
+from dmq_core.proof.judging.accounting import Accounted, account_of
 from dmq_core.proof.result import Workload
-from dmq_core.proof.traffic import Handler, HandlerWrapper, Traffic, as_it_is, entities
+from dmq_core.proof.run.workload import Handler, HandlerWrapper, Traffic, as_it_is, entities
 from dmq_core.testing import MemoryBroker
 
 KEYS = ("proof.0", "proof.1", "proof.2")

@@ -13,10 +13,10 @@ from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
-from dmq_core.observe.news import LeaderNews, StreamLeaderNews
-from dmq_core.proof.journal import Journal, read_journal
-from dmq_core.proof.records import ClientEvent, ClientStep, Led, Setting
-from dmq_core.proof.witness import Witness
+from dmq_core.observe.broker_events import LeaderNews, StreamLeaderNews
+from dmq_core.proof.journal.file import Journal, read_journal
+from dmq_core.proof.journal.records import ClientEvent, ClientStep, Led, Setting
+from dmq_core.proof.run.cluster_recorder import Witness
 from dmq_core.testing import FakeSession
 
 AT = NodeEndpoint("127.0.0.1", 5672, None)
@@ -57,7 +57,7 @@ class Hearing:
 
 @pytest.fixture
 def hearing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hearing]:
-    monkeypatch.setattr("dmq_core.proof.witness.Feeds", Deaf)
+    monkeypatch.setattr("dmq_core.proof.run.cluster_recorder.Feeds", Deaf)
     session = FakeSession()
     heard = Hearing(session, tmp_path)
     yield heard

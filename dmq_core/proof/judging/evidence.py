@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.records import (
+from dmq_core.proof.journal.records import (
     Attempted,
     Counted,
     Damage,

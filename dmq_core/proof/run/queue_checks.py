@@ -16,14 +16,14 @@ from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.topology.commands import delete_queue, queue_depth
 from dmq_core.messaging.topology.model import QueueDepth
 from dmq_core.observe.events import Gravity
-from dmq_core.observe.glance import glance
 from dmq_core.observe.health import findings
+from dmq_core.observe.one_shot import glance
 
 if TYPE_CHECKING:
     from typing import Self
 
     from dmq_core.observe.snapshot import ClusterSnapshot
-    from dmq_core.proof.journal import Journal
+    from dmq_core.proof.journal.file import Journal
 
 WELL_WITHIN_S: Final = 15.0
 LEADER_WITHIN_S: Final = 15.0

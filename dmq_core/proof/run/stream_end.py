@@ -16,14 +16,14 @@ from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError
 from dmq_core.messaging.consuming.consumers import DirectConsumer
-from dmq_core.proof.sounding import MOST_READS, READ_EVERY_S, READS
+from dmq_core.proof.run.queue_checks import MOST_READS, READ_EVERY_S, READS
 
 if TYPE_CHECKING:
     from typing import Self
 
     from dmq_core.messaging.consuming.decoding import MessageHeaders
-    from dmq_core.proof.journal import Journal
-    from dmq_core.proof.records import Setting
+    from dmq_core.proof.journal.file import Journal
+    from dmq_core.proof.journal.records import Setting
 
 FOUND_WITHIN_S: Final = 5.0
 

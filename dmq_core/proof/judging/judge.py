@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dmq_core.proof.algebra import Algebra
-from dmq_core.proof.evidence import Witness
-from dmq_core.proof.journal import JournalReading
-from dmq_core.proof.records import Damage, Record, Setting
+from dmq_core.proof.journal.file import JournalReading
+from dmq_core.proof.journal.records import Damage, Record, Setting
+from dmq_core.proof.judging.accounting import Algebra
+from dmq_core.proof.judging.evidence import Witness
+from dmq_core.proof.judging.timeline import Follower
+from dmq_core.proof.judging.verdict import verdict_of
 from dmq_core.proof.result import ProofResult
-from dmq_core.proof.timeline import Follower
-from dmq_core.proof.verdict import verdict_of
 
 
 def judge(reading: JournalReading, trouble: str = "") -> ProofResult:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from dmq_core.proof.report_words import IDS_SHOWN, headline, moments, repeat_command, seconds_text, terms, what_was_done
+from dmq_core.proof.report.wording import (
+    IDS_SHOWN,
+    headline,
+    moments,
+    repeat_command,
+    seconds_text,
+    terms,
+    what_was_done,
+)
 from dmq_core.proof.result import Mark, ProofResult
 from dmq_core.text import visible
 

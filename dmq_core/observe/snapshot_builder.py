@@ -9,8 +9,8 @@ from dataclasses import replace
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import Alarm, NodeFigures, QueueFigures
-from dmq_core.observe.picture import BACKEND_EVENTS, EVENT_SOURCE, LOG_SOURCE, MANAGEMENT, Picture
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
+from dmq_core.observe.state import BACKEND_EVENTS, EVENT_SOURCE, LOG_SOURCE, MANAGEMENT, Picture
 
 OWN_QUEUES = "dmq.observe."
 # Peers know of a kill sooner than its backend may, and of a start later; what they say for this long is true.

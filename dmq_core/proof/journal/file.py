@@ -26,7 +26,7 @@ from typing import Final, Self
 
 from dmq_core.errors import BadInput, DmqError
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.records import (
+from dmq_core.proof.journal.records import (
     MAGIC,
     ClientEvent,
     ClientStep,
@@ -56,7 +56,6 @@ JOIN_S: Final = 5.0
 ALIKE_S: Final = 0.001
 LONGEST_BATCH: Final = 5_000
 _HEAD_BYTES: Final = 1 << 20
-
 _Fate = tuple[float, Outcome, int, int, str]
 _Answers = tuple[float, int, int, Sequence[int]]
 

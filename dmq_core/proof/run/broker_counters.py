@@ -14,7 +14,7 @@ from dmq_core.errors import DmqError, NotReachable
 if TYPE_CHECKING:
     from typing import Self
 
-    from dmq_core.proof.journal import Journal
+    from dmq_core.proof.journal.file import Journal
 
 EVERY_S: Final = 10.0
 READS_WITHIN_S: Final = 5.0

@@ -14,9 +14,8 @@ from functools import singledispatchmethod
 from typing import Final
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.aftermath import Aftermath
 from dmq_core.proof.gauges import GapMeter
-from dmq_core.proof.records import (
+from dmq_core.proof.journal.records import (
     Attempted,
     ClientEvent,
     ClientStep,
@@ -30,6 +29,7 @@ from dmq_core.proof.records import (
     Settled,
     Stage,
 )
+from dmq_core.proof.judging.first_fault import Aftermath
 from dmq_core.proof.result import Curves, Mark, Timeline
 
 SLICE_S: Final = 0.25

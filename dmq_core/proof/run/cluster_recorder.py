@@ -13,12 +13,12 @@ from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.states import FINAL_STATES, LIVE_STATES, ConnectionState
+from dmq_core.observe.broker_events import LeaderNews, News, StreamLeaderNews
 from dmq_core.observe.feeds import Feeds
-from dmq_core.observe.news import LeaderNews, News, StreamLeaderNews
-from dmq_core.proof.records import ClientEvent
+from dmq_core.proof.journal.records import ClientEvent
 
 if TYPE_CHECKING:
-    from dmq_core.proof.journal import Journal
+    from dmq_core.proof.journal.file import Journal
 
 HEARS_WITHIN_S: Final = 3.0
 _AGAIN_S: Final = 0.5

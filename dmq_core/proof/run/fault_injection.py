@@ -16,15 +16,15 @@ from dmq_core.connection_manager import Role
 from dmq_core.errors import BadInput, DmqError, NotReachable, Refused
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.acts import STATES, TAKES_AWAY, Act, act_for, on_node, word_of
-from dmq_core.proof.records import Stage
+from dmq_core.proof.journal.records import Stage
+from dmq_core.proof.run.cluster_recorder import Witness, monotonic_of
+from dmq_core.proof.run.queue_checks import leader_of
 from dmq_core.proof.scenario import ROLES, UNTARGETED, Fault, Step
-from dmq_core.proof.sounding import leader_of
-from dmq_core.proof.witness import Witness, monotonic_of
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.proof.journal import Journal
+    from dmq_core.proof.journal.file import Journal
 
 REST_S: Final = 4.0
 LOOKS_AHEAD_S: Final = 1.0

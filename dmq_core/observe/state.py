@@ -9,13 +9,12 @@ from typing import TypeVar
 
 from dmq_core.cluster.protocol import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures
-from dmq_core.observe.figures import Figures
-from dmq_core.observe.news import AlarmNews, ConsumerNews, LeaderNews, QueueDeleted, StreamLeaderNews
+from dmq_core.observe.broker_events import AlarmNews, ConsumerNews, LeaderNews, QueueDeleted, StreamLeaderNews
+from dmq_core.observe.management_poll import Figures
 from dmq_core.observe.snapshot import SourceStatus
 
 K = TypeVar("K")
 V = TypeVar("V")
-
 MANAGEMENT = "management"
 BACKEND_EVENTS = "backend events"
 LOG_SOURCE = "log exchange"

@@ -9,7 +9,7 @@ from typing import Final
 
 from dmq_core.errors import BadInput
 from dmq_core.proof.result import Workload
-from dmq_core.proof.run import ProofOptions
+from dmq_core.proof.run.run import ProofOptions
 from dmq_core.proof.scenario import LOAD, MOST_RATE, MOST_SECONDS, Scenario
 
 MOST_BYTES: Final = 1 << 30

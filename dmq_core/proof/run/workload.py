@@ -26,23 +26,22 @@ from dmq_core.messaging.publishing.producers import (
 )
 from dmq_core.messaging.publishing.publisher import ProducerLimits
 from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue
-from dmq_core.proof.felt import Felt
 from dmq_core.proof.gauges import GapMeter
-from dmq_core.proof.ledger import Counts, Ledger
-from dmq_core.proof.records import message_id, number_of
-from dmq_core.proof.stream_end import EndMarks
+from dmq_core.proof.journal.records import message_id, number_of
+from dmq_core.proof.run.client_events import Felt
+from dmq_core.proof.run.live_ledger import Counts, Ledger
+from dmq_core.proof.run.stream_end import EndMarks
 from dmq_core.versions import parse_version
 
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.messaging.consuming.decoding import MessageHeaders
     from dmq_core.messaging.publishing.handle import Handle
-    from dmq_core.proof.journal import Journal
-    from dmq_core.proof.records import Setting
+    from dmq_core.proof.journal.file import Journal
+    from dmq_core.proof.journal.records import Setting
 
 Handler = Callable[[object, "MessageHeaders"], bool | None]
 HandlerWrapper = Callable[[Handler], Handler]
-
 TICK_S: Final = 0.01
 ROUTES_WITHIN_S: Final = 20.0
 STOPS_WITHIN_S: Final = 5.0

@@ -10,7 +10,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.records import Attempted, ClientEvent, ClientStep, Delivered, FaultStep, Led, Settled, Stage
+from dmq_core.proof.journal.records import Attempted, ClientEvent, ClientStep, Delivered, FaultStep, Led, Settled, Stage
 from dmq_core.proof.result import Timeline
 
 MOST_STEPS = 10_000

@@ -283,7 +283,6 @@ class Damage:
 
 MessageRecord = Attempted | Settled | Delivered | Foreign | Answered
 Record = MessageRecord | FaultStep | ClientStep | Led | Counted | DepthRead | HealthSeen | PhaseReached | Ended | Damage
-
 _LETTERS: Final[dict[str, type[Any]]] = {
     "A": Attempted,
     "S": Settled,

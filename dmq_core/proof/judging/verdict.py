@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from dmq_core.proof.acts import undo_command
-from dmq_core.proof.algebra import Accounted
-from dmq_core.proof.evidence import Depth, Evidence, FaultSeen
+from dmq_core.proof.judging.accounting import Accounted
+from dmq_core.proof.judging.evidence import Depth, Evidence, FaultSeen
+from dmq_core.proof.judging.timeline import deed
 from dmq_core.proof.result import Account, Timeline, Verdict
-from dmq_core.proof.timeline import deed
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 

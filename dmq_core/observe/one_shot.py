@@ -9,10 +9,10 @@ from dmq_core.cluster.protocol import Cluster, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.observe.assemble import assemble
-from dmq_core.observe.figures import FiguresReader
-from dmq_core.observe.picture import MANAGEMENT, Picture, with_figures, with_nodes, with_source
+from dmq_core.observe.management_poll import FiguresReader
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
+from dmq_core.observe.snapshot_builder import assemble
+from dmq_core.observe.state import MANAGEMENT, Picture, with_figures, with_nodes, with_source
 
 CALL_LIMIT_S = 4.0
 # One that is cut off answers, and tells of a cluster that is not there.

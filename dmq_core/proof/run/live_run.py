@@ -16,19 +16,18 @@ from dmq_core.cluster.protocol import Cluster
 from dmq_core.connection_manager import Role
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.progress import Progress
-from dmq_core.proof.account import LoadAccount, final_account
 from dmq_core.proof.acts import Act
-from dmq_core.proof.beside import Beside
 from dmq_core.proof.gauges import RateHistory
-from dmq_core.proof.ledger import Counts
-from dmq_core.proof.report_html import html
-from dmq_core.proof.report_json import contract_json
-from dmq_core.proof.report_words import repeat_command
+from dmq_core.proof.progress import LoadAccount, ProofReport, ProofStanding, final_account
+from dmq_core.proof.report.html_page import html
+from dmq_core.proof.report.json_document import contract_json
+from dmq_core.proof.report.wording import repeat_command
 from dmq_core.proof.result import Mark, ProofResult
-from dmq_core.proof.run import ProofOptions, ProofRun
+from dmq_core.proof.run.external_faults import Beside
+from dmq_core.proof.run.live_ledger import Counts
+from dmq_core.proof.run.run import ProofOptions, ProofRun
+from dmq_core.proof.run.workload import Standing
 from dmq_core.proof.scenario import Scenario
-from dmq_core.proof.standing import ProofReport, ProofStanding
-from dmq_core.proof.traffic import Standing
 from dmq_core.text import visible
 
 _LOOK_S: Final = 0.05
@@ -39,7 +38,6 @@ _SLICES_OF_LOAD: Final = 480
 _ELECTIONS: Final = ("leader_moved", "leader_lost")
 _HELD: Final = ("node_down", "node_paused", "node_isolated", "node_draining")
 _CLOSES_WITHIN_S: Final = 4.0
-
 _Doing = contextlib.AbstractContextManager[None]
 
 

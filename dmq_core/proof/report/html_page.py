@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Final
 
-from dmq_core.proof.curve_svg import chart, numbered
-from dmq_core.proof.report_words import (
+from dmq_core.proof.report.chart_svg import chart, numbered
+from dmq_core.proof.report.wording import (
     IDS_SHOWN,
     Moment,
     Term,

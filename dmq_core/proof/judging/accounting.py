@@ -22,7 +22,7 @@ from itertools import islice
 from typing import Final
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.records import (
+from dmq_core.proof.journal.records import (
     MOST_NUMBER,
     Answered,
     Attempted,

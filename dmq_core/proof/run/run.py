@@ -22,21 +22,20 @@ from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent
 from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NoSuchCluster, NotReachable
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.proof.acts import Act
-from dmq_core.proof.beside import Beside
-from dmq_core.proof.bystander import Bystander
-from dmq_core.proof.counters import CounterReader
-from dmq_core.proof.felt import Felt
-from dmq_core.proof.journal import Journal, read_journal
-from dmq_core.proof.judge import judge
-from dmq_core.proof.records import RunPhase, Setting
+from dmq_core.proof.journal.file import Journal, read_journal
+from dmq_core.proof.journal.records import RunPhase, Setting
+from dmq_core.proof.journal.retention import shelf, tidy
+from dmq_core.proof.judging.judge import judge
 from dmq_core.proof.result import ProofResult, Verdict
+from dmq_core.proof.run.broker_counters import CounterReader
+from dmq_core.proof.run.client_events import Felt
+from dmq_core.proof.run.cluster_recorder import Witness
+from dmq_core.proof.run.external_faults import Beside, Bystander
+from dmq_core.proof.run.fault_injection import Lane, Rules, Striker, check
+from dmq_core.proof.run.queue_checks import WELL_WITHIN_S, Soundings, health, leader_of
+from dmq_core.proof.run.stream_end import StreamEnd
+from dmq_core.proof.run.workload import SETTLES_WITHIN_S, HandlerWrapper, Standing, Traffic, as_it_is, entities
 from dmq_core.proof.scenario import LOAD, Scenario, Step
-from dmq_core.proof.shelf import shelf, tidy
-from dmq_core.proof.sounding import WELL_WITHIN_S, Soundings, health, leader_of
-from dmq_core.proof.stream_end import StreamEnd
-from dmq_core.proof.strike import Lane, Rules, Striker, check
-from dmq_core.proof.traffic import SETTLES_WITHIN_S, HandlerWrapper, Standing, Traffic, as_it_is, entities
-from dmq_core.proof.witness import Witness
 
 DECLARES_WITHIN_S: Final = 20.0
 # One act on a node takes 60 s at most, an undo three of them; then the clients and the drain.

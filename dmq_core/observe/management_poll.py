@@ -23,7 +23,6 @@ from dmq_core.management.models import (
 )
 
 T = TypeVar("T")
-
 CHEAP_S = 0.1
 REST = 9.0
 QUEUE_COLUMNS = (

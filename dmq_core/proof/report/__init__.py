@@ -1,0 +1,1 @@
+"""Shows a verdict: JSON, Markdown, HTML."""
