@@ -6,11 +6,11 @@ import contextlib
 import sys
 from itertools import pairwise
 
+from dmq_core.cli.play_demo import play
+from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.inbox import Inbox
+from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
 from dmq_core.errors import MessagingFailed
-from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
-from dmq_core.guide.inbox import Inbox
-from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop, Scene
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Retry
 
 DELAYS = (0.2, 0.5, 1.0)

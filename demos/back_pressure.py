@@ -6,13 +6,13 @@ import itertools
 import sys
 import threading
 
+from dmq_core.cli.play_demo import play
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.connection_manager import Role
-from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
-from dmq_core.guide.inbox import Inbox
-from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.inbox import Inbox
+from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
 from dmq_core.messaging import (
     ConnectionState,
     DirectConsumer,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
-from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop
-from dmq_core.guide.sorting import SortingScene
+from dmq_core.cli.play_demo import play
+from dmq_core.demo.context import Backdrop
+from dmq_core.demo.exchange_context import SortingScene
+from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
 from dmq_core.messaging import Binding, Exchange, HeadersProducer, Queue
 
 

@@ -7,11 +7,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+from dmq_core.cli.play_demo import play
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
-from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Policy, Queue
 
 JOBS = tuple(f"job {number}" for number in range(1, 11))

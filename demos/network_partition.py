@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from dmq_core.cli.play_demo import play
 from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
-from dmq_core.guide.inbox import Inbox
-from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.inbox import Inbox
+from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
 from dmq_core.messaging import DirectConsumer, DirectProducer, Handle, ProducerLimits, Queue
 
 LIMITS = ProducerLimits(republish=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
+from dmq_core.cli.play_demo import play
 from dmq_core.cluster.protocol import NodeAction, NodeState
-from dmq_core.guide.form import Demo, Question, Seen, Step
-from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop
-from dmq_core.guide.traffic import TrafficScene
+from dmq_core.demo.context import Backdrop
+from dmq_core.demo.model import Demo, Question, Seen, Step
+from dmq_core.demo.traffic_context import TrafficScene
 from dmq_core.messaging import DirectConsumer, Queue
 
 LONGEST_WAIT_S = 10.0

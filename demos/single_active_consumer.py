@@ -6,9 +6,9 @@ import sys
 import threading
 from collections.abc import Callable
 
-from dmq_core.guide.form import Demo, Focus, Question, Seen, Step
-from dmq_core.guide.play import play
-from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.cli.play_demo import play
+from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders
 
 BEFORE_A_BREAK = 10.0

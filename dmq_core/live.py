@@ -35,7 +35,7 @@ from dmq_core.session import Observer, Proof, Tail
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.guide.playing import Playing
+    from dmq_core.demo.runner import Playing
     from dmq_core.proof.run.live_run import FollowedProof
     from dmq_core.proof.run.run import ProofOptions
 
@@ -141,10 +141,10 @@ class LiveSession:
 
     def demo(self, name: str) -> Playing[Any]:
         """Begins a demo with clients of its own; what it does to nodes is told as what `perform` and `cause` do."""
-        from dmq_core.guide.breaking import acts_on
-        from dmq_core.guide.find import find_demo
-        from dmq_core.guide.playing import Playing
-        from dmq_core.guide.scene import Backdrop
+        from dmq_core.demo.context import Backdrop
+        from dmq_core.demo.discovery import find_demo
+        from dmq_core.demo.fault_guard import acts_on
+        from dmq_core.demo.runner import Playing
 
         self._refuse_if_closed()
         acts = replace(

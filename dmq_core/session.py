@@ -17,7 +17,7 @@ from dmq_core.proof.scenario import Scenario
 
 if TYPE_CHECKING:
     from dmq_core.cluster.faults.model import Fault
-    from dmq_core.guide.playing import Playing
+    from dmq_core.demo.runner import Playing
 
 
 class Tail(Protocol):

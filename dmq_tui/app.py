@@ -33,7 +33,7 @@ from dmq_tui.themes import DARK, THEMES
 from dmq_tui.work import as_dmq_error, in_background
 
 if TYPE_CHECKING:
-    from dmq_core.guide.playing import Playing
+    from dmq_core.demo.runner import Playing
 
 CLOSE_WITHIN_S = 6.0
 # What the first paint can do without; imported in the background, so that no key has to wait for it.

@@ -21,7 +21,7 @@ from dmq_tui.panes.tail import TailPane
 from dmq_tui.themes import other_theme
 
 if TYPE_CHECKING:
-    from dmq_core.guide.form import AnyDemo
+    from dmq_core.demo.model import AnyDemo
     from dmq_tui.pages import Subject
     from dmq_tui.screens.main import MainScreen
 
@@ -214,7 +214,7 @@ class Control:
 
     def _ask_about(self, name: str, demo: AnyDemo) -> None:
         """Asks before a demo that takes nodes down."""
-        from dmq_core.guide.breaking import impact_of_demo
+        from dmq_core.demo.runner import impact_of_demo
         from dmq_tui.screens.confirm import ConfirmScreen, Question
 
         screen = self._screen

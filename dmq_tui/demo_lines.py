@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dmq_core.guide.form import AnyDemo, DemoResult, StepResult, StepWords
+from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepWords
 from dmq_core.text import visible
 from dmq_tui.format import Cell, Line, Tone
 

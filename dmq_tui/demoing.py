@@ -7,9 +7,9 @@ from typing import Any
 
 from textual.message import Message
 
+from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepWords
+from dmq_core.demo.runner import Playing
 from dmq_core.errors import DmqError
-from dmq_core.guide.form import AnyDemo, DemoResult, StepResult, StepWords
-from dmq_core.guide.playing import Playing
 from dmq_core.session import Session
 from dmq_tui.work import Post, as_dmq_error, in_background
 
@@ -62,7 +62,7 @@ def list_demos(post: Post) -> None:
     """Reads the files of all demos in the background."""
 
     def work() -> Message:
-        from dmq_core.guide.find import demo_names, find_demo
+        from dmq_core.demo.discovery import demo_names, find_demo
 
         return DemosListed(tuple((name, find_demo(name)) for name in demo_names()))
 

@@ -13,7 +13,7 @@ from dmq_core.session import Proof
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.guide.playing import Playing
+    from dmq_core.demo.runner import Playing
 
 ENDS_WITHIN_S = 300.0
 

@@ -22,9 +22,9 @@ from dmq_core.text import visible
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dmq_core.guide.form import AnyDemo, DemoResult, Question, StepResult
-    from dmq_core.guide.playing import Playing
-    from dmq_core.guide.scene import Backdrop
+    from dmq_core.demo.context import Backdrop
+    from dmq_core.demo.model import AnyDemo, DemoResult, Question, StepResult
+    from dmq_core.demo.runner import Playing
 
 ALL = "all"
 
@@ -33,7 +33,7 @@ ALL = "all"
 @common_options
 def list_demos(invocation: Invocation) -> None:
     """List the demos."""
-    from dmq_core.guide.find import demo_names, find_demo
+    from dmq_core.demo.discovery import demo_names, find_demo
 
     demos = [(name, find_demo(name)) for name in demo_names()]
     if invocation.out.json:
@@ -61,7 +61,7 @@ def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
     them is left for a while; of 'all', those that may not be played are left out. Ends with 0 if every claim held, and
     with 1 if not.
     """
-    from dmq_core.guide.find import demo_names, find_demo
+    from dmq_core.demo.discovery import demo_names, find_demo
 
     names = demo_names() if name == ALL else (name,)
     demos = [(each, find_demo(each)) for each in names]
@@ -86,9 +86,9 @@ def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
 
 def _may_play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, *, yes: bool, leave_out: bool) -> bool:
     """Asks before a demo that takes nodes down; one that may not be played is refused, or left out with a word."""
-    from dmq_core.guide.breaking import NodesTurn, impact_of_demo
-    from dmq_core.guide.playing import check
-    from dmq_core.guide.telling import WIDTH
+    from dmq_core.demo.fault_guard import NodesTurn
+    from dmq_core.demo.runner import check, impact_of_demo
+    from dmq_core.demo.text import WIDTH
 
     if not demo.breaks:
         return True
@@ -111,8 +111,8 @@ def _may_play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, *, yes:
 
 
 def _play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, by_hand: bool) -> DemoResult:
-    from dmq_core.guide.playing import Playing, usual_answer
-    from dmq_core.guide.telling import closing, departure, opening
+    from dmq_core.demo.runner import Playing, usual_answer
+    from dmq_core.demo.text import closing, departure, opening
 
     playing: Playing[Any] = Playing(name, demo, backdrop, _asked if by_hand else usual_answer)
     _write(out, opening(name, demo))
@@ -131,7 +131,7 @@ def _play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, by_hand: bo
 
 def _step(playing: Playing[Any], index: int, out: Output, by_hand: bool) -> bool:
     """Plays one step, as often as is asked; whether to go on."""
-    from dmq_core.guide.telling import result_lines, step_lines
+    from dmq_core.demo.text import result_lines, step_lines
 
     _write(out, step_lines(playing.words(index), len(playing.demo.steps)))
     key = _key("Enter does it, q leaves") if by_hand else ""

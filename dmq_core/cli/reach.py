@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dmq_core.cluster.prerequisites import Package, Prerequisites
     from dmq_core.cluster.protocol import Cluster
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.guide.scene import Backdrop
+    from dmq_core.demo.context import Backdrop
     from dmq_core.messaging.connection.connection import Connection
     from dmq_core.messaging.consuming.delivery import Delivery
     from dmq_core.messaging.consuming.stream_offset import Offset
@@ -164,6 +164,6 @@ def open_manager(settings: Settings, name: str) -> Iterator[BrokerConnectionMana
 
 def backdrop(settings: Settings, cluster: Cluster, progress: ProgressListener) -> Backdrop:
     """What demos are played before."""
-    from dmq_core.guide.scene import Backdrop
+    from dmq_core.demo.context import Backdrop
 
     return Backdrop(cluster, read_only=settings.read_only.value, progress=progress)

@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dmq_core.testing.broker import SimBroker
-    from dmq_core.testing.cluster import FakeCluster
+    from dmq_core.chaos.proxy import ChaosProxy, ProxyCounts
+    from dmq_core.chaos.rules import Step, Way, Which
     from dmq_core.testing.memory.broker import MemoryBroker
-    from dmq_core.testing.proxy import ChaosProxy, ProxyCounts
-    from dmq_core.testing.proxy_rules import Step, Way, Which
-    from dmq_core.testing.samples import HOSTILE_NAMES, hostile, nothing, shop, thousand_queues
-    from dmq_core.testing.script import Script
-    from dmq_core.testing.session import FakeSession
-    from dmq_core.testing.under_test import ClusterUnderTest
+    from dmq_core.testing.pytest_support.cluster_under_test import ClusterUnderTest
+    from dmq_core.testing.simulation.broker import SimBroker
+    from dmq_core.testing.simulation.cluster import FakeCluster
+    from dmq_core.testing.simulation.samples import HOSTILE_NAMES, hostile, nothing, shop, thousand_queues
+    from dmq_core.testing.simulation.scripted_failures import Script
+    from dmq_core.testing.simulation.session import FakeSession
 
 __all__ = [
     "HOSTILE_NAMES",
@@ -40,28 +40,28 @@ __all__ = [
 ]
 
 _HOMES = {
-    "broker": ("SimBroker",),
-    "cluster": ("FakeCluster",),
-    "memory.broker": ("MemoryBroker",),
-    "proxy": (
+    "dmq_core.chaos.proxy": (
         "ChaosProxy",
         "ProxyCounts",
     ),
-    "proxy_rules": (
+    "dmq_core.chaos.rules": (
         "Step",
         "Way",
         "Which",
     ),
-    "samples": (
+    "dmq_core.testing.memory.broker": ("MemoryBroker",),
+    "dmq_core.testing.pytest_support.cluster_under_test": ("ClusterUnderTest",),
+    "dmq_core.testing.simulation.broker": ("SimBroker",),
+    "dmq_core.testing.simulation.cluster": ("FakeCluster",),
+    "dmq_core.testing.simulation.samples": (
         "HOSTILE_NAMES",
         "hostile",
         "nothing",
         "shop",
         "thousand_queues",
     ),
-    "script": ("Script",),
-    "session": ("FakeSession",),
-    "under_test": ("ClusterUnderTest",),
+    "dmq_core.testing.simulation.scripted_failures": ("Script",),
+    "dmq_core.testing.simulation.session": ("FakeSession",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -69,4 +69,4 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return getattr(import_module(_HOME_OF[name]), name)

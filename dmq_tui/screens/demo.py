@@ -12,7 +12,7 @@ from textual.events import Resize
 from textual.screen import Screen
 from textual.widgets import Input
 
-from dmq_core.guide.form import Focus
+from dmq_core.demo.model import Focus
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.observe.snapshot import ClusterSnapshot

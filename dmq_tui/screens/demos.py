@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
-from dmq_core.guide.form import AnyDemo
+from dmq_core.demo.model import AnyDemo
 from dmq_tui.format import Cell, Line, Tone, fit
 from dmq_tui.widgets.log import LogView
 from dmq_tui.widgets.prose import Prose, words

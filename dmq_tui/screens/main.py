@@ -50,7 +50,7 @@ from dmq_tui.widgets.bars import CommandClicked, HeaderLine, KeyLine, LoadLine, 
 from dmq_tui.work import in_background
 
 if TYPE_CHECKING:
-    from dmq_core.guide.playing import Playing
+    from dmq_core.demo.runner import Playing
 
 _TICK_S = 0.5
 _MOST_NODES = 9

@@ -9,7 +9,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input
 
-from dmq_core.guide.form import Question
+from dmq_core.demo.model import Question
 from dmq_tui.format import Line, Tone
 from dmq_tui.widgets.prose import Prose, words
 

@@ -22,7 +22,7 @@ ALLOWED = {
     ("dmq_core.messaging.tap.tap", "_Buffer.take"): "the idle wait of a daemon thread until close()",
     ("dmq_core.cluster.prerequisites", "_run_lines"): "a timer ends the process that is waited for",
     ("dmq_core.testing.memory.clock", "Clock.serve"): "the idle wait of a loop's thread, ended by stop()",
-    ("dmq_core.testing.pump", "Pump._run"): "the idle wait of a daemon thread until close()",
+    ("dmq_core.testing.simulation.listener_thread", "Pump._run"): "the idle wait of a daemon thread until close()",
 }
 
 

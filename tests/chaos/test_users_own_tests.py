@@ -11,7 +11,7 @@ import pytest
 from dmq_core.cluster.discovery import list_clusters
 from dmq_core.cluster.docker.engine import docker_available
 from dmq_core.cluster.protocol import Backend
-from dmq_core.testing import pytest_plugin
+from dmq_core.testing.pytest_support import plugin as pytest_plugin
 
 pytest_plugins = ["pytester"]
 BACKEND = Backend.DOCKER if docker_available() is None else Backend.LOCAL

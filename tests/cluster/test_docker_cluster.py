@@ -27,7 +27,7 @@ from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed
 from dmq_core.progress import Progress
-from dmq_core.testing.under_test import ClusterUnderTest
+from dmq_core.testing.pytest_support.cluster_under_test import ClusterUnderTest
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]
 STARTER = """

@@ -13,9 +13,9 @@ from clients import await_until
 
 from dmq_core.cluster.protocol import Cluster, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.guide.find import demo_names, find_demo
-from dmq_core.guide.playing import Playing
-from dmq_core.guide.scene import PREFIX, Backdrop
+from dmq_core.demo.context import PREFIX, Backdrop
+from dmq_core.demo.discovery import demo_names, find_demo
+from dmq_core.demo.runner import Playing
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.topology.commands import delete_exchange, delete_queue

@@ -25,7 +25,7 @@ from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput, DmqError, NoSuchCluster
 from dmq_core.proof.run.broker_counters import counters_in
 from dmq_core.state_directory import state_folder
-from dmq_core.testing.under_test import ClusterUnderTest
+from dmq_core.testing.pytest_support.cluster_under_test import ClusterUnderTest
 
 NODES = ("rmq1", "rmq2", "rmq3")
 LONGER_THAN_NET_TICKTIME_S = 8.0

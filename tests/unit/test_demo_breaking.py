@@ -12,14 +12,14 @@ from dmq_core.actions.impact import Margin
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
+from dmq_core.demo.context import Scene
+from dmq_core.demo.fault_guard import Acts, acts_on
+from dmq_core.demo.model import AnyDemo, Demo, Seen, Step
+from dmq_core.demo.runner import Playing, check, impact_of_demo
 from dmq_core.errors import BadInput, ClusterFailed, DmqError, Refused
-from dmq_core.guide.breaking import Acts, acts_on, impact_of_demo
-from dmq_core.guide.form import AnyDemo, Demo, Seen, Step
-from dmq_core.guide.playing import Playing, check
-from dmq_core.guide.scene import Scene
 from dmq_core.progress import silent
 from dmq_core.testing import FakeCluster, SimBroker
-from dmq_core.testing.stage import MemoryStage
+from dmq_core.testing.simulation.demo_environment import MemoryStage
 
 RUN, DOWN = NodeState.RUNNING, NodeState.STOPPED
 ALARM = Fault(FaultKind.MEMORY_ALARM, "rmq1")

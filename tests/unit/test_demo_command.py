@@ -15,11 +15,11 @@ from dmq_core.cli.app import dmq
 from dmq_core.cli.output import Output
 from dmq_core.cli.running import run
 from dmq_core.cluster.protocol import Backend
-from dmq_core.guide.breaking import NodesTurn
-from dmq_core.guide.find import demo_names, find_demo
-from dmq_core.guide.scene import Backdrop
+from dmq_core.demo.context import Backdrop
+from dmq_core.demo.discovery import demo_names, find_demo
+from dmq_core.demo.fault_guard import NodesTurn
 from dmq_core.testing import SimBroker
-from dmq_core.testing.stage import MemoryStage
+from dmq_core.testing.simulation.demo_environment import MemoryStage
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_demo_is_played_through_and_told_as_one_document(capsys: pytest.Captur
 
 @pytest.mark.usefixtures("backdrop")
 def test_all_demos_are_a_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmq_core.guide.find.demo_names", lambda: ("direct_exchange", "topic_exchange"))
+    monkeypatch.setattr("dmq_core.demo.discovery.demo_names", lambda: ("direct_exchange", "topic_exchange"))
     assert run(dmq, "dmq", ("demo", "run", "all", "--json")) == 0
     assert [one["held"] for one in json.loads(capsys.readouterr().out)] == [True, True]
 
@@ -106,7 +106,7 @@ def test_with_a_yes_it_is_played(capsys: pytest.CaptureFixture[str]) -> None:
 def test_of_all_demos_those_that_may_not_be_played_are_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmq_core.guide.find.demo_names", lambda: ("direct_exchange", "message_persistence"))
+    monkeypatch.setattr("dmq_core.demo.discovery.demo_names", lambda: ("direct_exchange", "message_persistence"))
     assert run(dmq, "dmq", ("demo", "run", "all", "--json")) == 0
     told = capsys.readouterr()
     assert [one["demo"] for one in json.loads(told.out)] == ["direct_exchange"]

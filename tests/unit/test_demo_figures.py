@@ -9,11 +9,11 @@ import pytest
 
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import NodeAction
-from dmq_core.guide.figures import activity, leader, spread
-from dmq_core.guide.scene import Scene
+from dmq_core.demo.broker_figures import activity, leader, spread
+from dmq_core.demo.context import Scene
 from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey
 from dmq_core.messaging import ConnectionState, DirectConsumer, DirectProducer, Policy, Queue
-from dmq_core.testing.stage import MemoryStage
+from dmq_core.testing.simulation.demo_environment import MemoryStage
 
 KEY = EntityKey("/", "jobs")
 

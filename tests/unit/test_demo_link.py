@@ -11,9 +11,9 @@ from typing import cast
 import pytest
 
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
+from dmq_core.demo.lossy_link import ProxyLink
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import BadInput, NotReachable
-from dmq_core.guide.link import ProxyLink
 
 GREETING = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT = struct.pack(">BHI", 8, 0, 0) + b"\xce"

@@ -12,14 +12,14 @@ import pytest
 
 from dmq_core.cli.app import dmq
 from dmq_core.cluster.protocol import Backend, NodeState
+from dmq_core.demo.discovery import demo_names, find_demo
+from dmq_core.demo.glossary import TERMS
+from dmq_core.demo.model import Question, StepResult
+from dmq_core.demo.runner import Playing
+from dmq_core.demo.text import WIDTH, closing, opening, result_lines, step_lines
 from dmq_core.errors import BadInput, DmqError, Refused
-from dmq_core.guide.find import demo_names, find_demo
-from dmq_core.guide.form import Question, StepResult
-from dmq_core.guide.playing import Playing
-from dmq_core.guide.telling import WIDTH, closing, opening, result_lines, step_lines
-from dmq_core.guide.terms import TERMS
-from dmq_core.testing.broker import SimBroker
-from dmq_core.testing.stage import PATIENCE_S, MemoryStage
+from dmq_core.testing.simulation.broker import SimBroker
+from dmq_core.testing.simulation.demo_environment import PATIENCE_S, MemoryStage
 
 # Their clients wait for seconds at nodes that are silent or down.
 LONG = {"message_persistence", "network_partition", "node_failover", "rolling_upgrade"}

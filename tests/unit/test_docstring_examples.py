@@ -15,8 +15,9 @@ import pytest
 from dmq_core import connection_manager, messaging, testing
 from dmq_core.cluster.protocol import Backend
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.testing import ClusterUnderTest, FakeCluster, MemoryBroker, SimBroker, pytest_plugin
+from dmq_core.testing import ClusterUnderTest, FakeCluster, MemoryBroker, SimBroker
 from dmq_core.testing.memory.flow import flowing
+from dmq_core.testing.pytest_support import plugin as pytest_plugin
 
 # A constant has no docstring of its own.
 SHOWN_IN_THE_EXAMPLE_OF = {"HOSTILE_NAMES": "hostile"}

@@ -15,9 +15,10 @@ from clients import await_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmq_core.chaos import proxy
+from dmq_core.chaos.rules import Act, Trap
 from dmq_core.errors import BadInput, MessagingFailed, NotReachable
-from dmq_core.testing import ChaosProxy, Step, Way, Which, proxy
-from dmq_core.testing.proxy_rules import Act, Trap
+from dmq_core.testing import ChaosProxy, Step, Way, Which
 
 GREETING = b"AMQP\x00\x00\x09\x01"
 BODY, METHOD = 3, 1

@@ -77,7 +77,8 @@ def test_a_run_that_needs_no_cluster_loads_next_to_nothing(pytester: pytest.Pyte
 
         def test_what_is_loaded():
             ours = {name for name in sys.modules if name.partition(".")[0] == "dmq_core"}
-            assert ours == {"dmq_core", "dmq_core.testing", "dmq_core.testing.pytest_plugin"}
+            support = "dmq_core.testing.pytest_support"
+            assert ours == {"dmq_core", "dmq_core.testing", support, f"{support}.plugin"}
             assert not {"pika", "docker", "requests"} & set(sys.modules)
     """)
     run(pytester).assert_outcomes(passed=1)

@@ -17,14 +17,14 @@ from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.topology.model import Queue, QueueDepth
 from dmq_core.testing.memory.clock import Clock
-from dmq_core.testing.memory.link import MemoryLink, MemoryNetwork
 from dmq_core.testing.memory.message import Message, Reason, respliced
 from dmq_core.testing.memory.node import MemoryNode
-from dmq_core.testing.memory.peer import Peer
 from dmq_core.testing.memory.queue import Confirm, MemoryQueue, Verdicts
 from dmq_core.testing.memory.refusal import Refusal, refuse
 from dmq_core.testing.memory.rules import Rules
+from dmq_core.testing.memory.server_connection import Peer
 from dmq_core.testing.memory.stream import MemoryStream
+from dmq_core.testing.memory.transport import MemoryLink, MemoryNetwork
 from dmq_core.testing.memory.virtual_host import VirtualHost
 from dmq_core.versions import parse_version
 

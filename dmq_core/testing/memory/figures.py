@@ -8,8 +8,8 @@ from dmq_core.management.models import ConnectionFigures, ConsumerFigures, Entit
 
 if TYPE_CHECKING:
     from dmq_core.testing.memory.broker import MemoryBroker
-    from dmq_core.testing.memory.peer import Peer
     from dmq_core.testing.memory.queue import MemoryQueue
+    from dmq_core.testing.memory.server_connection import Peer
 
 
 class MemoryFigures:

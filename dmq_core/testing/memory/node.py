@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dmq_core.endpoints import NodeEndpoint
 
 if TYPE_CHECKING:
-    from dmq_core.testing.memory.peer import Peer
+    from dmq_core.testing.memory.server_connection import Peer
 
 
 @dataclass(slots=True, eq=False)

@@ -14,9 +14,9 @@ from dmq_core.proof.acts import Act, act_for
 from dmq_core.proof.progress import LoadAccount, ProofReport, ProofStanding
 from dmq_core.proof.result import Account, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict
 from dmq_core.proof.scenario import LOAD, UNTARGETED, Fault, Scenario, Step
-from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
-from dmq_core.testing.cluster import BOOT_S, FakeCluster
-from dmq_core.testing.load import LOAD_QUEUE, SimLoad
+from dmq_core.testing.simulation.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
+from dmq_core.testing.simulation.cluster import BOOT_S, FakeCluster
+from dmq_core.testing.simulation.load import LOAD_QUEUE, SimLoad
 from dmq_core.text import visible
 
 FINISHES_WITHIN_S: Final = 60.0

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from dmq_core.messaging.topology.model import Arguments, Entity, QueueDepth
     from dmq_core.messaging.transport.protocol import Channel
     from dmq_core.testing.memory.broker import MemoryBroker
-    from dmq_core.testing.memory.peer import Peer
-    from dmq_core.testing.memory.session import Session
+    from dmq_core.testing.memory.server_channel import Session
+    from dmq_core.testing.memory.server_connection import Peer
 
 FRAME_LIMIT: Final = 131_072 - 8
 OURS: Final = CloseReason(Cure.RECOVER, "closed by us")

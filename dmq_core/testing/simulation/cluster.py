@@ -21,8 +21,8 @@ from dmq_core.endpoints import Credentials
 from dmq_core.errors import BadInput, NoSuchCluster, NotReachable, Refused
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.progress import Progress, ProgressListener, silent
-from dmq_core.testing.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
-from dmq_core.testing.script import Script
+from dmq_core.testing.simulation.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
+from dmq_core.testing.simulation.scripted_failures import Script
 
 BOOT_S = 3.0
 STOP_S = 1.0

@@ -21,18 +21,18 @@ from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.run.load import load_of
 from dmq_core.proof.scenario import Scenario
-from dmq_core.testing.broker import STEP_S, SimBroker, SimNode
-from dmq_core.testing.cluster import FakeCluster
-from dmq_core.testing.picture import Photographer
-from dmq_core.testing.proof import SimProof
-from dmq_core.testing.pump import Pump
-from dmq_core.testing.samples import shop
-from dmq_core.testing.script import Script
+from dmq_core.testing.simulation.broker import STEP_S, SimBroker, SimNode
+from dmq_core.testing.simulation.cluster import FakeCluster
+from dmq_core.testing.simulation.listener_thread import Pump
+from dmq_core.testing.simulation.proof_run import SimProof
+from dmq_core.testing.simulation.samples import shop
+from dmq_core.testing.simulation.scripted_failures import Script
+from dmq_core.testing.simulation.snapshot import Photographer
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.guide.playing import Playing
-    from dmq_core.testing.stage import MemoryStage
+    from dmq_core.demo.runner import Playing
+    from dmq_core.testing.simulation.demo_environment import MemoryStage
 
 CONFIRM_S = 0.004
 # Front ends under test are known to be done by the process being idle.
@@ -170,10 +170,10 @@ class FakeSession:
 
     def demo(self, name: str) -> Playing[Any]:
         """Begins a demo, on a RabbitMQ in memory whose time goes by by itself."""
-        from dmq_core.guide.breaking import acts_on
-        from dmq_core.guide.find import find_demo
-        from dmq_core.guide.playing import Playing
-        from dmq_core.testing.stage import MemoryStage
+        from dmq_core.demo.discovery import find_demo
+        from dmq_core.demo.fault_guard import acts_on
+        from dmq_core.demo.runner import Playing
+        from dmq_core.testing.simulation.demo_environment import MemoryStage
 
         self._refuse_if_closed()
         self.script.enter("demo")

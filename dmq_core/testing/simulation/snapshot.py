@@ -7,7 +7,7 @@ from dataclasses import replace
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import Alarm, BindingFigures, ConnectionFigures, NodeFigures, QueueFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
-from dmq_core.testing.broker import SimBroker, SimNode, SimQueue
+from dmq_core.testing.simulation.broker import SimBroker, SimNode, SimQueue
 
 VERSION = "4.3.6"
 _GIB = 1 << 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from dmq_core.guide.form import AnyDemo, DemoResult, StepResult, StepWords
+from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepWords
 from dmq_core.text import visible
 
 WIDTH = 96

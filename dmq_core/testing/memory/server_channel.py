@@ -16,8 +16,8 @@ from dmq_core.testing.memory.refusal import Refusal, refuse
 from dmq_core.testing.memory.stream import MemoryStream
 
 if TYPE_CHECKING:
-    from dmq_core.testing.memory.link import MemoryChannel
-    from dmq_core.testing.memory.peer import Peer
+    from dmq_core.testing.memory.server_connection import Peer
+    from dmq_core.testing.memory.transport import MemoryChannel
     from dmq_core.testing.memory.wire import Published
 
 NO_ROUTE = 312

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dmq_core.actions.gate import cause, guard, perform
-from dmq_core.actions.impact import LOST_STATES, Impact, Margin, margin_left, margin_words
+from dmq_core.actions.impact import LOST_STATES
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, undo_of
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo, NodeState
 from dmq_core.errors import ClusterFailed, DmqError, Refused
 from dmq_core.progress import ProgressListener
 from dmq_core.state_directory import state_folder
-
-if TYPE_CHECKING:
-    from dmq_core.guide.form import AnyDemo
 
 _WAY_BACK: Final = {
     NodeState.STARTING: NodeAction.START,
@@ -31,21 +28,6 @@ _WAY_BACK: Final = {
 }
 # One that was frozen while it was cut off has to be brought back twice.
 _ROUNDS: Final = 2
-
-
-def impact_of_demo(demo: AnyDemo, states: Iterable[NodeState]) -> Impact:
-    """What playing `demo` does to a cluster whose nodes are in these states."""
-    known = tuple(states)
-    running = known.count(NodeState.RUNNING)
-    left = running if demo.keeps_nodes else running - 1
-    margin = Margin.NO_MAJORITY if demo.loses_majority else margin_left(left, len(known))
-    taken = f"At worst {left} of {len(known)} nodes remain:"
-    if demo.loses_majority:
-        taken = "For a while"
-    elif demo.keeps_nodes:
-        taken = f"No node goes, {left} of {len(known)} run:"
-    back = "Whatever it does to the cluster is taken back when the demo ends or is left."
-    return Impact(margin, (demo.impact, f"{taken} {margin_words(margin)}", back))
 
 
 class NodesTurn:

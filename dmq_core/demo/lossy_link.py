@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from dmq_core.chaos.proxy import LOOPBACK, ChaosProxy
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import BadInput, NotReachable
-from dmq_core.testing.proxy import LOOPBACK, ChaosProxy
 
 if TYPE_CHECKING:
     from dmq_core.cluster.protocol import Cluster, NodeInfo

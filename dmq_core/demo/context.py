@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
+from dmq_core.demo.broker_figures import Figures, activity, figures_of, leader, online, spread
+from dmq_core.demo.fault_guard import Acts, Breaker, acts_on
+from dmq_core.demo.inbox import Inbox
+from dmq_core.demo.lossy_link import Link, ProxyLink
 from dmq_core.errors import DmqError, Refused
-from dmq_core.guide.breaking import Acts, Breaker, acts_on
-from dmq_core.guide.figures import Figures, activity, figures_of, leader, online, spread
-from dmq_core.guide.inbox import Inbox
-from dmq_core.guide.link import Link, ProxyLink
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.consuming.consumers import DirectConsumer

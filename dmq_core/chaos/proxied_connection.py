@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from dmq_core.chaos.rules import Act, Conditions, Way, is_answer
 from dmq_core.messaging.amqp.frames import FrameReader
-from dmq_core.testing.proxy_rules import Act, Conditions, Way, is_answer
 
 Address = tuple[socket.AddressFamily, tuple[str, int]]
-
 _READ_BYTES = 1 << 16
 _QUEUE_BYTES = 1 << 20
 _SLICE_S = 0.02

@@ -8,21 +8,40 @@ import shlex
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dmq_core.actions.gate import guard, guard_change
+from dmq_core.actions.impact import Impact, Margin, margin_left, margin_words
 from dmq_core.cluster.protocol import Backend, NodeState
+from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.fault_guard import NodesTurn
+from dmq_core.demo.glossary import meaning
+from dmq_core.demo.model import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords
 from dmq_core.errors import BadInput, DmqError
-from dmq_core.guide.breaking import NodesTurn
-from dmq_core.guide.form import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords
-from dmq_core.guide.scene import Backdrop, Scene
-from dmq_core.guide.terms import meaning
 from dmq_core.settings.settings import on_cluster
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+    from dmq_core.demo.model import AnyDemo
+
+
+def impact_of_demo(demo: AnyDemo, states: Iterable[NodeState]) -> Impact:
+    """What playing `demo` does to a cluster whose nodes are in these states."""
+    known = tuple(states)
+    running = known.count(NodeState.RUNNING)
+    left = running if demo.keeps_nodes else running - 1
+    margin = Margin.NO_MAJORITY if demo.loses_majority else margin_left(left, len(known))
+    taken = f"At worst {left} of {len(known)} nodes remain:"
+    if demo.loses_majority:
+        taken = "For a while"
+    elif demo.keeps_nodes:
+        taken = f"No node goes, {left} of {len(known)} run:"
+    back = "Whatever it does to the cluster is taken back when the demo ends or is left."
+    return Impact(margin, (demo.impact, f"{taken} {margin_words(margin)}", back))
+
 
 S = TypeVar("S", bound=Scene)
 Ask = Callable[[Question], str]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.testing.memory.queue import MemoryQueue, Subscription
 from dmq_core.testing.memory.refusal import Refusal
-from dmq_core.testing.memory.session import Session
+from dmq_core.testing.memory.server_channel import Session
 
 if TYPE_CHECKING:
     from dmq_core.testing.memory.broker import MemoryBroker
-    from dmq_core.testing.memory.link import MemoryChannel, MemoryLink
     from dmq_core.testing.memory.node import MemoryNode
+    from dmq_core.testing.memory.transport import MemoryChannel, MemoryLink
     from dmq_core.testing.memory.virtual_host import VirtualHost
 
 ALARM = "low on memory"

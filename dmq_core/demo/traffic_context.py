@@ -9,10 +9,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dmq_core.cluster.protocol import NodeAction
+from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.inbox import Inbox
+from dmq_core.demo.model import Focus, Seen
 from dmq_core.errors import DmqError
-from dmq_core.guide.form import Focus, Seen
-from dmq_core.guide.inbox import Inbox
-from dmq_core.guide.scene import Backdrop, Scene
 from dmq_core.messaging import DirectProducer, Handle, Outcome, ProducerLimits
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dmq_core.cluster.protocol import NodeState
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
 from dmq_core.observe.events import Gravity, Origin
 from dmq_core.proof.progress import LoadAccount
-from dmq_core.testing.broker import ROUNDING_S, SimBroker, Stored
+from dmq_core.testing.simulation.broker import ROUNDING_S, SimBroker, Stored
 
 LOAD_QUEUE = "dmq.load"
 RECONNECT_S = 0.25

@@ -17,12 +17,12 @@ from dmq_core.management.models import EntityKey
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
+    from dmq_core.chaos.proxy import ChaosProxy
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.management.client import ManagementClient
     from dmq_core.proof.result import Workload
     from dmq_core.proof.run.run import ProofOptions
-    from dmq_core.testing.proofs import Proof
-    from dmq_core.testing.proxy import ChaosProxy
+    from dmq_core.testing.pytest_support.proof_block import Proof
 
 LEADER_LIMIT_S = 15.0
 # What one node has declared another may not know for a moment.
@@ -212,7 +212,7 @@ class ClusterUnderTest:
         >>> proxy.stall()
         >>> dmq_cluster.close_clients()
         """
-        from dmq_core.testing.proxy import ChaosProxy
+        from dmq_core.chaos.proxy import ChaosProxy
 
         endpoint = dict(zip(self.nodes, self.endpoints, strict=True)).get(node)
         if endpoint is None or endpoint.amqp_port is None:
@@ -246,7 +246,7 @@ class ClusterUnderTest:
 
         from dmq_core.proof.run.run import ProofRun
         from dmq_core.proof.scenario import checked, find, of_fault
-        from dmq_core.testing.proofs import Proof
+        from dmq_core.testing.pytest_support.proof_block import Proof
 
         chosen = find(scenario) if scenario is not None else of_fault(fault, target, duration_s)
         if workload is not None:

@@ -7,8 +7,8 @@ import sys
 from functools import lru_cache
 from types import ModuleType
 
+from dmq_core.demo.model import AnyDemo, Demo
 from dmq_core.errors import BadInput
-from dmq_core.guide.form import AnyDemo, Demo
 from dmq_core.resources import demos_folder
 from dmq_core.text import visible
 

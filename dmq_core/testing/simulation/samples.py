@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmq_core.testing.broker import SimBroker
+from dmq_core.testing.simulation.broker import SimBroker
 
 HOSTILE_NAMES = (
     "[bold red]not markup[/]",

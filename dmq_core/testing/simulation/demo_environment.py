@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from dmq_core.cluster.protocol import Backend, Cluster, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.guide.scene import CLIENT, Backdrop
+from dmq_core.demo.context import CLIENT, Backdrop
 from dmq_core.messaging.connection.load_balancing import Policy
-from dmq_core.testing.broker import SimBroker
-from dmq_core.testing.cluster import FakeCluster
 from dmq_core.testing.memory.broker import MemoryBroker
 from dmq_core.testing.memory.figures import MemoryFigures
 from dmq_core.testing.memory.flow import PAUSE_S, flowing
+from dmq_core.testing.simulation.broker import SimBroker
+from dmq_core.testing.simulation.cluster import FakeCluster
 
 if TYPE_CHECKING:
     from dmq_core.observe.events import Event

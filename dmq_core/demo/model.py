@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from dmq_core.guide.scene import Backdrop, Scene
+    from dmq_core.demo.context import Backdrop, Scene
 
 S = TypeVar("S", bound="Scene")
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from dmq_core.chaos.proxied_connection import Address, Conversation, Tally
+from dmq_core.chaos.rules import Act, Conditions, Step, Trap, Way, Which
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import BadInput, MessagingFailed, NotReachable
-from dmq_core.testing.proxy_link import Address, Conversation, Tally
-from dmq_core.testing.proxy_rules import Act, Conditions, Step, Trap, Way, Which
 
 LOOPBACK = "127.0.0.1"
 CLOSE_LIMIT_S = 5.0

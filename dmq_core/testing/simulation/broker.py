@@ -28,7 +28,6 @@ ELECTION_S = 0.5
 SILENT_ELECTION_S = 1.2
 HANDED_OVER_S = 0.2
 HISTORY = 60
-
 _NODE_NEWS: dict[NodeState, Callable[[str], tuple[Gravity, str, str, str]]] = {
     NodeState.RUNNING: lambda name: (Gravity.GOOD, "node_up", name, f"{name} is up"),
     NodeState.STARTING: lambda name: (Gravity.PLAIN, "node_starting", name, f"{name} is starting"),

@@ -28,7 +28,7 @@ import pytest
 
 if TYPE_CHECKING:
     from dmq_core.cluster.protocol import Cluster
-    from dmq_core.testing.under_test import ClusterUnderTest
+    from dmq_core.testing.pytest_support.cluster_under_test import ClusterUnderTest
 
 _UNDER_TEST: pytest.StashKey[ClusterUnderTest] = pytest.StashKey()
 _WHY_NOT: pytest.StashKey[str] = pytest.StashKey()
@@ -61,7 +61,7 @@ def dmq_cluster(pytestconfig: pytest.Config) -> Iterator[ClusterUnderTest]:
     ...         assert len(manager.brokers) == 3
     >>> test_the_service_outlives_a_node(dmq_cluster)
     """
-    from dmq_core.testing.under_test import ClusterUnderTest
+    from dmq_core.testing.pytest_support.cluster_under_test import ClusterUnderTest
 
     cluster = _cluster(pytestconfig)
     under_test = ClusterUnderTest(cluster)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dmq_core.guide.form import Seen
-from dmq_core.guide.scene import Backdrop, Scene
+from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.model import Seen
 
 
 class SortingScene(Scene):

@@ -1,0 +1,1 @@
+"""The pytest plugin: a real cluster for tests, and proof blocks."""

@@ -1,0 +1,1 @@
+"""A session and a cluster without nodes, for tests and pictures."""
