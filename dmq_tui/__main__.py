@@ -10,7 +10,7 @@ import click
 
 from dmq_core.cli.options import cluster_options
 from dmq_core.cli.running import run
-from dmq_core.session import Session
+from dmq_core.session.protocol import Session
 from dmq_core.settings.settings import Settings
 
 
@@ -38,7 +38,7 @@ def console(settings: Settings, theme: str) -> int:
 def open_session(settings: Settings) -> Session:
     """A session with the cluster that the settings name, whether it exists yet or not; blocks for some seconds."""
     from dmq_core.cli.reach import open_for_start
-    from dmq_core.live import LiveSession
+    from dmq_core.session.live import LiveSession
 
     cluster = open_for_start(settings, backend="auto", nodes=None, rabbitmq=None)
     return LiveSession(cluster, read_only=settings.read_only.value)

@@ -12,7 +12,7 @@ from dmq_core.cluster.faults.model import Fault
 from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.progress import Progress, ProgressListener
-from dmq_core.session import Session
+from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui.deeds import Addition, Deed, Mending, Removal, of_fault, of_node, removal
 from dmq_tui.format import Cell, Line, Tone, seconds

@@ -23,7 +23,7 @@ from textual.message import Message
 from dmq_core.cli.running import deaf
 from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import DmqError
-from dmq_core.session import Proof, Session
+from dmq_core.session.protocol import Proof, Session
 from dmq_core.text import visible
 from dmq_tui.ending import end_demos, end_proof
 from dmq_tui.messages import SessionFailed, SessionReady

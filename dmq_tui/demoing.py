@@ -10,7 +10,7 @@ from textual.message import Message
 from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepWords
 from dmq_core.demo.runner import Playing
 from dmq_core.errors import DmqError
-from dmq_core.session import Session
+from dmq_core.session.protocol import Session
 from dmq_tui.work import Post, as_dmq_error, in_background
 
 DEMO = "Demo"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dmq_core.session import Proof
+from dmq_core.session.protocol import Proof
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

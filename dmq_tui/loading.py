@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.message import Message
 
 from dmq_core.proof.progress import LoadAccount, ProofReport
-from dmq_core.session import Proof, Session
+from dmq_core.session.protocol import Proof, Session
 from dmq_tui.messages import LoadEnded, LoadStarted
 from dmq_tui.work import Post, in_background
 

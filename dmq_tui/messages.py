@@ -12,7 +12,7 @@ from dmq_core.observe.events import Event
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.progress import Progress
 from dmq_core.proof.progress import LoadAccount, ProofReport
-from dmq_core.session import Observer, Proof, Session, Tail
+from dmq_core.session.protocol import Observer, Proof, Session, Tail
 from dmq_tui.deeds import Deed
 
 

@@ -8,7 +8,7 @@ from textual.message import Message
 
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap.source import TailSource, TailStatus
-from dmq_core.session import Session, Tail
+from dmq_core.session.protocol import Session, Tail
 from dmq_tui.messages import MessagesSeen, TailStarted
 from dmq_tui.work import Mailbox, Post, in_background
 

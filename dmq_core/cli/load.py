@@ -20,7 +20,7 @@ from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.proof.progress import ProofReport
-    from dmq_core.session import Proof
+    from dmq_core.session.protocol import Proof
 
 _LOOK_S = 0.5
 _HISTORIES = ("confirm_history", "delivery_history")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dmq_core.messaging.publishing.publisher import Handle, Producer
     from dmq_core.observe.snapshot import ClusterSnapshot
     from dmq_core.progress import ProgressListener
-    from dmq_core.session import Session
+    from dmq_core.session.protocol import Session
     from dmq_core.settings.settings import Settings
 
 OPEN_LIMIT_S = 10.0
@@ -91,7 +91,7 @@ def install(packages: Sequence[Package], progress: ProgressListener) -> None:
 @contextmanager
 def open_session(settings: Settings) -> Iterator[Session]:
     """A session with the existing cluster that the settings name."""
-    from dmq_core.live import LiveSession
+    from dmq_core.session.live import LiveSession
 
     session = LiveSession(find_cluster(settings), read_only=settings.read_only.value)
     try:

@@ -19,7 +19,7 @@ from dmq_core.messaging.tap.source import TailSource
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.session import Tail
+    from dmq_core.session.protocol import Tail
 
 _LOOK_S = 0.2
 _MOST_WAITING = 10_000

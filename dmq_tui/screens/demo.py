@@ -17,7 +17,7 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.observe.story import StoryLine
-from dmq_core.session import Session
+from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui import demo_lines
 from dmq_tui.commands import PaneId

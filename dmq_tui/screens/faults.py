@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.session import Session
+from dmq_core.session.protocol import Session
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 from dmq_tui.deeds import Deed, mending

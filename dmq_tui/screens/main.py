@@ -18,7 +18,7 @@ from dmq_core.cluster.protocol import Backend
 from dmq_core.errors import DmqError
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
-from dmq_core.session import Observer, Proof, Session
+from dmq_core.session.protocol import Observer, Proof, Session
 from dmq_core.text import visible
 from dmq_tui.acts import Acts
 from dmq_tui.commands import BY_ID, COMMANDS, PaneId, Situation, objection

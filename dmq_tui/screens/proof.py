@@ -25,7 +25,7 @@ from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.proof.progress import ProofReport, ProofStanding, final_account
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import QUEUE_TYPES, UNTARGETED, Fault
-from dmq_core.session import Proof, Session
+from dmq_core.session.protocol import Proof, Session
 from dmq_core.text import visible
 from dmq_tui import proof_lines
 from dmq_tui.format import Cell, Tone

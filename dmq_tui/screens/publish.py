@@ -17,7 +17,7 @@ from textual.widgets import Button, Input, Label, TextArea
 from dmq_core.errors import BadInput, DmqError
 from dmq_core.messaging.messages import OutgoingMessage, Settlement
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.session import Session
+from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui import draft
 from dmq_tui.draft import Draft, Surroundings

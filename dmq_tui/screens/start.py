@@ -20,7 +20,7 @@ from dmq_core.cluster.prerequisites import DockerState, Prerequisites
 from dmq_core.cluster.protocol import Backend
 from dmq_core.errors import DmqError
 from dmq_core.progress import Progress
-from dmq_core.session import Session
+from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui.format import Cell, Tone, fit, seconds
 from dmq_tui.widgets.paint import Line

@@ -54,7 +54,7 @@ def test_starting_stopping_and_destroying_stand_behind_the_gate() -> None:
 
 
 def _front_doors() -> list[Source]:
-    doors = ("dmq_core.cli.", "dmq_core.live", "dmq_tui")
+    doors = ("dmq_core.cli.", "dmq_core.session.live", "dmq_tui")
     return [s for package in ("dmq_core", "dmq_tui") for s in sources(package) if s.module.startswith(doors)]
 
 

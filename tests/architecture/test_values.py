@@ -32,7 +32,7 @@ VALUE_MODULES = (
     "dmq_core.proof.result",
     "dmq_core.observe.observation",
     "dmq_core.messaging.tap.source",
-    "dmq_core.session",
+    "dmq_core.session.protocol",
 )
 SECRET_WORDS = ("password", "secret", "cookie", "token")
 MUTABLE = (list, dict, set, bytearray)

@@ -17,7 +17,6 @@ from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
 from dmq_core.errors import MessagingFailed, Refused
-from dmq_core.live import LiveSession
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
@@ -27,7 +26,8 @@ from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import Fault, of_fault
-from dmq_core.session import Proof, Session
+from dmq_core.session.live import LiveSession
+from dmq_core.session.protocol import Proof, Session
 from dmq_core.testing import FakeSession, nothing
 
 RATE = 200.0

@@ -12,7 +12,7 @@ from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterFailed
 from dmq_core.proof.result import Curves, Mark, Verdict
 from dmq_core.proof.scenario import UNTARGETED, Fault, checked
-from dmq_core.session import Proof
+from dmq_core.session.protocol import Proof
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
 from dmq_tui.app import end_proof
 from dmq_tui.proof_lines import chart

@@ -18,7 +18,7 @@ from dmq_core.messaging.tap.source import TailSource
 from dmq_core.observe.observation import Observation
 from dmq_core.progress import Progress
 from dmq_core.proof.progress import LoadAccount
-from dmq_core.session import Proof, Session
+from dmq_core.session.protocol import Proof, Session
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues
 from dmq_core.testing.simulation.load import LOAD_QUEUE
 from dmq_core.text import visible

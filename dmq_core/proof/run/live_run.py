@@ -42,7 +42,7 @@ _Doing = contextlib.AbstractContextManager[None]
 
 
 class FollowedProof:
-    """A `ProofRun` that is looked at 20 times a second; satisfies `dmq_core.session.Proof`.
+    """A `ProofRun` that is looked at 20 times a second; satisfies `dmq_core.session.protocol.Proof`.
 
     `hear` is told of every fault that it does as it begins, of its undoing, and of what its clients felt.
     """

@@ -32,7 +32,7 @@ _BROKEN: Final = {
 
 
 class SimProof:
-    """A proof run inside the simulation; satisfies `dmq_core.session.Proof`. Its faults are part of the story."""
+    """A proof run inside the simulation, as `dmq_core.session.protocol.Proof`; its faults are part of the story."""
 
     def __init__(
         self, broker: SimBroker, scenario: Scenario, cluster: FakeCluster, *, allow_majority_loss: bool

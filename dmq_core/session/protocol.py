@@ -1,5 +1,5 @@
-"""One cluster as a front end sees it: observe, publish, tail, load, act, prove. `dmq_core.live` has the real one,
-`dmq_core.testing` a fake; both pass the same contract tests."""
+"""The protocol of a session. `dmq_core.session.live` has the real one, `dmq_core.testing` one in memory; both pass the
+same contract tests."""
 
 from __future__ import annotations
 

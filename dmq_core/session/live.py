@@ -31,7 +31,7 @@ from dmq_core.observe.observation import Observation
 from dmq_core.observe.observer import ClusterObserver
 from dmq_core.progress import ProgressListener, silent
 from dmq_core.proof.scenario import Scenario
-from dmq_core.session import Observer, Proof, Tail
+from dmq_core.session.protocol import Observer, Proof, Tail
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""One cluster as a front end sees it."""
