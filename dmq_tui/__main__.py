@@ -30,7 +30,7 @@ def console(settings: Settings, theme: str) -> int:
     Without a running cluster it offers to start one.
     """
     from dmq_tui.app import DmqApp, run_console
-    from dmq_tui.themes import theme_name
+    from dmq_tui.render.themes import theme_name
 
     return run_console(DmqApp(lambda: open_session(settings), theme=theme_name(theme)))
 

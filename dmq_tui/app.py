@@ -25,12 +25,11 @@ from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.session.protocol import Proof, Session
 from dmq_core.text import visible
-from dmq_tui.ending import end_demos, end_proof
-from dmq_tui.messages import SessionFailed, SessionReady
-from dmq_tui.screens.main import MainScreen
-from dmq_tui.terminal import LastingDriver
-from dmq_tui.themes import DARK, THEMES
-from dmq_tui.work import as_dmq_error, in_background
+from dmq_tui.background.messages import SessionFailed, SessionReady
+from dmq_tui.background.work import as_dmq_error, in_background
+from dmq_tui.render.themes import DARK, THEMES
+from dmq_tui.screens.main.screen import MainScreen
+from dmq_tui.shutdown import LastingDriver, end_demos, end_proof
 
 if TYPE_CHECKING:
     from dmq_core.demo.runner import Playing
@@ -38,14 +37,14 @@ if TYPE_CHECKING:
 CLOSE_WITHIN_S = 6.0
 # What the first paint can do without; imported in the background, so that no key has to wait for it.
 _LATER = (
-    "dmq_tui.screens.start",
-    "dmq_tui.screens.confirm",
-    "dmq_tui.screens.publish",
-    "dmq_tui.screens.proof",
-    "dmq_tui.screens.details",
-    "dmq_tui.screens.message",
-    "dmq_tui.screens.help",
-    "dmq_tui.palette",
+    "dmq_tui.screens.start.screen",
+    "dmq_tui.screens.confirm.screen",
+    "dmq_tui.screens.publish.screen",
+    "dmq_tui.screens.proof.screen",
+    "dmq_tui.screens.details.screen",
+    "dmq_tui.screens.message.screen",
+    "dmq_tui.screens.help.screen",
+    "dmq_tui.screens.main.palette",
 )
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -54,7 +53,7 @@ class DmqApp(App[None], inherit_bindings=False):
     """The console on the session that `open_session` gives; opening may block, so it happens in the background."""
 
     TITLE = "dmq"
-    CSS_PATH: ClassVar[list[str | PurePath]] = ["app.tcss", "screens/main.tcss"]
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["app.tcss", "screens/main/screen.tcss"]
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "leave(130)", show=False, priority=True)]
 
@@ -118,7 +117,7 @@ class DmqApp(App[None], inherit_bindings=False):
         self._offer_start(None, message.error)
 
     def _offer_start(self, session: Session | None, error: DmqError | None = None) -> None:
-        from dmq_tui.screens.start import StartScreen
+        from dmq_tui.screens.start.screen import StartScreen
 
         self.push_screen(StartScreen(self._open_session, session, error), self._started)
 

@@ -9,10 +9,9 @@ from typing import ClassVar, Generic, TypeVar
 from textual.app import ComposeResult
 
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
-from dmq_tui.commands import PaneId
-from dmq_tui.format import count
 from dmq_tui.panes.pane import FilteredPane
-from dmq_tui.rows import (
+from dmq_tui.render.format import count
+from dmq_tui.render.rows import (
     EXCHANGE_COLUMNS,
     NODE_COLUMNS,
     QUEUE_COLUMNS,
@@ -28,6 +27,7 @@ from dmq_tui.rows import (
     queue_rows,
     queue_text,
 )
+from dmq_tui.screens.main.commands import PaneId
 from dmq_tui.widgets.table import KeyedTable
 
 T = TypeVar("T")

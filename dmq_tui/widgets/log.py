@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from dmq_tui.format import Cell, Tone
+from dmq_tui.render.format import Cell, Tone
 from dmq_tui.widgets.paint import TONE_CLASSES, Line, strip_of
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.widgets import Input
 
 from dmq_core.demo.model import Question
-from dmq_tui.format import Line, Tone
+from dmq_tui.render.format import Line, Tone
 from dmq_tui.widgets.prose import Prose, words
 
 

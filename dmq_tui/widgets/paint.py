@@ -12,8 +12,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dmq_tui.format import Cell, Tone, fit
-from dmq_tui.format import Line as Line
+from dmq_tui.render.format import Cell, Tone, fit
+from dmq_tui.render.format import Line as Line
 
 TONE_CLASSES = frozenset(f"tone--{tone}" for tone in Tone)
 

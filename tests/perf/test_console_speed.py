@@ -15,7 +15,7 @@ import pytest
 
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.testing import FakeSession, thousand_queues
-from dmq_tui.messages import SnapshotArrived
+from dmq_tui.background.messages import SnapshotArrived
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tui"))
 from console import Console, console

@@ -10,7 +10,7 @@ from textual.app import App
 from textual.pilot import Pilot
 from textual.screen import Screen
 
-from dmq_tui.themes import DARK
+from dmq_tui.render.themes import DARK
 from dmq_tui.widgets.prose import Prose
 
 PATIENCE_S = 5.0

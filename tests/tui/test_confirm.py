@@ -12,7 +12,7 @@ from dmq_core.cluster.protocol import NodeAction
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.testing import FakeSession
 from dmq_tui.deeds import of_node
-from dmq_tui.screens.confirm import ConfirmScreen, about
+from dmq_tui.screens.confirm.screen import ConfirmScreen, about
 
 KILL_RMQ2 = NodeOperation(NodeAction.KILL, "rmq2")
 

@@ -14,13 +14,13 @@ from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NotReachab
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.testing import FakeSession, hostile, nothing, thousand_queues
 from dmq_tui.app import DmqApp
-from dmq_tui.commands import COMMANDS, PaneId
-from dmq_tui.screens.confirm import ConfirmScreen
-from dmq_tui.screens.details import DetailsScreen
-from dmq_tui.screens.help import HelpScreen
-from dmq_tui.screens.message import MessageScreen
-from dmq_tui.screens.publish import PublishScreen
-from dmq_tui.screens.start import StartScreen
+from dmq_tui.screens.confirm.screen import ConfirmScreen
+from dmq_tui.screens.details.screen import DetailsScreen
+from dmq_tui.screens.help.screen import HelpScreen
+from dmq_tui.screens.main.commands import COMMANDS, PaneId
+from dmq_tui.screens.message.screen import MessageScreen
+from dmq_tui.screens.publish.screen import PublishScreen
+from dmq_tui.screens.start.screen import StartScreen
 
 
 def order(number: int = 1) -> OutgoingMessage:

@@ -12,10 +12,10 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.testing import FakeSession
-from dmq_tui.screens.confirm import ConfirmScreen
-from dmq_tui.screens.demo import DemoScreen
-from dmq_tui.screens.demos import DemosScreen
-from dmq_tui.screens.main import MainScreen
+from dmq_tui.screens.confirm.screen import ConfirmScreen
+from dmq_tui.screens.demo.picker import DemosScreen
+from dmq_tui.screens.demo.screen import DemoScreen
+from dmq_tui.screens.main.screen import MainScreen
 
 
 async def choose(it: Console, name: str) -> None:

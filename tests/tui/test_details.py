@@ -13,8 +13,8 @@ from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import ClusterFailed
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues
 from dmq_core.text import visible
-from dmq_tui.pages import PAGES, Subject, SubjectKind, chart
-from dmq_tui.screens.details import DetailsScreen
+from dmq_tui.screens.details.pages import PAGES, Subject, SubjectKind, chart
+from dmq_tui.screens.details.screen import DetailsScreen
 
 ORDERS = Subject(SubjectKind.QUEUE, "orders")
 RMQ2 = Subject(SubjectKind.NODE, "rmq2")

@@ -21,7 +21,7 @@ from textual.drivers._writer_thread import MAX_QUEUED_WRITES, WriterThread
 
 from dmq_core.testing import FakeSession
 from dmq_tui.app import DmqApp
-from dmq_tui.terminal import Lasting, LastingDriver
+from dmq_tui.shutdown import Lasting, LastingDriver
 
 PATIENCE_S = 60.0
 PROGRAM = """

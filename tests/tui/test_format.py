@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.observe.events import Gravity
-from dmq_tui import format as f
+from dmq_tui.render import format as f
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual.app import App, ComposeResult
 
-from dmq_tui.format import Cell, Line
-from dmq_tui.themes import DARK
+from dmq_tui.render.format import Cell, Line
+from dmq_tui.render.themes import DARK
 from dmq_tui.widgets.log import LogView
 
 LIMIT = 100

@@ -15,7 +15,7 @@ from dmq_core.cluster.protocol import NodeAction
 from dmq_core.management.models import EntityKey
 from dmq_core.testing import HOSTILE_NAMES, FakeSession
 from dmq_tui.deeds import Deed, Mending, addition, mending, of_fault, of_node, removal
-from dmq_tui.offers import ADD, REMOVE, Aim, Offer, alarms_of, line_of, offers, peers
+from dmq_tui.screens.faults.menu import ADD, REMOVE, Aim, Offer, alarms_of, line_of, offers, peers
 
 AIM = Aim("rmq3", queue=EntityKey("/", "orders"))
 ALARM = Fault(FaultKind.MEMORY_ALARM, "rmq2")

@@ -13,9 +13,9 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.testing import FakeSession, hostile
 from dmq_tui.app import DmqApp
-from dmq_tui.screens.main import MainScreen
-from dmq_tui.screens.proof import Phase, ProofScreen
-from dmq_tui.themes import DARK, LIGHT
+from dmq_tui.render.themes import DARK, LIGHT
+from dmq_tui.screens.main.screen import MainScreen
+from dmq_tui.screens.proof.screen import Phase, ProofScreen
 
 Compare = Callable[..., bool]
 

@@ -15,9 +15,9 @@ from dmq_core.proof.scenario import UNTARGETED, Fault, checked
 from dmq_core.session.protocol import Proof
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
 from dmq_tui.app import end_proof
-from dmq_tui.proof_lines import chart
-from dmq_tui.recipe import FAULT_WORDS, TARGET_WORDS, UNTARGETED_WORDS, Recipe
-from dmq_tui.screens.proof import Phase, ProofScreen
+from dmq_tui.screens.proof.form import FAULT_WORDS, TARGET_WORDS, UNTARGETED_WORDS, Recipe
+from dmq_tui.screens.proof.lines import chart
+from dmq_tui.screens.proof.screen import Phase, ProofScreen
 from dmq_tui.widgets.prose import text_of
 
 SIZES = [WIDE, NARROW]

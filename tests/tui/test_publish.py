@@ -16,7 +16,7 @@ from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
 from dmq_core.text import visible
-from dmq_tui.screens.publish import PublishScreen
+from dmq_tui.screens.publish.screen import PublishScreen
 from dmq_tui.widgets.entry import LineEntry
 
 SMALL = (80, 24)

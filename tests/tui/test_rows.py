@@ -14,8 +14,8 @@ from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.observe.snapshot import QueueView
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
-from dmq_tui.format import Tone
-from dmq_tui.rows import (
+from dmq_tui.render.format import Tone
+from dmq_tui.render.rows import (
     EXCHANGE_COLUMNS,
     GAP,
     NODE_COLUMNS,

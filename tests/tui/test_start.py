@@ -13,7 +13,7 @@ from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import BackendUnavailable, NodeBootFailed
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.testing import FakeSession
-from dmq_tui.screens.start import Phase, StartScreen
+from dmq_tui.screens.start.screen import Phase, StartScreen
 
 DOCKER_HERE = Prerequisites(DockerState.ANSWERS, "20.10", None, False, True, AptAccess.ROOT, amqp_port_taken=False)
 NOTHING_HERE = Prerequisites(DockerState.ABSENT, "", None, False, False, AptAccess.BY_HAND, amqp_port_taken=False)

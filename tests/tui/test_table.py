@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from stage import until
 from textual.app import App, ComposeResult
 
-from dmq_tui.format import Cell
-from dmq_tui.rows import Column, Sort
-from dmq_tui.themes import DARK
+from dmq_tui.render.format import Cell
+from dmq_tui.render.rows import Column, Sort
+from dmq_tui.render.themes import DARK
 from dmq_tui.widgets.table import KeyedTable
 
 COLUMNS: tuple[Column[tuple[str, int]], ...] = (

@@ -1,0 +1,1 @@
+"""Work off the UI thread, and the messages in which it answers."""

@@ -1,0 +1,354 @@
+"""A demo: a reading column beside live panes, which show what it does to the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.events import Resize
+from textual.screen import Screen
+from textual.widgets import Input
+
+from dmq_core.demo.model import Focus
+from dmq_core.management.models import EntityKey
+from dmq_core.messaging.tap.source import TailSource
+from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.observe.story import StoryLine
+from dmq_core.session.protocol import Session
+from dmq_core.text import visible
+from dmq_tui.background.messages import MessagesSeen, TailStarted, WorkFailed
+from dmq_tui.background.tail import TAIL, Tailing
+from dmq_tui.panes.pane import Pane
+from dmq_tui.panes.story import StoryPane
+from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane
+from dmq_tui.panes.tail import TailPane
+from dmq_tui.render.format import Cell, Line, Tone, count
+from dmq_tui.render.layout import Layout, layout_for
+from dmq_tui.render.lines import lateness
+from dmq_tui.screens.demo import lines as demo_lines
+from dmq_tui.screens.demo.player import DEMO, DemoBegan, Demoing, DemoPlayed, DemoTurned
+from dmq_tui.screens.main.commands import PaneId
+from dmq_tui.widgets.bars import HeaderLine
+from dmq_tui.widgets.page import ReadingPage
+from dmq_tui.widgets.prose import Prose
+
+if TYPE_CHECKING:
+    from dmq_tui.screens.main.screen import MainScreen
+
+_TICK_S = 0.25
+_MOST_NODES = 9
+_WORTH_A_WORD = 5
+_NO_TAIL = ("Messages are shown here as they pass an exchange", "of the demo, once it has one.")
+_LISTENING = ("Listening; nothing has passed yet.",)
+
+
+class DemoScreen(Screen[None]):
+    """Plays the demo called `name` over the main screen; whoever leaves it in the middle leaves nothing behind.
+
+    The main screen gets a `DemoLeft` once everything is removed, which may be after this screen has gone.
+    """
+
+    CSS_PATH = "screen.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "on", "Play, go on"),
+        Binding("right,n", "turn(1)", show=False),
+        Binding("left,b", "turn(-1)", show=False),
+        Binding("r", "play", "Again"),
+        Binding("x", "spoil", "Break the claim"),
+        Binding("a", "through", "All"),
+        Binding("c", "copy", "Copy the code"),
+        Binding("escape,q", "back", "Leave"),
+        Binding("up,k", "scroll(-1)", show=False),
+        Binding("down,j", "scroll(1)", show=False),
+        Binding("pageup", "scroll(-10)", show=False),
+        Binding("pagedown,space", "scroll(10)", show=False),
+        *(Binding(str(int(pane)), f"look({int(pane)})", show=False) for pane in PaneId if pane <= PaneId.STORY),
+    ]
+
+    def __init__(self, session: Session, name: str, main: MainScreen) -> None:
+        super().__init__()
+        self._session = session
+        self._demo_name = name
+        self._main = main
+        self._heard: Sequence[StoryLine] = ()
+        self._began_at = main.clock()
+        self.demoing = Demoing(self.post_message, main.post_message, main.playings)
+        self.tailing = Tailing(self.post_message)
+        self.page = ReadingPage(id="page")
+        self.tail = TailPane(_NO_TAIL, _LISTENING)
+        self.nodes, self.exchanges, self.queues = NodesPane(), ExchangesPane(), QueuesPane()
+        self.story = StoryPane()
+        self.panes: tuple[Pane, ...] = (self.nodes, self.exchanges, self.queues, self.tail, self.story)
+        self.looking: PaneId | None = None
+        self._pointed = Focus()
+        self._source: TailSource | None = None
+        self._failures, self._failed_at = 0, 0.0
+
+    def compose(self) -> ComposeResult:
+        """The page on the left, what it is about on the right."""
+        yield HeaderLine()
+        with Horizontal(id="body"):
+            yield self.page
+            with Vertical(id="panes"):
+                yield from self.panes
+        yield Prose(id="keys")
+
+    def on_mount(self) -> None:
+        """Begins the demo."""
+        self.set_interval(_TICK_S, self._look)
+        self.demoing.start(self._session, self._demo_name)
+        self.page.scroll.focus()
+        self._show()
+
+    def on_unmount(self) -> None:
+        """Leaves whatever still runs."""
+        self.demoing.leave()
+        self.tailing.end()
+
+    def on_resize(self, event: Resize) -> None:
+        """Lays the screen out anew."""
+        self._lay_out()
+
+    # -- what the person does -----------------------------------------------------------------------------------------
+
+    def action_on(self) -> None:
+        """Plays the step of this page; if it was played and held, goes to the next page."""
+        result = self.demoing.result
+        if self.demoing.is_last:
+            self.action_back()
+        elif result is not None and result.held:
+            self.action_turn(1)
+        else:
+            self.action_play()
+
+    def action_play(self) -> None:
+        """Plays the step, again if it was played."""
+        words = self.demoing.words
+        if self.page.is_asking or self.demoing.doing or words is None or self.demoing.is_last:
+            return
+        if words.ask is not None:
+            self.page.ask(words.ask)
+        else:
+            self.demoing.play()
+        self._show()
+
+    def action_spoil(self) -> None:
+        """Plays the step and breaks its claim, so that the check has something to find."""
+        if not self.page.is_asking and not self.demoing.is_last:
+            words = self.demoing.words
+            self.demoing.play(words.ask.usual if words is not None and words.ask is not None else None, spoil=True)
+            self._show()
+
+    def action_through(self) -> None:
+        """Plays this step and all that follow, as long as their claims hold."""
+        if not self.page.is_asking:
+            self.demoing.play(through=True)
+            self._show()
+
+    def action_turn(self, by: int) -> None:
+        """Turns the page."""
+        if not self.page.is_asking:
+            self.demoing.turn(by)
+
+    def action_scroll(self, rows: int) -> None:
+        """Scrolls the page, or the rows of the pane that is looked at."""
+        pane = next((pane for pane in self.panes if pane.pane is self.looking), None)
+        if pane is not None and pane.mover is not None:
+            pane.mover.move(rows)
+        else:
+            self.page.scroll.scroll_relative(y=rows, animate=False)
+
+    def action_copy(self) -> None:
+        """Copies the code of the last page, or the command of this one."""
+        demo, words = self.demoing.demo, self.demoing.words
+        if self.page.is_asking or demo is None or words is None:
+            return
+        what, text = ("code", demo.code.lstrip()) if self.demoing.is_last else ("command", words.command)
+        self.app.copy_to_clipboard(text)
+        self.notify(f"Copied the {what}: {count(len(text.splitlines()))} lines.", markup=False, timeout=4)
+
+    def action_look(self, number: int) -> None:
+        """Looks at one of the panes, or away from it again."""
+        if not self.page.is_asking:
+            self.looking = None if self.looking == number else PaneId(number)
+            self._lay_out()
+
+    def action_back(self) -> None:
+        """Puts the question away, comes back from a pane, or leaves the demo."""
+        if self.page.is_asking:
+            self.page.end_asking()
+            self._show()
+        elif self.looking is not None:
+            self.action_look(self.looking)
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        demo = self.demoing.demo
+        if demo is not None and demo.breaks:
+            what = f"{demo.title} ends: what it did to the cluster is taken back."
+            self.app.notify(what, markup=False, timeout=8)
+        self.dismiss(None)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Plays the step with the answer, unless it is none."""
+        words = self.demoing.words
+        if event.input is not self.page.field or words is None or words.ask is None:
+            return
+        event.stop()
+        objection = words.ask.objection(event.value)
+        if objection:
+            self.notify(objection, severity="warning", markup=False, timeout=4)
+            return
+        self.page.end_asking()
+        self.demoing.play(event.value)
+        self._show()
+
+    # -- what the threads say -----------------------------------------------------------------------------------------
+
+    def on_demo_began(self, event: DemoBegan) -> None:
+        """The first page is there."""
+        event.stop()
+        self.demoing.began(event)
+        self._show()
+
+    def on_demo_turned(self, event: DemoTurned) -> None:
+        """Another page is there."""
+        event.stop()
+        self.demoing.turned(event)
+        self._show()
+
+    def on_demo_played(self, event: DemoPlayed) -> None:
+        """A step was played."""
+        event.stop()
+        self.demoing.played(event)
+        if event.error is not None:
+            self.notify(f"{visible(event.error.what)}\n{visible(event.error.hint)}", severity="error", markup=False)
+        self._show()
+
+    def on_work_failed(self, event: WorkFailed) -> None:
+        """Says what was not possible; a demo that cannot begin is left."""
+        event.stop()
+        if event.title == TAIL:
+            self._tail_failed()
+            if self._failures != _WORTH_A_WORD:
+                return
+        self.app.notify(f"{visible(event.error.what)}\n{visible(event.error.hint)}", severity="error", markup=False)
+        if event.title == DEMO:
+            self.dismiss(None)
+
+    def on_tail_started(self, event: TailStarted) -> None:
+        """Keeps the tail."""
+        event.stop()
+        self.tailing.started(event)
+
+    def on_messages_seen(self, event: MessagesSeen) -> None:
+        """Shows the messages that wait."""
+        event.stop()
+        self.tail.add(*self.tailing.take(event))
+
+    # -- what is to be seen -------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        status = self.tailing.status()
+        if status is not None:
+            self.tail.report(status)
+        self._show_panes()
+
+    def _show(self) -> None:
+        demo, words = self.demoing.demo, self.demoing.words
+        if demo is None or words is None:
+            self.page.show(visible(self._demo_name), [(Cell(f"◐ {self.demoing.doing}", Tone.WARN),)])
+        elif self.demoing.is_last:
+            results = [self.demoing.results[index] for index in sorted(self.demoing.results)]
+            self.page.show(f"{demo.title} · what you saw", demo_lines.last_page(demo, results))
+        else:
+            title = f"{demo.title} · step {words.number} of {len(demo.steps)}"
+            self.page.show(title, demo_lines.step_page(words, self.demoing.result, self.demoing.doing))
+        self.query_one("#keys", Prose).show([_keys(self.demoing, asking=self.page.is_asking)])
+        self._lay_out()
+
+    def _show_panes(self) -> None:
+        snapshot = self._main.newest
+        header = self.query_one(HeaderLine)
+        header.snapshot, header.now, header.read_only = snapshot, self._main.clock(), self._session.read_only
+        header.waiting = "waiting for figures"
+        header.refresh()
+        if snapshot is None:
+            return
+        late = lateness(snapshot, self._main.clock())
+        self.exchanges.only(self.demoing.prefix)
+        self.queues.only(self.demoing.prefix)
+        for pane in self.panes:
+            pane.set_class(bool(late), "-late")
+            pane.show(snapshot, late)
+        self._follow(snapshot)
+        self._retell()
+        self.nodes.styles.height = "1fr" if self.looking else min(_MOST_NODES, len(snapshot.nodes)) + 3
+
+    def _retell(self) -> None:
+        """Tells what happened since the demo began."""
+        lines = self._main.story.entries
+        if lines is not self._heard:
+            self._heard = lines
+            self.story.add(line.event for line in lines if line.event.at >= self._began_at)
+
+    def _tail_failed(self) -> None:
+        """An exchange that one node has just made another may not know: tries again with a later snapshot."""
+        self._failures += 1
+        self._failed_at = self._main.clock()
+        self._source = None
+        self.tailing.failed()
+        self.tail.end()
+
+    def _follow(self, snapshot: ClusterSnapshot) -> None:
+        """Has the panes point at what the page is about, and the tail show it, once it is there."""
+        wanted = self.demoing.words.focus if self.demoing.words is not None else Focus()
+        if wanted != self._pointed and all(
+            [
+                self.nodes.table.move_to_key(wanted.node) or not wanted.node,
+                self.exchanges.table.move_to_key(EntityKey("/", wanted.exchange)) or not wanted.exchange,
+                self.queues.table.move_to_key(EntityKey("/", wanted.queue)) or not wanted.queue,
+            ]
+        ):
+            self._pointed = wanted
+        source = TailSource(wanted.tail, wanted.pattern)
+        is_there = snapshot.taken_at > self._failed_at and any(e.name == wanted.tail for e in snapshot.exchanges)
+        if wanted.tail and source != self._source and is_there:
+            self._source = source
+            self.tail.begin(source)
+            self.tailing.start(self._session, source)
+
+    def _lay_out(self) -> None:
+        single = layout_for(self.size.width, self.size.height, maximised=self.looking is not None) is not Layout.WIDE
+        self.set_class(single, "-single")
+        self.page.display = not single or self.looking is None
+        self.query_one("#panes").display = not single or self.looking is not None
+        beside = _beside(self.demoing)
+        for pane in self.panes:
+            pane.display = pane.pane is self.looking if single else pane.pane in beside
+        self._show_panes()
+
+
+def _beside(demoing: Demoing) -> frozenset[PaneId]:
+    """The panes next to the page: what passes the exchange that it is about, or else what happens to the cluster."""
+    tailed = demoing.words is not None and demoing.words.focus.tail
+    return frozenset({PaneId.NODES, PaneId.QUEUES, *((PaneId.EXCHANGES, PaneId.TAIL) if tailed else (PaneId.STORY,))})
+
+
+def _keys(demoing: Demoing, *, asking: bool) -> Line:
+    result = demoing.result
+    keys: tuple[tuple[str, str], ...]
+    if asking:
+        keys = (("↵", "answer"), ("Esc", "do not"))
+    elif demoing.doing:
+        keys = (("Esc", "leave"), ("1-5", "panes"))
+    elif demoing.is_last:
+        keys = (("c", "copy the code"), ("←", "steps"), ("↵ Esc", "leave"), ("1-5", "panes"))
+    else:
+        on = (("↵ →", "go on"), ("r", "again")) if result is not None and result.held else (("↵", "play"), ("a", "all"))
+        keys = (*on, ("x", "break the claim"), ("c", "copy"), ("←", "back"), ("Esc", "leave"), ("1-5", "panes"))
+    return tuple(c for key, does in keys for c in (Cell(f" {key}", Tone.ACCENT), Cell(f" {does} ", Tone.QUIET)))

@@ -1,0 +1,384 @@
+"""A proof run on one screen: its recipe, the question, every message while it lasts, and the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.events import Resize
+from textual.message import Message
+from textual.screen import Screen
+from textual.widget import Widget
+
+from dmq_core.actions.gate import guard
+from dmq_core.actions.impact import Impact, Margin
+from dmq_core.errors import DmqError
+from dmq_core.management.models import EntityKey
+from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.proof.progress import ProofReport, ProofStanding, final_account
+from dmq_core.proof.result import Verdict
+from dmq_core.proof.scenario import QUEUE_TYPES, UNTARGETED, Fault
+from dmq_core.session.protocol import Proof, Session
+from dmq_core.text import visible
+from dmq_tui.background.work import as_dmq_error, in_background
+from dmq_tui.render.format import Cell, Tone
+from dmq_tui.render.layout import Layout, layout_for
+from dmq_tui.render.lines import lateness
+from dmq_tui.screens.confirm.screen import ConfirmScreen, Question
+from dmq_tui.screens.proof import lines as proof_lines
+from dmq_tui.screens.proof.form import (
+    DURATIONS,
+    FAULT_WORDS,
+    RATES,
+    TARGET_WORDS,
+    UNTARGETED_WORDS,
+    Recipe,
+    queue_types,
+    target_words,
+    targets,
+)
+from dmq_tui.screens.proof.widgets import ChartView, LinesView, doing_line, impact_lines, progress_line, trouble
+from dmq_tui.widgets.bars import HeaderLine
+from dmq_tui.widgets.choice import Choice
+from dmq_tui.widgets.paint import Line
+from dmq_tui.widgets.prose import Prose, words
+
+SnapshotSource = Callable[[], ClusterSnapshot | None]
+_TICK_S = 0.25
+_CHART = "Confirms and deliveries a second"
+_ENDING = Impact(
+    Margin.SAFE,
+    (
+        "Every fault is undone first: the nodes are back before anything else happens.",
+        "Then the queue is drained, and the verdict is about what was sent until now.",
+    ),
+)
+
+
+class Phase(Enum):
+    """What the screen is at."""
+
+    IDLE = auto()
+    RUNNING = auto()
+    OVER = auto()
+
+
+@dataclass
+class ProofBegan(Message):
+    """The run of `epoch` goes on."""
+
+    epoch: int
+    proof: Proof
+
+
+@dataclass
+class ProofEnded(Message):
+    """The run of `epoch` is over: what it leaves, or the error."""
+
+    epoch: int
+    report: ProofReport | None = None
+    error: DmqError | None = None
+
+
+class ProofScreen(Screen[None]):
+    """Chooses, asks, runs and judges; leaving is asked about while a run goes on. `keep` hears of the run under way."""
+
+    CSS_PATH = "screen.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r,enter", "begin", "Begin"),
+        Binding("n", "another", "Another"),
+        Binding("escape", "leave", "Leave"),
+        Binding("up,shift+tab", "app.focus_previous", show=False),
+        Binding("down,tab", "app.focus_next", show=False),
+    ]
+
+    def __init__(
+        self,
+        session: Session,
+        snapshot: SnapshotSource,
+        *,
+        keep: Callable[[Proof | None], None] = lambda _proof: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self._session = session
+        self._snapshot = snapshot
+        self._keep = keep
+        self._clock = clock
+        self._phase = Phase.IDLE
+        self._epoch = 0
+        self._asked = Recipe()
+        self._proof: Proof | None = None
+        self._standing: ProofStanding | None = None
+        self._report: ProofReport | None = None
+        self._error: DmqError | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """What it is at."""
+        return self._phase
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is chosen now."""
+        value = {choice.id: choice.value for choice in self.query(Choice)}
+        return Recipe(value["fault"], value["target"], value["rate"], value["duration"], value["queue-type"])
+
+    def compose(self) -> ComposeResult:
+        """Recipe and nodes at the left; verdict, chart and account at the right."""
+        yield HeaderLine()
+        with Horizontal(id="body"):
+            with Vertical(id="left"):
+                with Vertical(id="recipe"):
+                    yield Choice("Fault", [(f, str(f)) for f in FAULT_WORDS], Fault.KILL, id="fault")
+                    yield Choice("Target", _target_options(None), "leader", id="target")
+                    yield Choice("Rate", [(r, f"{r:,}/s") for r in RATES], Recipe().rate, id="rate")
+                    yield Choice("Duration", [(d, _duration_words(d)) for d in DURATIONS], None, id="duration")
+                    yield Choice("Queue", [(q, q) for q in QUEUE_TYPES], QUEUE_TYPES[0], id="queue-type")
+                    yield Prose(id="means")
+                yield LinesView(id="nodes")
+                yield LinesView(id="timeline")
+            with Vertical(id="right"):
+                with VerticalScroll(id="say"):
+                    yield Prose(id="verdict")
+                    yield Prose(id="why")
+                yield ChartView(id="chart")
+                yield LinesView(id="account")
+        yield Prose(id="keys")
+
+    def on_mount(self) -> None:
+        """Shows what is chosen, and looks from now on."""
+        for box, title in (("#recipe", "Recipe"), ("#chart", _CHART), ("#timeline", "Timeline")):
+            self.query_one(box).border_title = Content(title)
+        self.query_one("#fault").focus()
+        self._show()
+        self.set_interval(_TICK_S, self._look)
+
+    def on_resize(self, event: Resize) -> None:
+        """Stacks what has no room side by side."""
+        self._lay_out()
+
+    # -- what the person does -----------------------------------------------------------------------------------------
+
+    def action_begin(self) -> None:
+        """Asks whether to run the recipe, unless that is refused at once."""
+        if self._phase is Phase.RUNNING:
+            return
+        recipe = self.recipe
+        try:
+            guard(self._session.cluster, recipe.title, read_only=self._session.read_only)
+        except DmqError as error:
+            self._phase, self._error, self._report = Phase.IDLE, error, None
+            self._show()
+            return
+        nodes = [value for value, _ in _target_options(self._snapshot())][len(TARGET_WORDS) :]
+        named = recipe.fault not in UNTARGETED and recipe.target in nodes
+        name, noun = (recipe.target, "node") if named else (self._session.cluster.name, "cluster")
+        question = Question(recipe.title, recipe.command(self._snapshot()), name, noun, True, recipe.impact)
+        screen = ConfirmScreen(question, self._snapshot)
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._begin(recipe, allow_majority_loss=screen.strict)
+
+        self.app.push_screen(screen, answered)
+
+    def action_another(self) -> None:
+        """Goes back from a verdict to the recipe."""
+        if self._phase is Phase.OVER:
+            self._phase, self._report, self._standing = Phase.IDLE, None, None
+            self._show()
+            self.query_one("#fault").focus()
+
+    def action_leave(self) -> None:
+        """Leaves; while a run goes on, asks whether to end it."""
+        if self._phase is not Phase.RUNNING:
+            self.dismiss(None)
+            return
+        if self._proof is None or (self._standing is not None and self._standing.ending):
+            return
+        proof = self._proof
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                proof.stop()
+                self._look()
+
+        question = Question("End the run", "", "", "", False, lambda _snapshot: _ENDING)
+        self.app.push_screen(ConfirmScreen(question, self._snapshot), answered)
+
+    def on_choice_changed(self, event: Choice.Changed) -> None:
+        """Says what the new recipe means."""
+        event.stop()
+        self._error = None
+        if self._phase is Phase.OVER:
+            self._phase, self._report, self._standing = Phase.IDLE, None, None
+        self._show()
+
+    # -- what the thread says -----------------------------------------------------------------------------------------
+
+    def on_proof_began(self, event: ProofBegan) -> None:
+        """Follows the run."""
+        event.stop()
+        if event.epoch == self._epoch:
+            self._proof = event.proof
+            self._keep(event.proof)
+            self._look()
+
+    def on_proof_ended(self, event: ProofEnded) -> None:
+        """Shows the verdict, or why there is none."""
+        event.stop()
+        if event.epoch != self._epoch:
+            return
+        self._keep(None)
+        self._proof, self._report, self._error = None, event.report, event.error
+        self._phase = Phase.OVER if event.report is not None else Phase.IDLE
+        self._show()
+        # So that the arrow keys scroll a long reason, where there is little room.
+        self.query_one("#say" if event.report is not None else "#fault").focus()
+
+    def _begin(self, recipe: Recipe, *, allow_majority_loss: bool) -> None:
+        self._epoch += 1
+        epoch, self._asked = self._epoch, recipe
+        self._phase, self._standing, self._report, self._error = Phase.RUNNING, None, None, None
+        self._show()
+
+        def run() -> Message:
+            try:
+                proof = self._session.prove(recipe.scenario, allow_majority_loss=allow_majority_loss)
+                self.post_message(ProofBegan(epoch, proof))
+                return ProofEnded(epoch, report=proof.finish())
+            except Exception as error:
+                return ProofEnded(epoch, error=as_dmq_error(error))
+
+        in_background(self.post_message, "Proof", run)
+
+    # -- what is to be seen -------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        if self._proof is not None:
+            self._standing = self._proof.standing()
+        self._show()
+
+    def _show(self) -> None:
+        snapshot = self._snapshot()
+        header = self.query_one(HeaderLine)
+        header.snapshot, header.now, header.read_only = snapshot, self._clock(), self._session.read_only
+        header.waiting = "waiting for figures"
+        header.refresh()
+        self._show_recipe(snapshot)
+        self._show_nodes(snapshot)
+        self._show_words(snapshot)
+        chart = self.query_one("#chart", ChartView)
+        chart.standing, chart.report = self._standing, self._report
+        chart.refresh()
+        self._show_account()
+        marks = self._report.result.marks if self._report else self._standing.marks if self._standing else ()
+        timeline = self.query_one("#timeline", LinesView)
+        timeline.show(lambda _width: proof_lines.timeline(marks, timeline.size.height))
+        self.query_one("#keys", Prose).show([_keys(self._phase)])
+        self._lay_out()
+
+    def _show_recipe(self, snapshot: ClusterSnapshot | None) -> None:
+        recipe = self.recipe
+        target = self.query_one("#target", Choice)
+        target.offer(_target_options(snapshot))
+        untargeted = recipe.fault in UNTARGETED
+        note = UNTARGETED_WORDS.get(recipe.fault, "")
+        if (target.disabled, target.note) != (untargeted, note):
+            target.disabled, target.note = untargeted, note
+            target.refresh()
+        self.query_one("#queue-type", Choice).offer([(q, q) for q in queue_types(recipe.fault)])
+        means = [words(FAULT_WORDS[recipe.fault], Tone.QUIET)]
+        means += [] if untargeted else [words(target_words(recipe.fault, recipe.target), Tone.QUIET)]
+        self.query_one("#means", Prose).show(means)
+        self.query_one("#recipe").disabled = self._phase is Phase.RUNNING
+
+    def _show_nodes(self, snapshot: ClusterSnapshot | None) -> None:
+        leader = None
+        if self._phase is Phase.RUNNING and snapshot is not None and self._standing is not None:
+            view = snapshot.queue(EntityKey("/", self._standing.account.queue))
+            leader = None if view is None else view.leader
+        box = self.query_one("#nodes", LinesView)
+        late = lateness(snapshot, self._clock()) if snapshot is not None else ""
+        box.border_title = Content(" · ".join(t for t in ("Nodes", late) if t))
+        inline = self.has_class("-single")
+        box.show(lambda width: proof_lines.nodes(snapshot, leader, width, inline=inline))
+        lines = proof_lines.nodes(snapshot, leader, self.size.width, inline=inline)
+        box.styles.height = len(lines) + (0 if inline else 2)
+
+    def _show_words(self, snapshot: ClusterSnapshot | None) -> None:
+        box, verdict, why = self.query_one("#say"), self.query_one("#verdict", Prose), self.query_one("#why", Prose)
+        title = self._asked.title if self._phase is not Phase.IDLE else "What will happen"
+        box.border_title = Content(visible(title))
+        of = self._report.result.verdict if self._report is not None else None
+        for known in Verdict:
+            box.set_class(of is known, f"-{known.lower()}")
+        box.set_class(self._phase is Phase.RUNNING, "-running")
+        if self._report is not None:
+            verdict.show([proof_lines.verdict_line(self._report.result)])
+            why.show(proof_lines.verdict_lines(self._report))
+        elif self._phase is Phase.RUNNING:
+            verdict.show([progress_line(self._standing, self._asked)])
+            why.show([doing_line(self._standing)])
+        else:
+            verdict.show(trouble(self._error) or [words(visible(self.recipe.scenario.title), Tone.STRONG)])
+            why.show(impact_lines(self.recipe, snapshot))
+
+    def _show_account(self) -> None:
+        box = self.query_one("#account", LinesView)
+        live = self._report is None
+        account = None
+        if self._report is not None:
+            account = final_account(self._report.result)
+        elif self._standing is not None:
+            account = self._standing.account
+        box.border_title = Content(f"Account · {proof_lines.total(account)}" if account is not None else "Account")
+        if account is None:
+            box.show(lambda _width: (words(" Nothing sent yet.", Tone.QUIET),))
+        else:
+            shown = account
+            box.show(lambda width: proof_lines.figures(shown, width, live=live))
+
+    def _lay_out(self) -> None:
+        single = layout_for(self.size.width, self.size.height, maximised=False) is not Layout.WIDE
+        self.set_class(single, "-single")
+        idle, over = self._phase is Phase.IDLE, self._phase is Phase.OVER
+        shown: dict[str, bool] = {
+            "#recipe": idle or not single,
+            "#nodes": not single or not over,
+            "#left": not (single and over),
+            "#timeline": not single,
+            "#chart": not (single and idle),
+            "#account": not (single and idle),
+        }
+        for selector, display in shown.items():
+            part: Widget = self.query_one(selector)
+            if part.display is not display:
+                part.display = display
+
+
+def _target_options(snapshot: ClusterSnapshot | None) -> list[tuple[str, str]]:
+    names = tuple(n.name for n in snapshot.nodes) if snapshot is not None else ()
+    return [(target, visible(target)) for target in targets(names)]
+
+
+def _duration_words(duration_s: float | None) -> str:
+    return "as the fault needs" if duration_s is None else f"{duration_s:g} s"
+
+
+def _keys(phase: Phase) -> Line:
+    said = {
+        Phase.IDLE: (("↵", "run it"), ("↑↓", "choose"), ("←→", "change"), ("Esc", "back")),
+        Phase.RUNNING: (("Esc", "end the run: faults are undone first"),),
+        Phase.OVER: (("r", "run it again"), ("n", "another recipe"), ("Esc", "back")),
+    }[phase]
+    cells = [c for key, does in said for c in (Cell(f" {key}", Tone.ACCENT), Cell(f" {does} ", Tone.QUIET))]
+    return tuple(cells)
