@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from house import ROOT, sources
+from source_trees import ROOT, sources
 
 HOMES = {
     # The benchmark's peer is pika itself, as its users have it.

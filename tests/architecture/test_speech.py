@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from house import Source, called_name, calls, sources
+from source_trees import Source, called_name, calls, sources
 
 
 def test_nothing_in_the_core_but_the_command_line_prints() -> None:

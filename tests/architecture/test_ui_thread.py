@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from house import Source, called_name, calls, keywords, sources
+from source_trees import Source, called_name, calls, keywords, sources
 
 REACHES_OUT = frozenset(
     {"socket", "ssl", "subprocess", "urllib", "http", "requests", "pika", "docker", "sqlite3", "shelve", "ftplib"}

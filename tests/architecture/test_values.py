@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterator
 
 import pytest
-from house import sources
+from source_trees import sources
 
 from dmq_core.observe.snapshot import ClusterSnapshot
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-from house import Source, called_name, calls, functions_around, keywords, sources
+from source_trees import Source, called_name, calls, functions_around, keywords, sources
 
 # A call of this name without arguments waits for ever: Thread.join, Event.wait, Queue.get, Future.result, ...
 WAITS_WITHOUT_ARGUMENTS = frozenset({"wait", "join", "get", "result", "acquire", "communicate"})

@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from console import Console, console
 
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.testing import FakeSession, thousand_queues
 from dmq_tui.background.messages import SnapshotArrived
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tui"))
-from console import Console, console
 
 LIMIT_S = 0.050
 SNAPSHOTS = 12

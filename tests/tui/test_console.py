@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from console import NARROW, WIDE, Console, console
-from stage import write
+from one_screen import write
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState

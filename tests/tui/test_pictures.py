@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
-from stage import until
+from one_screen import until
 from textual.pilot import Pilot
 
 from dmq_core.actions.node_operation import NodeOperation

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from web import Behaviour, Web, frozen, gathering, reply, says, serving, trickling
+from misbehaving_server import Behaviour, Web, frozen, gathering, reply, says, serving, trickling
 
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings

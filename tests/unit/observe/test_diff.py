@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import NAMES, T0, node, picture, quorum, snapshot
+from snapshots import NAMES, T0, node, picture, quorum, snapshot
 
 from dmq_core.cluster.protocol import NodeChange, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from one_screen import Stage, until
 from rich.cells import cell_len
-from stage import Stage, until
 
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.testing import FakeSession

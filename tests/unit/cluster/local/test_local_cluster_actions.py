@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from make_believe import MakeBelieve
+from fake_rabbitmq import MakeBelieve
 
 from dmq_core.cluster.local import cluster as module
 from dmq_core.cluster.local import processes

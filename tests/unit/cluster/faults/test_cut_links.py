@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from make_believe import MakeBelieve
+from fake_rabbitmq import MakeBelieve
 
 from dmq_core.cluster.local import processes
 from dmq_core.cluster.local.cluster import LocalCluster

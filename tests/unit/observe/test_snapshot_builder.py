@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pictures import ERLANG, NAMES, T0, figures, node, picture, quorum
+from snapshots import ERLANG, NAMES, T0, figures, node, picture, quorum
 
 from dmq_core.cluster.protocol import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint

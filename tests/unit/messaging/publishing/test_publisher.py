@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from doubles import HERE, FakeChannel, FakeConnection
+from fake_connection import HERE, FakeChannel, FakeConnection
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from stage import Stage, until, write
+from one_screen import Stage, until, write
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction

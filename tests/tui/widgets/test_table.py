@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stage import until
+from one_screen import until
 from textual.app import App, ComposeResult
 
 from dmq_tui.render.format import Cell

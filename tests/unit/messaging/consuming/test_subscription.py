@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from doubles import FakeChannel, FakeConnection
+from fake_connection import FakeChannel, FakeConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

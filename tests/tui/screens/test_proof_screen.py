@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from console import NARROW, WIDE, console
-from stage import Stage, until, write
+from one_screen import Stage, until, write
 from textual.pilot import Pilot
 
 from dmq_core.actions.node_operation import NodeOperation

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from one_screen import Stage, until
 from rich.cells import cell_len
-from stage import Stage, until
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction

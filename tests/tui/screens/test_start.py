@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from stage import Stage, until
+from one_screen import Stage, until
 
 from dmq_core.cluster import prerequisites
 from dmq_core.cluster.prerequisites import AptAccess, DockerState, Package, Prerequisites

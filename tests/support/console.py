@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from stage import until
+from one_screen import until
 from textual.pilot import Pilot
 
 from dmq_core.testing import FakeSession

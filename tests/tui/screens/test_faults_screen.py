@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from console import NARROW, WIDE, Console, console
-from stage import write
+from one_screen import write
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, FaultKind

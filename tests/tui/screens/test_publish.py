@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from stage import Stage, until, write
+from one_screen import Stage, until, write
 from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import TextArea

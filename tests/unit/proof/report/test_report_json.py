@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from samples_of_proof import failed, hostile, passed
+from proof_samples import failed, hostile, passed
 
 from dmq_core.errors import BadInput
 from dmq_core.proof.report.json_document import contract_json, from_json

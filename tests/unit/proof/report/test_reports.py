@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
 import pytest
-from samples_of_proof import HOSTILE, failed, hostile, passed
+from proof_samples import HOSTILE, failed, hostile, passed
 
 from dmq_core.proof.report.chart_svg import chart, longest_gap, numbered
 from dmq_core.proof.report.html_page import html

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,9 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "proof"))
-from samples_of_proof import failed, passed
+from proof_samples import failed, passed
 
 from dmq_core.cli import reach
 from dmq_core.cli.app import dmq
