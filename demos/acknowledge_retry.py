@@ -10,7 +10,7 @@ from dmq_core.cli.play_demo import play
 from dmq_core.demo.context import Backdrop, Scene
 from dmq_core.demo.inbox import Inbox
 from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
-from dmq_core.errors import MessagingFailed
+from dmq_core.errors import MessagingError
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Retry
 
 DELAYS = (0.2, 0.5, 1.0)
@@ -87,7 +87,7 @@ class Shop(Scene):
         with DirectProducer(self.manager) as producer:
             producer.publish(self.orders, "a lamp").wait(10)
         worker = DirectConsumer(self.orders, self.manager).start_consuming(die)
-        with contextlib.suppress(MessagingFailed):
+        with contextlib.suppress(MessagingError):
             worker.wait(10)
         with DirectConsumer(self.orders, self.manager).start_consuming(self.desk.handle):
             self.desk.wait_for(1, 10)

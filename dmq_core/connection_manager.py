@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from dmq_core.cluster.protocol import NodeInfo
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import BadInput, DmqError, MessagingFailed
+from dmq_core.errors import DmqError, InvalidInputError, MessagingError
 from dmq_core.messaging.connection.broker import Broker, BrokerId, broker_of
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.load_balancing import Policy
@@ -85,7 +85,7 @@ class BrokerConnectionManager:
     again: connections move there, once nothing is under way on them, until brokers differ by one at most. `name` is
     what operators see in the broker's list of connections; by default the program, its host and its process id.
     `network` stands in for AMQP over TCP in tests. Once it is closed, and in a forked process, everything that needs a
-    connection raises `MessagingFailed`; `BadInput` if no broker is registered for the `cluster` that is named.
+    connection raises `MessagingError`; `InvalidInputError` if no broker is registered for the `cluster` that is named.
 
     >>> with BrokerConnectionManager(Policy.LEAST_CONNECTIONS, name="shop") as cm:
     ...     for number, port in enumerate((5672, 5673, 5674), start=1):
@@ -132,7 +132,7 @@ class BrokerConnectionManager:
         """Adds a broker by `host` and `port` (5672, with `tls` 5671), or by an AMQP `url`; nothing is connected yet.
 
         Without a user it is guest/guest. Brokers with the same `cluster` are nodes of one cluster: each can take the
-        other's place. `BadInput` if the address makes no sense, or `broker_id` stands for another broker.
+        other's place. `InvalidInputError` if the address makes no sense, or `broker_id` stands for another broker.
 
         >>> url = "amqps://shop:secret@mq3.example.org/orders"
         >>> broker = manager.register_broker(4, url=url, cluster="orders")
@@ -155,7 +155,9 @@ class BrokerConnectionManager:
             known = self._find(broker_id)
             if known is not None:
                 if known != broker:
-                    raise BadInput(f"the broker {broker_id!r} is registered already", "Give the other one another id.")
+                    raise InvalidInputError(
+                        f"the broker {broker_id!r} is registered already", "Give the other one another id."
+                    )
                 return known
             of_cluster = self._clusters.setdefault(cluster, Pool())
             of_cluster.brokers.append(broker)
@@ -192,7 +194,7 @@ class BrokerConnectionManager:
             return tuple(broker for cluster in self._clusters.values() for broker in cluster.brokers)
 
     def broker_version(self, cluster: str = "", timeout_s: float = 10.0) -> Version:
-        """The RabbitMQ version of a cluster; connects if need be. `NotReachable` if nobody answers in `timeout_s`.
+        """The RabbitMQ version of a cluster; connects if need be. `NotReachableError` if nobody answers in `timeout_s`.
 
         >>> manager.broker_version().major >= 3
         True
@@ -253,7 +255,7 @@ class BrokerConnectionManager:
     def wait_open(self, timeout_s: float = 10.0, cluster: str = "") -> None:
         """Waits until a connection to the cluster is open.
 
-        `AccessDenied`, `NotReachable` or `TimedOut` say why none is after `timeout_s` seconds.
+        `AccessDeniedError`, `NotReachableError` or `OperationTimeoutError` say why none is after `timeout_s` seconds.
 
         >>> manager.wait_open(timeout_s=10)
         >>> print(manager.state)
@@ -295,10 +297,10 @@ class BrokerConnectionManager:
     def declare(self, *entities: Entity, cluster: str = "", timeout_s: float = 10.0) -> None:
         """Declares exchanges, queues and bindings, and again on each connection that opens later.
 
-        Leaders of quorum queues and streams are spread over the nodes unless the queue says otherwise. `BadInput` for
-        what this version of RabbitMQ would refuse or ignore in silence, `MessagingFailed` with the broker's words if
-        it refuses one, `NotReachable` or `TimedOut` if nobody answers within `timeout_s` seconds; ways to lose messages
-        are logged as warnings.
+        Leaders of quorum queues and streams are spread over the nodes unless the queue says otherwise.
+        `InvalidInputError` for what this version of RabbitMQ would refuse or ignore in silence, `MessagingError` with
+        the broker's words if it refuses one, `NotReachableError` or `OperationTimeoutError` if nobody answers within
+        `timeout_s` seconds; ways to lose messages are logged as warnings.
 
         >>> manager.declare(Exchange("shop", "topic"), Queue("orders", "quorum"), Binding("shop", "orders", "order.#"))
         >>> print(TopicProducer(manager, "shop").publish_and_wait("order.eu", "a book").outcome)
@@ -379,7 +381,10 @@ class BrokerConnectionManager:
     # Pools and what they share.
 
     def _checked(self, entities: Sequence[Entity], cluster: str, timeout_s: float) -> tuple[Entity, ...]:
-        """`entities` in order and balanced; `BadInput` if the broker would refuse or ignore something of them."""
+        """`entities` in order and balanced.
+
+        Raises `InvalidInputError` if the broker would refuse or ignore something of them.
+        """
         balanced = in_order(_balanced(entity) for entity in entities)
         known = self._cluster(cluster).registry.entities()
         beside = tuple(entity for entity in known if entity not in balanced)
@@ -387,7 +392,7 @@ class BrokerConnectionManager:
             if not any(finding.entity is entity for entity in balanced):
                 continue
             if finding.severity in (Severity.REFUSED, Severity.IGNORED):
-                raise BadInput(finding.what, finding.hint)
+                raise InvalidInputError(finding.what, finding.hint)
             if finding.severity is Severity.LOSS_TRAP:
                 _LOG.warning("%s (%s)", finding.what, finding.hint)
         return balanced
@@ -475,7 +480,9 @@ class BrokerConnectionManager:
             known = self._clusters.get(name)
         if known is None:
             which = f"of the cluster {visible(name)!r} " if name else ""
-            raise BadInput(f"no broker {which}is registered", "Call register_broker(1, 'localhost', 5672) first.")
+            raise InvalidInputError(
+                f"no broker {which}is registered", "Call register_broker(1, 'localhost', 5672) first."
+            )
         return known
 
     def _find(self, broker_id: BrokerId) -> Broker | None:
@@ -486,9 +493,9 @@ class BrokerConnectionManager:
 
     def _refuse_if_unusable(self) -> None:
         if self._closed:
-            raise MessagingFailed("the connection manager is closed", "Make another one.")
+            raise MessagingError("the connection manager is closed", "Make another one.")
         if os.getpid() != self._pid:
-            raise MessagingFailed(
+            raise MessagingError(
                 "the connection manager was made in another process",
                 "Make one after the fork, in the process that uses it.",
             )

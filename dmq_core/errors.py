@@ -1,16 +1,16 @@
-"""Everything that dmq raises on purpose.
+"""Everything that dmq raises on purpose; each error is also the built-in that a Python programmer would catch.
 
-    DmqError                    exit status 1
-    ├── BadInput                2   what was asked makes no sense; nothing was tried
-    ├── NotReachable            3
-    │   ├── NoSuchCluster           no cluster of that name exists here
-    │   └── AccessDenied            the broker knows us not, or forbids
-    ├── Refused                 6   read-only, or not confirmed
-    ├── BackendUnavailable      1   Docker or rabbitmq-server is missing or not permitted
-    ├── ClusterFailed           1   a cluster or node could not be made, started or stopped
-    │   └── NodeBootFailed          the node's own log says why
-    ├── MessagingFailed         1   a connection, channel, publish or consume failed
-    └── TimedOut                1   a bound ran out
+    DmqError                            exit status 1
+    ├── InvalidInputError               2   ValueError: what was asked makes no sense; nothing was tried
+    ├── NotReachableError               3   ConnectionError
+    │   ├── ClusterNotFoundError            no cluster of that name exists here
+    │   └── AccessDeniedError               PermissionError: the broker does not know the user, or forbids
+    ├── RefusedError                    6   PermissionError: read-only, or not confirmed
+    ├── BackendUnavailableError         1   Docker or rabbitmq-server is missing or not permitted
+    ├── ClusterError                    1   a cluster or node could not be made, started or stopped
+    │   └── NodeBootError                   the node's own log says why
+    ├── MessagingError                  1   a connection, channel, publish or consume failed
+    └── OperationTimeoutError           1   TimeoutError: the time for it ran out
 
 Every error carries one line of what happened and one of what to do; front ends print the two and nothing else.
 """
@@ -31,47 +31,47 @@ class DmqError(Exception):
         self.hint = hint
 
 
-class BadInput(DmqError):
+class InvalidInputError(DmqError, ValueError):
     """What was asked makes no sense; nothing was tried."""
 
     exit_status = 2
 
 
-class NotReachable(DmqError):
+class NotReachableError(DmqError, ConnectionError):
     """The cluster does not answer."""
 
     exit_status = 3
 
 
-class NoSuchCluster(NotReachable):
+class ClusterNotFoundError(NotReachableError):
     """No cluster of that name exists here."""
 
 
-class AccessDenied(NotReachable):
+class AccessDeniedError(NotReachableError, PermissionError):
     """The broker refuses these credentials, or they may not do this."""
 
 
-class Refused(DmqError):
+class RefusedError(DmqError, PermissionError):
     """Read-only mode forbids it, or a destructive act was not confirmed."""
 
     exit_status = 6
 
 
-class BackendUnavailable(DmqError):
+class BackendUnavailableError(DmqError):
     """Docker or rabbitmq-server is missing, silent, or not permitted to this user."""
 
 
-class ClusterFailed(DmqError):
+class ClusterError(DmqError):
     """A cluster or one of its nodes could not be made, started, stopped or removed."""
 
 
-class NodeBootFailed(ClusterFailed):
+class NodeBootError(ClusterError):
     """A node stopped while it booted; `what` holds the reason that its log gives."""
 
 
-class MessagingFailed(DmqError):
+class MessagingError(DmqError):
     """A connection, channel, declaration, publish or consume failed."""
 
 
-class TimedOut(DmqError):
+class OperationTimeoutError(DmqError, TimeoutError):
     """A bound ran out before the thing waited for happened."""

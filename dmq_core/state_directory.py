@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmq_core.errors import ClusterFailed, TimedOut
+from dmq_core.errors import ClusterError, OperationTimeoutError
 
 STATE_FILE = "state.json"
 _LOCK_POLL_S = 0.1
@@ -39,7 +39,7 @@ def write_private(path: Path, text: str, mode: int = 0o600) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-        raise ClusterFailed(f"{path} cannot be written: {error.strerror}", where_hint()) from error
+        raise ClusterError(f"{path} cannot be written: {error.strerror}", where_hint()) from error
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def remove_folder(folder: Path) -> None:
         except OSError as error:
             # A process that was killed a moment ago may still have been writing.
             if time.monotonic() > deadline:
-                raise ClusterFailed(f"{folder} cannot be removed: {error.strerror}", "Remove it by hand.") from error
+                raise ClusterError(f"{folder} cannot be removed: {error.strerror}", "Remove it by hand.") from error
             time.sleep(0.05)
     for empty in (folder.parent, folder.parent.parent):
         with contextlib.suppress(OSError):
@@ -88,12 +88,14 @@ def _lock(folder: Path, deadline: float, *, make: bool) -> int | None:
                 continue
             return None
         except OSError as error:
-            raise ClusterFailed(f"{folder} cannot be used: {error.strerror}", where_hint()) from error
+            raise ClusterError(f"{folder} cannot be used: {error.strerror}", where_hint()) from error
         if _take(descriptor, deadline) and _is_same(descriptor, folder):
             return descriptor
         os.close(descriptor)
         if time.monotonic() > deadline:
-            raise TimedOut(f"another dmq is busy with {folder.name}", "Wait for it, or end it, and try again.")
+            raise OperationTimeoutError(
+                f"another dmq is busy with {folder.name}", "Wait for it, or end it, and try again."
+            )
 
 
 def _take(descriptor: int, deadline: float) -> bool:

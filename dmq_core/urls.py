@@ -8,7 +8,7 @@ from enum import StrEnum
 from urllib.parse import unquote, urlsplit
 
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 
 _GOOD = "Give one like amqp://user:password@host:5672/vhost or https://host:15671."
 _LONGEST_VHOST = 255
@@ -78,37 +78,37 @@ class PlannedEndpoint:
 
 
 def parse_url(url: str) -> BrokerUrl:
-    """What `url` says; `BadInput` if it leads to no broker."""
+    """What `url` says; `InvalidInputError` if it leads to no broker."""
     if not url.isprintable() or " " in url:
-        raise BadInput("the URL has spaces or characters that cannot be seen", _GOOD)
+        raise InvalidInputError("the URL has spaces or characters that cannot be seen", _GOOD)
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname
     except ValueError:
-        raise BadInput("the URL's host or port makes no sense", _GOOD) from None
+        raise InvalidInputError("the URL's host or port makes no sense", _GOOD) from None
     if parts.scheme not in tuple(Scheme) or "://" not in url:
-        raise BadInput("the URL begins with none of amqp:// amqps:// http:// https://", _GOOD)
+        raise InvalidInputError("the URL begins with none of amqp:// amqps:// http:// https://", _GOOD)
     scheme = Scheme(parts.scheme)
     if not host or port == 0:
-        raise BadInput("the URL names no host" if not host else "port 0 cannot be reached", _GOOD)
+        raise InvalidInputError("the URL names no host" if not host else "port 0 cannot be reached", _GOOD)
     if parts.query:
-        raise BadInput("the URL carries options after a '?', which dmq does not know", _GOOD)
+        raise InvalidInputError("the URL carries options after a '?', which dmq does not know", _GOOD)
     try:
         username = None if parts.username is None else unquote(parts.username, errors="strict")
         password = None if parts.password is None else unquote(parts.password, errors="strict")
         virtual_host = _virtual_host(parts.path) if scheme.is_amqp else None
     except UnicodeDecodeError:
-        raise BadInput("the URL's percent escapes are no UTF-8", _GOOD) from None
+        raise InvalidInputError("the URL's percent escapes are no UTF-8", _GOOD) from None
     if not scheme.is_amqp and parts.path.strip("/") not in ("", "api"):
-        raise BadInput("the URL of a management API may have no path", "Give one like http://host:15672.")
+        raise InvalidInputError("the URL of a management API may have no path", "Give one like http://host:15672.")
     return BrokerUrl(scheme, host, port or scheme.port, virtual_host, username or None, password)
 
 
 def credentials_of(urls: Sequence[BrokerUrl]) -> Credentials | None:
-    """The user that the URLs name; None if none does, `BadInput` if they name several."""
+    """The user that the URLs name; None if none does, `InvalidInputError` if they name several."""
     named = {Credentials(u.username, u.password or "") for u in urls if u.username is not None}
     if len(named) > 1:
-        raise BadInput("the URLs name different users", "One user for all endpoints of a cluster, please.")
+        raise InvalidInputError("the URLs name different users", "One user for all endpoints of a cluster, please.")
     return next(iter(named), None)
 
 
@@ -155,7 +155,7 @@ def _endpoint(url: BrokerUrl, partner: BrokerUrl | None, tls: TlsSettings | None
 def _virtual_host(path: str) -> str | None:
     name = unquote(path.removeprefix("/"), errors="strict")
     if "/" in path.removeprefix("/"):
-        raise BadInput("the URL names a virtual host with a bare /", "Write %2F for each / within it.")
+        raise InvalidInputError("the URL names a virtual host with a bare /", "Write %2F for each / within it.")
     if len(name.encode()) > _LONGEST_VHOST:
-        raise BadInput("the URL's virtual host is too long", f"At most {_LONGEST_VHOST} bytes.")
+        raise InvalidInputError("the URL's virtual host is too long", f"At most {_LONGEST_VHOST} bytes.")
     return name or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
@@ -23,8 +23,8 @@ class Version:
 
 
 def parse_version(text: str) -> Version:
-    """The version in `text` (`4.3.6`, `4.0`, `4.3.6-1+b1`); `BadInput` if there is none."""
+    """The version in `text` (`4.3.6`, `4.0`, `4.3.6-1+b1`); `InvalidInputError` if there is none."""
     match = _VERSION.search(text)
     if match is None:
-        raise BadInput(f"{text!r} is no RabbitMQ version", "Give one like 4.3 or 4.0.")
+        raise InvalidInputError(f"{text!r} is no RabbitMQ version", "Give one like 4.3 or 4.0.")
     return Version(int(match[1]), int(match[2]), int(match[3] or 0))

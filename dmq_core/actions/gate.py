@@ -5,7 +5,7 @@ from __future__ import annotations
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Backend, Cluster
-from dmq_core.errors import Refused
+from dmq_core.errors import RefusedError
 from dmq_core.progress import ProgressListener, silent
 
 
@@ -16,13 +16,14 @@ def perform(
     read_only: bool,
     progress: ProgressListener = silent,
 ) -> None:
-    """Does `operation`, unless the session is read-only or the cluster is somebody else's (`Refused`)."""
+    """Does `operation`, unless the session is read-only or the cluster is somebody else's (`RefusedError`)."""
     guard(cluster, operation.title, read_only=read_only)
     cluster.act(operation.action, operation.node, progress)
 
 
 def add_node(cluster: Cluster, *, read_only: bool, progress: ProgressListener = silent) -> str:
-    """Adds a node and returns its name, unless the session is read-only or the cluster somebody else's (`Refused`)."""
+    """Adds a node and returns its name, unless the session is read-only or the cluster somebody else's
+    (`RefusedError`)."""
     guard(cluster, "Add a node", read_only=read_only)
     return cluster.add_node(progress)
 
@@ -30,7 +31,7 @@ def add_node(cluster: Cluster, *, read_only: bool, progress: ProgressListener = 
 def remove_node(
     cluster: Cluster, node: str, *, read_only: bool, force: bool = False, progress: ProgressListener = silent
 ) -> None:
-    """Removes `node`, unless the session is read-only or the cluster is somebody else's (`Refused`).
+    """Removes `node`, unless the session is read-only or the cluster is somebody else's (`RefusedError`).
 
     `force` also deletes the queues that are only on it.
     """
@@ -45,16 +46,19 @@ def cause(cluster: Cluster, fault: Fault, *, read_only: bool, progress: Progress
 
 
 def guard(cluster: Cluster, title: str, *, read_only: bool) -> None:
-    """The gate of every act on a cluster's nodes: raises `Refused` when `title` may not be done."""
+    """The gate of every act on a cluster's nodes: raises `RefusedError` when `title` may not be done."""
     guard_change(title, read_only=read_only)
     if cluster.backend is Backend.ATTACHED:
-        raise Refused(
+        raise RefusedError(
             f"{title}: refused, dmq did not make {cluster.name}",
             "Faults are for clusters that 'dmq start' made; an attached one is only watched.",
         )
 
 
 def guard_change(title: str, *, read_only: bool) -> None:
-    """The gate of everything that changes a cluster or its messages: raises `Refused` if the session is read-only."""
+    """The gate of everything that changes a cluster or its messages.
+
+    Raises `RefusedError` if the session is read-only.
+    """
     if read_only:
-        raise Refused(f"{title}: refused, this session is read-only", "Leave out --read-only and DMQ_READ_ONLY.")
+        raise RefusedError(f"{title}: refused, this session is read-only", "Leave out --read-only and DMQ_READ_ONLY.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dmq_core.bench.pika_peer import PikaPeer
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.errors import MessagingFailed, TimedOut
+from dmq_core.errors import MessagingError, OperationTimeoutError
 from dmq_core.messaging.consuming.consumers import DirectConsumer
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.producers import DirectProducer
@@ -60,7 +60,7 @@ def run_bench(
 ) -> BenchResult:
     """Measures on a queue of its own, which is deleted at the end, however it ends.
 
-    `MessagingFailed` if a message is not confirmed; `TimedOut` if messages do not come within two minutes.
+    `MessagingError` if a message is not confirmed; `OperationTimeoutError` if messages do not come within two minutes.
     """
     connection = manager.publishing()
     endpoint = connection.wait_open()
@@ -127,7 +127,7 @@ class _Bench:
             (h.settlement for h in handles if h.settlement and h.settlement.outcome != Outcome.CONFIRMED), None
         )
         if failed is not None:
-            raise MessagingFailed(f"a message was not confirmed but {failed.outcome}: {failed.reason}")
+            raise MessagingError(f"a message was not confirmed but {failed.outcome}: {failed.reason}")
 
     def _consume(self, count: int) -> None:
         left = count
@@ -146,7 +146,9 @@ class _Bench:
         with consumer:
             consumer.start_consuming(handler)
             if not done.wait(LIMIT_S):
-                raise TimedOut(f"{left} of {count} messages did not come", "Is somebody else consuming there?")
+                raise OperationTimeoutError(
+                    f"{left} of {count} messages did not come", "Is somebody else consuming there?"
+                )
 
 
 def _pair(rates: list[tuple[float, float]]) -> Pair:

@@ -15,7 +15,7 @@ from typing import Self
 from dmq_core.chaos.proxied_connection import Address, Conversation, Tally
 from dmq_core.chaos.rules import Act, Conditions, Step, Trap, Way, Which
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import BadInput, MessagingFailed, NotReachable
+from dmq_core.errors import InvalidInputError, MessagingError, NotReachableError
 
 LOOPBACK = "127.0.0.1"
 CLOSE_LIMIT_S = 5.0
@@ -48,8 +48,8 @@ class ChaosProxy:
     It works from the moment it is made until `close`; a `with` statement closes it. A fault holds before its method
     returns, and stays until `heal`. `which` says whether it is for connections that are there, for later ones, or for
     both; `way` is one direction (None: both). Faults add up: a slow link may drop acks too. Methods may be called from
-    any thread; after `close` they raise `MessagingFailed`. What is not AMQP in plain text passes too, but the faults
-    that look at frames leave it alone. `NotReachable` if nobody knows the host.
+    any thread; after `close` they raise `MessagingError`. What is not AMQP in plain text passes too, but the faults
+    that look at frames leave it alone. `NotReachableError` if nobody knows the host.
 
     >>> from dmq_core.testing import ChaosProxy, Way
     >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
@@ -131,15 +131,18 @@ class ChaosProxy:
         self._apply(which, way, lambda c: replace(c, stalled=True))
 
     def delay(self, seconds: float, jitter_s: float = 0.0, way: Way | None = None, which: Which = Which.ALL) -> None:
-        """Every byte comes `seconds` later, and up to `jitter_s` seconds more, in order; `BadInput` below 0."""
+        """Every byte comes `seconds` later, and up to `jitter_s` seconds more, in order.
+
+        Raises `InvalidInputError` below 0.
+        """
         if seconds < 0 or jitter_s < 0:
-            raise BadInput(f"a delay of {min(seconds, jitter_s):g} s lies in the past", "Give 0 or more.")
+            raise InvalidInputError(f"a delay of {min(seconds, jitter_s):g} s lies in the past", "Give 0 or more.")
         self._apply(which, way, lambda c: replace(c, delay_s=seconds, jitter_s=jitter_s))
 
     def throttle(self, bytes_per_s: float, way: Way | None = None, which: Which = Which.ALL) -> None:
-        """At most so many bytes a second pass each way, on each connection; `BadInput` unless above 0."""
+        """At most so many bytes a second pass each way, on each connection; `InvalidInputError` unless above 0."""
         if bytes_per_s <= 0:
-            raise BadInput(f"at {bytes_per_s:g} bytes a second nothing moves", "Use stall() for that.")
+            raise InvalidInputError(f"at {bytes_per_s:g} bytes a second nothing moves", "Use stall() for that.")
         self._apply(which, way, lambda c: replace(c, bytes_per_s=bytes_per_s))
 
     def drop_acks(self, which: Which = Which.ALL) -> None:
@@ -166,10 +169,10 @@ class ChaosProxy:
     ) -> None:
         """Each connection: lets `into` bytes (None: half) of the next frame at `step` (None: any) pass, then resets.
 
-        `BadInput` for `Step.CONNECT`, at which there is no frame.
+        `InvalidInputError` for `Step.CONNECT`, at which there is no frame.
         """
         if step is Step.CONNECT:
-            raise BadInput("no frame comes at connect", "Use refuse(), or reset(Which.FUTURE).")
+            raise InvalidInputError("no frame comes at connect", "Use refuse(), or reset(Which.FUTURE).")
         self._apply(which, way, lambda c: replace(c, trap=Trap(Act.RESET, step, into)))
 
     def refuse(self) -> None:
@@ -198,7 +201,7 @@ class ChaosProxy:
     def _change(self, change: Callable[[], None]) -> None:
         with self._lock:
             if self._over:
-                raise MessagingFailed("the proxy is closed")
+                raise MessagingError("the proxy is closed")
             change()
             self._wake()
 
@@ -307,7 +310,7 @@ def _resolved(host: str, port: int) -> Address:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise NotReachable(f"the host {host!r} is not known", "Give a host name or an address.") from error
+        raise NotReachableError(f"the host {host!r} is not known", "Give a host name or an address.") from error
     # Brokers on this machine often listen on IPv4 only, though its name stands for both.
     family, _, _, _, address = min(found, key=lambda info: info[0] is not socket.AF_INET)
     return family, (str(address[0]), int(address[1]))

@@ -16,7 +16,7 @@ from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import Output, confirm, painted
 from dmq_core.cli.running import deaf
-from dmq_core.errors import BadInput, Refused
+from dmq_core.errors import InvalidInputError, RefusedError
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _may_play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, *, yes:
             confirm(told, yes=yes)
         else:
             out.say(textwrap.fill(told, WIDTH))
-    except (BadInput, Refused) as error:
+    except (InvalidInputError, RefusedError) as error:
         if not leave_out:
             raise
         out.say(f"{name} is left out: {error.what}")

@@ -12,7 +12,7 @@ from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
 from dmq_core.cluster.prerequisites import DockerState, Package, Prerequisites
 from dmq_core.cluster.protocol import Cluster
-from dmq_core.errors import DmqError, NoSuchCluster
+from dmq_core.errors import ClusterNotFoundError, DmqError
 from dmq_core.observe.events import Gravity
 from dmq_core.observe.health import Finding, findings, standing_findings
 from dmq_core.settings.settings import on_cluster
@@ -59,7 +59,7 @@ def doctor(invocation: Invocation, install: bool) -> int:
 def _existing(invocation: Invocation) -> Cluster | None:
     try:
         return reach.find_cluster(invocation.settings)
-    except NoSuchCluster:
+    except ClusterNotFoundError:
         return None
 
 

@@ -13,7 +13,7 @@ from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
 from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, needs_of, notes_of, takes_of, undo_of
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
@@ -84,10 +84,12 @@ def undo(invocation: Invocation, name: str, node: str | None, peer: str | None, 
     """Take the fault NAME back: an alarm ends, a link is as it was."""
     kind = FaultKind(name)
     if "queue" in needs_of(kind):
-        raise BadInput(f"{kind} does not know where the leader was", "Move it back: 'dmq fault do move-leader'.")
+        raise InvalidInputError(
+            f"{kind} does not know where the leader was", "Move it back: 'dmq fault do move-leader'."
+        )
     back = undo_of(Fault(kind, node, peer=peer))
     if back is None:
-        raise BadInput(f"{kind} leaves nothing to take back")
+        raise InvalidInputError(f"{kind} leaves nothing to take back")
     _do(invocation, back, yes)
 
 

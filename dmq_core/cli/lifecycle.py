@@ -13,7 +13,7 @@ from dmq_core.cli.output import confirm
 from dmq_core.cli.status import show_status
 from dmq_core.cluster.prerequisites import DockerState, Package
 from dmq_core.cluster.protocol import Backend
-from dmq_core.errors import BackendUnavailable
+from dmq_core.errors import BackendUnavailableError
 from dmq_core.progress import ProgressListener
 
 
@@ -40,7 +40,7 @@ def start(invocation: Invocation, nodes: int | None, backend: str, rabbitmq: str
         guard(cluster, f"Start {cluster.name}", read_only=settings.read_only.value)
         try:
             cluster.start(progress)
-        except BackendUnavailable:
+        except BackendUnavailableError:
             if not (install and _installed_debootstrap(progress)):
                 raise
             cluster.start(progress)

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from dmq_core.cli.output import Output, clock
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import MessageProperties, SeenMessage
 from dmq_core.text import visible, visible_body
 
@@ -78,7 +78,7 @@ class MessageFilter:
     """What `--filter` says: each expression must hold.
 
     `FIELD=GLOB` looks at `exchange`, `key`, `queue`, `body` or `header.NAME`; any other text must stand somewhere in
-    the key, the headers or the body; a leading `!` turns either round. `BadInput` for an empty expression.
+    the key, the headers or the body; a leading `!` turns either round. `InvalidInputError` for an empty expression.
     """
 
     def __init__(self, expressions: Sequence[str]) -> None:
@@ -93,7 +93,7 @@ def _parsed(expression: str) -> tuple[bool, str, str]:
     negated = expression.startswith("!")
     text = expression.removeprefix("!")
     if not text:
-        raise BadInput("the filter is empty", "Give a text, or FIELD=GLOB such as key=order.*.")
+        raise InvalidInputError("the filter is empty", "Give a text, or FIELD=GLOB such as key=order.*.")
     field, equals, pattern = text.partition("=")
     if equals and (field in _FIELDS or field.startswith("header.")):
         return negated, field, pattern

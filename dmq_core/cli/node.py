@@ -15,7 +15,7 @@ from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
 from dmq_core.cli.status import node_document, nodes_table
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
@@ -150,7 +150,7 @@ def _known_node(cluster: Cluster, name: str) -> NodeInfo:
     found = next((node for node in nodes if node.name == name), None)
     if found is None:
         names = ", ".join(node.name for node in nodes)
-        raise BadInput(f"{cluster.name} has no node '{visible(name)}'", f"Its nodes are {names}.")
+        raise InvalidInputError(f"{cluster.name} has no node '{visible(name)}'", f"Its nodes are {names}.")
     return found
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from dmq_core.cluster.protocol import NodeState
-from dmq_core.errors import Refused
+from dmq_core.errors import RefusedError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.text import visible
 
@@ -95,17 +95,17 @@ def painted(text: str, colour: str, stream: TextIO) -> str:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Returns if `yes` or if the person at the terminal agrees; raises `Refused` otherwise."""
+    """Returns if `yes` or if the person at the terminal agrees; raises `RefusedError` otherwise."""
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Refused(f"{question} Not confirmed: there is no terminal to ask on", "Add --yes to do it.")
+        raise RefusedError(f"{question} Not confirmed: there is no terminal to ask on", "Add --yes to do it.")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer:
         print(file=sys.stderr)
     if answer.strip().lower() not in ("y", "yes"):
-        raise Refused("not confirmed, nothing was done")
+        raise RefusedError("not confirmed, nothing was done")
 
 
 def known(value: float | None, pattern: str = "{}") -> str:

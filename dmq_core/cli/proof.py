@@ -17,7 +17,7 @@ from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Decorated, Invocation, common_options
 from dmq_core.cli.output import Output, painted
 from dmq_core.cli.running import Terminated
-from dmq_core.errors import BadInput, ClusterFailed
+from dmq_core.errors import ClusterError, InvalidInputError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.report.json_document import contract_json
 from dmq_core.proof.report.wording import headline, moments, repeat_command, terms
@@ -119,7 +119,9 @@ def run(
 
     if scenario_name is not None:
         if fault is not None or target is not None:
-            raise BadInput("a scenario says itself what to break", "Leave out --fault and --target, or --scenario.")
+            raise InvalidInputError(
+                "a scenario says itself what to break", "Leave out --fault and --target, or --scenario."
+            )
         scenario = find(scenario_name)
         scenario = scenario if duration is None else dataclasses.replace(scenario, duration_s=duration)
     elif fault == "none":
@@ -268,9 +270,11 @@ def _check_reports(reports: tuple[Path, ...]) -> None:
     """A run of minutes must not end with a report that nobody can write."""
     for report in reports:
         if report.suffix not in _KINDS:
-            raise BadInput(f"{visible(str(report))} is no kind of report", f"Let it end in {', '.join(_KINDS)}.")
+            raise InvalidInputError(
+                f"{visible(str(report))} is no kind of report", f"Let it end in {', '.join(_KINDS)}."
+            )
         if not report.absolute().parent.is_dir():
-            raise BadInput(f"there is no folder for {visible(str(report))}", "Make it first.")
+            raise InvalidInputError(f"there is no folder for {visible(str(report))}", "Make it first.")
 
 
 def _write(report: Path, result: ProofResult, command: str) -> None:
@@ -287,7 +291,7 @@ def _write(report: Path, result: ProofResult, command: str) -> None:
     try:
         report.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ClusterFailed(f"{visible(str(report))} cannot be written: {error.strerror}", "Name another.") from error
+        raise ClusterError(f"{visible(str(report))} cannot be written: {error.strerror}", "Name another.") from error
 
 
 def _tell(out: Output, result: ProofResult, reports: tuple[Path, ...], command: str) -> int:

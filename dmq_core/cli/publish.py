@@ -15,7 +15,7 @@ from dmq_core.actions.gate import guard_change
 from dmq_core.cli import reach
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
 from dmq_core.messaging.typed_fields import parse_headers, parse_properties
 from dmq_core.progress import Progress, silent
@@ -153,11 +153,13 @@ def _word(outcome: Outcome) -> str:
 def _body(body: str | None, file: Path | None) -> bytes:
     if file is not None:
         if body is not None:
-            raise BadInput("both a body and --file were given", "Give one of the two.")
+            raise InvalidInputError("both a body and --file were given", "Give one of the two.")
         try:
             return file.read_bytes()
         except OSError as error:
-            raise BadInput(f"{file} cannot be read: {error.strerror}", "Give a file that you may read.") from None
+            raise InvalidInputError(
+                f"{file} cannot be read: {error.strerror}", "Give a file that you may read."
+            ) from None
     if body == "-":
         return sys.stdin.buffer.read()
     return (body or "").encode(errors="surrogateescape")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dmq_core.errors import NotReachable
+from dmq_core.errors import NotReachableError
 
 if TYPE_CHECKING:
     from dmq_core.cluster.prerequisites import Package, Prerequisites
@@ -30,7 +30,10 @@ STOP_LIMIT_S = 0.3
 
 
 def find_cluster(settings: Settings) -> Cluster:
-    """The cluster that the settings name; `NoSuchCluster` if there is none, `NotReachable` if no URL answers."""
+    """The cluster that the settings name.
+
+    Raises `ClusterNotFoundError` if there is none, `NotReachableError` if no URL answers.
+    """
     from dmq_core.cluster import discovery as select
 
     return select.find_cluster(
@@ -61,13 +64,13 @@ def take_snapshot(cluster: Cluster) -> ClusterSnapshot:
 
 
 def take_figures(settings: Settings) -> ClusterSnapshot:
-    """A snapshot whose figures are of now; `NotReachable` if no management API answers."""
+    """A snapshot whose figures are of now; `NotReachableError` if no management API answers."""
     cluster = find_cluster(settings)
     snapshot = take_snapshot(cluster)
     source = next((s for s in snapshot.sources if s.name == "management"), None)
     if source is None or source.problem or source.heard_at is None:
         why = f": {source.problem}" if source is not None and source.problem else ""
-        raise NotReachable(
+        raise NotReachableError(
             f"no management API of {cluster.name} answers{why}",
             "'dmq status' shows its nodes, 'dmq start' starts them.",
         )
@@ -102,7 +105,7 @@ def open_session(settings: Settings) -> Iterator[Session]:
 
 @contextmanager
 def open_producer(settings: Settings, on_settled: Callable[[Handle], None]) -> Iterator[Producer]:
-    """A producer connected to the cluster; `NotReachable` or `AccessDenied` if that takes over 10 s."""
+    """A producer connected to the cluster; `NotReachableError` or `AccessDeniedError` if that takes over 10 s."""
     from dmq_core.messaging.publishing.publisher import Producer
 
     with open_connection(settings, "dmq publish") as connection:

@@ -13,7 +13,7 @@ from dmq_core.cli import reach
 from dmq_core.cli.messages import MessageFilter, write_message
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.text import visible
@@ -87,9 +87,9 @@ def tail(
 
 def _source(exchange: str | None, key: str, queue: str | None, firehose: bool, vhost: str) -> TailSource:
     if (exchange is not None) + (queue is not None) + firehose != 1:
-        raise BadInput("say what to look at", "Give one of --exchange X, --queue Q and --firehose.")
+        raise InvalidInputError("say what to look at", "Give one of --exchange X, --queue Q and --firehose.")
     if exchange == "":
-        raise BadInput("nothing can be bound to the default exchange", "Give --queue Q or --firehose instead.")
+        raise InvalidInputError("nothing can be bound to the default exchange", "Give --queue Q or --firehose instead.")
     return TailSource(exchange=exchange, pattern=key, queue=queue, virtual_host=vhost)
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from dmq_core.cluster.node_config import checked_cluster_name
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.endpoints import Credentials, TlsSettings
-from dmq_core.errors import BackendUnavailable, BadInput, NoSuchCluster
+from dmq_core.errors import BackendUnavailableError, ClusterNotFoundError, InvalidInputError
 
 AUTO = "auto"
 MADE_BY_US = (Backend.DOCKER, Backend.LOCAL)
@@ -46,8 +46,8 @@ def open_cluster(
     """The cluster that is meant, whether it exists yet or not, within 6 s.
 
     With `urls` it is somebody else's, and has answered. Else an existing one called `name` wins, whoever runs it; a
-    new one is for Docker if an engine answers, else for local processes. `BadInput` if what is asked for differs from
-    what exists, `BackendUnavailable` if nothing can run it.
+    new one is for Docker if an engine answers, else for local processes. `InvalidInputError` if what is asked for
+    differs from what exists, `BackendUnavailableError` if nothing can run it.
     """
     if urls:
         return _attached(urls, nodes, rabbitmq, credentials, tls)
@@ -71,14 +71,14 @@ def find_cluster(
     *,
     runners: dict[Backend, Runner] | None = None,
 ) -> Cluster:
-    """The cluster that is meant, which exists; `NoSuchCluster` if there is none of that name."""
+    """The cluster that is meant, which exists; `ClusterNotFoundError` if there is none of that name."""
     if urls:
         return _attached(urls, None, None, credentials, tls)
     checked_cluster_name(name)
     runners = _real_runners() if runners is None else runners
     found = _existing(name, _asked(backend), runners)
     if found is None:
-        raise NoSuchCluster(f"there is no cluster called {name} here", f"'{_start(name)}' makes it.")
+        raise ClusterNotFoundError(f"there is no cluster called {name} here", f"'{_start(name)}' makes it.")
     return runners[found].make(name, None, None, credentials)
 
 
@@ -94,13 +94,13 @@ def _existing(name: str, asked: Backend | None, runners: dict[Backend, Runner]) 
     if asked is not None:
         others = [h for h in holders if h is not asked]
         if others and asked not in holders:
-            raise BadInput(
+            raise InvalidInputError(
                 f"{name} exists and runs on {others[0]}, not on {asked}",
                 f"Leave out --backend, destroy it first, or choose another --cluster than {name}.",
             )
         return asked if asked in holders else None
     if len(holders) > 1:
-        raise BadInput(
+        raise InvalidInputError(
             f"there are two clusters called {name}: on {' and on '.join(holders)}",
             f"Say which with --backend {' or --backend '.join(holders)}.",
         )
@@ -117,14 +117,14 @@ def _for_new(asked: Backend | None, runners: dict[Backend, Runner]) -> Backend:
     raise _unavailable(asked, reasons)
 
 
-def _unavailable(asked: Backend | None, reasons: list[str]) -> BackendUnavailable:
+def _unavailable(asked: Backend | None, reasons: list[str]) -> BackendUnavailableError:
     what = "; ".join(reasons)
     if asked is Backend.DOCKER:
-        return BackendUnavailable(what, "Mend that, or use --backend local.")
+        return BackendUnavailableError(what, "Mend that, or use --backend local.")
     hint = "'dmq start --install' gets rabbitmq-server with apt; 'dmq doctor' tells what this machine has."
     if asked is Backend.LOCAL:
-        return BackendUnavailable(what, hint)
-    return BackendUnavailable(
+        return BackendUnavailableError(what, hint)
+    return BackendUnavailableError(
         f"nothing here can run a cluster: {what}", f"Start or install Docker, or RabbitMQ: {hint}"
     )
 
@@ -135,7 +135,7 @@ def _check_differences(cluster: Cluster, nodes: int | None) -> None:
     if nodes is not None and there not in (0, nodes):
         version = getattr(cluster, "rabbitmq", None)
         of_version = f" of RabbitMQ {version}" if version else ""
-        raise BadInput(
+        raise InvalidInputError(
             f"{cluster.name} exists with {there} nodes{of_version}, not {nodes}",
             "Leave out --nodes, or choose another --cluster; 'dmq node add' and 'dmq node remove' change the number.",
         )
@@ -145,7 +145,7 @@ def _asked(backend: str) -> Backend | None:
     if backend == AUTO:
         return None
     if backend not in tuple(MADE_BY_US):
-        raise BadInput(f"{backend!r} is no backend", "Choose auto, docker or local.")
+        raise InvalidInputError(f"{backend!r} is no backend", "Choose auto, docker or local.")
     return Backend(backend)
 
 
@@ -159,7 +159,9 @@ def _attached(
     from dmq_core.cluster.attached.cluster import AttachedCluster
 
     if nodes is not None or rabbitmq is not None:
-        raise BadInput("a cluster reached by URL is not made by dmq", "Leave out --nodes and --rabbitmq, or the URL.")
+        raise InvalidInputError(
+            "a cluster reached by URL is not made by dmq", "Leave out --nodes and --rabbitmq, or the URL."
+        )
     cluster = AttachedCluster(urls, credentials=credentials, tls=tls)
     cluster.attach()
     return cluster
@@ -168,7 +170,7 @@ def _attached(
 def _names(runner: Runner) -> Sequence[str]:
     try:
         return runner.names()
-    except BackendUnavailable:
+    except BackendUnavailableError:
         return ()
 
 
@@ -197,7 +199,7 @@ def _docker_unavailable() -> str | None:
 
     try:
         connect().close()
-    except BackendUnavailable as error:
+    except BackendUnavailableError as error:
         return error.what
     return None
 

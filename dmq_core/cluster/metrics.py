@@ -6,7 +6,7 @@ import http.client
 from contextlib import closing
 from typing import Final
 
-from dmq_core.errors import NotReachable
+from dmq_core.errors import NotReachableError
 
 METRICS_PORT: Final = 15692
 METRICS_WITHIN_S: Final = 3.0
@@ -20,7 +20,7 @@ def question_inside() -> list[str]:
 
 
 def metrics_in(node: str, answer: str) -> str:
-    """The text in a whole answer; `NotReachable` if it is none."""
+    """The text in a whole answer; `NotReachableError` if it is none."""
     head, _, body = answer.partition("\r\n\r\n")
     if f"{head} ".split(" ")[1] != "200":
         raise _silent(node)
@@ -28,7 +28,7 @@ def metrics_in(node: str, answer: str) -> str:
 
 
 def ask_for_metrics(node: str, host: str, port: int) -> str:
-    """The text that a node serves at a port of this machine; `NotReachable` if it does not answer."""
+    """The text that a node serves at a port of this machine; `NotReachableError` if it does not answer."""
     connection = http.client.HTTPConnection(host, port, timeout=METRICS_WITHIN_S)
     try:
         with closing(connection):
@@ -42,5 +42,5 @@ def ask_for_metrics(node: str, host: str, port: int) -> str:
     return body.decode(errors="replace")
 
 
-def _silent(node: str) -> NotReachable:
-    return NotReachable(f"{node} does not tell its counters", "Does it run, with the plugin rabbitmq_prometheus?")
+def _silent(node: str) -> NotReachableError:
+    return NotReachableError(f"{node} does not tell its counters", "Does it run, with the plugin rabbitmq_prometheus?")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.resources import cluster_folder
 from dmq_core.versions import Version
 
@@ -36,9 +36,9 @@ class ListenAddresses:
 
 
 def checked_cluster_name(name: str) -> str:
-    """`name` if containers, networks and directories may carry it, else `BadInput`."""
+    """`name` if containers, networks and directories may carry it, else `InvalidInputError`."""
     if not _CLUSTER_NAME.fullmatch(name):
-        raise BadInput(
+        raise InvalidInputError(
             f"{name!r} cannot name a cluster",
             "Use up to 40 small letters, digits and hyphens, beginning with a letter or digit.",
         )
@@ -46,9 +46,11 @@ def checked_cluster_name(name: str) -> str:
 
 
 def node_names(count: int) -> tuple[str, ...]:
-    """`rmq1` .. `rmqN`; `BadInput` unless 1 <= count <= 9."""
+    """`rmq1` .. `rmqN`; `InvalidInputError` unless 1 <= count <= 9."""
     if not 1 <= count <= MOST_NODES:
-        raise BadInput(f"a cluster of {count} nodes cannot be made", "Ask for 1 to 9 nodes; 3 is a good number.")
+        raise InvalidInputError(
+            f"a cluster of {count} nodes cannot be made", "Ask for 1 to 9 nodes; 3 is a good number."
+        )
     return tuple(f"{NODE_NAME_PREFIX}{i}" for i in range(1, count + 1))
 
 
@@ -105,7 +107,7 @@ def _user(credentials: Credentials) -> str:
 
 def _binary(text: str) -> str:
     if not text:
-        raise BadInput("a user name or password is empty", "Give both.")
+        raise InvalidInputError("a user name or password is empty", "Give both.")
     return f"<<{','.join(str(byte) for byte in text.encode())}>>"
 
 

@@ -6,7 +6,7 @@ import random
 import socket
 
 from dmq_core.cluster.node_config import NODE_NAME_PREFIX
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 
 FAVOURED_CLUSTER = "dmq"
 FAVOURED_AMQP_PORT = 5672
@@ -26,7 +26,7 @@ class PortChooser:
         self._taken = set(taken)
 
     def take(self, wanted: int | None = None) -> int:
-        """`wanted` if it can be had, else another; `ClusterFailed` if this machine has none left."""
+        """`wanted` if it can be had, else another; `ClusterError` if this machine has none left."""
         first = random.choice(_FREE_PORTS)
         others = (p for part in (range(first, _FREE_PORTS.stop), range(_FREE_PORTS.start, first)) for p in part)
         candidates = others if wanted is None else (port for part in ((wanted,), others) for port in part)
@@ -34,7 +34,7 @@ class PortChooser:
             if port not in self._taken and port_is_free(port):
                 self._taken.add(port)
                 return port
-        raise ClusterFailed("no free port is left on 127.0.0.1", "Stop what listens on so many of them.")
+        raise ClusterError("no free port is left on 127.0.0.1", "Stop what listens on so many of them.")
 
 
 def port_is_free(port: int) -> bool:

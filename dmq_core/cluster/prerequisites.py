@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from dmq_core.cluster.docker.errors import errno_in
 from dmq_core.cluster.local.installation import find_installation, search_path
-from dmq_core.errors import BackendUnavailable, TimedOut
+from dmq_core.errors import BackendUnavailableError, OperationTimeoutError
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.resources import cluster_folder
 from dmq_core.versions import Version
@@ -127,14 +127,14 @@ def install(
     """Installs Debian packages, as root or by passwordless sudo, within 15 minutes.
 
     None of their services is started or enabled, and a service that is here already is left alone.
-    `BackendUnavailable` if this user may not install or apt fails.
+    `BackendUnavailableError` if this user may not install or apt fails.
     """
     if not packages:
         return
     names = [str(p) for p in packages]
     access = _apt_access() if access is None else access
     if access not in (AptAccess.ROOT, AptAccess.SUDO):
-        raise BackendUnavailable(f"{' and '.join(names)} cannot be installed from here", by_hand(names, access))
+        raise BackendUnavailableError(f"{' and '.join(names)} cannot be installed from here", by_hand(names, access))
     script = str(cluster_folder() / "install_packages.sh")
     prefix = ["sudo", "-n"] if access is AptAccess.SUDO else []
     listener = _AptListener(progress, names)
@@ -142,7 +142,7 @@ def install(
     status = (run or _run_lines)([*prefix, "sh", script, *names], listener, INSTALL_LIMIT_S)
     if status != 0:
         reason = listener.error or f"apt ended with status {status}"
-        raise BackendUnavailable(f"{' and '.join(names)} could not be installed: {reason}", by_hand(names, access))
+        raise BackendUnavailableError(f"{' and '.join(names)} could not be installed: {reason}", by_hand(names, access))
 
 
 def by_hand(packages: Sequence[str], access: AptAccess) -> str:
@@ -171,7 +171,10 @@ class _AptListener:
 
 
 def _run_lines(command: Sequence[str], on_line: Callable[[str], None], limit_s: float) -> int:
-    """Runs `command`, hands over each line that it prints, and gives its exit status; `TimedOut` after `limit_s`."""
+    """Runs `command`, hands over each line that it prints, and gives its exit status.
+
+    Raises `OperationTimeoutError` after `limit_s`.
+    """
     with subprocess.Popen(  # noqa: S603 - the command is our own script with package names from an enum
         command,
         stdin=subprocess.DEVNULL,
@@ -200,7 +203,9 @@ def _run_lines(command: Sequence[str], on_line: Callable[[str], None], limit_s: 
         finally:
             timer.cancel()
     if expired.is_set():
-        raise TimedOut(f"apt did not finish within {limit_s:.0f} s", "Look whether another package manager runs.")
+        raise OperationTimeoutError(
+            f"apt did not finish within {limit_s:.0f} s", "Look whether another package manager runs."
+        )
     return status
 
 
@@ -235,7 +240,7 @@ def _docker_state() -> tuple[DockerState, str]:
 
     try:
         engine = connect()
-    except BackendUnavailable as error:
+    except BackendUnavailableError as error:
         return _why_not(error), error.what
     try:
         return DockerState.ANSWERS, f"at {engine.address}"
@@ -243,7 +248,7 @@ def _docker_state() -> tuple[DockerState, str]:
         engine.close()
 
 
-def _why_not(error: BackendUnavailable) -> DockerState:
+def _why_not(error: BackendUnavailableError) -> DockerState:
     cause = errno_in(error)
     if cause == errno.EACCES:
         return DockerState.NOT_PERMITTED

@@ -77,7 +77,8 @@ class Cluster(Protocol):
 
     Methods may be called from any thread; each returns or raises a `DmqError` within a bound of its own
     (`start` at most 180 s after the image is there, node actions 60 s, queries 5 s). Node names are ours (`rmq2`);
-    an unknown one raises `BadInput`. An attached cluster raises `Refused` for everything that changes a node.
+    an unknown one raises `InvalidInputError`. An attached cluster raises `RefusedError` for everything that changes a
+    node.
     """
 
     @property
@@ -131,17 +132,17 @@ class Cluster(Protocol):
         """Makes one more node and returns its name, the lowest `rmqN` that is free, once the queues have grown onto it.
 
         That is within 180 s: it serves, it and all others see each other, and every quorum queue and stream has a
-        member on it that is online; one that does not grow is told and left. `Refused` while any node does not serve.
-        Interrupted half way, the next call, or a start, finishes what it began.
+        member on it that is online; one that does not grow is told and left. `RefusedError` while any node does not
+        serve. Interrupted half way, the next call, or a start, finishes what it began.
         """
         ...
 
     def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
         """Takes the members of all queues off `node`, lets the others forget it and removes it with its data.
 
-        That is within 180 s. `Refused` if queues are only on it (unless `force`, which deletes them), if a queue or the
-        cluster would have no majority without it, or if it is the last. Its ports are free again. Interrupted half way,
-        the next call, or a start, finishes what it began.
+        That is within 180 s. `RefusedError` if queues are only on it (unless `force`, which deletes them), if a queue
+        or the cluster would have no majority without it, or if it is the last. Its ports are free again. Interrupted
+        half way, the next call, or a start, finishes what it began.
         """
         ...
 
@@ -166,7 +167,10 @@ class Cluster(Protocol):
         ...
 
     def metrics(self, node: str) -> str:
-        """What the node tells of itself at `/metrics`, as Prometheus' text; `NotReachable` if it does not answer."""
+        """What the node tells of itself at `/metrics`, as Prometheus' text.
+
+        Raises `NotReachableError` if it does not answer.
+        """
         ...
 
     def watch(self, stop: threading.Event) -> Iterator[NodeChange]:

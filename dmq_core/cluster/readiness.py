@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TypeVar
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import AccessDenied
+from dmq_core.errors import AccessDeniedError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -46,14 +46,14 @@ def amqp_answers(endpoint: NodeEndpoint, timeout_s: float = 1.0) -> bool:
 def running_nodes(endpoint: NodeEndpoint, credentials: Credentials, timeout_s: float = 3.0) -> frozenset[str] | None:
     """The Erlang names of the nodes that this one sees running; None if it does not answer or has no answer yet.
 
-    `AccessDenied` if it knows these credentials not.
+    `AccessDeniedError` if it knows these credentials not.
     """
     try:
         status, body = _get(endpoint, "/api/nodes?columns=name,running", credentials, timeout_s)
     except (OSError, http.client.HTTPException):
         return None
     if status == http.client.UNAUTHORIZED:
-        raise AccessDenied(
+        raise AccessDeniedError(
             f"{endpoint.management_url} does not accept the user {credentials.username}",
             "Give the user and DMQ_PASSWORD that the cluster was made with.",
         )

@@ -16,7 +16,7 @@ from dmq_core.demo.broker_figures import Figures, activity, figures_of, leader, 
 from dmq_core.demo.fault_guard import Acts, Breaker, acts_on
 from dmq_core.demo.inbox import Inbox
 from dmq_core.demo.lossy_link import Link, ProxyLink
-from dmq_core.errors import DmqError, Refused
+from dmq_core.errors import DmqError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.consuming.consumers import DirectConsumer
@@ -207,9 +207,9 @@ class Scene:
 
     @property
     def breaker(self) -> Breaker:
-        """What takes nodes down and brings them back; `Refused` for a demo that does not say that it does so."""
+        """What takes nodes down and brings them back; `RefusedError` for a demo that does not say that it does so."""
         if self._breaker is None:
-            raise Refused("this demo does not say that it takes nodes down", "Its Demo needs breaks=True.")
+            raise RefusedError("this demo does not say that it takes nodes down", "Its Demo needs breaks=True.")
         return self._breaker
 
     def perform(self, action: NodeAction, node: str) -> None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import ModuleType
 
 from dmq_core.demo.model import AnyDemo, Demo
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.resources import demos_folder
 from dmq_core.text import visible
 
@@ -21,12 +21,12 @@ def demo_names() -> tuple[str, ...]:
 
 
 def find_demo(name: str) -> AnyDemo:
-    """The demo of that name; `BadInput` if there is none."""
+    """The demo of that name; `InvalidInputError` if there is none."""
     if name not in demo_names():
-        raise BadInput(f"there is no demo {visible(name)!r}", "'dmq demo list' names them.")
+        raise InvalidInputError(f"there is no demo {visible(name)!r}", "'dmq demo list' names them.")
     demo = getattr(_module(name), "DEMO", None)
     if not isinstance(demo, Demo):
-        raise BadInput(f"demos/{name}.py makes no DEMO", "Let it assign a Demo to that name.")
+        raise InvalidInputError(f"demos/{name}.py makes no DEMO", "Let it assign a Demo to that name.")
     return demo
 
 
@@ -36,7 +36,7 @@ def _module(name: str) -> ModuleType:
     own = f"dmq_demo_{name.strip('_')}"
     spec = importlib.util.spec_from_file_location(own, demos_folder() / f"{name}.py")
     if spec is None or spec.loader is None:
-        raise BadInput(f"demos/{name}.py cannot be loaded", "Is it there?")
+        raise InvalidInputError(f"demos/{name}.py cannot be loaded", "Is it there?")
     module = importlib.util.module_from_spec(spec)
     # Where `inspect` looks for the source of what is in it.
     sys.modules[own] = module

@@ -14,7 +14,7 @@ from dmq_core.actions.impact import LOST_STATES
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, undo_of
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo, NodeState
-from dmq_core.errors import ClusterFailed, DmqError, Refused
+from dmq_core.errors import ClusterError, DmqError, RefusedError
 from dmq_core.progress import ProgressListener
 from dmq_core.state_directory import state_folder
 
@@ -33,7 +33,7 @@ _ROUNDS: Final = 2
 class NodesTurn:
     """The right of one demo to take nodes of a cluster down, among all programs of this user.
 
-    `Refused` if another demo has it: two at once could take the majority away.
+    `RefusedError` if another demo has it: two at once could take the majority away.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -43,14 +43,14 @@ class NodesTurn:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ClusterFailed(
+            raise ClusterError(
                 f"{path} cannot be used: {error.strerror}", "Let DMQ_STATE_DIR name a folder that you may write to."
             ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise Refused(
+            raise RefusedError(
                 f"another demo is taking nodes of {cluster.name} down", "Play this one when that one is over."
             ) from None
 
@@ -61,7 +61,7 @@ class NodesTurn:
 
 @dataclass(frozen=True, slots=True)
 class Acts:
-    """What can be done to a cluster's nodes; each raises `Refused` where it may not be done."""
+    """What can be done to a cluster's nodes; each raises `RefusedError` where it may not be done."""
 
     perform: Callable[[NodeOperation], object]
     cause: Callable[[Fault], Fault | None]
@@ -91,7 +91,7 @@ def acts_on(cluster: Cluster, progress: ProgressListener, *, read_only: bool) ->
 class Breaker:
     """Acts on the nodes of `cluster` for a demo, and brings back, in `mend`, what no longer is as it was.
 
-    Without `may_lose_majority`, an act that would leave none is `Refused`.
+    Without `may_lose_majority`, an act that would leave none is `RefusedError`.
     """
 
     def __init__(self, cluster: Cluster, acts: Acts, *, may_lose_majority: bool) -> None:
@@ -142,7 +142,7 @@ class Breaker:
         self._acts.start()
 
     def mend(self) -> None:
-        """Brings back the nodes that were taken down, and takes every fault back; `ClusterFailed` if it cannot."""
+        """Brings back the nodes that were taken down, and takes every fault back; `ClusterError` if it cannot."""
         if self._interrupted is not None:
             # RabbitMQ's tool may still be at it in the node: only when it is done to its end, the node's state is sure.
             _tried(partial(self._acts.perform, self._interrupted))
@@ -152,7 +152,7 @@ class Breaker:
         for back in reversed(backs):
             problems += _tried(partial(self._acts.cause, back))
         if problems:
-            raise ClusterFailed(
+            raise ClusterError(
                 f"{self._cluster.name} is not whole: {'; '.join(problems)}", "'dmq start' makes it whole."
             )
 
@@ -188,7 +188,9 @@ class Breaker:
         nodes = self._cluster.nodes()
         staying = [node for node in nodes if node.name not in going and node.state not in LOST_STATES]
         if not self._may_lose_majority and 2 * len(staying) <= len(nodes):
-            raise Refused(f"{title}: refused, no majority of the nodes would be left", "Is another node down already?")
+            raise RefusedError(
+                f"{title}: refused, no majority of the nodes would be left", "Is another node down already?"
+            )
 
 
 def _tried(act: Callable[[], object]) -> list[str]:

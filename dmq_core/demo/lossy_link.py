@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from dmq_core.chaos.proxy import LOOPBACK, ChaosProxy
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.errors import BadInput, NotReachable
+from dmq_core.errors import InvalidInputError, NotReachableError
 
 if TYPE_CHECKING:
     from dmq_core.cluster.protocol import Cluster, NodeInfo
@@ -42,14 +42,15 @@ class Link(Protocol):
 class ProxyLink:
     """A link through a proxy on this machine to the first node of `cluster` that runs; its clients are called `name`.
 
-    `NotReachable` if none runs, `BadInput` if it takes encrypted connections alone, into which no proxy can look.
+    `NotReachableError` if none runs, `InvalidInputError` if it takes encrypted connections alone, into which no proxy
+    can look.
     """
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         node = _running(cluster)
         at = node.endpoint
         if at.tls is not None:
-            raise BadInput(f"the link to {node.name} is encrypted", "Play this step on a cluster without TLS.")
+            raise InvalidInputError(f"the link to {node.name} is encrypted", "Play this step on a cluster without TLS.")
         self._proxy = ChaosProxy(at.host, at.amqp_port or 0)
         self.manager = BrokerConnectionManager(name=name)
         self.manager.register_broker(
@@ -85,4 +86,4 @@ def _running(cluster: Cluster) -> NodeInfo:
     for node in cluster.nodes():
         if node.state is NodeState.RUNNING and node.endpoint.amqp_port is not None:
             return node
-    raise NotReachable(f"no node of {cluster.name} runs", "Start one with 'dmq start'.")
+    raise NotReachableError(f"no node of {cluster.name} runs", "Start one with 'dmq start'.")

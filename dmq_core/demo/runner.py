@@ -18,7 +18,7 @@ from dmq_core.demo.context import Backdrop, Scene
 from dmq_core.demo.fault_guard import NodesTurn
 from dmq_core.demo.glossary import meaning
 from dmq_core.demo.model import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords
-from dmq_core.errors import BadInput, DmqError
+from dmq_core.errors import DmqError, InvalidInputError
 from dmq_core.settings.settings import on_cluster
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class Playing(Generic[S]):
     """One playing of `demo`, called `name`, before `backdrop`; `close` removes all that it made.
 
     Of its methods only `close` may be called while another runs: it lets a step wait no more, and then ends it all.
-    `Refused` if it may not be played: a session that is read-only, or one that breaks nodes on somebody else's cluster
-    or beside another one that does.
+    `RefusedError` if it may not be played: a session that is read-only, or one that breaks nodes on somebody else's
+    cluster or beside another one that does.
     """
 
     def __init__(self, name: str, demo: Demo[S], backdrop: Backdrop, ask: Ask = usual_answer) -> None:
@@ -108,24 +108,24 @@ class Playing(Generic[S]):
         )
 
     def do(self, index: int, answer: str | None = None, *, spoil: bool = False) -> StepResult:
-        """Does a step and checks its claim; again, if it was done before. `BadInput` if one before it was not.
+        """Does a step and checks its claim; again, if it was done before. `InvalidInputError` if one before it was not.
 
         What goes wrong on the cluster is what was seen, and the claim does not hold. `answer` None: it is asked for.
         With `spoil` the claim is broken before it is checked, which shows that the check looks.
         """
         if not 0 <= index < len(self.demo.steps):
-            raise BadInput(f"there is no step {index + 1}", f"The demo has {len(self.demo.steps)}.")
+            raise InvalidInputError(f"there is no step {index + 1}", f"The demo has {len(self.demo.steps)}.")
         if index > len(self._results):
-            raise BadInput(f"step {len(self._results) + 1} was not done yet", "Do the steps in their order.")
+            raise InvalidInputError(f"step {len(self._results) + 1} was not done yet", "Do the steps in their order.")
         step = self.demo.steps[index]
         if step.ask is not None:
             self._scene.answer = self._ask(step.ask) if answer is None else answer
             if objection := step.ask.objection(self._scene.answer):
-                raise BadInput(f"{step.ask.text} {objection}", "Answer again.")
+                raise InvalidInputError(f"{step.ask.text} {objection}", "Answer again.")
         began_at = time.monotonic()
         with self._turn:
             if self._left is not None:
-                raise BadInput(f"{self.demo.title} is over", "Begin it again.")
+                raise InvalidInputError(f"{self.demo.title} is over", "Begin it again.")
             seen = self._played(step, spoil)
         result = StepResult(step.title, step.claim, seen.held, seen.text, time.monotonic() - began_at)
         self._results[index] = result
@@ -173,14 +173,14 @@ class Playing(Generic[S]):
 
 
 def check(demo: Demo[S], backdrop: Backdrop) -> None:
-    """Raises what keeps `demo` from being played before `backdrop`: `Refused` or `BadInput`."""
+    """Raises what keeps `demo` from being played before `backdrop`: `RefusedError` or `InvalidInputError`."""
     guard_change(demo.title, read_only=backdrop.read_only)
     if demo.breaks:
         guard(backdrop.cluster, demo.title, read_only=backdrop.read_only)
         nodes = backdrop.cluster.nodes()
         running = sum(node.state is NodeState.RUNNING for node in nodes)
         if running < LEAST_NODES:
-            raise BadInput(
+            raise InvalidInputError(
                 f"{demo.title}: it takes nodes down, and {running} of {len(nodes)} run",
                 f"Start a cluster of {LEAST_NODES} nodes or more with 'dmq start'.",
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dmq_core.endpoints import Credentials, TlsSettings
-from dmq_core.errors import AccessDenied, BadInput, DmqError, NotReachable, TimedOut
+from dmq_core.errors import AccessDeniedError, DmqError, InvalidInputError, NotReachableError, OperationTimeoutError
 from dmq_core.management import parse
 from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import (
@@ -51,10 +51,10 @@ _HINT = "See which nodes run with 'dmq status', and whether rabbitmq_management 
 class ManagementClient:
     """Asks one node's management API and fails over to the next within a second when that one dies or freezes.
 
-    Every method may be called from any thread and returns within `timeout_s` in all, or raises `NotReachable`
-    (nobody answers), `AccessDenied` (401 or 403), `TimedOut` (a node that lives did not finish) or `BadInput`.
-    A slow call is not taken for a dead node: while one node of a cluster is frozen all others gather their figures for
-    seconds, but answer `whoami` at once; only a node that fails that too is left.
+    Every method may be called from any thread and returns within `timeout_s` in all, or raises `NotReachableError`
+    (nobody answers), `AccessDeniedError` (401 or 403), `OperationTimeoutError` (a node that lives did not finish) or
+    `InvalidInputError`. A slow call is not taken for a dead node: while one node of a cluster is frozen all others
+    gather their figures for seconds, but answer `whoami` at once; only a node that fails that too is left.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ManagementClient:
     ) -> Page[QueueFigures]:
         """One page, counted from 1, of the queues whose name contains `name_filter`; `size` is 1 to 500."""
         if page < 1 or not 1 <= size <= 500:
-            raise BadInput(f"there is no page {page} of {size} queues", "Pages begin at 1 and hold 1 to 500.")
+            raise InvalidInputError(f"there is no page {page} of {size} queues", "Pages begin at 1 and hold 1 to 500.")
         query = {"page": str(page), "page_size": str(size)}
         if name_filter:
             query |= {"name": name_filter, "use_regex": "false"}
@@ -210,7 +210,7 @@ class ManagementClient:
         if call.trouble is not None:
             raise call.trouble
         if call.answer is None:
-            raise TimedOut(
+            raise OperationTimeoutError(
                 f"{desk.endpoint.name} lives, but did not answer /api/{path} within {self._timeout_s:g} s",
                 "A frozen or cut off node makes the others wait; they answer again once they gave it up.",
             )
@@ -230,11 +230,11 @@ class ManagementClient:
         self._await(call, deadline - time.monotonic())
 
     def _await(self, call: _Call, seconds: float) -> bool:
-        """Whether `call` was done within `seconds`; `NotReachable` as soon as the client is closed."""
+        """Whether `call` was done within `seconds`; `NotReachableError` as soon as the client is closed."""
         with self._changed:
             self._changed.wait_for(lambda: call.done or self._closed, max(0.0, seconds))
             if self._closed:
-                raise NotReachable("the management client is closed")
+                raise NotReachableError("the management client is closed")
             return call.done
 
     def _launch(self, desk: _Desk, path: str, query: Query, deadline: float) -> _Call:
@@ -378,7 +378,7 @@ def _value_of(answer: _Answer, good: tuple[int, ...], read: Callable[[object], T
     if answer.status in (401, 403):
         raise _Trouble(f"answered {answer.status}", denied=True)
     if answer.status == 400:
-        raise BadInput(f"the management API refused the question: {_reason(answer.body)}")
+        raise InvalidInputError(f"the management API refused the question: {_reason(answer.body)}")
     if answer.status not in good:
         raise _Trouble(f"answered {answer.status}")
     try:
@@ -398,14 +398,14 @@ def _reason(body: bytes) -> str:
 
 def _error(troubles: Sequence[tuple[_Desk, _Trouble]]) -> DmqError:
     if not troubles:
-        return NotReachable("no node of the cluster has a management API that we know of", _HINT)
+        return NotReachableError("no node of the cluster has a management API that we know of", _HINT)
     why = ", ".join(f"{visible(desk.endpoint.name)} {trouble.why}" for desk, trouble in troubles)
     if any(trouble.denied for _, trouble in troubles):
-        return AccessDenied(
+        return AccessDeniedError(
             f"the management API refuses this user: {why}",
             "Check user and password; the user needs the tag 'monitoring' or 'administrator'.",
         )
-    return NotReachable(f"no management API answers: {why}", _HINT)
+    return NotReachableError(f"no management API answers: {why}", _HINT)
 
 
 def _root(error: BaseException) -> BaseException:
@@ -426,4 +426,4 @@ def _segment(name: str) -> str:
     try:
         return path_segment(name)
     except UnicodeEncodeError:
-        raise BadInput(f"{visible(name)} cannot be a name on a broker", "Names are UTF-8 text.") from None
+        raise InvalidInputError(f"{visible(name)} cannot be a name on a broker", "Names are UTF-8 text.") from None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dmq_core.messaging.connection.load_balancing import Policy
     from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
     from dmq_core.messaging.consuming.consumers import DirectConsumer, FanoutConsumer, HeadersConsumer, TopicConsumer
-    from dmq_core.messaging.consuming.decoding import MessageHeaders, Undecodable, bytes_only, decode_message
+    from dmq_core.messaging.consuming.decoding import DecodingError, MessageHeaders, bytes_only, decode_message
     from dmq_core.messaging.consuming.delivery import Answer, Delivery
     from dmq_core.messaging.consuming.failure_policy import FailurePath, FailurePlan
     from dmq_core.messaging.consuming.handler_runner import ConsumerStats
@@ -47,6 +47,7 @@ __all__ = [
     "ConsumerOptions",
     "ConsumerStats",
     "ConsumerStatus",
+    "DecodingError",
     "Delivery",
     "DirectConsumer",
     "DirectProducer",
@@ -82,7 +83,6 @@ __all__ = [
     "TlsSettings",
     "TopicConsumer",
     "TopicProducer",
-    "Undecodable",
     "bytes_only",
     "decode_message",
 ]
@@ -102,7 +102,7 @@ _HOMES = {
     ),
     "dmq_core.messaging.consuming.decoding": (
         "MessageHeaders",
-        "Undecodable",
+        "DecodingError",
         "bytes_only",
         "decode_message",
     ),

@@ -33,8 +33,8 @@ class Outcome(StrEnum):
 class MessageProperties:
     """AMQP 0-9-1 basic properties. `delivery_mode` 2 is persistent, 1 is not; `expiration` in ms, `timestamp` epoch s.
 
-    `priority` is 0 to 255, texts take 255 bytes at most and `headers` 100,000 in all; `publish` raises `BadInput` for
-    more. Without a `message_id` the producer gives one.
+    `priority` is 0 to 255, texts take 255 bytes at most and `headers` 100,000 in all; `publish` raises
+    `InvalidInputError` for more. Without a `message_id` the producer gives one.
 
     >>> properties = MessageProperties(message_id="4711", expiration=60_000, headers={"region": "eu"})
     >>> handle = DirectProducer(manager).publish("orders", {"title": "a book"}, properties)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Headers, MessageProperties
 from dmq_core.text import visible
 
@@ -24,7 +24,8 @@ PROPERTY_NAMES = (*sorted(_TEXT_PROPERTIES), "delivery_mode", "expiration", "pri
 
 def typed_value(text: str) -> object:
     """`true` and `false` as booleans, `null` as nothing, numbers as numbers, JSON `"…"`, `[…]`, `{…}` as what they
-    say, everything else as the string that it is. `BadInput` for broken JSON and for numbers that AMQP cannot carry.
+    say, everything else as the string that it is. `InvalidInputError` for broken JSON and for numbers that AMQP cannot
+    carry.
     """
     stripped = text.strip()
     if stripped in _WORDS:
@@ -51,22 +52,28 @@ def type_name(value: object) -> str:
 
 
 def parse_headers(lines: Iterable[str]) -> Headers:
-    """The headers in `name=value` lines; empty lines count for nothing. `BadInput` names the line that is wrong."""
+    """The headers in `name=value` lines; empty lines count for nothing.
+
+    Raises `InvalidInputError` names the line that is wrong.
+    """
     headers: dict[str, object] = {}
     for line in lines:
         if not line.strip():
             continue
         name, value = _split(line, "header", "Write name=value, for example vip=true.")
         if len(name.encode("utf-8", "replace")) > _SHORT_STRING_BYTES:
-            raise BadInput(f"the header name {visible(name[:20])!r}… is longer than 255 bytes", "Shorten it.")
+            raise InvalidInputError(f"the header name {visible(name[:20])!r}… is longer than 255 bytes", "Shorten it.")
         if name in headers:
-            raise BadInput(f"the header {visible(name)!r} is given twice", "Take one of them out.")
+            raise InvalidInputError(f"the header {visible(name)!r} is given twice", "Take one of them out.")
         headers[name] = typed_value(value)
     return headers
 
 
 def parse_properties(lines: Iterable[str], headers: Headers) -> MessageProperties:
-    """Message properties from `name=value` lines, persistent unless `delivery_mode=1`; `BadInput` if one is wrong."""
+    """Message properties from `name=value` lines, persistent unless `delivery_mode=1`.
+
+    Raises `InvalidInputError` if one is wrong.
+    """
     found: dict[str, Any] = {}
     for line in lines:
         if not line.strip():
@@ -74,11 +81,11 @@ def parse_properties(lines: Iterable[str], headers: Headers) -> MessagePropertie
         raw_name, value = _split(line, "property", f"The properties are {', '.join(PROPERTY_NAMES)}.")
         name = raw_name.replace("-", "_").lower()
         if name not in PROPERTY_NAMES:
-            raise BadInput(
+            raise InvalidInputError(
                 f"there is no property {visible(raw_name)!r}", f"The properties are {', '.join(PROPERTY_NAMES)}."
             )
         if name in found:
-            raise BadInput(f"the property {name} is given twice", "Take one of them out.")
+            raise InvalidInputError(f"the property {name} is given twice", "Take one of them out.")
         found[name] = _property_value(name, value.strip())
     return replace(MessageProperties(headers=headers), **found)
 
@@ -86,7 +93,7 @@ def parse_properties(lines: Iterable[str], headers: Headers) -> MessagePropertie
 def _split(line: str, what: str, hint: str) -> tuple[str, str]:
     name, equals, value = line.partition("=")
     if not equals or not name.strip():
-        raise BadInput(f"the {what} {visible(line.strip())!r} has no name=value form", hint)
+        raise InvalidInputError(f"the {what} {visible(line.strip())!r} has no name=value form", hint)
     return name.strip(), value
 
 
@@ -94,7 +101,7 @@ def _json_value(text: str) -> object:
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput(
+        raise InvalidInputError(
             f"{visible(text[:60])} is not JSON: {error}", 'Close the quotes or brackets, or write "…".'
         ) from error
     return value
@@ -108,7 +115,7 @@ def _number(text: str) -> int | float | None:
     except ValueError:
         return _fraction(text)
     if not -_INTEGER_LIMIT <= whole < _INTEGER_LIMIT:
-        raise BadInput(f"{text} does not fit in the 64 bits of an AMQP integer", f'Send it as text: "{text}".')
+        raise InvalidInputError(f"{text} does not fit in the 64 bits of an AMQP integer", f'Send it as text: "{text}".')
     return whole
 
 
@@ -124,15 +131,19 @@ def _property_value(name: str, text: str) -> object:
     if name == "delivery_mode":
         modes = {"1": 1, "transient": 1, "2": 2, "persistent": 2}
         if text not in modes:
-            raise BadInput(f"delivery_mode {visible(text)!r} is unknown", "Write 1 (transient) or 2 (persistent).")
+            raise InvalidInputError(
+                f"delivery_mode {visible(text)!r} is unknown", "Write 1 (transient) or 2 (persistent)."
+            )
         return modes[text]
     if name in _TEXT_PROPERTIES:
         if len(text.encode("utf-8", "replace")) > _SHORT_STRING_BYTES:
-            raise BadInput(f"the property {name} is longer than 255 bytes", "Shorten it.")
+            raise InvalidInputError(f"the property {name} is longer than 255 bytes", "Shorten it.")
         return text
     if name == "timestamp" and text == "now":
         return int(time.time())
     top = {"priority": 255, "expiration": (1 << 32) - 1, "timestamp": (1 << 63) - 1}[name]
     if not text.isascii() or not text.isdigit() or int(text) > top:
-        raise BadInput(f"the property {name} is no number: {visible(text)!r}", f"Write a whole number from 0 to {top}.")
+        raise InvalidInputError(
+            f"the property {name} is no number: {visible(text)!r}", f"Write a whole number from 0 to {top}."
+        )
     return int(text)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from dmq_core.errors import AccessDenied
+from dmq_core.errors import AccessDeniedError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import (
@@ -165,7 +165,7 @@ def _permitted(read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
     """What a user without the tag `monitoring` may not see is empty."""
     try:
         return read()
-    except AccessDenied:
+    except AccessDeniedError:
         return ()
 
 

@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.topology.queue_arguments import STREAM
 from dmq_core.proof.result import Workload
 from dmq_core.text import visible
@@ -106,10 +106,10 @@ class Scenario:
 def of_fault(kind: Fault | str, target: str, duration_s: float | None = None) -> Scenario:
     """One fault with sensible times: it begins after an eighth to a quarter of the run, and is undone past its middle.
 
-    `duration_s` None: long enough to see the cluster whole again. `BadInput` if there is no such fault.
+    `duration_s` None: long enough to see the cluster whole again. `InvalidInputError` if there is no such fault.
     """
     if kind not in list(Fault):
-        raise BadInput(f"there is no fault {visible(kind)!r}", f"Say {', '.join(Fault)}.")
+        raise InvalidInputError(f"there is no fault {visible(kind)!r}", f"Say {', '.join(Fault)}.")
     fault = Fault(kind)
     usual_s, undo_s = _TIMES[fault]
     if fault in NOT_UNDONE:
@@ -132,29 +132,35 @@ def built_in() -> dict[str, Scenario]:
 
 
 def find(name_or_file: str) -> Scenario:
-    """The built-in scenario of that name, or the one in that TOML file; `BadInput` says what is wrong, and where."""
+    """The built-in scenario of that name, or the one in that TOML file.
+
+    Raises `InvalidInputError` says what is wrong, and where.
+    """
     known = built_in()
     if name_or_file in known:
         return known[name_or_file]
     path = Path(name_or_file)
     if path.suffix != ".toml":
-        raise BadInput(
+        raise InvalidInputError(
             f"there is no scenario {visible(name_or_file)!r}", "'dmq proof list' names them; a file ends in .toml."
         )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise BadInput(f"{visible(name_or_file)} cannot be read: {why}", "Give a TOML file.") from error
+        raise InvalidInputError(f"{visible(name_or_file)} cannot be read: {why}", "Give a TOML file.") from error
     return parse(text, visible(name_or_file))
 
 
 def parse(text: str, name: str) -> Scenario:
-    """The scenario that `text` describes, called `name` in messages; `BadInput` for whatever makes no sense in it."""
+    """The scenario that `text` describes, called `name` in messages.
+
+    Raises `InvalidInputError` for whatever makes no sense in it.
+    """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{name}: {visible(str(error))}", "See 'dmq proof list' for an example.") from error
+        raise InvalidInputError(f"{name}: {visible(str(error))}", "See 'dmq proof list' for an example.") from error
     top = _Table(document, name)
     steps = [_step(top.inside(table, f"step {number}")) for number, table in enumerate(top.tables("step"), start=1)]
     scenario = Scenario(
@@ -167,20 +173,20 @@ def parse(text: str, name: str) -> Scenario:
     )
     top.nothing_else()
     if len(steps) > _MOST_STEPS:
-        raise BadInput(f"{name}: {len(steps)} steps are too many", f"At most {_MOST_STEPS}.")
+        raise InvalidInputError(f"{name}: {len(steps)} steps are too many", f"At most {_MOST_STEPS}.")
     return checked(scenario, name)
 
 
 def checked(scenario: Scenario, name: str) -> Scenario:
-    """`scenario`, unless its times or figures make no sense (`BadInput`)."""
+    """`scenario`, unless its times or figures make no sense (`InvalidInputError`)."""
     for number, step in enumerate(scenario.steps, start=1):
         if step.at_s >= scenario.duration_s:
-            raise BadInput(
+            raise InvalidInputError(
                 f"{name}: step {number}: it begins at {step.at_s:g} s, and the load ends at {scenario.duration_s:g} s",
                 "Let it begin earlier, or the run last longer.",
             )
         if step.fault in QUORUM_ONLY and scenario.workload.queue_type != "quorum":
-            raise BadInput(
+            raise InvalidInputError(
                 f"{name}: step {number}: {step.fault} is for quorum queues, and this is a "
                 f"{scenario.workload.queue_type} queue",
                 "Leave out --queue-type, or take another fault.",
@@ -189,21 +195,25 @@ def checked(scenario: Scenario, name: str) -> Scenario:
 
 
 def checked_workload(workload: Workload, where: str) -> Workload:
-    """`workload`, unless it makes no sense (`BadInput`)."""
+    """`workload`, unless it makes no sense (`InvalidInputError`)."""
     limits = {"keys": 1000, "publishers": 64, "consumers": 64}
     for name, most in limits.items():
         if not 1 <= getattr(workload, name) <= most:
-            raise BadInput(f"{where}: {name} is {getattr(workload, name)}", f"Give a whole number from 1 to {most}.")
+            raise InvalidInputError(
+                f"{where}: {name} is {getattr(workload, name)}", f"Give a whole number from 1 to {most}."
+            )
     if not 0 < workload.rate <= MOST_RATE:
-        raise BadInput(f"{where}: rate is {workload.rate:g}", f"Give messages a second, at most {MOST_RATE:g}.")
+        raise InvalidInputError(
+            f"{where}: rate is {workload.rate:g}", f"Give messages a second, at most {MOST_RATE:g}."
+        )
     if not 0 <= workload.size <= 1 << 20:
-        raise BadInput(f"{where}: size is {workload.size}", "Give bytes, at most 1048576.")
+        raise InvalidInputError(f"{where}: size is {workload.size}", "Give bytes, at most 1048576.")
     if not 0 <= workload.handler_s <= 1:
-        raise BadInput(f"{where}: handler_s is {workload.handler_s:g}", "Give seconds, at most 1.")
+        raise InvalidInputError(f"{where}: handler_s is {workload.handler_s:g}", "Give seconds, at most 1.")
     for name, choices in (("queue_type", QUEUE_TYPES), ("exchange_type", EXCHANGE_TYPES)):
         if getattr(workload, name) not in choices:
             given = visible(str(getattr(workload, name)))
-            raise BadInput(f"{where}: {name} is {given!r}", f"Say {', '.join(choices)}.")
+            raise InvalidInputError(f"{where}: {name} is {given!r}", f"Say {', '.join(choices)}.")
     return workload
 
 
@@ -253,16 +263,18 @@ class _Table:
     def nothing_else(self) -> None:
         if self._values:
             unknown = visible(next(iter(self._values)))
-            raise BadInput(f"{self._where}: there is no setting {unknown!r}", "See 'dmq proof list' for an example.")
+            raise InvalidInputError(
+                f"{self._where}: there is no setting {unknown!r}", "See 'dmq proof list' for an example."
+            )
 
     def _take(self, key: str, usual: object) -> Any:
         value = self._values.pop(key, usual)
         if value is None:
-            raise BadInput(f"{self._where}: {key} is missing", "See 'dmq proof list' for an example.")
+            raise InvalidInputError(f"{self._where}: {key} is missing", "See 'dmq proof list' for an example.")
         return value
 
-    def wrong(self, key: str, value: object, hint: str) -> BadInput:
-        return BadInput(f"{self._where}: {key} is {visible(str(value))[:80]!r}", hint)
+    def wrong(self, key: str, value: object, hint: str) -> InvalidInputError:
+        return InvalidInputError(f"{self._where}: {key} is {visible(str(value))[:80]!r}", hint)
 
 
 def _step(table: _Table) -> Step:

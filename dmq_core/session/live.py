@@ -15,7 +15,7 @@ from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import lowest_free_name
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import DmqError, MessagingFailed, NoSuchCluster, NotReachable
+from dmq_core.errors import ClusterNotFoundError, DmqError, MessagingError, NotReachableError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import BindingFigures
@@ -257,7 +257,7 @@ class LiveSession:
                 return "topic", _bindings_of_queue(bindings, source.queue)
             kinds = {x.name: x.type for x in client.exchanges() if x.vhost == source.virtual_host}
         if source.exchange not in kinds:
-            raise MessagingFailed(
+            raise MessagingError(
                 f"there is no exchange {source.exchange!r} in virtual host {source.virtual_host!r}",
                 "Choose one that the exchanges pane or 'dmq exchange list' shows.",
             )
@@ -276,7 +276,7 @@ class _Publisher:
         began = time.monotonic()
         try:
             producer = self._producer(timeout_s)
-        except NotReachable as error:
+        except NotReachableError as error:
             return Settlement(Outcome.NOT_SENT, None, time.monotonic() - began, error.what)
         return producer.publish_and_wait(message, max(0.1, timeout_s - (time.monotonic() - began)))
 
@@ -324,7 +324,7 @@ class _LiveTail:
 def _nodes(cluster: Cluster) -> tuple[NodeInfo, ...]:
     nodes = cluster.nodes()
     if not nodes:
-        raise NoSuchCluster(f"there is no cluster called {cluster.name} here", "Make it with 'dmq start'.")
+        raise ClusterNotFoundError(f"there is no cluster called {cluster.name} here", "Make it with 'dmq start'.")
     return nodes
 
 
@@ -347,5 +347,5 @@ def _bindings_from_exchange(bindings: tuple[BindingFigures, ...], exchange: str)
     return tuple(PrivateBinding(b.source, b.routing_key, b.arguments) for b in bindings if b.source == exchange)
 
 
-def _closed_error() -> MessagingFailed:
-    return MessagingFailed("the session is closed", "Open another one.")
+def _closed_error() -> MessagingError:
+    return MessagingError("the session is closed", "Open another one.")

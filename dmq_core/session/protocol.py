@@ -82,7 +82,7 @@ class Session(Protocol):
         ...
 
     def start_cluster(self, progress: ProgressListener = silent) -> None:
-        """Starts the cluster, made if need be; `Refused` if read-only."""
+        """Starts the cluster, made if need be; `RefusedError` if read-only."""
         ...
 
     def observe(self, listener: Callable[[Observation], None]) -> Observer:
@@ -90,7 +90,10 @@ class Session(Protocol):
         ...
 
     def publish(self, message: OutgoingMessage, timeout_s: float = 5.0) -> Settlement:
-        """Publishes one message, confirmed, and tells its outcome, which is never an error; `Refused` if read-only."""
+        """Publishes one message, confirmed, and tells its outcome, which is never an error.
+
+        Raises `RefusedError` if read-only.
+        """
         ...
 
     def tail(self, source: TailSource, listener: Callable[[tuple[SeenMessage, ...]], None]) -> Tail:
@@ -98,7 +101,8 @@ class Session(Protocol):
         ...
 
     def load(self, rate: float) -> Proof:
-        """Begins a load of `rate` messages/s: a proof run that goes on until it is stopped. `Refused` if read-only.
+        """Begins a load of `rate` messages/s: a proof run that goes on until it is stopped. `RefusedError` if
+        read-only.
 
         It breaks nothing; faults done by this session are in its account and its verdict, and so is what anybody else
         does to a node.
@@ -108,14 +112,15 @@ class Session(Protocol):
     def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> Proof:
         """Begins a proof run, whose faults are events, as is what its clients feel.
 
-        `Refused` as with `perform`, or for the majority.
+        `RefusedError` as with `perform`, or for the majority.
 
         With `allow_majority_loss` it also runs on a cluster that is not whole.
         """
         ...
 
     def demo(self, name: str) -> Playing[Any]:
-        """Begins a demo, whose steps its caller plays; `Refused` if read-only, or as with `perform` if it needs that.
+        """Begins a demo, whose steps its caller plays; `RefusedError` if read-only, or as with `perform` if it needs
+        that.
 
         `close` ends it, within the seconds that its step may still take.
         """
@@ -134,7 +139,7 @@ class Session(Protocol):
         ...
 
     def remove_node(self, node: str, progress: ProgressListener = silent) -> None:
-        """Removes `node`, through the same gate; `Refused` if messages would go with it."""
+        """Removes `node`, through the same gate; `RefusedError` if messages would go with it."""
         ...
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.text import visible
 
 _STRING = "a string"
@@ -61,7 +61,7 @@ def config_path(environment: Mapping[str, str]) -> Path:
 
 
 def read_config_file(path: Path) -> ConfigFile:
-    """The file at `path`; `BadInput` naming the line for whatever is wrong in it."""
+    """The file at `path`; `InvalidInputError` naming the line for whatever is wrong in it."""
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError:
@@ -70,7 +70,9 @@ def read_config_file(path: Path) -> ConfigFile:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise _broken(path, line, "is not UTF-8") from None
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}", "Make it a file that you may read.") from None
+        raise InvalidInputError(
+            f"{path} cannot be read: {error.strerror}", "Make it a file that you may read."
+        ) from None
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -130,14 +132,16 @@ def _check_secrecy(path: Path, profiles: Mapping[str, Table]) -> None:
     """A file that holds a password itself may be readable by its owner only."""
     holder = next((table for table in profiles.values() if "password" in table.values), None)
     if holder is not None and os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadInput(
+        raise InvalidInputError(
             f"{path}: line {holder.lines['password']}: holds a password and others may read the file",
             f"chmod 600 {path}, or better give password_command or password_env instead.",
         )
 
 
-def _broken(path: Path, line: int, problem: str) -> BadInput:
-    return BadInput(f"{path}: line {line}: {problem}", "Correct that line; the README shows what the file may hold.")
+def _broken(path: Path, line: int, problem: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path}: line {line}: {problem}", "Correct that line; the README shows what the file may hold."
+    )
 
 
 def _toml_problem(message: str, text: str) -> tuple[int, str]:

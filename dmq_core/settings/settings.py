@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from dmq_core.endpoints import Credentials, TlsSettings
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.settings.file import ConfigFile, Table, config_path, read_config_file
 from dmq_core.text import visible
 
@@ -53,13 +53,16 @@ class Password:
     command: tuple[str, ...] = ()
 
     def reveal(self, environment: Mapping[str, str] | None = None) -> str:
-        """The password itself; may run the command, for at most 30 s; `BadInput` if there is none to be had."""
+        """The password itself; may run the command, for at most 30 s.
+
+        Raises `InvalidInputError` if there is none to be had.
+        """
         if self.plain is not None:
             return self.plain
         if self.variable is not None:
             value = (os.environ if environment is None else environment).get(self.variable, "")
             if not value:
-                raise BadInput(f"the variable {self.variable} holds no password", f"Set {self.variable}.")
+                raise InvalidInputError(f"the variable {self.variable} holds no password", f"Set {self.variable}.")
             return value
         return _output_of(self.command)
 
@@ -114,7 +117,10 @@ class Settings:
 
 
 def load_settings(flags: Flags | None = None, environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings in effect; `BadInput` for a broken file (with its line), a bad variable or a contradiction."""
+    """The settings in effect.
+
+    Raises `InvalidInputError` for a broken file (with its line), a bad variable or a contradiction.
+    """
     flags = flags or Flags()
     environment = os.environ if environment is None else environment
     file = read_config_file(config_path(environment))
@@ -175,7 +181,7 @@ def _target(flags: Flags, environment: Mapping[str, str], file: ConfigFile) -> _
     target = next((level for level in levels if level.given), _Target())
     other = target.urls or target.profile
     if target.cluster is not None and other is not None:
-        raise BadInput(
+        raise InvalidInputError(
             f"{target.cluster.where} and {other.where} name two different clusters", "Give only one of the two."
         )
     return target
@@ -186,7 +192,7 @@ def _profile(chosen: Setting[str | None] | None, file: ConfigFile) -> Table | No
         return None
     if chosen.value not in file.profiles:
         known = ", ".join(sorted(visible(name) for name in file.profiles)) or "none"
-        raise BadInput(
+        raise InvalidInputError(
             f"there is no profile '{visible(chosen.value)}' ({chosen.where})",
             f"Profiles in {file.path}: {known}.",
         )
@@ -236,7 +242,7 @@ def _read_only(flags: Flags, environment: Mapping[str, str], file: ConfigFile, p
     if variable is not None:
         word = variable.value.lower()
         if word not in _TRUE | _FALSE:
-            raise BadInput(f"DMQ_READ_ONLY is '{visible(variable.value)}'", "Set it to 1 or 0.")
+            raise InvalidInputError(f"DMQ_READ_ONLY is '{visible(variable.value)}'", "Set it to 1 or 0.")
         return Setting(word in _TRUE, variable.source, variable.where)
     top: Setting[bool] = _from_table(file, file.top, "read_only", Setting(False))
     return _from_table(file, profile, "read_only", top)
@@ -261,9 +267,9 @@ def _words(command: str | list[str], where: str) -> tuple[str, ...]:
     try:
         words = shlex.split(command) if isinstance(command, str) else command
     except ValueError as error:
-        raise BadInput(f"{where}: password_command: {error}", "Close the quotes.") from None
+        raise InvalidInputError(f"{where}: password_command: {error}", "Close the quotes.") from None
     if not words:
-        raise BadInput(f"{where}: password_command is empty", "Give a command that prints the password.")
+        raise InvalidInputError(f"{where}: password_command is empty", "Give a command that prints the password.")
     return tuple(words)
 
 
@@ -283,17 +289,19 @@ def _output_of(command: tuple[str, ...]) -> str:
             command, stdout=subprocess.PIPE, timeout=PASSWORD_COMMAND_TIMEOUT_S, check=False
         )
     except OSError as error:
-        raise BadInput(f"the password command {shown} cannot be run: {error.strerror}", hint) from None
+        raise InvalidInputError(f"the password command {shown} cannot be run: {error.strerror}", hint) from None
     except subprocess.TimeoutExpired:
-        raise BadInput(f"the password command {shown} took over {PASSWORD_COMMAND_TIMEOUT_S:.0f} s", hint) from None
+        raise InvalidInputError(
+            f"the password command {shown} took over {PASSWORD_COMMAND_TIMEOUT_S:.0f} s", hint
+        ) from None
     if done.returncode != 0:
-        raise BadInput(f"the password command {shown} ended with status {done.returncode}", hint)
+        raise InvalidInputError(f"the password command {shown} ended with status {done.returncode}", hint)
     try:
         first = done.stdout.decode().splitlines()[:1]
     except UnicodeDecodeError:
         first = []
     if not first or not first[0]:
-        raise BadInput(f"the password command {shown} printed no password", hint)
+        raise InvalidInputError(f"the password command {shown} printed no password", hint)
     return first[0]
 
 

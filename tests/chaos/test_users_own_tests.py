@@ -24,7 +24,7 @@ import threading
 import pytest
 
 from dmq_core.cluster.protocol import NodeState
-from dmq_core.errors import BadInput, DmqError
+from dmq_core.errors import InvalidInputError, DmqError
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.messaging.consuming.subscription import Consumer
 from dmq_core.messaging.publishing.publisher import Producer
@@ -115,7 +115,7 @@ def test_a_frozen_and_a_stopped_node_can_be_told_and_brought_back(dmq_cluster):
 
 def test_names_that_are_not_there_are_refused(dmq_cluster):
     for ask in (dmq_cluster.kill, dmq_cluster.proxy, dmq_cluster.leader_of):
-        with pytest.raises(BadInput):
+        with pytest.raises(InvalidInputError):
             ask("nobody")
 '''
 

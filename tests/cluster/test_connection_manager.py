@@ -18,7 +18,7 @@ from clients import await_until
 from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import AccessDenied, BadInput, MessagingFailed, NotReachable
+from dmq_core.errors import AccessDeniedError, InvalidInputError, MessagingError, NotReachableError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.connection.connection import Connection
@@ -170,7 +170,7 @@ def test_closing_interrupts_the_back_off_at_once_and_is_final() -> None:
     manager.close()
     assert time.monotonic() - began < 1.0
     assert manager.state is ConnectionState.CLOSED
-    with pytest.raises(MessagingFailed, match="closed"):
+    with pytest.raises(MessagingError, match="closed"):
         manager.publishing()
 
 
@@ -229,7 +229,7 @@ def test_a_queue_that_is_there_already_can_be_taken_as_it_is(docker_cluster: Clu
     with manage(docker_cluster) as manager:
         manager.declare(Queue(name, "classic"))
         manager.declare(Queue(name, "quorum", adopt=True))
-        with pytest.raises(MessagingFailed, match="inequivalent arg 'x-queue-type'"):
+        with pytest.raises(MessagingError, match="inequivalent arg 'x-queue-type'"):
             manager.declare(Queue(name, "quorum"))
         delete_queue(manager.publishing(), name)
 
@@ -238,7 +238,7 @@ def test_what_the_broker_would_ignore_in_silence_is_refused_before_it_is_asked(
     docker_cluster: Cluster, name: str
 ) -> None:
     with manage(docker_cluster) as manager:
-        with pytest.raises(BadInput, match="x-dead-leter-exchange"):
+        with pytest.raises(InvalidInputError, match="x-dead-leter-exchange"):
             manager.declare(Queue(name, "quorum", arguments={"x-dead-leter-exchange": ""}))
         assert queue_depth(manager.publishing(), name, 10) is None
         [sentence] = [str(e) for e in manager.explain(Queue(name, "quorum"))]
@@ -249,7 +249,7 @@ def test_wrong_credentials_fail_fast_and_say_so(docker_cluster: Cluster) -> None
     endpoint = docker_cluster.nodes()[0].endpoint
     with BrokerConnectionManager() as manager:
         manager.register_broker(1, endpoint.host, endpoint.amqp_port, username="guest", password="wrong")
-        with pytest.raises(AccessDenied):
+        with pytest.raises(AccessDeniedError):
             manager.wait_open(10)
         assert manager.state is ConnectionState.FAILED
 
@@ -260,7 +260,7 @@ def test_each_broker_is_dialled_with_its_own_user(docker_cluster: Cluster) -> No
         manager.register_broker("bad", url=f"amqp://nobody:wrong@{first.host}:{first.amqp_port}", cluster="bad")
         manager.register_broker("good", url=f"amqp://guest:guest@{second.host}:{second.amqp_port}", cluster="good")
         manager.wait_open(10, cluster="good")
-        with pytest.raises((AccessDenied, NotReachable)):
+        with pytest.raises((AccessDeniedError, NotReachableError)):
             manager.wait_open(10, cluster="bad")
 
 
@@ -273,7 +273,7 @@ def test_after_a_fork_the_child_is_told_to_make_its_own(docker_cluster: Cluster)
             try:
                 manager.publishing()
                 os.write(writer, b"nothing was raised")
-            except MessagingFailed as error:
+            except MessagingError as error:
                 os.write(writer, error.what.encode())
             finally:
                 os._exit(0)

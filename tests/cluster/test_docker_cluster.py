@@ -25,7 +25,7 @@ from dmq_core.cluster.docker.values import Container, ContainerPlan, File
 from dmq_core.cluster.ports import PortChooser
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed
+from dmq_core.errors import BackendUnavailableError, ClusterError, InvalidInputError, NodeBootError
 from dmq_core.progress import Progress
 from dmq_core.testing.pytest_support.cluster_under_test import ClusterUnderTest
 
@@ -41,7 +41,7 @@ DockerCluster(sys.argv[1], nodes=int(sys.argv[2])).start()
 def engine() -> Iterator[Engine]:
     try:
         found = connect_engine()
-    except BackendUnavailable as error:
+    except BackendUnavailableError as error:
         pytest.skip(f"Docker is missing: {error.what}")
     yield found
     found.close()
@@ -134,7 +134,7 @@ def test_containers_networks_and_volumes_that_went_missing_are_made_again(
         engine.remove_network(network.id)
     again = DockerCluster(cluster.name)
     assert [n.state for n in again.nodes()] == [NodeState.STOPPED, NodeState.STOPPED]
-    with pytest.raises(ClusterFailed, match="container of rmq2 is gone"):
+    with pytest.raises(ClusterError, match="container of rmq2 is gone"):
         again.act(NodeAction.KILL, "rmq2")
     again.start()
     assert again.nodes() == before
@@ -219,7 +219,7 @@ def test_a_node_that_cannot_boot_tells_the_reason_from_its_log(
         container, [File("/etc/rabbitmq/rabbitmq.conf", configuration + "no_such_key = 1\n", 0o644, *owner)]
     )
     began = time.monotonic()
-    with pytest.raises(NodeBootFailed, match="no_such_key"):
+    with pytest.raises(NodeBootError, match="no_such_key"):
         cluster.start()
     assert time.monotonic() - began < 60
     engine.write_files(container, [File("/etc/rabbitmq/rabbitmq.conf", configuration, 0o644, *owner)])
@@ -268,9 +268,9 @@ def test_the_engine_lists_the_cluster(docker_cluster: Cluster) -> None:
 
 
 def test_another_size_or_version_than_it_was_made_with_is_refused(docker_cluster: Cluster) -> None:
-    with pytest.raises(BadInput, match="3 nodes"):
+    with pytest.raises(InvalidInputError, match="3 nodes"):
         DockerCluster(docker_cluster.name, nodes=5).start()
-    with pytest.raises(BadInput, match="RabbitMQ"):
+    with pytest.raises(InvalidInputError, match="RabbitMQ"):
         DockerCluster(docker_cluster.name, rabbitmq="3.10").start()
     DockerCluster(docker_cluster.name, nodes=3).start()
 
@@ -364,7 +364,7 @@ def test_a_cut_off_node_keeps_its_clients_and_no_majority_until_it_rejoins(docke
         await_until(lambda: queue_leader(docker_cluster, "cut") != "rmq2", 20, "a leader among the others")
         publish(node(docker_cluster, "rmq3").endpoint, "cut", ["during"])
         for action in (NodeAction.DRAIN, NodeAction.REVIVE):
-            with pytest.raises(BadInput, match="isolated"):
+            with pytest.raises(InvalidInputError, match="isolated"):
                 docker_cluster.act(action, "rmq2")
         docker_cluster.act(NodeAction.REJOIN, "rmq2")
         await_until(lambda: heard[-1] is NodeState.RUNNING, 3, "the end of the cut is pushed")
@@ -402,7 +402,7 @@ def test_a_start_connects_what_was_cut_off_whatever_happened_to_it_since(docker_
 def test_an_engine_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch, host: str, what: str) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
     began = time.monotonic()
-    with pytest.raises(BackendUnavailable) as caught:
+    with pytest.raises(BackendUnavailableError) as caught:
         DockerCluster("nowhere").nodes()
     assert time.monotonic() - began < 2
     assert what in caught.value.what
@@ -415,7 +415,7 @@ def test_an_engine_that_hangs_is_told_within_two_seconds(monkeypatch: pytest.Mon
         silent.listen()
         monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
         began = time.monotonic()
-        with pytest.raises(BackendUnavailable, match="no answer in time"):
+        with pytest.raises(BackendUnavailableError, match="no answer in time"):
             DockerCluster("nowhere").exists()
         assert time.monotonic() - began < 2
 
@@ -435,7 +435,7 @@ def test_a_socket_that_this_user_may_not_use_says_how_to_be_let_in(
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
         os.seteuid(65534)
         try:
-            with pytest.raises(BackendUnavailable, match="may not use the Docker engine") as caught:
+            with pytest.raises(BackendUnavailableError, match="may not use the Docker engine") as caught:
                 connect_engine()
         finally:
             os.seteuid(0)
@@ -455,12 +455,12 @@ def test_a_docker_context_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("DOCKER_CONTEXT", "here")
     connect_engine().close()
     monkeypatch.setenv("DOCKER_CONTEXT", "away")
-    with pytest.raises(BackendUnavailable, match=r"none\.sock"):
+    with pytest.raises(BackendUnavailableError, match=r"none\.sock"):
         connect_engine()
     monkeypatch.setenv("DOCKER_CONTEXT", "missing")
-    with pytest.raises(BackendUnavailable, match="missing"):
+    with pytest.raises(BackendUnavailableError, match="missing"):
         connect_engine()
     monkeypatch.delenv("DOCKER_CONTEXT")
     subprocess.run(["docker", "context", "use", "away"], env=environment, check=True, capture_output=True)
-    with pytest.raises(BackendUnavailable, match=r"none\.sock"):
+    with pytest.raises(BackendUnavailableError, match=r"none\.sock"):
         connect_engine()

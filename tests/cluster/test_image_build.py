@@ -15,7 +15,7 @@ from dmq_core.cluster.docker import image as module
 from dmq_core.cluster.docker.debian_mirror import debian_mirror
 from dmq_core.cluster.docker.engine import Engine, connect
 from dmq_core.cluster.docker.image import RECIPES, build_image, ensure_image
-from dmq_core.errors import BackendUnavailable, ClusterFailed
+from dmq_core.errors import BackendUnavailableError, ClusterError
 from dmq_core.progress import silent
 from dmq_core.resources import cluster_folder
 
@@ -28,7 +28,7 @@ SCRIPT = cluster_folder() / "image" / "make-root.sh"
 def engine() -> Iterator[Engine]:
     try:
         found = connect()
-    except BackendUnavailable as error:
+    except BackendUnavailableError as error:
         pytest.skip(f"Docker is missing: {error.what}")
     yield found
     found.close()
@@ -57,7 +57,7 @@ def test_a_mirror_out_of_reach_is_the_cause_that_is_told(engine: Engine, monkeyp
     before = what_is_there()
     monkeypatch.setattr(module, "debian_mirror", lambda: NOBODY)
     monkeypatch.setattr(module, "own_tag", lambda _recipe: "4.3-test")
-    with pytest.raises(ClusterFailed) as caught:
+    with pytest.raises(ClusterError) as caught:
         build_image(engine, RECIPES["4.3"])
     assert "127.0.0.1:9" in caught.value.what
     assert NOBODY in caught.value.hint
@@ -71,7 +71,7 @@ def test_a_root_that_cannot_be_made_leaves_neither_folder_nor_image(
     can_make_a_root()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     before = what_is_there()
-    with pytest.raises(ClusterFailed) as caught:
+    with pytest.raises(ClusterError) as caught:
         module._make_base(engine, "duke", NOBODY, silent)
     assert "E: " in caught.value.what
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from clients import await_until, connect
 
 from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import AccessDenied, MessagingFailed, NotReachable
+from dmq_core.errors import AccessDeniedError, MessagingError, NotReachableError
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.messaging.consuming.delivery import Delivery
@@ -346,26 +346,26 @@ def test_wrong_credentials_and_hosts_fail_at_once(
 ) -> None:
     one = endpoints(docker_cluster)[0]
     connection = Connection([NodeEndpoint(one.host, one.amqp_port, None, virtual_host=vhost)], credentials, "dmq test")
-    with pytest.raises(AccessDenied, match=word) as caught:
+    with pytest.raises(AccessDeniedError, match=word) as caught:
         connection.wait_open(20)
     assert "wrong" not in str(caught.value).replace("wrong password", "")
     assert connection.status.state is ConnectionState.FAILED
     connection.close()
-    with pytest.raises(MessagingFailed):
+    with pytest.raises(MessagingError):
         connection.start()
 
 
 def test_a_port_that_is_not_amqp_is_no_riddle(docker_cluster: Cluster) -> None:
     one = endpoints(docker_cluster)[0]
     connection = Connection([NodeEndpoint(one.host, one.management_port, None)], Credentials(), "dmq test")
-    with pytest.raises(NotReachable, match=r"did not answer|closed the connection") as caught:
+    with pytest.raises(NotReachableError, match=r"did not answer|closed the connection") as caught:
         connection.wait_open(4)
     assert "AMQP port" in caught.value.hint
     connection.close()
 
 
 def test_a_declaration_that_the_broker_refuses_gives_its_words(opened: Open, queue: str) -> None:
-    with pytest.raises(MessagingFailed, match="inequivalent arg 'x-queue-type'"):
+    with pytest.raises(MessagingError, match="inequivalent arg 'x-queue-type'"):
         declare(opened(), [Queue(queue, "classic")])
     assert queue_depth(opened(), "no.such.queue") is None
 

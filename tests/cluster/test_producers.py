@@ -15,7 +15,7 @@ from conftest import ON_DOCKER
 
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.errors import BadInput, MessagingFailed, TimedOut
+from dmq_core.errors import InvalidInputError, MessagingError, OperationTimeoutError
 from dmq_core.messaging import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer
 from dmq_core.messaging.connection.states import ConnectionState
 from dmq_core.messaging.messages import Outcome
@@ -113,9 +113,9 @@ def test_a_producer_makes_its_exchange_and_refuses_one_of_another_type(manager: 
     topic = TopicProducer(manager, name)
     topic.declare_exchange(auto_delete=True)
     assert topic.publish_and_wait("a.key", "x").outcome is Outcome.RETURNED
-    with pytest.raises(MessagingFailed, match="inequivalent arg 'type'"):
+    with pytest.raises(MessagingError, match="inequivalent arg 'type'"):
         DirectProducer(manager, name).publish("a.key", "x")
-    with pytest.raises(BadInput, match="exchange_name"):
+    with pytest.raises(InvalidInputError, match="exchange_name"):
         TopicProducer(manager)
 
 
@@ -135,7 +135,7 @@ def test_asyncio_awaits_outcomes_and_its_loop_is_never_held_up(manager: BrokerCo
         producer = DirectProducer(connection_manager=manager, limits=ProducerLimits(messages=300))
         async with AsyncProducer(producer) as publishing:
             settled = await asyncio.gather(*(publishing.publish(queue, f"{i}") for i in range(3000)))
-            with pytest.raises(BadInput):
+            with pytest.raises(InvalidInputError):
                 await publishing.publish("k" * 300, "x")
         watching.cancel()
         return Counter(s.outcome for s in settled)
@@ -158,7 +158,7 @@ def test_an_alarm_blocks_publishers_and_its_end_releases_them_with_nothing_lost(
             # The broker blocks those who publish, once it sees them do it.
             await_until(lambda: _publishes_until_blocked(producer, queue, handles, manager), 20, "it blocks")
             waiting = [producer.publish(queue, "waiting") for _ in range(100)]
-            with pytest.raises(TimedOut):
+            with pytest.raises(OperationTimeoutError):
                 producer.flush(0.5)
             assert all(handle.settlement is None for handle in waiting)
         finally:

@@ -22,7 +22,7 @@ from dmq_core.cluster.local.cluster import LocalCluster
 from dmq_core.cluster.local.node import CLUSTER_MARK
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import BadInput, DmqError, NoSuchCluster
+from dmq_core.errors import ClusterNotFoundError, DmqError, InvalidInputError
 from dmq_core.proof.run.broker_counters import counters_in
 from dmq_core.state_directory import state_folder
 from dmq_core.testing.pytest_support.cluster_under_test import ClusterUnderTest
@@ -252,7 +252,7 @@ def test_a_start_revives_what_was_drained_and_lets_go_on_what_was_paused(real_cl
     real_cluster.act(NodeAction.DRAIN, "rmq3")
     real_cluster.act(NodeAction.PAUSE, "rmq1")
     for action in (NodeAction.DRAIN, NodeAction.REVIVE):
-        with pytest.raises(BadInput, match="paused"):
+        with pytest.raises(InvalidInputError, match="paused"):
             real_cluster.act(action, "rmq1")
     real_cluster.start()
     assert real_cluster.nodes() == before
@@ -281,7 +281,7 @@ def test_a_leader_moves_to_the_node_that_is_named_and_back(real_cluster: Cluster
     back = real_cluster.cause(Fault(FaultKind.MOVE_LEADER, other, queue))
     assert ClusterUnderTest(real_cluster).leader_of(queue) == other
     assert back == Fault(FaultKind.MOVE_LEADER, home, queue)
-    with pytest.raises(BadInput, match="no quorum queue"):
+    with pytest.raises(InvalidInputError, match="no quorum queue"):
         real_cluster.cause(Fault(FaultKind.MOVE_LEADER, other, "nowhere"))
     assert drain(node(real_cluster, "rmq1").endpoint, queue, 1) == ["kept"]
 
@@ -307,19 +307,19 @@ def test_a_node_tells_its_own_counters_and_how_long_it_runs(real_cluster: Cluste
 
 def test_an_unknown_node_is_bad_input(real_cluster: Cluster) -> None:
     for action in NodeAction:
-        with pytest.raises(BadInput, match="rmq9"):
+        with pytest.raises(InvalidInputError, match="rmq9"):
             real_cluster.act(action, "rmq9")
-    with pytest.raises(BadInput, match="rmq9"):
+    with pytest.raises(InvalidInputError, match="rmq9"):
         real_cluster.logs("rmq9")
 
 
 def test_what_cannot_be_done_to_a_node_is_bad_input(real_cluster: Cluster) -> None:
     real_cluster.act(NodeAction.PAUSE, "rmq3")
-    with pytest.raises(BadInput, match="paused"):
+    with pytest.raises(InvalidInputError, match="paused"):
         real_cluster.act(NodeAction.START, "rmq3")
     real_cluster.act(NodeAction.KILL, "rmq3")
     for action in set(NodeAction) - {NodeAction.KILL, NodeAction.STOP, NodeAction.START, NodeAction.RESTART}:
-        with pytest.raises(BadInput, match="does not run"):
+        with pytest.raises(InvalidInputError, match="does not run"):
             real_cluster.act(action, "rmq3")
 
 
@@ -328,7 +328,7 @@ def test_a_cluster_that_does_not_exist_has_no_nodes(make_cluster: ClusterMaker) 
     assert not cluster.exists()
     assert cluster.nodes() == ()
     for act in (cluster.stop, lambda: cluster.act(NodeAction.KILL, "rmq1"), lambda: cluster.logs("rmq1")):
-        with pytest.raises(NoSuchCluster):
+        with pytest.raises(ClusterNotFoundError):
             act()
     cluster.destroy()
     assert remains(cluster) == []

@@ -15,7 +15,7 @@ from conftest import ON_DOCKER, ON_LOCAL
 
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import AccessDenied, DmqError, MessagingFailed
+from dmq_core.errors import AccessDeniedError, DmqError, MessagingError
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.consuming.stream_offset import OFFSET, Offset
@@ -442,13 +442,13 @@ def test_an_unused_queue_expires(rig: Rig) -> None:
 def test_only_an_empty_classic_queue_can_be_deleted_if_empty(rig: Rig) -> None:
     classic, quorum = rig.queue("c", "classic"), rig.queue("q")
     rig.publish(classic, "x")
-    with pytest.raises(MessagingFailed, match="not empty"):
+    with pytest.raises(MessagingError, match="not empty"):
         delete_queue(rig.main, classic, only_empty=True, timeout_s=20)
     Hand(rig, classic).one().ack()
     rig.place.await_until(lambda: rig.ready(classic) == 0, "it is empty")
     # The broker ends the whole connection over this one.
     epoch = rig.main.status.epoch
-    with pytest.raises(MessagingFailed):
+    with pytest.raises(MessagingError):
         delete_queue(rig.main, quorum, only_empty=True, timeout_s=20)
     rig.place.await_until(lambda: rig.main.status.epoch > epoch and rig.ready(quorum) == 0, "it came back")
 
@@ -862,5 +862,5 @@ def test_dead_letters_are_handed_on_at_least_once(rig: Rig) -> None:
 )
 def test_strangers_are_not_let_in(rig: Rig, credentials: Credentials | None, virtual_host: str, words: str) -> None:
     connection = rig.connect(credentials, virtual_host)
-    with pytest.raises(AccessDenied, match=words):
+    with pytest.raises(AccessDeniedError, match=words):
         connection.wait_open(20)

@@ -23,7 +23,7 @@ from dmq_core.cluster.local.node import places
 from dmq_core.cluster.local.state import read_state
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
 from dmq_core.cluster.scaling.queue_members import MemberWorks
-from dmq_core.errors import BadInput, Refused
+from dmq_core.errors import InvalidInputError, RefusedError
 from dmq_core.management.models import QueueFigures
 from dmq_core.testing import ClusterUnderTest
 
@@ -169,7 +169,7 @@ def test_a_node_with_a_classic_queue_stays_unless_it_is_forced_and_the_last_one_
     cluster.start()
     publish(node(cluster, "rmq2").endpoint, "mail", ["a", "b"], "classic")
     publish(node(cluster, "rmq1").endpoint, "work", ["c"])
-    with pytest.raises(Refused, match=r"classic queue 'mail' would be lost with rmq2"):
+    with pytest.raises(RefusedError, match=r"classic queue 'mail' would be lost with rmq2"):
         cluster.remove_node("rmq2")
     assert drain(node(cluster, "rmq2").endpoint, "mail", 2) == ["a", "b"]
     assert online(cluster, "work") == {"rmq1", "rmq2"}
@@ -177,9 +177,9 @@ def test_a_node_with_a_classic_queue_stays_unless_it_is_forced_and_the_last_one_
     assert names(cluster) == ["rmq1"]
     assert set(queues(cluster)) == {"work"}
     assert drain(node(cluster, "rmq1").endpoint, "work", 1) == ["c"]
-    with pytest.raises(Refused, match="last node"):
+    with pytest.raises(RefusedError, match="last node"):
         cluster.remove_node("rmq1")
-    with pytest.raises(BadInput, match="rmq2"):
+    with pytest.raises(InvalidInputError, match="rmq2"):
         cluster.remove_node("rmq2")
     cluster.stop()
     cluster.start()
@@ -192,9 +192,9 @@ def test_a_node_that_is_down_is_removed_and_none_joins_while_one_is(make_cluster
     publish(node(cluster, "rmq1").endpoint, "work", ["a"])
     await_until(lambda: online(cluster, "work") == {"rmq1", "rmq2", "rmq3"}, 10, "every member is online")
     cluster.act(NodeAction.KILL, "rmq2")
-    with pytest.raises(Refused, match="rmq2 is stopped"):
+    with pytest.raises(RefusedError, match="rmq2 is stopped"):
         cluster.add_node()
-    with pytest.raises(Refused, match="no majority"):
+    with pytest.raises(RefusedError, match="no majority"):
         cluster.remove_node("rmq3")
     cluster.remove_node("rmq2")
     assert names(cluster) == ["rmq1", "rmq3"]

@@ -16,7 +16,7 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
-from dmq_core.errors import MessagingFailed, Refused
+from dmq_core.errors import MessagingError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
@@ -366,7 +366,7 @@ def test_a_read_only_session_watches_and_refuses_every_change(stand: Stand) -> N
         lambda: session.remove_node("rmq3"),
     )
     for change in refused:
-        with pytest.raises(Refused, match="read-only"):
+        with pytest.raises(RefusedError, match="read-only"):
             change()
     assert {n.state for n in session.cluster.nodes()} == {NodeState.RUNNING}
 
@@ -385,5 +385,5 @@ def test_closing_ends_everything_within_five_seconds_and_twice_is_once(stand: St
     heard = len(calls)
     time.sleep(1.2)  # longer than a tick: a listener that still lives would have been called
     assert len(calls) == heard
-    with pytest.raises(MessagingFailed, match="closed"):
+    with pytest.raises(MessagingError, match="closed"):
         stand.session.publish(stand.message("order.late"))

@@ -10,7 +10,7 @@ from one_screen import write
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
-from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NotReachable
+from dmq_core.errors import ClusterError, DmqError, MessagingError, NotReachableError
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.testing import FakeSession, hostile, nothing, thousand_queues
 from dmq_tui.app import DmqApp
@@ -111,7 +111,7 @@ async def test_saying_no_does_nothing() -> None:
 
 async def test_an_act_that_fails_says_what_and_what_to_do() -> None:
     async with console() as it:
-        it.session.script.fail_next("perform", ClusterFailed("rmq1 does not [boot]", "See its log."))
+        it.session.script.fail_next("perform", ClusterError("rmq1 does not [boot]", "See its log."))
         await it.press("1", "home", "R", "y")
         await it.until(lambda: bool(it.toasts), "the error")
         assert it.toasts == ["rmq1 does not [boot]\nSee its log."]
@@ -267,7 +267,7 @@ async def test_words_of_a_tail_that_was_replaced_are_ignored() -> None:
 
 async def test_a_tail_that_cannot_begin_says_why() -> None:
     async with console() as it:
-        it.session.script.fail_next("tail", MessagingFailed("no [channel]", "Try again."))
+        it.session.script.fail_next("tail", MessagingError("no [channel]", "Try again."))
         await it.press("3", "t")
         await it.until(lambda: bool(it.toasts), "the error")
         assert it.toasts == ["no [channel]\nTry again."]
@@ -379,7 +379,7 @@ async def test_an_empty_broker_is_taught() -> None:
 
 async def test_a_session_that_cannot_be_opened_leads_to_the_ways_on() -> None:
     def fail() -> FakeSession:
-        raise NotReachable("nothing answers", "Start it.")
+        raise NotReachableError("nothing answers", "Start it.")
 
     app = DmqApp(fail)
     async with app.run_test(size=WIDE) as pilot:
@@ -404,7 +404,7 @@ async def test_without_a_running_cluster_the_first_screen_starts_one_and_then_sh
 
 async def test_an_observation_that_cannot_begin_is_told() -> None:
     session = FakeSession()
-    session.script.fail_next("observe", NotReachable("no node answers", "Look at its logs."))
+    session.script.fail_next("observe", NotReachableError("no node answers", "Look at its logs."))
     app = DmqApp(lambda: session)
     async with app.run_test(size=WIDE, notifications=True) as pilot:
         it = Console(pilot, app, session)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.urls import BrokerUrl, Scheme, credentials_of, parse_url, plan_endpoints
 
 hosts = st.from_regex(r"[a-z][a-z0-9]{0,10}(\.[a-z]{1,5}){0,2}", fullmatch=True) | st.sampled_from(["::1", "10.0.0.7"])
@@ -38,7 +38,7 @@ def test_what_is_put_into_a_url_comes_out_of_it(
 def parsed_or_told(url: str) -> BrokerUrl | str:
     try:
         return parse_url(url)
-    except BadInput as error:
+    except InvalidInputError as error:
         return error.what + error.hint
 
 
@@ -77,7 +77,7 @@ def test_any_text_is_a_broker_url_or_bad_input_that_does_not_repeat_it(text: str
     ],
 )
 def test_a_url_that_leads_to_no_broker_is_bad_input(url: str) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         parse_url(url)
     assert caught.value.hint
 
@@ -133,7 +133,7 @@ def test_one_user_is_taken_from_the_urls_and_two_are_refused() -> None:
     mine, yours, nobody = (parse_url(u) for u in ("amqp://me:pw@a", "amqp://you:pw@b", "amqp://c"))
     assert credentials_of([nobody]) is None
     assert credentials_of([nobody, mine]) == Credentials("me", "pw")
-    with pytest.raises(BadInput, match="different users"):
+    with pytest.raises(InvalidInputError, match="different users"):
         credentials_of([mine, yours])
 
 

@@ -15,7 +15,7 @@ from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeChange, NodeInfo, NodeState
 from dmq_core.cluster.readiness import side_by_side
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import AccessDenied, BadInput, NotReachable, Refused, TimedOut
+from dmq_core.errors import AccessDeniedError, InvalidInputError, NotReachableError, OperationTimeoutError, RefusedError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import Overview
@@ -46,8 +46,8 @@ class _Probe:
 class AttachedCluster:
     """The cluster behind `urls` (AMQP or HTTP, with or without TLS, one or several of its nodes).
 
-    `credentials` beat those in the URLs; without either it is `guest`. `BadInput` if a URL or a TLS file makes no
-    sense. Nothing is asked before `attach` or another method is called; threads may share it.
+    `credentials` beat those in the URLs; without either it is `guest`. `InvalidInputError` if a URL or a TLS file
+    makes no sense. Nothing is asked before `attach` or another method is called; threads may share it.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class AttachedCluster:
     ) -> None:
         parsed = [parse_url(url) for url in urls]
         if not parsed:
-            raise BadInput("no URL is given", "Give one like amqp://host:5672.")
+            raise InvalidInputError("no URL is given", "Give one like amqp://host:5672.")
         if any(url.scheme.secured for url in parsed):
             tls_context(tls or TlsSettings())
         self._credentials = credentials or credentials_of(parsed) or Credentials()
@@ -86,18 +86,18 @@ class AttachedCluster:
     def attach(self) -> None:
         """Asks every endpoint who it is, within 5 s.
 
-        `NotReachable` if none answers, `AccessDenied` if those that do know this user not.
+        `NotReachableError` if none answers, `AccessDeniedError` if those that do know this user not.
         """
         probes = self._ask()
         if any(p.answers and not p.denied for p in probes):
             return
         if any(p.denied for p in probes):
-            raise AccessDenied(
+            raise AccessDeniedError(
                 f"{self._host} does not accept the user {visible(self._credentials.username)}",
                 "Check the user and DMQ_PASSWORD; a user of the management API needs the tag 'monitoring'.",
             )
         why = "; ".join(dict.fromkeys(p.trouble for p in probes))
-        raise NotReachable(
+        raise NotReachableError(
             f"{self._host} cannot be reached: {why}", "Check host and port, and that RabbitMQ runs there."
         )
 
@@ -110,50 +110,52 @@ class AttachedCluster:
         return tuple(p.info for p in self._ask())
 
     def start(self, progress: ProgressListener = silent) -> None:
-        """Refused."""
+        """Raises `RefusedError`."""
         self._refuse("started")
 
     def stop(self, progress: ProgressListener = silent) -> None:
-        """Refused."""
+        """Raises `RefusedError`."""
         self._refuse("stopped")
 
     def destroy(self, progress: ProgressListener = silent) -> None:
-        """Refused."""
+        """Raises `RefusedError`."""
         self._refuse("destroyed")
 
     def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
-        """Refused."""
-        raise Refused(
+        """Raises `RefusedError`."""
+        raise RefusedError(
             f"{node} of {self._host} is left as it is: dmq did not make this cluster",
             f"'dmq start' makes one on which 'dmq node {action}' works.",
         )
 
     def add_node(self, progress: ProgressListener = silent) -> str:
-        """Refused."""
+        """Raises `RefusedError`."""
         self._refuse("given a node")
 
     def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
-        """Refused."""
+        """Raises `RefusedError`."""
         self._refuse(f"robbed of {node}")
 
     def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
-        """Refused."""
-        raise Refused(
+        """Raises `RefusedError`."""
+        raise RefusedError(
             f"{fault.title}: refused, dmq did not make {self._host}",
             f"'dmq start' makes a cluster on which 'dmq fault do {fault.kind}' works.",
         )
 
     def logs(self, node: str, lines: int = 200) -> str:
-        """Refused: the log is a file on a machine that is not ours."""
-        raise Refused(f"the log of {node} is on its own machine", "'dmq tail --exchange amq.rabbitmq.log' may show it.")
+        """Raises `RefusedError`: the log is a file on a machine that is not ours."""
+        raise RefusedError(
+            f"the log of {node} is on its own machine", "'dmq tail --exchange amq.rabbitmq.log' may show it."
+        )
 
     def standing(self) -> tuple[Fault, ...]:
-        """Refused: what was done to a link is asked of the node itself."""
-        raise Refused("standing faults are told of clusters that dmq made only", "'dmq status' tells of alarms.")
+        """Raises `RefusedError`: what was done to a link is asked of the node itself."""
+        raise RefusedError("standing faults are told of clusters that dmq made only", "'dmq status' tells of alarms.")
 
     def metrics(self, node: str) -> str:
-        """Refused: the port is one of a machine that is not ours."""
-        raise Refused(f"the counters of {node} are on its own machine", "Ask the management API for rates.")
+        """Raises `RefusedError`: the port is one of a machine that is not ours."""
+        raise RefusedError(f"the counters of {node} are on its own machine", "Ask the management API for rates.")
 
     def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
         """Yields endpoints that begin or cease to answer, until `stop` is set."""
@@ -166,7 +168,7 @@ class AttachedCluster:
             known = seen
 
     def _refuse(self, what: str) -> NoReturn:
-        raise Refused(
+        raise RefusedError(
             f"{self._host} cannot be {what}: dmq did not make this cluster", "Leave out --url to use one of your own."
         )
 
@@ -229,9 +231,9 @@ class AttachedCluster:
         )
         try:
             return client.overview(), False, ""
-        except AccessDenied:
+        except AccessDeniedError:
             return None, True, "the user is refused"
-        except (NotReachable, TimedOut, BadInput) as error:
+        except (NotReachableError, OperationTimeoutError, InvalidInputError) as error:
             return None, False, error.what
         finally:
             client.close()

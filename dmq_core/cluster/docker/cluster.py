@@ -39,7 +39,7 @@ from dmq_core.cluster.readiness import management_answers, side_by_side
 from dmq_core.cluster.scaling import procedure as scale_works
 from dmq_core.cluster.scaling.checks import other_number
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
+from dmq_core.errors import ClusterError, ClusterNotFoundError, InvalidInputError, NodeBootError, OperationTimeoutError
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.state_directory import locked, remove_folder, state_folder
 from dmq_core.versions import Version, parse_version
@@ -124,7 +124,7 @@ class DockerCluster:
     def start(self, progress: ProgressListener = silent) -> None:
         """Makes what is missing, starts what does not run, and returns when the cluster is whole, within 180 s.
 
-        `NodeBootFailed` if a node ends while it boots, `PortTaken` if a stopped node's port now belongs to somebody
+        `NodeBootError` if a node ends while it boots, `PortTaken` if a stopped node's port now belongs to somebody
         else. Interrupted, it removes the cluster if it made it.
         """
         self._check_asked(self._find())
@@ -133,7 +133,7 @@ class DockerCluster:
             self._check_asked(found)
             try:
                 self._start(found, progress)
-            except (NodeBootFailed, TimedOut):
+            except (NodeBootError, OperationTimeoutError):
                 # The nodes stay, so that their logs can be read.
                 raise
             except BaseException:
@@ -218,7 +218,7 @@ class DockerCluster:
     def _works(self) -> FaultWorks:
         made = self._existing().made
         if made is None:
-            raise ClusterFailed(f"{self._name} is half made", "'dmq start' completes it.")
+            raise ClusterError(f"{self._name} is half made", "'dmq start' completes it.")
 
         def run(node: str, tool: str, words: tuple[str, ...], _limit_s: float) -> str:
             return run_tool(self._engine, made.container(node), node, tool, words)
@@ -248,7 +248,7 @@ class DockerCluster:
     def _existing(self) -> Found:
         found = self._find()
         if not found.anything:
-            raise NoSuchCluster(
+            raise ClusterNotFoundError(
                 f"there is no cluster called {self._name} on this Docker engine",
                 f"'dmq start --cluster {self._name}' makes it.",
             )
@@ -258,10 +258,10 @@ class DockerCluster:
         made = found.made
         if made is None or node not in made.nodes:
             known = ", ".join(made.nodes) if made else "none"
-            raise BadInput(f"{self._name} has no node {node!r}", f"Its nodes: {known}.")
+            raise InvalidInputError(f"{self._name} has no node {node!r}", f"Its nodes: {known}.")
         container = found.containers.get(node)
         if container is None:
-            raise ClusterFailed(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
+            raise ClusterError(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
         return made, container
 
     def _state(self, made: Made, node: str, container: Container | None) -> NodeState:
@@ -292,7 +292,7 @@ class DockerCluster:
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(locked(self._folder, _LOCK_PATIENCE_S, make=True))
-            except TimedOut:
+            except OperationTimeoutError:
                 progress(Progress(f"another dmq is busy with {self._name}; waiting for it"))
                 held.enter_context(locked(self._folder, START_LIMIT_S, make=True))
             yield
@@ -307,7 +307,7 @@ class DockerCluster:
             self._differs(f"RabbitMQ {made.rabbitmq}")
 
     def _differs(self, what: str) -> None:
-        raise BadInput(
+        raise InvalidInputError(
             f"the cluster {self._name} was made with {what}",
             "Start it without that option, destroy it first, or choose another --cluster.",
         )
@@ -342,7 +342,7 @@ class DockerCluster:
     def _ground(self) -> DockerGround:
         made = self._existing().made
         if made is None:
-            raise ClusterFailed(f"{self._name} is half made", "'dmq start' completes it.")
+            raise ClusterError(f"{self._name} is half made", "'dmq start' completes it.")
         return DockerGround(self._engine, made, self.credentials, self.nodes, self._ports)
 
     def _ports(self, nodes: Iterable[str]) -> tuple[tuple[int, int], ...]:
@@ -380,7 +380,10 @@ class DockerCluster:
 
 
 def docker_cluster_names() -> tuple[str, ...]:
-    """The names of the clusters of which anything is on the Docker engine; `BackendUnavailable` if none answers."""
+    """The names of the clusters of which anything is on the Docker engine.
+
+    Raises `BackendUnavailableError` if none answers.
+    """
     engine = connect()
     try:
         things = (engine.containers, engine.networks, engine.volumes)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from dmq_core.cluster.docker.values import ContainerPlan, File
 from dmq_core.cluster.node_config import MOST_NODES, node_files, node_names
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import BadInput, ClusterFailed
+from dmq_core.errors import ClusterError, InvalidInputError
 from dmq_core.versions import parse_version
 
 CLUSTER_LABEL = "dmq.cluster"
@@ -169,7 +169,7 @@ def erlang_name(node: str) -> str:
 
 
 def made_from(labels: Mapping[str, str]) -> Made:
-    """What the labels of a thing say; `ClusterFailed` if they are not of this version of dmq."""
+    """What the labels of a thing say; `ClusterError` if they are not of this version of dmq."""
     cluster = labels.get(CLUSTER_LABEL, "")
     try:
         pairs = [pair.split("/") for pair in labels[_PORTS_LABEL].split()]
@@ -184,7 +184,7 @@ def made_from(labels: Mapping[str, str]) -> Made:
             labels.get(_JOINING_LABEL),
             labels.get(_LEAVING_LABEL),
         )
-    except (KeyError, ValueError, BadInput) as error:
+    except (KeyError, ValueError, InvalidInputError) as error:
         raise _senseless(cluster) from error
     if len(ports) != len(made.nodes) or not 1 <= len(ports) <= MOST_NODES:
         raise _senseless(cluster)
@@ -202,12 +202,12 @@ def _nodes_in(label: str) -> tuple[str, ...]:
 
 
 def numeric_owner(passwd: str, user: str = USER) -> tuple[int, int]:
-    """The numeric user and group of `user` in a passwd file; `ClusterFailed` if it is not there."""
+    """The numeric user and group of `user` in a passwd file; `ClusterError` if it is not there."""
     for line in passwd.splitlines():
         fields = line.split(":")
         if fields[0] == user and len(fields) > 3 and fields[2].isdigit() and fields[3].isdigit():
             return int(fields[2]), int(fields[3])
-    raise ClusterFailed(f"the image has no user {user}", "Use an image of RabbitMQ.")
+    raise ClusterError(f"the image has no user {user}", "Use an image of RabbitMQ.")
 
 
 def credentials_in(configuration: str) -> Credentials | None:
@@ -239,8 +239,8 @@ def ports_of_others(labels: Iterable[Mapping[str, str]], cluster: str) -> frozen
     return frozenset(ports)
 
 
-def _senseless(cluster: str) -> ClusterFailed:
-    return ClusterFailed(
+def _senseless(cluster: str) -> ClusterError:
+    return ClusterError(
         f"the labels of the cluster {cluster} in Docker make no sense",
         f"'dmq destroy --cluster {cluster}' removes it.",
     )

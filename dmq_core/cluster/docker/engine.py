@@ -23,7 +23,7 @@ from dmq_core.cluster.docker.values import (
     container_of,
     only_file_in,
 )
-from dmq_core.errors import BackendUnavailable, ClusterFailed, DmqError
+from dmq_core.errors import BackendUnavailableError, ClusterError, DmqError
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Engine:
             client.close()
 
     def ping(self) -> None:
-        """Returns if the engine answers; `BackendUnavailable` with the way out, within 2 s, if not."""
+        """Returns if the engine answers; `BackendUnavailableError` with the way out, within 2 s, if not."""
         self._client(CONNECT_TIMEOUT_S)
 
     def containers(self, label: str) -> list[Container]:
@@ -262,7 +262,7 @@ class Engine:
         return True
 
     def pull(self, repository: str, tag: str) -> Iterator[Mapping[str, Any]]:
-        """Pulls an image and yields the engine's reports; `ClusterFailed` with the cause if it fails."""
+        """Pulls an image and yields the engine's reports; `ClusterError` with the cause if it fails."""
         client = self._client(WORK_TIMEOUT_S)
         with translated(f"pull {repository}:{tag}"):
             yield from _reports(client.pull(repository, tag=tag, stream=True, decode=True))
@@ -273,10 +273,10 @@ class Engine:
         with translated(f"import {repository}:{tag}"):
             answer = client.import_image_from_stream(root, repository=repository, tag=tag)
         if '"error"' in str(answer):
-            raise ClusterFailed(f"could not import {repository}:{tag}: {visible(str(answer))}")
+            raise ClusterError(f"could not import {repository}:{tag}: {visible(str(answer))}")
 
     def build(self, folder: Path, tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[str]:
-        """Builds the image `tag` of `folder` and yields the build's lines; `ClusterFailed` with the cause if it fails.
+        """Builds the image `tag` of `folder` and yields the build's lines; `ClusterError` with the cause if it fails.
 
         The containers of the build are removed, also when it fails.
         """
@@ -332,7 +332,7 @@ class Engine:
 def connect() -> Engine:
     """The engine that `DOCKER_HOST`, `DOCKER_CONTEXT` or the current docker context names.
 
-    `BackendUnavailable` with the way out, within 2 s, if none answers.
+    `BackendUnavailableError` with the way out, within 2 s, if none answers.
     """
     engine = Engine(_where())
     engine.ping()
@@ -343,7 +343,7 @@ def docker_available() -> str | None:
     """None if a Docker engine answers, else why not and what to do, within 2 s."""
     try:
         connect().close()
-    except BackendUnavailable as error:
+    except BackendUnavailableError as error:
         return f"{error.what}. {error.hint}"
     return None
 
@@ -359,12 +359,12 @@ def _where() -> dict[str, Any]:
         name = os.environ.get("DOCKER_CONTEXT") or None
         context = ContextAPI.get_context(name)
     except Exception as error:  # the SDK raises a bare Exception for a broken context file
-        raise BackendUnavailable(
+        raise BackendUnavailableError(
             f"Docker's settings cannot be read: {visible(str(error))}",
             "Mend DOCKER_HOST and DOCKER_CERT_PATH, or look at 'docker context ls'.",
         ) from error
     if context is None:
-        raise BackendUnavailable(
+        raise BackendUnavailableError(
             f"there is no docker context called {visible(name or 'current')}", "Look at 'docker context ls'."
         )
     where = {"base_url": context.Host, "tls": context.TLSConfig}
@@ -374,7 +374,7 @@ def _where() -> dict[str, Any]:
 def _reports(stream: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
     for report in stream:
         if "error" in report:
-            raise ClusterFailed(visible(" ".join(str(report["error"]).split())))
+            raise ClusterError(visible(" ".join(str(report["error"]).split())))
         yield report
 
 
@@ -385,7 +385,7 @@ def _whole_lines(pieces: Iterable[str]) -> Iterator[str]:
         for piece in pieces:
             *lines, rest = (rest + piece).split("\n")
             yield from lines
-    except ClusterFailed:
+    except ClusterError:
         yield rest
         raise
     yield rest

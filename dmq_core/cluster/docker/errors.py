@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 
-from dmq_core.errors import BackendUnavailable, ClusterFailed, DmqError, TimedOut
+from dmq_core.errors import BackendUnavailableError, ClusterError, DmqError, OperationTimeoutError
 from dmq_core.text import visible
 
 _PORT_TAKEN = re.compile(
@@ -17,15 +17,15 @@ _PORT_TAKEN = re.compile(
 )
 
 
-class NotThere(ClusterFailed):
+class NotThere(ClusterError):
     """The engine knows no such container, network, volume or image."""
 
 
-class Conflict(ClusterFailed):
+class Conflict(ClusterError):
     """The name is taken, or the thing is in use or in another state."""
 
 
-class PortTaken(ClusterFailed):
+class PortTaken(ClusterError):
     """A port that a node should publish belongs to somebody else; `port` is its number."""
 
     def __init__(self, what: str, hint: str, port: int) -> None:
@@ -52,16 +52,16 @@ def missing(error: Exception) -> bool:
     return getattr(getattr(error, "response", None), "status_code", None) == 404
 
 
-def unreachable(error: Exception, address: str, installed: bool | None = None) -> BackendUnavailable:
+def unreachable(error: Exception, address: str, installed: bool | None = None) -> BackendUnavailableError:
     """Why the engine at `address` cannot be reached, and the way out; `installed`: whether Docker is here at all."""
     number, text = errno_in(error), visible(str(error))
     if number == errno.EACCES:
-        return BackendUnavailable(
+        return BackendUnavailableError(
             f"this user may not use the Docker engine at {address}",
             "Run 'sudo usermod -aG docker $USER' and log in again, or use --backend local.",
         )
     if "paramiko" in text:
-        return BackendUnavailable(
+        return BackendUnavailableError(
             f"the Docker engine at {address} needs SSH support that is not installed",
             "Run 'pip install paramiko', or point DOCKER_HOST at a forwarded socket.",
         )
@@ -69,15 +69,15 @@ def unreachable(error: Exception, address: str, installed: bool | None = None) -
         if installed is None:
             installed = shutil.which("dockerd") is not None or shutil.which("docker") is not None
         if not installed and address.startswith("unix:"):
-            return BackendUnavailable(
+            return BackendUnavailableError(
                 "Docker is not installed",
                 "Install it (Debian: 'sudo apt-get install docker.io'), or use --backend local.",
             )
-        return BackendUnavailable(
+        return BackendUnavailableError(
             f"no Docker engine runs at {address}",
             "Start it ('sudo systemctl start docker', or Docker Desktop), or use --backend local.",
         )
-    return BackendUnavailable(
+    return BackendUnavailableError(
         f"the Docker engine at {address} does not answer: {_why(error)}",
         "Look at 'docker info', DOCKER_HOST and 'docker context ls', or use --backend local.",
     )
@@ -108,9 +108,11 @@ def _failure(error: Exception, doing: str) -> DmqError | None:
     if hasattr(error, "explanation"):
         return _refusal(error, doing)
     if "Timeout" in type(error).__name__ or "timed out" in str(error).lower():
-        return TimedOut(f"the Docker engine took too long to {doing}", "Look at 'docker info'; then try again.")
+        return OperationTimeoutError(
+            f"the Docker engine took too long to {doing}", "Look at 'docker info'; then try again."
+        )
     if isinstance(error, OSError) or type(error).__module__.startswith(("docker.", "urllib3.")):
-        return BackendUnavailable(
+        return BackendUnavailableError(
             f"the Docker engine could not {doing}: {_why(error)}", "Look at 'docker info'; then try again."
         )
     return None
@@ -126,10 +128,8 @@ def _refusal(error: Exception, doing: str) -> DmqError:
             port,
         )
     if "no space left" in reason.lower():
-        return ClusterFailed(f"could not {doing}: the disk is full", "Free some space ('docker system df' helps).")
-    kind = {404: NotThere, 409: Conflict}.get(
-        getattr(getattr(error, "response", None), "status_code", 0), ClusterFailed
-    )
+        return ClusterError(f"could not {doing}: the disk is full", "Free some space ('docker system df' helps).")
+    kind = {404: NotThere, 409: Conflict}.get(getattr(getattr(error, "response", None), "status_code", 0), ClusterError)
     return kind(f"could not {doing}: {reason}", "Look at 'docker info' and 'docker ps -a'.")
 
 

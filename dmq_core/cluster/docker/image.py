@@ -17,7 +17,7 @@ from typing import Any
 
 from dmq_core.cluster.docker.debian_mirror import debian_mirror
 from dmq_core.cluster.docker.engine import Engine
-from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, DmqError, TimedOut
+from dmq_core.errors import BackendUnavailableError, ClusterError, DmqError, InvalidInputError, OperationTimeoutError
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.resources import cluster_folder
 from dmq_core.text import visible
@@ -79,7 +79,7 @@ class _Often:
 
 
 def series_of(rabbitmq: str | None) -> str:
-    """`4.3` for None, `4.3.6` or `4.3`; `BadInput` if it is no version."""
+    """`4.3` for None, `4.3.6` or `4.3`; `InvalidInputError` if it is no version."""
     version = parse_version(rabbitmq or DEFAULT_SERIES)
     return f"{version.major}.{version.minor}"
 
@@ -111,7 +111,7 @@ def ensure_image(engine: Engine, rabbitmq: str | None = None, progress: Progress
     if engine.registry_has(f"{_OFFICIAL}:{official}", REGISTRY_TIMEOUT_S):
         try:
             _pull(engine, official, progress)
-        except (ClusterFailed, TimedOut) as error:
+        except (ClusterError, OperationTimeoutError) as error:
             progress(Progress(f"{error.what}; building the image instead"))
         else:
             return _present(engine, f"{_OFFICIAL}:{official}", rabbitmq) or _gone(f"{_OFFICIAL}:{official}")
@@ -119,7 +119,7 @@ def ensure_image(engine: Engine, rabbitmq: str | None = None, progress: Progress
         progress(Progress("no image registry answers; the image is built here from Debian's packages"))
     recipe = RECIPES.get(series_of(rabbitmq))
     if recipe is None:
-        raise BadInput(
+        raise InvalidInputError(
             f"there is no image of RabbitMQ {rabbitmq} here, and Debian's packages do not have it",
             f"Ask for {', '.join(RECIPES)}, or give Docker access to a registry.",
         )
@@ -129,7 +129,7 @@ def ensure_image(engine: Engine, rabbitmq: str | None = None, progress: Progress
 
 
 def build_image(engine: Engine, recipe: Recipe, progress: ProgressListener = silent) -> None:
-    """Builds our own image of `recipe`; `ClusterFailed` or `BackendUnavailable` with the cause if it cannot."""
+    """Builds our own image of `recipe`; `ClusterError` or `BackendUnavailableError` with the cause if it cannot."""
     mirror = debian_mirror()
     base = f"{_BASE}:{recipe.base}"
     if engine.image_environment(base) is None:
@@ -143,8 +143,8 @@ def build_image(engine: Engine, recipe: Recipe, progress: ProgressListener = sil
         for line in engine.build(cluster_folder() / "image", tag, arguments, {_LABEL: own_tag(recipe)}):
             last.append(line)
             often(_told(line))
-    except ClusterFailed as error:
-        raise ClusterFailed(
+    except ClusterError as error:
+        raise ClusterError(
             f"the image of RabbitMQ {recipe.series} cannot be built: {cause_of(last) or error.what}",
             f"Check that {mirror} can be reached, or give Docker access to a registry; then start again.",
         ) from error
@@ -174,7 +174,7 @@ def _present(engine: Engine, reference: str, rabbitmq: str | None) -> Image | No
 
 
 def _gone(reference: str) -> Image:
-    raise ClusterFailed(f"the image {reference} was there and is gone", "Start again.")
+    raise ClusterError(f"the image {reference} was there and is gone", "Start again.")
 
 
 def _pull(engine: Engine, tag: str, progress: ProgressListener) -> None:
@@ -201,12 +201,12 @@ def _make_base(engine: Engine, suite: str, mirror: str, progress: ProgressListen
     command = ["sh", str(script), suite, mirror]
     by_hand = f"sudo {' '.join(command)} | docker import - {_BASE}:{suite}"
     if shutil.which("debootstrap", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
-        raise BackendUnavailable(
+        raise BackendUnavailableError(
             "no image registry answers, and debootstrap, which builds the image, is not installed",
             "Run 'sudo apt-get install debootstrap', or start with --install.",
         )
     if os.geteuid() != 0:
-        raise BackendUnavailable(
+        raise BackendUnavailableError(
             "no image registry answers, and building the image needs root once", f"Run: {by_hand}; then start again."
         )
     progress(Progress(f"making a small Debian {suite} from {mirror}"))
@@ -242,7 +242,7 @@ def _import_root(engine: Engine, command: list[str], suite: str, progress: Progr
     if status != 0:
         # The engine makes an image of whatever came before the end.
         engine.remove_image(f"{_BASE}:{suite}")
-        raise ClusterFailed(
+        raise ClusterError(
             f"a small Debian {suite} cannot be made: {cause_of(last) or f'debootstrap ended with status {status}'}",
             "Check that the mirror in /etc/apt can be reached and that /var/tmp has 1 GB free; then start again.",
         ) from failure

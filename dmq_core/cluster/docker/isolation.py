@@ -10,7 +10,7 @@ from dmq_core.cluster.docker.engine import Engine
 from dmq_core.cluster.docker.errors import Conflict
 from dmq_core.cluster.docker.values import Container
 from dmq_core.cluster.node_log import LOG_LINES, in_maintenance, tool_failure_reason
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 
 
 def is_cut_off(made: Made, container: Container) -> bool:
@@ -45,16 +45,16 @@ def is_drained(engine: Engine, container: Container) -> bool:
 
 
 def maintain(engine: Engine, container: Container, word: str) -> None:
-    """Runs `rabbitmq-upgrade drain` or `revive` in it; `ClusterFailed` with what it said if it fails."""
+    """Runs `rabbitmq-upgrade drain` or `revive` in it; `ClusterError` with what it said if it fails."""
     run_tool(engine, container.id, container.labels.get(NODE_LABEL, container.name), "rabbitmq-upgrade", (word,))
 
 
 def run_tool(engine: Engine, container: str, node: str, tool: str, words: tuple[str, ...]) -> str:
-    """Runs one of RabbitMQ's tools in the node's container and gives what it printed; `ClusterFailed` if it fails."""
+    """Runs one of RabbitMQ's tools in the node's container and gives what it printed; `ClusterError` if it fails."""
     status, said = engine.run_in(container, [tool, "-q", *words], USER)
     if status == 0:
         return said
-    raise ClusterFailed(
+    raise ClusterError(
         f"{tool} {words[0]} failed on {node}: {tool_failure_reason(said) or f'exit status {status}'}",
         f"'dmq node logs {node}' may tell more.",
     )

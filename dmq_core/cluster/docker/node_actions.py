@@ -14,7 +14,7 @@ from dmq_core.cluster.docker.provisioning import ALIVE
 from dmq_core.cluster.docker.readiness import Boot, NodeWaiter
 from dmq_core.cluster.docker.values import Container
 from dmq_core.cluster.protocol import NodeAction, NodeState
-from dmq_core.errors import BadInput, ClusterFailed, TimedOut
+from dmq_core.errors import ClusterError, InvalidInputError, OperationTimeoutError
 from dmq_core.progress import Progress, ProgressListener
 
 ACTION_LIMIT_S = 60.0
@@ -30,7 +30,7 @@ def freeze(pause: Callable[[str], None], container: str, within_s: float = FREEZ
     while True:
         try:
             pause(container)
-        except ClusterFailed as error:
+        except ClusterError as error:
             if "unable to freeze" not in error.what or time.monotonic() > deadline:
                 raise
         else:
@@ -52,7 +52,7 @@ class NodeActs:
         self._deadline = time.monotonic() + ACTION_LIMIT_S
 
     def do(self, action: NodeAction, container: Container) -> None:
-        """Does `action` to the node in `container`; `BadInput` if the node is in no state for it."""
+        """Does `action` to the node in `container`; `InvalidInputError` if the node is in no state for it."""
         acts: dict[NodeAction, Callable[[Container, str], None]] = {
             NodeAction.KILL: self._kill,
             NodeAction.STOP: self._stop,
@@ -80,7 +80,7 @@ class NodeActs:
     def _start(self, container: Container, node: str) -> None:
         state = self._state_of(self._made, node, container)
         if state is NodeState.PAUSED:
-            raise BadInput(f"{node} is paused, not stopped", f"'dmq node unpause {node}' lets it go on.")
+            raise InvalidInputError(f"{node} is paused, not stopped", f"'dmq node unpause {node}' lets it go on.")
         if state is NodeState.ISOLATED:
             self._rejoin(container, node)
         elif state is NodeState.DRAINING:
@@ -121,7 +121,9 @@ class NodeActs:
         # What the node has said comes to the engine's log a moment later.
         while self._state_of(self._made, node, container) is not NodeState.DRAINING:
             if time.monotonic() > self._deadline:
-                raise TimedOut(f"{node} does not say that it is in maintenance", f"See 'dmq node logs {node}'.")
+                raise OperationTimeoutError(
+                    f"{node} does not say that it is in maintenance", f"See 'dmq node logs {node}'."
+                )
             time.sleep(0.05)
 
     def _revive(self, container: Container, node: str) -> None:
@@ -133,14 +135,14 @@ class NodeActs:
     def _check_runs(self, container: Container, node: str, *, frozen: bool = False) -> None:
         """Refuses a node that is stopped and, unless `frozen`, one that is paused."""
         if container.status not in ALIVE:
-            raise BadInput(f"{node} does not run", f"'dmq node start {node}' starts it.")
+            raise InvalidInputError(f"{node} does not run", f"'dmq node start {node}' starts it.")
         if container.status == "paused" and not frozen:
-            raise BadInput(f"{node} is paused", f"'dmq node unpause {node}' lets it go on.")
+            raise InvalidInputError(f"{node} is paused", f"'dmq node unpause {node}' lets it go on.")
 
     def _check_connected(self, container: Container, node: str) -> None:
         self._check_runs(container, node)
         if is_cut_off(self._made, container):
-            raise BadInput(f"{node} is isolated", f"'dmq node rejoin {node}' connects it again.")
+            raise InvalidInputError(f"{node} is isolated", f"'dmq node rejoin {node}' connects it again.")
 
     def _bring_up(self, container: Container, node: str) -> None:
         current = self._engine.container(container.id) or container
@@ -169,5 +171,7 @@ def _await_stopped(engine: Engine, container: Container) -> None:
     deadline = time.monotonic() + ACTION_LIMIT_S
     while (now := engine.container(container.id)) is not None and now.status in ALIVE:
         if time.monotonic() > deadline:
-            raise TimedOut(f"{container.name} did not stop within {ACTION_LIMIT_S:.0f} s", "Look at 'docker ps'.")
+            raise OperationTimeoutError(
+                f"{container.name} did not stop within {ACTION_LIMIT_S:.0f} s", "Look at 'docker ps'."
+            )
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from dmq_core.cluster.docker.values import Container
 from dmq_core.cluster.node_log import boot_failure_reason
 from dmq_core.cluster.readiness import amqp_answers, management_answers, partitioned, running_nodes, side_by_side
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import AccessDenied, ClusterFailed, NodeBootFailed, TimedOut
+from dmq_core.errors import AccessDeniedError, ClusterError, NodeBootError, OperationTimeoutError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.versions import Version, parse_version
 
@@ -40,7 +40,10 @@ class Boot:
 
 
 class NodeWaiter:
-    """Waits for the nodes of one cluster; each wait ends at its deadline (`time.monotonic`) with `TimedOut`."""
+    """Waits for the nodes of one cluster.
+
+    Each wait ends at its deadline (`time.monotonic`) with `OperationTimeoutError`.
+    """
 
     def __init__(self, engine: Engine, made: Made, credentials: Credentials, progress: ProgressListener) -> None:
         self._engine = engine
@@ -116,7 +119,7 @@ class NodeWaiter:
             if container is not None and container.status == "running" and is_drained(self._engine, container):
                 self._progress(Progress("the node is in maintenance; reviving it", node))
                 # Without a majority, which may be about to come, it cannot be.
-                with contextlib.suppress(ClusterFailed):
+                with contextlib.suppress(ClusterError):
                     maintain(self._engine, container, "revive")
 
     def _views(self, nodes: tuple[str, ...]) -> dict[str, frozenset[str]]:
@@ -125,7 +128,7 @@ class NodeWaiter:
         def view(node: str) -> frozenset[str] | None:
             try:
                 return running_nodes(self._made.endpoint(node), self._credentials, _VIEW_TIMEOUT_S)
-            except AccessDenied:
+            except AccessDeniedError:
                 if time.monotonic() - self._began > _DENIAL_PATIENCE_S:
                     raise
                 return None
@@ -150,7 +153,7 @@ class NodeWaiter:
             name = self._made.container(node)
             container = self._engine.container(name)
             if container is None:
-                raise ClusterFailed(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
+                raise ClusterError(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
             if container.status in ("running", "paused", "restarting"):
                 continue
             failure = self._boot_failed(node, container)
@@ -162,9 +165,9 @@ class NodeWaiter:
             self._progress(Progress("the node ended while it booted; starting it again", node))
             self._engine.start_container(name)
 
-    def _boot_failed(self, node: str, container: Container) -> NodeBootFailed:
+    def _boot_failed(self, node: str, container: Container) -> NodeBootError:
         reason = boot_failure_reason(self._engine.logs(container.id, _LOG_LINES))
-        return NodeBootFailed(
+        return NodeBootError(
             f"{node} ended while it booted: {reason or f'exit status {container.exit_code}, and its log is empty'}",
             f"'dmq node logs {node} --cluster {self._made.cluster}' tells more; "
             f"'dmq destroy --cluster {self._made.cluster}' removes the cluster.",
@@ -191,21 +194,21 @@ class NodeWaiter:
         for command in ("stop_app", "start_app"):
             self._engine.run_in(self._made.container(node), ["rabbitmqctl", "-q", command], USER)
 
-    def _late(self, nodes: list[str]) -> TimedOut:
+    def _late(self, nodes: list[str]) -> OperationTimeoutError:
         down = len(self._made.nodes) - len(self._up()[0])
         names = ", ".join(nodes) or self._made.cluster
         if down > len(self._made.nodes) // 2:
-            return TimedOut(
+            return OperationTimeoutError(
                 f"{names} cannot serve: {down} of {len(self._made.nodes)} nodes are down",
                 "Start the others too; a majority is needed.",
             )
         if self._engine.remote:
             ports = ", ".join(str(port) for pair in self._made.ports for port in pair)
-            return TimedOut(
+            return OperationTimeoutError(
                 f"{names} cannot be reached: the Docker engine at {self._engine.address} is on another machine",
                 f"Forward its ports {ports} to 127.0.0.1 here ('ssh -L'), then start again.",
             )
-        return TimedOut(
+        return OperationTimeoutError(
             f"{names} runs but is not part of a whole cluster yet" if nodes else f"{names} is not whole yet",
             f"Look at 'dmq node logs {nodes[0] if nodes else self._made.nodes[0]}'; then start again.",
         )

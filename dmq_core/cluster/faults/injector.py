@@ -9,12 +9,12 @@ from dmq_core.cluster.faults import erlang_links as links
 from dmq_core.cluster.faults.model import Fault, FaultKind, notes_of, undo_of
 from dmq_core.cluster.protocol import NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.readiness import side_by_side
-from dmq_core.errors import BadInput, ClusterFailed, TimedOut
+from dmq_core.errors import ClusterError, InvalidInputError, OperationTimeoutError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.text import visible
 
 # Runs one of RabbitMQ's tools (`rabbitmqctl`, `rabbitmq-queues`, `rabbitmq-upgrade`) in a node within so many seconds
-# and gives what it printed; `ClusterFailed` if it fails.
+# and gives what it printed; `ClusterError` if it fails.
 RunTool = Callable[[str, str, tuple[str, ...], float], str]
 Act = Callable[[NodeAction, str, ProgressListener], None]
 # Returns once these nodes and all that are up see each other.
@@ -69,7 +69,10 @@ class FaultWorks:
         self._settle = settle
 
     def cause(self, fault: Fault, progress: ProgressListener) -> Fault | None:
-        """Does `fault` and returns its way back once it holds; `BadInput` if the nodes are in no state for it."""
+        """Does `fault` and returns its way back once it holds.
+
+        Raises `InvalidInputError` if the nodes are in no state for it.
+        """
         if fault.kind in _SET:
             return self._alarm(fault)
         if fault.kind is FaultKind.MOVE_LEADER:
@@ -107,7 +110,7 @@ class FaultWorks:
         def mend(node: str) -> None:
             peers = [names[n] for n in names if n != node and (node in wanted or n in wanted)]
             expression = links.mend_expression(peers, forget=node in wanted)
-            with contextlib.suppress(ClusterFailed, TimedOut):
+            with contextlib.suppress(ClusterError, OperationTimeoutError):
                 self._run(node, "rabbitmqctl", ("eval", expression), _ASK_LIMIT_S)
 
         side_by_side(mend, self._awake())
@@ -124,11 +127,11 @@ class FaultWorks:
         expression = links.slow_expression([names[n] for n in asked], fault.delay_ms)
         said = self._eval(node, links.noted(expression), fault)
         if said == "late":
-            raise TimedOut(
+            raise OperationTimeoutError(
                 f"{fault.title}: the peer does not answer", "'dmq fault undo slow-link' leaves nothing of it."
             )
         if said == "[]":
-            raise BadInput(
+            raise InvalidInputError(
                 f"{fault.node} has no link to {fault.peer or 'any peer'} that could be slow",
                 "'dmq fault standing' tells which are cut.",
             )
@@ -171,7 +174,9 @@ class FaultWorks:
         wanted = "true" if fault.kind in (FaultKind.MEMORY_ALARM, FaultKind.DISK_ALARM) else "false"
         said = self._eval(node, f"{change}," + _UNTIL.format(resource=resource, wanted=wanted), fault)
         if said != "done":
-            raise TimedOut(f"{fault.title}: {node} does not tell of it after ten seconds", "Look at 'dmq doctor'.")
+            raise OperationTimeoutError(
+                f"{fault.title}: {node} does not tell of it after ten seconds", "Look at 'dmq doctor'."
+            )
         return undo_of(fault)
 
     def _move(self, fault: Fault) -> Fault | None:
@@ -181,13 +186,13 @@ class FaultWorks:
         question = _MOVE.format(vhost=erlang_binary(fault.virtual_host), queue=erlang_binary(fault.queue or ""))
         said = self._eval(target, f"Target = '{erlang_name}', {question}", fault)
         if said in ("no_queue", "no_quorum_queue"):
-            raise BadInput(
+            raise InvalidInputError(
                 f"there is no quorum queue {visible(fault.queue or '')!r} in virtual host {fault.virtual_host!r}",
                 "'dmq queue list' shows those that there are.",
             )
         state, _, before = said.strip("{}").partition(",")
         if state != "done":
-            raise TimedOut(
+            raise OperationTimeoutError(
                 f"{fault.title}: the leader stays where it is", "Is a member of the queue on that node, and up to date?"
             )
         return undo_of(fault, names.get(before.strip("'")))
@@ -196,7 +201,7 @@ class FaultWorks:
         infos = self._nodes()
         missing = [info.name for info in infos if info.state is not NodeState.RUNNING]
         if missing or len(infos) < 3:
-            raise BadInput(
+            raise InvalidInputError(
                 f"a rolling restart needs three nodes or more that all run: {', '.join(missing) or len(infos)}",
                 "'dmq start' brings every node back.",
             )
@@ -215,15 +220,15 @@ class FaultWorks:
     def _running(self, node: str | None) -> str:
         states: Mapping[str, NodeState] = {info.name: info.state for info in self._nodes()}
         if node is None or node not in states:
-            raise BadInput(f"there is no node {visible(node or '')!r}", f"The nodes are {', '.join(states)}.")
+            raise InvalidInputError(f"there is no node {visible(node or '')!r}", f"The nodes are {', '.join(states)}.")
         if states[node] is not NodeState.RUNNING:
-            raise BadInput(f"{node} is {states[node]}", "'dmq start' brings every node back.")
+            raise InvalidInputError(f"{node} is {states[node]}", "'dmq start' brings every node back.")
         return node
 
     def _any_running(self) -> str:
         running = [info.name for info in self._nodes() if info.state is NodeState.RUNNING]
         if not running:
-            raise ClusterFailed("no node runs", "'dmq start' brings every node back.")
+            raise ClusterError("no node runs", "'dmq start' brings every node back.")
         return running[0]
 
 

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 
 
 class FaultKind(StrEnum):
@@ -45,7 +45,8 @@ class Fault:
     """A fault: `node` (ours, `rmq2`) is where an alarm is or a leader goes; `queue` of `virtual_host` is moved.
 
     Of a link, `node` and `peer` are the ends; None is every peer. A slow one holds what arrives for up to `delay_ms`
-    (1..5000) at each end. `BadInput` if the kind is not given what it needs, or is given what it has no use for.
+    (1..5000) at each end. `InvalidInputError` if the kind is not given what it needs, or is given what it has no use
+    for.
     """
 
     kind: FaultKind
@@ -60,13 +61,13 @@ class Fault:
         delay = None if self.delay_ms == DELAY_MS else self.delay_ms
         for what, given in (("node", self.node), ("queue", self.queue), ("peer", self.peer), ("delay", delay)):
             if given is None and what in needs:
-                raise BadInput(f"{self.kind} needs a {what}", _LOOK)
+                raise InvalidInputError(f"{self.kind} needs a {what}", _LOOK)
             if given is not None and what not in (*needs, *takes):
-                raise BadInput(f"{self.kind} takes no {what}", _LOOK)
+                raise InvalidInputError(f"{self.kind} takes no {what}", _LOOK)
         if self.delay_ms not in _DELAYS_MS:
-            raise BadInput(f"a delay of {self.delay_ms} ms", f"It may be 1 to {_DELAYS_MS[-1]}.")
+            raise InvalidInputError(f"a delay of {self.delay_ms} ms", f"It may be 1 to {_DELAYS_MS[-1]}.")
         if self.node is not None and self.node == self.peer:
-            raise BadInput(f"{self.node} has no link to itself", "The peer is another node.")
+            raise InvalidInputError(f"{self.node} has no link to itself", "The peer is another node.")
 
     @property
     def title(self) -> str:

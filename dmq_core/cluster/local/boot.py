@@ -17,7 +17,7 @@ from dmq_core.cluster.local.state import LocalState, read_state, with_free_ports
 from dmq_core.cluster.local.status import LocalLook
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import ClusterFailed, NodeBootFailed, TimedOut
+from dmq_core.errors import ClusterError, NodeBootError, OperationTimeoutError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.state_directory import locked
 from dmq_core.versions import Version
@@ -81,7 +81,7 @@ class LocalBoot:
             if self._look.process(state, name) is None:
                 raise self._boot_failed(place)
             if time.monotonic() > deadline:
-                raise TimedOut(
+                raise OperationTimeoutError(
                     f"{name} does not serve and see the others in time",
                     "It may wait for the others: 'dmq start' starts every node.",
                 )
@@ -148,7 +148,7 @@ class LocalBoot:
                 continue
             with locked(self._folder, LOCK_LIMIT_S) as here:
                 if not here or read_state(self._folder) is None:
-                    raise ClusterFailed(
+                    raise ClusterError(
                         "the cluster was removed while it started", "Somebody destroyed it; start it again."
                     )
                 if not may_retry or name in retried:
@@ -158,10 +158,10 @@ class LocalBoot:
                 progress(Progress(f"{name} ended while it booted{': ' if reason else ''}{reason}; once more", name))
                 self.launch(state, (name,), lambda _progress: None)
 
-    def _boot_failed(self, place: NodePlace) -> NodeBootFailed:
+    def _boot_failed(self, place: NodePlace) -> NodeBootError:
         name, reason = place.node.name, local_node.boot_failure(place)
         what = f"{name} did not boot: {reason}" if reason else f"{name} ended while it booted"
-        return NodeBootFailed(what, f"'dmq node logs {name}' shows its log.")
+        return NodeBootError(what, f"'dmq node logs {name}' shows its log.")
 
     def _rejoined(self, state: LocalState, place: NodePlace, deadline: float) -> bool:
         """Whether the node comes back to the others by itself; False once it serves and still stays apart.
@@ -194,7 +194,7 @@ class LocalBoot:
             if place.node.name in nodes:
                 progress(Progress(f"{place.node.name} is in maintenance and is revived", place.node.name))
                 # Without a majority, which may be about to come, it cannot be.
-                with contextlib.suppress(ClusterFailed, TimedOut):
+                with contextlib.suppress(ClusterError, OperationTimeoutError):
                     local_node.maintain(place, state, self._installation, "revive", limit_s=_REVIVE_LIMIT_S)
 
     def _rests(self, state: LocalState, node: str) -> bool:
@@ -217,7 +217,7 @@ class LocalBoot:
         return all(readiness.side_by_side(sees_all, [i.endpoint for i in serving]))
 
 
-def _not_whole(infos: tuple[NodeInfo, ...]) -> TimedOut:
+def _not_whole(infos: tuple[NodeInfo, ...]) -> OperationTimeoutError:
     waiting = [i.name for i in infos if i.state is not NodeState.RUNNING]
     what = f"{', '.join(waiting)} did not come up in time" if waiting else "the nodes did not find each other in time"
-    return TimedOut(what, f"'dmq node logs {(waiting or [infos[0].name])[0]}' shows what it waits for.")
+    return OperationTimeoutError(what, f"'dmq node logs {(waiting or [infos[0].name])[0]}' shows what it waits for.")

@@ -27,7 +27,14 @@ from dmq_core.cluster.protocol import Backend, NodeAction, NodeChange, NodeInfo,
 from dmq_core.cluster.scaling import procedure as scale_works
 from dmq_core.cluster.scaling.checks import other_number
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster, TimedOut
+from dmq_core.errors import (
+    BackendUnavailableError,
+    ClusterError,
+    ClusterNotFoundError,
+    InvalidInputError,
+    NodeBootError,
+    OperationTimeoutError,
+)
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.state_directory import locked, remove_folder
 
@@ -86,7 +93,7 @@ class LocalCluster:
         """The user asked for, else the one that the cluster was made with."""
         if self._credentials is not None:
             return self._credentials
-        with contextlib.suppress(ClusterFailed):
+        with contextlib.suppress(ClusterError):
             state = read_state(self._folder)
             if state is not None:
                 return state.credentials
@@ -110,7 +117,7 @@ class LocalCluster:
     def start(self, progress: ProgressListener = silent) -> None:
         """Makes the cluster if need be and starts it, within 180 s; returns when it is whole.
 
-        `NodeBootFailed` as soon as a node gives up; its log can be read then. Interrupted, a call removes the cluster
+        `NodeBootError` as soon as a node gives up; its log can be read then. Interrupted, a call removes the cluster
         that it made, and leaves one that was here before to the next call.
         """
         deadline = time.monotonic() + START_LIMIT_S
@@ -132,11 +139,11 @@ class LocalCluster:
                     ground = self._ground(held, installation)
                     scale_works.finish_leaving(ground, progress)
                     scale_works.finish_joining(ground, progress)
-        except (NodeBootFailed, TimedOut):
+        except (NodeBootError, OperationTimeoutError):
             raise
         except BaseException:
             if made:
-                with contextlib.suppress(ClusterFailed, TimedOut):
+                with contextlib.suppress(ClusterError, OperationTimeoutError):
                     self.destroy()
             raise
 
@@ -236,23 +243,25 @@ class LocalCluster:
             raise self._none()
         return state
 
-    def _none(self) -> NoSuchCluster:
-        return NoSuchCluster(f"there is no local cluster called {self._name}", "'dmq start' makes one.")
+    def _none(self) -> ClusterNotFoundError:
+        return ClusterNotFoundError(f"there is no local cluster called {self._name}", "'dmq start' makes one.")
 
     def _place(self, state: LocalState, node: str) -> NodePlace:
         found = next((p for p in local_node.places(self._folder, state) if p.node.name == node), None)
         if found is None:
             names = ", ".join(n.name for n in state.nodes)
-            raise BadInput(f"{self._name} has no node called {node!r}", f"Its nodes are {names}.")
+            raise InvalidInputError(f"{self._name} has no node called {node!r}", f"Its nodes are {names}.")
         return found
 
     def _installation(self) -> Installation:
         found = self._given_installation or find_installation()
         reason = local_unavailable(found)
         if found is None or reason is not None:
-            raise BackendUnavailable(reason or "", "'dmq start --install' gets RabbitMQ with apt, or start Docker.")
+            raise BackendUnavailableError(
+                reason or "", "'dmq start --install' gets RabbitMQ with apt, or start Docker."
+            )
         if self._asked_rabbitmq is not None and not matches_version(found.version, self._asked_rabbitmq):
-            raise BadInput(
+            raise InvalidInputError(
                 f"this machine has RabbitMQ {found.version}, not {self._asked_rabbitmq}",
                 "Leave out --rabbitmq, install that version, or use --backend docker.",
             )
@@ -305,7 +314,7 @@ class LocalCluster:
             processes.await_end((process,), ACT_LIMIT_S / 2)
         left = processes.kill_all(NODE_MARK, str(place.folder))
         if left:
-            raise ClusterFailed(f"{place.node.name} did not die", f"Look at process {left[0].pid}.")
+            raise ClusterError(f"{place.node.name} did not die", f"Look at process {left[0].pid}.")
 
     def _stop(self, _state: LocalState, place: NodePlace, progress: ProgressListener) -> None:
         with self._held() as state:
@@ -317,7 +326,7 @@ class LocalCluster:
         name = place.node.name
         running = self._look.process(state, place.node.name)
         if running is not None and processes.frozen(running):
-            raise BadInput(f"{name} is paused, not stopped", f"'dmq node unpause {name}' lets it go on.")
+            raise InvalidInputError(f"{name} is paused, not stopped", f"'dmq node unpause {name}' lets it go on.")
         if running is not None and self._is_cut(state, name, running):
             self._rejoin(state, place, progress)
             return
@@ -336,13 +345,13 @@ class LocalCluster:
     def _pause(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
         process = self._look.process(state, place.node.name)
         if process is None or not processes.send(process, signal.SIGSTOP):
-            raise BadInput(
+            raise InvalidInputError(
                 f"{place.node.name} does not run, so it cannot be paused", f"'dmq node start {place.node.name}'."
             )
         deadline = time.monotonic() + 5.0
         while not processes.frozen(process):
             if time.monotonic() > deadline or not processes.alive(process):
-                raise ClusterFailed(f"{place.node.name} did not freeze", "Look whether it still runs.")
+                raise ClusterError(f"{place.node.name} did not freeze", "Look whether it still runs.")
             time.sleep(0.01)
 
     def _unpause(self, state: LocalState, place: NodePlace, progress: ProgressListener) -> None:
@@ -350,7 +359,7 @@ class LocalCluster:
         name = place.node.name
         process = self._look.process(state, name)
         if process is None:
-            raise BadInput(f"{name} does not run, so it is not paused", f"'dmq node start {name}' starts it.")
+            raise InvalidInputError(f"{name} does not run, so it is not paused", f"'dmq node start {name}' starts it.")
         processes.send(process, signal.SIGCONT)
         if self._is_cut(state, name, process):
             progress(Progress(f"{name} goes on and is still isolated", name))
@@ -360,7 +369,7 @@ class LocalCluster:
     def _isolate(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
         name = place.node.name
         if len(state.nodes) == 1:
-            raise BadInput(f"{name} has no peers to be cut off from", "Make a cluster of three nodes.")
+            raise InvalidInputError(f"{name} has no peers to be cut off from", "Make a cluster of three nodes.")
         installation = self._installation()
         with self._held() as held:
             process = self._awake(held, name)
@@ -393,7 +402,9 @@ class LocalCluster:
         deadline = time.monotonic() + _LOG_LATE_S
         while self._awake_state(state, name) is not NodeState.DRAINING:
             if time.monotonic() > deadline:
-                raise TimedOut(f"{name} does not say that it is in maintenance", f"See 'dmq node logs {name}'.")
+                raise OperationTimeoutError(
+                    f"{name} does not say that it is in maintenance", f"See 'dmq node logs {name}'."
+                )
             time.sleep(0.05)
 
     def _revive(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
@@ -405,18 +416,18 @@ class LocalCluster:
         boot.await_node(state, place, deadline)
 
     def _awake_state(self, state: LocalState, node: str) -> NodeState:
-        """The state of a node that can be put into maintenance or revived; `BadInput` if it cannot."""
+        """The state of a node that can be put into maintenance or revived; `InvalidInputError` if it cannot."""
         if self._is_cut(state, node, self._awake(state, node)):
-            raise BadInput(f"{node} is isolated", f"Mend that first: 'dmq node rejoin {node}'.")
+            raise InvalidInputError(f"{node} is isolated", f"Mend that first: 'dmq node rejoin {node}'.")
         return next(info.state for info in self._look.infos(state) if info.name == node)
 
     def _awake(self, state: LocalState, node: str) -> OwnProcess:
-        """The process of a node that runs and is not frozen; `BadInput` if it is."""
+        """The process of a node that runs and is not frozen; `InvalidInputError` if it is."""
         process = self._look.process(state, node)
         if process is None:
-            raise BadInput(f"{node} does not run", f"'dmq node start {node}' starts it.")
+            raise InvalidInputError(f"{node} does not run", f"'dmq node start {node}' starts it.")
         if processes.frozen(process):
-            raise BadInput(f"{node} is paused", f"Mend that first: 'dmq node unpause {node}'.")
+            raise InvalidInputError(f"{node} is paused", f"Mend that first: 'dmq node unpause {node}'.")
         return process
 
     @contextlib.contextmanager
@@ -443,7 +454,7 @@ class LocalCluster:
     def _kill_rest(self) -> None:
         left = processes.kill_all(CLUSTER_MARK, str(self._folder))
         if left:
-            raise ClusterFailed(f"process {left[0].pid} of {self._name} did not end", "End it by hand and try again.")
+            raise ClusterError(f"process {left[0].pid} of {self._name} did not end", "End it by hand and try again.")
 
 
 def local_unavailable(installation: Installation | None = None) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.text import visible
 from dmq_core.versions import Version, parse_version
 
@@ -43,9 +43,9 @@ class Installation:
 
 
 def checked_version(text: str) -> str:
-    """`text` if it is a version or the beginning of one (`3.10`, `4`), else `BadInput`."""
+    """`text` if it is a version or the beginning of one (`3.10`, `4`), else `InvalidInputError`."""
     if not _ASKED.fullmatch(text):
-        raise BadInput(f"{visible(text)!r} is no RabbitMQ version", "Give one like 4.3 or 3.10.")
+        raise InvalidInputError(f"{visible(text)!r} is no RabbitMQ version", "Give one like 4.3 or 3.10.")
     return text
 
 

@@ -16,14 +16,14 @@ from dmq_core.cluster.local.node import NodePlace
 from dmq_core.cluster.local.processes import OwnProcess
 from dmq_core.cluster.local.state import LocalState
 from dmq_core.cluster.readiness import side_by_side
-from dmq_core.errors import ClusterFailed, TimedOut
+from dmq_core.errors import ClusterError, OperationTimeoutError
 from dmq_core.state_directory import write_private
 
 _PEER_LIMIT_S = 15.0
 
 
 def cut(place: NodePlace, process: OwnProcess, state: LocalState, installation: Installation, limit_s: float) -> None:
-    """Turns every link between the running node and its peers into a black hole; `ClusterFailed` if it cannot.
+    """Turns every link between the running node and its peers into a black hole; `ClusterError` if it cannot.
 
     It is noted first, so that a cut whose maker was killed half way is seen and can be mended.
     """
@@ -31,7 +31,7 @@ def cut(place: NodePlace, process: OwnProcess, state: LocalState, installation: 
     try:
         local_node.control(place, state, installation, "eval", cut_expression(_peers(place, state)), limit_s=limit_s)
     except BaseException:
-        with contextlib.suppress(ClusterFailed, TimedOut):
+        with contextlib.suppress(ClusterError, OperationTimeoutError):
             mend(place, (), state, installation, limit_s)
         raise
 
@@ -39,7 +39,7 @@ def cut(place: NodePlace, process: OwnProcess, state: LocalState, installation: 
 def mend(
     place: NodePlace, others: Iterable[NodePlace], state: LocalState, installation: Installation, limit_s: float
 ) -> None:
-    """Opens the links of the node again, at its end and at those of `others`, which run; `ClusterFailed` if it cannot.
+    """Opens the links of the node again, at its end and at those of `others`, which run; `ClusterError` if it cannot.
 
     A link that nobody has given up yet goes on with everything that was sent meanwhile.
     """
@@ -50,7 +50,7 @@ def mend(
             local_node.control(at, state, installation, "eval", expression, limit_s=limit_s)
             return
         # A peer that does not do it gives its deaf link up by itself within seconds and makes a new one.
-        with contextlib.suppress(ClusterFailed, TimedOut):
+        with contextlib.suppress(ClusterError, OperationTimeoutError):
             expression = mend_expression((place.erlang_name,))
             local_node.control(at, state, installation, "eval", expression, limit_s=min(limit_s, _PEER_LIMIT_S))
 

@@ -16,7 +16,7 @@ from dmq_core.cluster.local.state import LocalNode, LocalState
 from dmq_core.cluster.node_config import ListenAddresses, node_files
 from dmq_core.cluster.node_log import boot_failure_reason, in_maintenance, tool_failure_reason
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import ClusterFailed, TimedOut
+from dmq_core.errors import ClusterError, OperationTimeoutError
 from dmq_core.state_directory import write_private
 
 HOST = "127.0.0.1"
@@ -108,24 +108,24 @@ def launch_epmd(folder: Path, state: LocalState, installation: Installation, lim
     while state.epmd_port not in processes.listening_ports():
         if time.monotonic() > deadline:
             said = boot_failure_reason(_read_tail(folder / "epmd.log"))
-            raise ClusterFailed(f"epmd did not come up: {said or 'it said nothing'}", "Look whether Erlang is whole.")
+            raise ClusterError(f"epmd did not come up: {said or 'it said nothing'}", "Look whether Erlang is whole.")
         time.sleep(0.02)
 
 
 def control(place: NodePlace, state: LocalState, installation: Installation, *command: str, limit_s: float) -> str:
-    """Runs a `rabbitmqctl` command in the node and gives what it printed; `ClusterFailed` if it fails."""
+    """Runs a `rabbitmqctl` command in the node and gives what it printed; `ClusterError` if it fails."""
     return _run_tool(installation.ctl, place, state, command, limit_s)
 
 
 def maintain(place: NodePlace, state: LocalState, installation: Installation, word: str, *, limit_s: float) -> None:
-    """Runs `rabbitmq-upgrade drain` or `revive` in the node; `ClusterFailed` if it fails."""
+    """Runs `rabbitmq-upgrade drain` or `revive` in the node; `ClusterError` if it fails."""
     _run_tool(installation.upgrade, place, state, (word,), limit_s)
 
 
 def tool(
     place: NodePlace, state: LocalState, installation: Installation, name: str, words: tuple[str, ...], limit_s: float
 ) -> str:
-    """Runs one of RabbitMQ's tools in the node and gives what it printed; `ClusterFailed` if it fails."""
+    """Runs one of RabbitMQ's tools in the node and gives what it printed; `ClusterError` if it fails."""
     return _run_tool(installation.scripts / name, place, state, words, limit_s)
 
 
@@ -149,10 +149,12 @@ def _run_tool(tool: Path, place: NodePlace, state: LocalState, command: tuple[st
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise TimedOut(f"{tool.name} {command[0]} on {place.node.name} took over {limit_s:.0f} s") from error
+        raise OperationTimeoutError(
+            f"{tool.name} {command[0]} on {place.node.name} took over {limit_s:.0f} s"
+        ) from error
     if done.returncode != 0:
         said = tool_failure_reason((done.stderr or done.stdout).decode(errors="replace"))
-        raise ClusterFailed(
+        raise ClusterError(
             f"{tool.name} {command[0]} failed on {place.node.name}: {said or f'exit status {done.returncode}'}",
             f"'dmq node logs {place.node.name}' may tell more.",
         )
@@ -185,7 +187,7 @@ def _write_files(place: NodePlace, state: LocalState, installation: Installation
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ClusterFailed(
+            raise ClusterError(
                 f"{folder} cannot be made: {error.strerror}", "Make room, or look at its rights."
             ) from error
     files = node_files(

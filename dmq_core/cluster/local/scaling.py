@@ -14,7 +14,7 @@ from dmq_core.cluster.local.state import LocalNode, LocalState, settled, with_no
 from dmq_core.cluster.local.status import LocalLook
 from dmq_core.cluster.protocol import NodeInfo
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 from dmq_core.progress import ProgressListener
 from dmq_core.state_directory import locked, remove_folder
 
@@ -83,7 +83,7 @@ class LocalGround:
         """Ends a process and removes its folder."""
         left = processes.kill_all(NODE_MARK, str(self._folder / node))
         if left:
-            raise ClusterFailed(f"{node} did not die", f"Look at process {left[0].pid}.")
+            raise ClusterError(f"{node} did not die", f"Look at process {left[0].pid}.")
         remove_folder(self._folder / node)
 
     def _place(self, node: str) -> NodePlace:

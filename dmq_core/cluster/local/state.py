@@ -11,7 +11,7 @@ from typing import cast
 from dmq_core.cluster.node_config import MOST_NODES, node_names
 from dmq_core.cluster.ports import FAVOURED_AMQP_PORT, FAVOURED_MANAGEMENT_PORT, PortChooser, favoured, port_is_free
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 from dmq_core.state_directory import STATE_FILE, state_folder, write_private
 
 _FORMAT = 1
@@ -72,7 +72,7 @@ def local_cluster_names() -> tuple[str, ...]:
 
 
 def read_state(folder: Path) -> LocalState | None:
-    """The state of the cluster in `folder`; None if there is none, `ClusterFailed` if it makes no sense."""
+    """The state of the cluster in `folder`; None if there is none, `ClusterError` if it makes no sense."""
     try:
         text = (folder / STATE_FILE).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -121,7 +121,7 @@ def reserved_ports(but: Path) -> frozenset[int]:
     ports: set[int] = set()
     for name in local_cluster_names():
         folder = clusters_folder() / name
-        with contextlib.suppress(ClusterFailed):
+        with contextlib.suppress(ClusterError):
             state = read_state(folder) if folder != but else None
             ports |= state.ports if state else set()
     return frozenset(ports)
@@ -185,8 +185,8 @@ def with_free_ports(state: LocalState, nodes: tuple[str, ...], folder: Path, *, 
 _PORT_KEYS = ("amqp_port", "management_port", "prometheus_port", "distribution_port")
 
 
-def _unreadable(folder: Path, error: Exception) -> ClusterFailed:
-    return ClusterFailed(
+def _unreadable(folder: Path, error: Exception) -> ClusterError:
+    return ClusterError(
         f"the state file of the cluster {folder.name} cannot be understood: {type(error).__name__}",
         f"'dmq destroy --cluster {folder.name}' removes the cluster; or mend {folder / STATE_FILE}.",
     )

@@ -14,7 +14,7 @@ from dmq_core.cluster.local.node import NODE_MARK, NodePlace
 from dmq_core.cluster.local.processes import OwnProcess
 from dmq_core.cluster.local.state import LocalState, read_state
 from dmq_core.cluster.protocol import NodeChange, NodeInfo, NodeState
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 
 _BOOT_LIMIT_S = 120.0
 _WATCH_S = 0.1
@@ -79,7 +79,7 @@ class LocalLook:
     def _states(self, *, scan: bool) -> dict[str, NodeState]:
         try:
             state = read_state(self._folder)
-        except ClusterFailed:
+        except ClusterError:
             return {}
         return {} if state is None else {info.name: info.state for info in self.infos(state, scan=scan)}
 

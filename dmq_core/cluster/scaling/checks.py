@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from dmq_core.cluster.node_config import MOST_NODES, NODE_NAME_PREFIX
 from dmq_core.cluster.protocol import NodeInfo, NodeState
-from dmq_core.errors import BadInput, Refused
+from dmq_core.errors import InvalidInputError, RefusedError
 from dmq_core.management.models import QueueFigures
 from dmq_core.text import visible
 
@@ -21,16 +21,16 @@ _WAY_BACK = {
 
 
 def lowest_free_name(taken: Collection[str]) -> str:
-    """The name of the next node: the lowest `rmqN` that none has; `BadInput` if there are nine."""
+    """The name of the next node: the lowest `rmqN` that none has; `InvalidInputError` if there are nine."""
     for number in range(1, MOST_NODES + 1):
         if f"{NODE_NAME_PREFIX}{number}" not in taken:
             return f"{NODE_NAME_PREFIX}{number}"
-    raise BadInput(f"a cluster has {MOST_NODES} nodes at most", "Remove one first, or start another cluster.")
+    raise InvalidInputError(f"a cluster has {MOST_NODES} nodes at most", "Remove one first, or start another cluster.")
 
 
-def other_number(cluster: str, there: int) -> BadInput:
+def other_number(cluster: str, there: int) -> InvalidInputError:
     """The error of asking for another number of nodes than a cluster has."""
-    return BadInput(
+    return InvalidInputError(
         f"the cluster {cluster} has {there} node{'' if there == 1 else 's'}",
         "Start it without --nodes; 'dmq node add' and 'dmq node remove' change how many there are.",
     )
@@ -40,19 +40,24 @@ def check_may_grow(nodes: Iterable[NodeInfo]) -> None:
     """Refuses a new node while any other does not serve: it could not tell where it belongs, nor could queues grow."""
     waiting = [f"{info.name} is {info.state}" for info in nodes if info.state is not NodeState.RUNNING]
     if waiting:
-        raise Refused(f"a node joins only a cluster that is whole: {', '.join(waiting)}", "'dmq start' makes it whole.")
+        raise RefusedError(
+            f"a node joins only a cluster that is whole: {', '.join(waiting)}", "'dmq start' makes it whole."
+        )
 
 
 def check_may_leave(node: str, nodes: Sequence[NodeInfo]) -> None:
-    """Refuses to let `node` go where those that remain could not go on without it; `BadInput` if it cannot be asked."""
+    """Refuses to let `node` go where those that remain could not go on without it.
+
+    Raises `InvalidInputError` if it cannot be asked.
+    """
     target = next((info for info in nodes if info.name == node), None)
     if target is None:
         names = ", ".join(info.name for info in nodes)
-        raise BadInput(f"there is no node '{visible(node)}' to remove", f"The nodes are {names}.")
+        raise InvalidInputError(f"there is no node '{visible(node)}' to remove", f"The nodes are {names}.")
     if len(nodes) == 1:
-        raise Refused(f"{node} is the last node", "'dmq destroy' removes the cluster with all its data.")
+        raise RefusedError(f"{node} is the last node", "'dmq destroy' removes the cluster with all its data.")
     if target.state in _WAY_BACK:
-        raise BadInput(
+        raise InvalidInputError(
             f"{node} is {target.state}: it can neither give its queues away nor be taken for gone",
             f"'dmq node {_WAY_BACK[target.state]} {node}' first, or 'dmq node kill {node}'.",
         )
@@ -61,16 +66,16 @@ def check_may_leave(node: str, nodes: Sequence[NodeInfo]) -> None:
     voting = len(running) + (target.state is not NodeState.STOPPED)
     hint = "'dmq start' brings every node back; then remove it."
     if 2 * len(running) <= len(others):
-        raise Refused(f"without {node} no majority is left: {len(running)} of {len(others)} other nodes run", hint)
+        raise RefusedError(f"without {node} no majority is left: {len(running)} of {len(others)} other nodes run", hint)
     if 2 * voting <= len(nodes):
-        raise Refused(f"there is no majority to agree that {node} goes: {voting} of {len(nodes)} nodes run", hint)
+        raise RefusedError(f"there is no majority to agree that {node} goes: {voting} of {len(nodes)} nodes run", hint)
 
 
 def check_queues_may_leave(node: str, queues: Iterable[QueueFigures]) -> None:
     """Refuses to let `node` go while a replicated queue needs it; names in `queues` are those of `node`'s kind."""
     stuck = [queue for queue in queues if needs(node, queue)]
     if stuck:
-        raise Refused(
+        raise RefusedError(
             f"without {node} no majority of the members would be left of {names_of(stuck)}",
             "'dmq start' brings the other members back; 'dmq queue show' tells where they are.",
         )
@@ -105,7 +110,7 @@ def check_nothing_lost(node: str, lost: Sequence[QueueFigures]) -> None:
     """Refuses to remove `node` while queues are only on it."""
     if lost:
         count = sum(_messages(queue) for queue in lost)
-        raise Refused(
+        raise RefusedError(
             f"{names_of(lost)} would be lost with {node}, and {count} message{'' if count == 1 else 's'} in them",
             "Move the messages or add a member elsewhere first; --force removes them with the node.",
         )

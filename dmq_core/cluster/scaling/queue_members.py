@@ -13,7 +13,7 @@ from dmq_core.cluster.faults.injector import RunTool, erlang_binary
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import CLASSIC, names_of
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import AccessDenied, ClusterFailed, DmqError, NotReachable, TimedOut
+from dmq_core.errors import AccessDeniedError, ClusterError, DmqError, NotReachableError, OperationTimeoutError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey, QueueFigures
@@ -83,7 +83,7 @@ class MemberWorks:
             self._run(node, "rabbitmq-upgrade", ("revive",), TOOL_LIMIT_S)
 
     def shrink(self, node: str) -> None:
-        """Takes the members of quorum queues and streams off `node`, which must run; `ClusterFailed` if one stays."""
+        """Takes the members of quorum queues and streams off `node`, which must run; `ClusterError` if one stays."""
         via, name = self.other_than(node), self._erlang_name(node)
         queues = [queue for queue in self._replicated(node) if node in queue.members]
         if not queues:
@@ -96,7 +96,7 @@ class MemberWorks:
         left = self._await_queues(lambda queue: node not in queue.members, node)
         if left:
             reasons = "; ".join(dict.fromkeys(failed.values()))
-            raise ClusterFailed(
+            raise ClusterError(
                 f"{names_of(left)} cannot be taken off {node}{': ' if reasons else ''}{reasons}",
                 "'dmq queue show' tells where its members are; then try again.",
             )
@@ -106,14 +106,14 @@ class MemberWorks:
         via = self.other_than(node)
         for queue in queues:
             words = ("delete_queue", "--vhost", queue.vhost, "--", queue.name)
-            with contextlib.suppress(ClusterFailed):
+            with contextlib.suppress(ClusterError):
                 self._run(via, "rabbitmqctl", words, TOOL_LIMIT_S)
 
     def forget(self, node: str, erlang_name: str, progress: ProgressListener) -> None:
         """Lets the others and the queues forget a node whose RabbitMQ does not run; nothing happens if they did."""
         try:
             self._run(self.other_than(node), "rabbitmqctl", ("forget_cluster_node", erlang_name), TOOL_LIMIT_S)
-        except ClusterFailed as error:
+        except ClusterError as error:
             if _NOT_A_MEMBER not in error.what:
                 raise
         left = self._await_queues(lambda queue: erlang_name not in queue.members)
@@ -121,10 +121,10 @@ class MemberWorks:
             progress(Progress(f"{names_of(left)} still counts on a member there", node))
 
     def other_than(self, node: str) -> str:
-        """A node that runs, but `node` (empty: any will do); `ClusterFailed` if none does."""
+        """A node that runs, but `node` (empty: any will do); `ClusterError` if none does."""
         found = next((i.name for i in self._nodes() if i.state is NodeState.RUNNING and i.name != node), None)
         if found is None:
-            raise ClusterFailed(f"no node but {node} runs", "'dmq start' brings every node back.")
+            raise ClusterError(f"no node but {node} runs", "'dmq start' brings every node back.")
         return found
 
     def _replicated(self, but: str = "") -> tuple[QueueFigures, ...]:
@@ -171,7 +171,7 @@ class MemberWorks:
         call = f"rabbit_stream_queue:{command}({erlang_binary(stream.vhost)}, {erlang_binary(stream.name)}, '{name}')."
         try:
             said = self._run(via, "rabbitmqctl", ("eval", call), TOOL_LIMIT_S).strip()
-        except (ClusterFailed, TimedOut) as error:
+        except (ClusterError, OperationTimeoutError) as error:
             return error.what
         return "" if said == "ok" else visible(said)
 
@@ -196,8 +196,8 @@ def _patiently(attempt: Callable[[], T]) -> T:
     while True:
         try:
             return attempt()
-        except (ClusterFailed, NotReachable) as error:
-            if isinstance(error, AccessDenied) or time.monotonic() > deadline:
+        except (ClusterError, NotReachableError) as error:
+            if isinstance(error, AccessDeniedError) or time.monotonic() > deadline:
                 raise
         time.sleep(_LOOK_EVERY_S)
 
@@ -223,5 +223,5 @@ def failures_in(report: str) -> dict[EntityKey, str]:
     try:
         rows = [(EntityKey(row["vhost"], row["name"]), str(row["result"])) for row in json.loads(report or "[]")]
     except (ValueError, TypeError, KeyError) as error:
-        raise ClusterFailed(f"RabbitMQ's report makes no sense: {visible(report[:80])}") from error
+        raise ClusterError(f"RabbitMQ's report makes no sense: {visible(report[:80])}") from error
     return {key: visible(result.removeprefix("error: ")) for key, result in rows if result != "ok"}

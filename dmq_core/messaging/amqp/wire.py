@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.messages import MessageProperties
 from dmq_core.messaging.publishing.validation import check_address, check_body, check_properties, plain_headers
@@ -92,7 +92,7 @@ class Wire:
     def encode(
         self, exchange: str, routing_key: str, body: bytes, properties: MessageProperties, mandatory: bool, own: bytes
     ) -> bytes:
-        """The frames of one message that carries the id `own`; `BadInput` if it cannot be sent as it is."""
+        """The frames of one message that carries the id `own`; `InvalidInputError` if it cannot be sent as it is."""
         try:
             method = self._methods[exchange, routing_key, mandatory]
         except (KeyError, TypeError):
@@ -134,7 +134,7 @@ class Wire:
         template = _Template(self.channel, properties, *_around_id(properties, entries))
         size = 12 + len(template.before_id) + OWN_ID_BYTES + len(template.after_id)
         if size > self.frame_limit:
-            raise BadInput(
+            raise InvalidInputError(
                 f"the properties and headers take {size} bytes", f"They must fit one frame of {self.frame_limit} bytes."
             )
         if not properties.headers:

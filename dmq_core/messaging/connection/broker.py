@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.text import visible
 from dmq_core.urls import BrokerUrl, parse_url
 
@@ -39,7 +39,10 @@ def broker_of(
     tls: TlsSettings | None,
     cluster: str,
 ) -> Broker:
-    """The broker at `host` and `port` or `url`, as guest/guest unless a user is given; `BadInput` if that is none."""
+    """The broker at `host` and `port` or `url`, as guest/guest unless a user is given.
+
+    Raises `InvalidInputError` if that is none.
+    """
     said = None if url is None else parse_url(url)
     endpoint = _endpoint(host, port, tls) if said is None else _endpoint_of(said, tls)
     if virtual_host is not None:
@@ -49,16 +52,22 @@ def broker_of(
 
 def _endpoint(host: str | None, port: int | None, tls: TlsSettings | None) -> NodeEndpoint:
     if not host or "://" in host or any(c.isspace() for c in host):
-        raise BadInput(f"{visible(str(host))!r} is no host", "Give a name or an address; a URL goes into url=.")
+        raise InvalidInputError(
+            f"{visible(str(host))!r} is no host", "Give a name or an address; a URL goes into url=."
+        )
     number = port if port is not None else (5671 if tls else 5672)
     if not isinstance(number, int) or not 0 < number < 65536:
-        raise BadInput(f"{visible(repr(port))} is no port", "Ports are whole numbers from 1 to 65535; AMQP's is 5672.")
+        raise InvalidInputError(
+            f"{visible(repr(port))} is no port", "Ports are whole numbers from 1 to 65535; AMQP's is 5672."
+        )
     return NodeEndpoint(host, number, None, tls)
 
 
 def _endpoint_of(said: BrokerUrl, tls: TlsSettings | None) -> NodeEndpoint:
     if not said.scheme.is_amqp:
-        raise BadInput("messages go over AMQP, and the URL is that of a management API", "Give amqp:// or amqps://.")
+        raise InvalidInputError(
+            "messages go over AMQP, and the URL is that of a management API", "Give amqp:// or amqps://."
+        )
     secured = tls or (TlsSettings() if said.scheme.secured else None)
     return NodeEndpoint(said.host, said.port, None, secured, said.virtual_host or "/")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dmq_core.errors import AccessDenied, DmqError, MessagingFailed, NotReachable
+from dmq_core.errors import AccessDeniedError, DmqError, MessagingError, NotReachableError
 
 
 class Cure(StrEnum):
@@ -27,9 +27,9 @@ class CloseReason:
     def error(self, subject: str) -> DmqError:
         """The reason as the error to raise about `subject`."""
         if self.denied:
-            return AccessDenied(f"{subject}: {self.text}", "Check user, password, virtual host and permissions.")
+            return AccessDeniedError(f"{subject}: {self.text}", "Check user, password, virtual host and permissions.")
         if self.cure is Cure.GIVE_UP:
-            return MessagingFailed(f"{subject}: {self.text}")
-        return NotReachable(
+            return MessagingError(f"{subject}: {self.text}")
+        return NotReachableError(
             f"{subject}: {self.text}", "Check that a node runs there and that the port is its AMQP port."
         )

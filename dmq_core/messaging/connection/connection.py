@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
+from dmq_core.errors import DmqError, MessagingError, NotReachableError, OperationTimeoutError
 from dmq_core.messaging.connection import fork_guard as forks
 from dmq_core.messaging.connection.endpoint_selection import Dialer
 from dmq_core.messaging.connection.io_thread import Recovery
@@ -88,30 +88,30 @@ class Connection:
         self._dialer.learn(endpoint)
 
     def start(self) -> None:
-        """Begins to connect; returns at once, and does nothing the second time. `MessagingFailed` once closed."""
+        """Begins to connect; returns at once, and does nothing the second time. `MessagingError` once closed."""
         self._running_io()
 
     def wait_open(self, timeout_s: float = 10.0) -> NodeEndpoint:
-        """Waits until it is open; `AccessDenied` or `NotReachable` say why it is not."""
+        """Waits until it is open; `AccessDeniedError` or `NotReachableError` say why it is not."""
         self.start()
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while self._status.state not in LIVE_STATES:
                 if self._status.state in FINAL_STATES:
-                    raise self._error or MessagingFailed(f"the connection {self.name!r} is closed")
+                    raise self._error or MessagingError(f"the connection {self.name!r} is closed")
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     raise self._not_open(timeout_s)
             endpoint = self._status.endpoint
         if endpoint is None:
-            raise MessagingFailed(f"the connection {self.name!r} is open but nowhere")
+            raise MessagingError(f"the connection {self.name!r} is open but nowhere")
         return endpoint
 
     def attach(self, user: ChannelUser) -> None:
         """Gives `user` a channel as soon and as often as the connection opens, until `detach`."""
         io = self._running_io()
         if not io.call(lambda: io.attach(user)):
-            raise MessagingFailed(f"the connection {self.name!r} is closed")
+            raise MessagingError(f"the connection {self.name!r} is closed")
 
     def detach(self, user: ChannelUser) -> None:
         """Closes the user's channel and forgets the user, who hears nothing more."""
@@ -170,7 +170,7 @@ class Connection:
         self._refuse_after_fork()
         with self._changed:
             if self._closing:
-                raise MessagingFailed(f"the connection {self.name!r} is closed")
+                raise MessagingError(f"the connection {self.name!r} is closed")
             if self._io is None:
                 self._io = Recovery(
                     self.name,
@@ -197,5 +197,5 @@ class Connection:
     def _not_open(self, timeout_s: float) -> DmqError:
         problem = self._status.problem
         if problem:
-            return NotReachable(problem, "Check that the cluster runs and that the port is an AMQP port.")
-        return TimedOut(f"no node answered within {timeout_s:g} s", "Check that the cluster runs.")
+            return NotReachableError(problem, "Check that the cluster runs and that the port is an AMQP port.")
+        return OperationTimeoutError(f"no node answered within {timeout_s:g} s", "Check that the cluster runs.")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.text import visible
 
 PENALTY_S = 10.0
@@ -41,7 +41,9 @@ class Dialer:
     ) -> None:
         self._endpoints = tuple(e for e in endpoints if e.amqp_port is not None)
         if not self._endpoints:
-            raise BadInput("there is no AMQP endpoint to connect to", "Give at least one host with an AMQP port.")
+            raise InvalidInputError(
+                "there is no AMQP endpoint to connect to", "Give at least one host with an AMQP port."
+            )
         self._prefer = prefer
         self._uniform = uniform
         self._punished = {} if punished is None else punished

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NoReturn
 
-from dmq_core.errors import MessagingFailed
+from dmq_core.errors import MessagingError
 
 generation = 0
 
@@ -19,5 +19,5 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def refuse(what: str) -> NoReturn:
-    """Raises `MessagingFailed`: `what` was made before the fork, when `generation` was another."""
-    raise MessagingFailed(f"{what} was made in another process", "Make a manager after the fork.")
+    """Raises `MessagingError`: `what` was made before the fork, when `generation` was another."""
+    raise MessagingError(f"{what} was made in another process", "Make a manager after the fork.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from dmq_core.errors import MessagingFailed
+from dmq_core.errors import MessagingError
 from dmq_core.messaging.connection.load_balancing import Load, Policy, order, relief
 from dmq_core.messaging.connection.states import FINAL_STATES
 from dmq_core.messaging.topology.registry import TopologyRegistry
@@ -45,7 +45,7 @@ class Lease:
     def opened(self) -> Connection:
         """The connection, once it is made."""
         if self.connection is None:
-            raise MessagingFailed(f"the connection {self.name!r} was never made")
+            raise MessagingError(f"the connection {self.name!r} was never made")
         return self.connection
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.consuming.queue_consumer import ConsumerOptions, QueueConsumer
 from dmq_core.messaging.topology.model import PrivateBinding
 from dmq_core.text import visible
@@ -54,11 +54,13 @@ class DirectConsumer(QueueConsumer):
     ) -> None:
         keys = _several(routing_keys)
         if not exchange_name and keys:
-            raise BadInput("the default exchange routes by queue names alone", "Give an exchange_name with the keys.")
+            raise InvalidInputError(
+                "the default exchange routes by queue names alone", "Give an exchange_name with the keys."
+            )
         if exchange_name and not keys:
             keys = (queue_name,) if queue_name else ()
         if not queue_name and not keys:
-            raise BadInput("a direct consumer needs a queue_name", "Or an exchange_name with routing_keys.")
+            raise InvalidInputError("a direct consumer needs a queue_name", "Or an exchange_name with routing_keys.")
         bindings = [PrivateBinding(exchange_name, key) for key in keys] if exchange_name else []
         super().__init__(_given(connection_manager), queue_name, exchange_name, bindings, **options)
 
@@ -157,7 +159,7 @@ class HeadersConsumer(QueueConsumer):
         **options: Unpack[ConsumerOptions],
     ) -> None:
         if match not in ("all", "any", "all-with-x", "any-with-x"):
-            raise BadInput(f"match is {visible(match)!r}", "Say all, any, all-with-x or any-with-x.")
+            raise InvalidInputError(f"match is {visible(match)!r}", "Say all, any, all-with-x or any-with-x.")
         bindings = [PrivateBinding(exchange_name, arguments={"x-match": match, **binding_headers})]
         _check_exchange(exchange_name, bindings)
         super().__init__(_given(connection_manager), queue_name, exchange_name, bindings, **options)
@@ -169,10 +171,14 @@ def _several(words: str | Iterable[str]) -> tuple[str, ...]:
 
 def _check_exchange(exchange_name: str, bindings: Sequence[PrivateBinding]) -> None:
     if not exchange_name or not bindings:
-        raise BadInput("an exchange_name and what to bind by are needed", "Only direct has a default exchange.")
+        raise InvalidInputError(
+            "an exchange_name and what to bind by are needed", "Only direct has a default exchange."
+        )
 
 
 def _given(connection_manager: BrokerConnectionManager | None) -> BrokerConnectionManager:
     if connection_manager is None:
-        raise BadInput("a consumer needs a connection_manager", "Make a BrokerConnectionManager and register a broker.")
+        raise InvalidInputError(
+            "a consumer needs a connection_manager", "Make a BrokerConnectionManager and register a broker."
+        )
     return connection_manager

@@ -21,12 +21,12 @@ _BINARY: Final = frozenset({"", "identity", "binary", "8bit", "7bit"})
 _DEFLATED: Final = frozenset({"gzip", "x-gzip", "deflate"})
 
 
-class Undecodable(ValueError):
+class DecodingError(ValueError):
     """The body is not what its content type says; a decoder of your own may raise it, too.
 
     >>> decode_message(b"{", MessageProperties(content_type="application/json"))
     Traceback (most recent call last):
-    dmq_core.messaging.consuming.decoding.Undecodable: the body is not JSON: ...
+    dmq_core.messaging.consuming.decoding.DecodingError: the body is not JSON: ...
     """
 
 
@@ -57,7 +57,7 @@ def decode_message(body: bytes, properties: MessageProperties) -> object:
     """`body` by its content type: JSON as its value, text (or no type) as `str`, anything else as `bytes`.
 
     A charset may stand in the content type, or in the content encoding, which may also be gzip or deflate (up to 64 MiB
-    of content). `Undecodable` if the body is nothing of the kind.
+    of content). `DecodingError` if the body is nothing of the kind.
 
     >>> decode_message(b'{"title": "a book"}', MessageProperties(content_type="application/json"))
     {'title': 'a book'}
@@ -76,16 +76,16 @@ def bytes_only(body: bytes, properties: MessageProperties) -> bytes:
 
 
 def message_of(delivery: Delivery, decode: Decode) -> object:
-    """What the handler gets for `delivery`; `Undecodable` whatever way `decode` fails."""
+    """What the handler gets for `delivery`; `DecodingError` whatever way `decode` fails."""
     try:
         if decode is decode_message:
             # The first two properties are all that is needed; most messages are never asked for the others.
             return _decoder(*content_kind(delivery.raw_properties))(delivery.body)
         return decode(delivery.body, delivery.properties)
-    except Undecodable:
+    except DecodingError:
         raise
     except Exception as error:  # neither the user's code nor a codec can be trusted with bytes from outside
-        raise Undecodable(f"{type(error).__name__}: {visible(str(error))}") from error
+        raise DecodingError(f"{type(error).__name__}: {visible(str(error))}") from error
 
 
 def headers_of(delivery: Delivery) -> MessageHeaders:
@@ -127,14 +127,14 @@ def _text(body: bytes, charset: str) -> str:
     try:
         return body.decode(charset)
     except (ValueError, LookupError) as error:
-        raise Undecodable(f"the body is not {visible(charset)}: {visible(str(error))}") from error
+        raise DecodingError(f"the body is not {visible(charset)}: {visible(str(error))}") from error
 
 
 def _json(text: str) -> object:
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"the body is not JSON: {visible(str(error))}") from error
+        raise DecodingError(f"the body is not JSON: {visible(str(error))}") from error
     return value
 
 
@@ -144,9 +144,9 @@ def _inflating(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
         try:
             content = inflater.decompress(body, INFLATED_LIMIT)
         except zlib.error as error:
-            raise Undecodable(f"the body is not compressed as it says: {visible(str(error))}") from error
+            raise DecodingError(f"the body is not compressed as it says: {visible(str(error))}") from error
         if not inflater.eof or inflater.unused_data:
-            raise Undecodable("the compressed body is cut off, runs on, or is larger than 64 MiB")
+            raise DecodingError("the compressed body is cut off, runs on, or is larger than 64 MiB")
         return decode(content)
 
     return inflated

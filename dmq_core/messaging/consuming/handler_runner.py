@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.messaging.consuming.decoding import Decode, MessageHeaders, Undecodable, headers_of, message_of
+from dmq_core.messaging.consuming.decoding import Decode, DecodingError, MessageHeaders, headers_of, message_of
 from dmq_core.messaging.consuming.delivery import Answer, returns_counted
 from dmq_core.text import visible
 
@@ -96,7 +96,7 @@ class Job:
         self._message: object = _UNREAD
 
     def message(self, decode: Decode) -> object:
-        """The decoded message, or `Undecodable`."""
+        """The decoded message, or `DecodingError`."""
         if self._message is _UNREAD:
             self._message = message_of(self.delivery, decode)
         return self._message
@@ -153,7 +153,7 @@ class Handling:
             return True
         try:
             message = job.message(self._decode)
-        except Undecodable as error:
+        except DecodingError as error:
             self._undecodable(delivery, error)
             return self._is_over(delivery)
         recent = self._recent
@@ -206,7 +206,7 @@ class Handling:
         self._count(counted_as if sent or delivery.answer is not None else "stale")
         return sent
 
-    def _undecodable(self, delivery: Delivery, error: Undecodable) -> None:
+    def _undecodable(self, delivery: Delivery, error: DecodingError) -> None:
         self._count("undecodable")
         self._tell(error, delivery)
         if not self._dead_letters:

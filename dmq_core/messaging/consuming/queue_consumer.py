@@ -12,8 +12,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 
-from dmq_core.errors import BadInput, DmqError, MessagingFailed
-from dmq_core.messaging.consuming.decoding import Decode, MessageHeaders, Undecodable, decode_message, headers_of
+from dmq_core.errors import DmqError, InvalidInputError, MessagingError
+from dmq_core.messaging.consuming.decoding import Decode, DecodingError, MessageHeaders, decode_message, headers_of
 from dmq_core.messaging.consuming.delivery import Delivery, returns_counted
 from dmq_core.messaging.consuming.failure_policy import DELIVERY_LIMIT, FailurePath, FailurePlan
 from dmq_core.messaging.consuming.handler_runner import ConsumerStats, Handler, Handling, Job, OnError, RecentIds, Tally
@@ -81,7 +81,7 @@ class QueueConsumer:
     before any later one. `retry` decides what becomes of a failed message (None: `Requeue`). `decode(body, properties)`
     makes the message; what it cannot decode is dead-lettered. With `deduplicate`, that many message ids that were
     handled well are remembered, and such a message is acknowledged unseen. `on_error(error, delivery)` hears what
-    handler and decoder raise; without it, that is logged. `BadInput` for what makes no sense.
+    handler and decoder raise; without it, that is logged. `InvalidInputError` for what makes no sense.
 
     >>> def failures(consumer: QueueConsumer) -> int:
     ...     return consumer.stats.failed
@@ -127,9 +127,9 @@ class QueueConsumer:
         self._on_error = on_error
         self._cluster = cluster
         if not 1 <= prefetch <= 65535:
-            raise BadInput(f"a prefetch of {prefetch} makes no sense", "Give a number from 1 to 65535.")
+            raise InvalidInputError(f"a prefetch of {prefetch} makes no sense", "Give a number from 1 to 65535.")
         if deduplicate < 0:
-            raise BadInput(f"remembering {deduplicate} ids makes no sense", "Give 0 or more.")
+            raise InvalidInputError(f"remembering {deduplicate} ids makes no sense", "Give 0 or more.")
         self._path: FailurePath = retry or Requeue(dead_letter=False)
         self._offset: Offset | None = None
         self._queue: Queue | None = None
@@ -158,9 +158,9 @@ class QueueConsumer:
 
         `queue_type` is `quorum` (None, for queues that are to last), `classic` or `stream`. A message that failed
         `delivery_limit` times and once more goes to the queue `<name>.dead` if `dead_letter`. Where nothing is asked
-        for, a queue of that name is taken as it is; else `MessagingFailed` says in what it differs. `BadInput` for what
-        cannot take failed messages back in order, or what this version of RabbitMQ would refuse; `NotReachable` if no
-        broker answers within ten seconds.
+        for, a queue of that name is taken as it is; else `MessagingError` says in what it differs. `InvalidInputError`
+        for what cannot take failed messages back in order, or what this version of RabbitMQ would refuse;
+        `NotReachableError` if no broker answers within ten seconds.
 
         A stream keeps what was read; `arguments` bound it: `x-max-length-bytes`, `x-max-age` (such as `7D`) and
         `x-stream-max-segment-size-bytes`, the step in which it forgets. What failed is tried again in its place, before
@@ -172,9 +172,9 @@ class QueueConsumer:
         """
         kind = queue_type or (QUORUM if durable and not exclusive and not auto_delete else "classic")
         if kind == "classic" and self._order is not Order.NONE:
-            raise BadInput(f"a {kind} queue cannot take failed messages back in order", "Take a quorum queue.")
+            raise InvalidInputError(f"a {kind} queue cannot take failed messages back in order", "Take a quorum queue.")
         if kind != "classic" and exclusive:
-            raise BadInput(f"a {kind} queue cannot be exclusive", "Leave that out, or take a classic queue.")
+            raise InvalidInputError(f"a {kind} queue cannot be exclusive", "Leave that out, or take a classic queue.")
         asked = (durable, queue_type, arguments, delivery_limit, dead_letter, exclusive, auto_delete)
         takes_any = asked == (True, None, None, DELIVERY_LIMIT, True, False, False) and self._order is Order.NONE
         if self._retry is None:
@@ -190,7 +190,7 @@ class QueueConsumer:
 
         The handler returns True when it is done with a message. False, anything else and an exception mean that it
         failed. `headers.delivery` tells its routing key, properties, attempts and so on. A typed error says what cannot
-        be declared. `MessagingFailed` the second time.
+        be declared. `MessagingError` the second time.
 
         A stream is read from `offset`: "first", "last" (the last chunk, which may be several messages), "next" (what
         comes from now on; the default), an offset, a datetime with its time zone, or an age such as "1h" (of Y, M, D,
@@ -213,7 +213,7 @@ class QueueConsumer:
         True
         """
         if self._crew is not None:
-            raise MessagingFailed("this consumer has been started before", "Make another one.")
+            raise MessagingError("this consumer has been started before", "Make another one.")
         _check_handler(handler)
         self._offset = self._checked_offset(offset)
         self._declare_the_rest()
@@ -325,7 +325,7 @@ class QueueConsumer:
 
     def _named(self) -> str:
         if not self.queue_name:
-            raise BadInput("a private queue is declared by itself", "Give the consumer a queue_name.")
+            raise InvalidInputError("a private queue is declared by itself", "Give the consumer a queue_name.")
         return self.queue_name
 
     def _checked_offset(self, offset: Offset | None) -> Offset | None:
@@ -334,7 +334,7 @@ class QueueConsumer:
             return "next" if kind == STREAM else None
         if not self.queue_name or kind not in (None, STREAM):
             which = f"{visible(self.queue_name)!r} is a {kind} queue" if self.queue_name else "a private queue is none"
-            raise BadInput(f"an offset is for a stream, and {which}", "Leave it out, or declare a stream.")
+            raise InvalidInputError(f"an offset is for a stream, and {which}", "Leave it out, or declare a stream.")
         return checked_offset(offset)
 
     def _declare(self, queue: Queue, takes_any: bool) -> None:
@@ -344,7 +344,9 @@ class QueueConsumer:
         plan = self._path.prepare(queue, version)
         queue = replace(queue, arguments={**plan.arguments, **queue.arguments})
         if self._order is not Order.NONE and queue.type == QUORUM and (limit_of(queue.arguments, version) or 0) <= 0:
-            raise BadInput(f"without a delivery limit {visible(queue.name)!r} does not keep its order", "Set one.")
+            raise InvalidInputError(
+                f"without a delivery limit {visible(queue.name)!r} does not keep its order", "Set one."
+            )
         if queue.exclusive:
             self._manager.declare(*plan.entities, cluster=self._cluster)
         else:
@@ -358,7 +360,7 @@ class QueueConsumer:
     ) -> tuple[Queue, FailurePlan]:
         try:
             self._manager.declare(*plan.entities, queue, cluster=self._cluster)
-        except MessagingFailed as error:
+        except MessagingError as error:
             if not takes_any or "inequivalent" not in error.what:
                 raise
             # What it does with failed messages is its own affair, and not known here.
@@ -436,7 +438,7 @@ class QueueConsumer:
         try:
             key = self._key_of(job)
             hash(key)
-        except Undecodable:
+        except DecodingError:
             return job, NO_KEY
         except Exception as error:  # the user's code may raise anything about a message
             job.problem = f"it has no key: {type(error).__name__}: {visible(str(error))}"
@@ -478,7 +480,7 @@ class QueueConsumer:
 
     def _handler_ended(self, error: BaseException) -> None:
         _LOG.error("the handler of %r ended the consumer: %s", visible(self.queue_name or ""), visible(repr(error)))
-        failure = MessagingFailed(f"the handler ended the consumer: {visible(repr(error))}")
+        failure = MessagingError(f"the handler ended the consumer: {visible(repr(error))}")
         failure.__cause__ = error
         self._error = self._error or failure
         self.stop_consuming()
@@ -510,27 +512,31 @@ def _checked_order(
     order: str, queue_name: str | None, concurrency: int, key: Key | None, retry: FailurePath | None
 ) -> Order:
     if order not in list(Order):
-        raise BadInput(f"there is no order {visible(order)!r}", "Say none, strict or key.")
+        raise InvalidInputError(f"there is no order {visible(order)!r}", "Say none, strict or key.")
     checked = Order(order)
     if concurrency < 1 or (checked is Order.STRICT and concurrency > 1):
-        raise BadInput(f"{checked} order with a concurrency of {concurrency} makes no sense", "Leave it at 1.")
+        raise InvalidInputError(f"{checked} order with a concurrency of {concurrency} makes no sense", "Leave it at 1.")
     if key is not None and checked is not Order.KEY:
-        raise BadInput("a key is for order='key' only", "Take it out, or ask for that order.")
+        raise InvalidInputError("a key is for order='key' only", "Take it out, or ask for that order.")
     if checked is Order.NONE:
         return checked
     if not queue_name:
-        raise BadInput("a private queue does not outlive its connection, nor does its order", "Give a queue_name.")
+        raise InvalidInputError(
+            "a private queue does not outlive its connection, nor does its order", "Give a queue_name."
+        )
     if retry is not None and not retry.keeps_order:
-        raise BadInput("this way of trying again lets later messages pass", "Take another, or order='none'.")
+        raise InvalidInputError("this way of trying again lets later messages pass", "Take another, or order='none'.")
     return checked
 
 
 def _check_handler(handler: Handler) -> None:
     """Refuses what would fail with every message, before it has cost one."""
     if not callable(handler):
-        raise BadInput(f"the handler is a {type(handler).__name__}", "Give a function handler(message, headers).")
+        raise InvalidInputError(
+            f"the handler is a {type(handler).__name__}", "Give a function handler(message, headers)."
+        )
     if inspect.iscoroutinefunction(handler):
-        raise BadInput(
+        raise InvalidInputError(
             "the handler is a coroutine function, and handlers run on threads",
             "Give a plain function; asyncio.run_coroutine_threadsafe(...).result() reaches a loop from it.",
         )
@@ -541,7 +547,7 @@ def _check_handler(handler: Handler) -> None:
     try:
         signature.bind(None, None)
     except TypeError as error:
-        raise BadInput(
+        raise InvalidInputError(
             f"the handler cannot be called with a message and its headers: {visible(str(error))}",
             "Give a function handler(message, headers).",
         ) from None

@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _UNIT_S: Final = {"Y": 31_536_000, "M": 2_592_000, "D": 86_400, "h": 3600, "m": 
 
 
 def checked_offset(offset: Offset) -> Offset:
-    """`offset` if a broker would take it, else `BadInput`."""
+    """`offset` if a broker would take it, else `InvalidInputError`."""
     match offset:
         case bool():
             fits = False
@@ -36,7 +36,7 @@ def checked_offset(offset: Offset) -> Offset:
         case _:
             fits = False
     if not fits:
-        raise BadInput(
+        raise InvalidInputError(
             f"a stream cannot be read from {visible(repr(offset))[:60]}",
             "Say first, last or next, an offset from 0, a datetime with its time zone, or an age such as 1h.",
         )

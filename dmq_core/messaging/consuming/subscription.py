@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dmq_core.errors import DmqError, MessagingFailed, TimedOut
+from dmq_core.errors import DmqError, MessagingError, OperationTimeoutError
 from dmq_core.messaging.amqp.frames import Content
 from dmq_core.messaging.consuming.delivery import FLUSH_AT, Delivery, Epoch
 from dmq_core.messaging.consuming.stream_offset import FIRST, OFFSET, Offset, StreamPosition
@@ -108,7 +108,7 @@ class Consumer:
         return self._status
 
     def wait_consuming(self, timeout_s: float = 10.0) -> ConsumerStatus:
-        """Waits until it receives; `MessagingFailed` or another typed error says why it does not."""
+        """Waits until it receives; `MessagingError` or another typed error says why it does not."""
         with self._changed:
             self._changed.wait_for(lambda: self._status.consuming or self._over is not None, timeout_s)
             if self._status.consuming:
@@ -117,8 +117,10 @@ class Consumer:
                 raise self._over
         problem = self._status.problem or self._connection.status.problem
         if problem:
-            raise MessagingFailed(f"nothing is consumed from {self._status.queue!r}: {problem}")
-        raise TimedOut(f"nothing is consumed from {self._status.queue!r} after {timeout_s:g} s", "Is the cluster up?")
+            raise MessagingError(f"nothing is consumed from {self._status.queue!r}: {problem}")
+        raise OperationTimeoutError(
+            f"nothing is consumed from {self._status.queue!r} after {timeout_s:g} s", "Is the cluster up?"
+        )
 
     def cancel(self) -> None:
         """Asks the broker for no more; what has come can still be answered. Returns at once."""
@@ -148,7 +150,7 @@ class Consumer:
         self._connection.detach(self)
         if self._may_wait:
             sent.wait(timeout_s)
-        self._finish(MessagingFailed(f"the consumer of {self._status.queue!r} is stopped"))
+        self._finish(MessagingError(f"the consumer of {self._status.queue!r} is stopped"))
         if self._may_wait:
             self._worker.join(timeout_s)
         return self._unanswered
@@ -247,7 +249,7 @@ class Consumer:
         epoch, self._epoch = self._epoch, None
         if epoch is not None:
             epoch.end()
-        self._finish(error or MessagingFailed(f"the connection {self._connection.name!r} is closed"))
+        self._finish(error or MessagingError(f"the connection {self._connection.name!r} is closed"))
 
     # Subscribing.
 
@@ -382,7 +384,7 @@ class Consumer:
         except BaseException as error:  # it wants to end: SystemExit and the like
             for delivery in batch:
                 delivery.give_back()
-            self._finish(MessagingFailed(f"the handler of {self._status.queue!r} ended: {type(error).__name__}"))
+            self._finish(MessagingError(f"the handler of {self._status.queue!r} ended: {type(error).__name__}"))
             self._connection.call(lambda: self._send_the_last(threading.Event()))
             self._connection.detach(self)
 

@@ -98,7 +98,10 @@ class AsyncProducer(Generic[P]):
                 outcome.set_result(settlement)
 
     async def flush(self, timeout_s: float = 30.0) -> None:
-        """Waits until every message has its outcome; `TimedOut` if some have none after `timeout_s` seconds."""
+        """Waits until every message has its outcome.
+
+        Raises `OperationTimeoutError` if some have none after `timeout_s` seconds.
+        """
         await asyncio.to_thread(self._producer.flush, timeout_s)
 
     async def close(self, timeout_s: float = 5.0) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import MessageProperties
 from dmq_core.messaging.typed_fields import PROPERTY_NAMES
 from dmq_core.text import visible
@@ -31,7 +31,7 @@ Properties = MessageProperties | Mapping[str, object] | None
 def encode(message: object) -> tuple[bytes, str]:
     """The body of `message` and its content type: text as UTF-8, bytes as they are, everything else as JSON.
 
-    `BadInput` if JSON has no words for it.
+    `InvalidInputError` if JSON has no words for it.
     """
     if isinstance(message, str):
         return _utf8(message), TEXT
@@ -43,14 +43,16 @@ def encode(message: object) -> tuple[bytes, str]:
         return _utf8(json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)), JSON
     except (TypeError, ValueError, RecursionError) as error:
         kind = type(message).__name__
-        raise BadInput(f"a message of type {kind} is no JSON: {error}", "Send text, bytes, or plain values.") from error
+        raise InvalidInputError(
+            f"a message of type {kind} is no JSON: {error}", "Send text, bytes, or plain values."
+        ) from error
 
 
 def described(properties: Properties | object, content_type: str) -> MessageProperties:
     """`properties` in our own form, with `content_type` where they name none.
 
     A mapping has RabbitMQ's names (`delivery_mode`, `headers`, ...); pika's `BasicProperties` will do as well.
-    `BadInput` names what it does not know.
+    `InvalidInputError` names what it does not know.
     """
     if properties is None:
         return _BARE[content_type]
@@ -70,7 +72,7 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise BadInput(
+        raise InvalidInputError(
             "the text holds half a surrogate pair, which UTF-8 has no bytes for", "Send it as bytes."
         ) from error
 
@@ -81,18 +83,18 @@ def _fields(properties: object) -> Mapping[str, object]:
     if hasattr(properties, "delivery_mode") and hasattr(properties, "headers"):
         return {name: getattr(properties, name, None) for name in _FIELDS}
     kind = type(properties).__name__
-    raise BadInput(f"properties are {kind}", "Give MessageProperties, or a dict such as {'headers': {...}}.")
+    raise InvalidInputError(f"properties are {kind}", "Give MessageProperties, or a dict such as {'headers': {...}}.")
 
 
 def _from_fields(fields: Mapping[str, object]) -> MessageProperties:
     unknown = [name for name in fields if name not in _FIELDS]
     if unknown:
-        raise BadInput(f"there is no property {visible(str(unknown[0]))!r}", f"They are {', '.join(_FIELDS)}.")
+        raise InvalidInputError(f"there is no property {visible(str(unknown[0]))!r}", f"They are {', '.join(_FIELDS)}.")
     given = {name: value for name, value in fields.items() if value is not None}
     expiration = given.get("expiration")
     if isinstance(expiration, str) and expiration.isascii() and expiration.isdigit():
         given["expiration"] = int(expiration)
     headers = given.get("headers", {})
     if not isinstance(headers, Mapping):
-        raise BadInput(f"headers are {type(headers).__name__}", "Give a dict of strings to values.")
+        raise InvalidInputError(f"headers are {type(headers).__name__}", "Give a dict of strings to values.")
     return MessageProperties(**given)  # type: ignore[arg-type]  # check_message looks at each value

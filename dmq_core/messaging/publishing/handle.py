@@ -102,11 +102,14 @@ class Handle:
         return Settlement(fate.outcome, fate.endpoint, fate.at - self.taken_at, fate.reason, fate.sends)
 
     def wait(self, timeout_s: float = 30.0) -> Settlement:
-        """Waits for the outcome, up to `timeout_s` seconds; `TimedOut` leaves it open, so that one may wait again."""
+        """Waits for the outcome, up to `timeout_s` seconds.
+
+        Raises `OperationTimeoutError` leaves it open, so that one may wait again.
+        """
         return self._producer.wait_for(self, timeout_s)
 
     def encode(self, wire: Wire) -> None:
-        """Makes the frames for `wire`; `BadInput` if it cannot be sent there."""
+        """Makes the frames for `wire`; `InvalidInputError` if it cannot be sent there."""
         self.frames = wire.encode(
             self.exchange, self.routing_key, self.body, self.properties, self.mandatory, self.own_id
         )

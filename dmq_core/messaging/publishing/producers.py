@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Settlement
 from dmq_core.messaging.publishing.encoding import Message, Properties, described, encode, with_headers
 from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
@@ -27,7 +27,8 @@ class ExchangeProducer:
 
     Messages are text, bytes, or plain values that go as JSON; mandatory and persistent unless the call says otherwise.
     Each gets exactly one outcome. While no node is there they wait, within `limits`; `on_settled` hears each outcome,
-    on a thread that it must not block. `BadInput` without an `exchange_name`, unless the type has a default exchange.
+    on a thread that it must not block. `InvalidInputError` without an `exchange_name`, unless the type has a default
+    exchange.
 
     >>> def hear(handle):
     ...     assert handle.settlement.outcome == "returned"
@@ -49,7 +50,9 @@ class ExchangeProducer:
         cluster: str = "",
     ) -> None:
         if not exchange_name and not self.has_default:
-            raise BadInput(f"a {self.exchange_type} producer needs an exchange_name", "Only direct has a default one.")
+            raise InvalidInputError(
+                f"a {self.exchange_type} producer needs an exchange_name", "Only direct has a default one."
+            )
         self.exchange_name = exchange_name
         self._manager = connection_manager
         self._cluster = cluster
@@ -70,16 +73,16 @@ class ExchangeProducer:
         internal: bool = False,
         arguments: Arguments = NO_ARGUMENTS,
     ) -> None:
-        """Declares the exchange, and again after each reconnect; `MessagingFailed` if it is there in another form.
+        """Declares the exchange, and again after each reconnect; `MessagingError` if it is there in another form.
 
-        Without a call the first publish declares it, durable, or takes the one that is there. `BadInput` for the
-        default exchange.
+        Without a call the first publish declares it, durable, or takes the one that is there. `InvalidInputError` for
+        the default exchange.
 
         >>> producer = TopicProducer(manager, "shop")
         >>> producer.declare_exchange(arguments={"alternate-exchange": "amq.fanout"})
         """
         if not self.exchange_name:
-            raise BadInput("the default exchange is there already", "Give the producer an exchange_name.")
+            raise InvalidInputError("the default exchange is there already", "Give the producer an exchange_name.")
         self._require(Exchange(self.exchange_name, self.exchange_type, durable, auto_delete, internal, arguments))
 
     @property
@@ -93,7 +96,8 @@ class ExchangeProducer:
         return self._core.outstanding
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Waits until every message has its outcome; `TimedOut` if some have none after `timeout_s` seconds.
+        """Waits until every message has its outcome; `OperationTimeoutError` if some have none after `timeout_s`
+        seconds.
 
         >>> manager.declare(Queue("orders", "quorum"))
         >>> with DirectProducer(manager) as producer:
@@ -174,8 +178,8 @@ class _KeyedProducer(ExchangeProducer):
     ) -> Handle:
         """Publishes one message; waits only where there is no room, up to `timeout_s` (None: the limits' `room_s`).
 
-        Without room by then its outcome is NOT_SENT. `BadInput` if the message cannot be sent as it is,
-        `MessagingFailed` if the producer is closed.
+        Without room by then its outcome is NOT_SENT. `InvalidInputError` if the message cannot be sent as it is,
+        `MessagingError` if the producer is closed.
 
         >>> producer = DirectProducer(manager)
         >>> handle = producer.publish("orders", {"title": "a book"}, {"message_id": "4711", "priority": 3})
@@ -249,8 +253,8 @@ class FanoutProducer(ExchangeProducer):
     ) -> Handle:
         """Publishes one message; waits only where there is no room, up to `timeout_s` (None: the limits' `room_s`).
 
-        Without room by then its outcome is NOT_SENT. `BadInput` if the message cannot be sent as it is,
-        `MessagingFailed` if the producer is closed.
+        Without room by then its outcome is NOT_SENT. `InvalidInputError` if the message cannot be sent as it is,
+        `MessagingError` if the producer is closed.
         """
         return self._send("", message, properties, mandatory, timeout_s)
 
@@ -291,8 +295,8 @@ class HeadersProducer(ExchangeProducer):
         """Publishes one message with `headers`, which win over those of `properties`.
 
         It waits only where there is no room, up to `timeout_s` (None: the limits' `room_s`); without room by then its
-        outcome is NOT_SENT. `BadInput` if the message cannot be sent as it is, `MessagingFailed` if the producer is
-        closed.
+        outcome is NOT_SENT. `InvalidInputError` if the message cannot be sent as it is, `MessagingError` if the
+        producer is closed.
         """
         return self._send_with(headers, message, properties, mandatory, timeout_s)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Literal
 
-from dmq_core.errors import BadInput, DmqError, MessagingFailed, TimedOut
+from dmq_core.errors import DmqError, InvalidInputError, MessagingError, OperationTimeoutError
 from dmq_core.messaging.amqp.wire import Wire, own_id
 from dmq_core.messaging.connection import fork_guard as forks
 from dmq_core.messaging.connection.close_reason import CloseReason, Cure
@@ -68,15 +68,15 @@ class ProducerLimits:
     republish: bool = False
 
     def __post_init__(self) -> None:
-        """Raises `BadInput` for what could not work."""
+        """Raises `InvalidInputError` for what could not work."""
         for name in ("messages", "window", "body_bytes"):
             if getattr(self, name) < 1:
-                raise BadInput(f"{name} of a producer is {getattr(self, name)}", "Give 1 or more.")
+                raise InvalidInputError(f"{name} of a producer is {getattr(self, name)}", "Give 1 or more.")
         for name in ("room_s", "confirm_s", "confirm_limit_s"):
             if not getattr(self, name) >= 0:
-                raise BadInput(f"{name} of a producer is {getattr(self, name)}", "Give seconds, 0 or more.")
+                raise InvalidInputError(f"{name} of a producer is {getattr(self, name)}", "Give seconds, 0 or more.")
         if self.while_recovering not in ("park", "fail"):
-            raise BadInput(f"while_recovering is {visible(str(self.while_recovering))}", "Say park or fail.")
+            raise InvalidInputError(f"while_recovering is {visible(str(self.while_recovering))}", "Say park or fail.")
 
 
 class Producer:
@@ -148,8 +148,9 @@ class Producer:
     ) -> Handle:
         """Takes a message on and returns at once unless there is no room; then waits up to `room_s` seconds.
 
-        `BadInput` if it cannot be sent as it is, `MessagingFailed` if the producer is closed or another process made
-        it. Without room in time its outcome is NOT_SENT. The same `properties` value costs less the second time.
+        `InvalidInputError` if it cannot be sent as it is, `MessagingError` if the producer is closed or another
+        process made it. Without room in time its outcome is NOT_SENT. The same `properties` value costs less the
+        second time.
         """
         if self._generation != forks.generation:
             forks.refuse("the producer")
@@ -190,27 +191,32 @@ class Producer:
         """Waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN, for good."""
         try:
             return self.wait_for(handle, timeout_s)
-        except TimedOut:
+        except OperationTimeoutError:
             return self._given_up(handle, timeout_s)
 
     def wait_for(self, handle: Handle, timeout_s: float) -> Settlement:
-        """Waits for the outcome of `handle`; `TimedOut` leaves it open."""
+        """Waits for the outcome of `handle`; `OperationTimeoutError` leaves it open."""
         if handle.fate is None:
             self._may_wait()
             with self._lock:
                 self._await(lambda: handle.fate is not None, timeout_s, _ANY_CHANGE)
         settlement = handle.settlement
         if settlement is None:
-            raise TimedOut(f"no outcome within {timeout_s:g} s", "The message may still be confirmed; wait again.")
+            raise OperationTimeoutError(
+                f"no outcome within {timeout_s:g} s", "The message may still be confirmed; wait again."
+            )
         return settlement
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Waits until every message has its outcome, of which `on_settled` was told; `TimedOut` if some have none."""
+        """Waits until every message has its outcome, of which `on_settled` was told.
+
+        Raises `OperationTimeoutError` if some have none.
+        """
         self._may_wait()
         deadline = time.monotonic() + timeout_s
         with self._lock:
             if not self._await(lambda: self._messages == 0, timeout_s, 0):
-                raise TimedOut(
+                raise OperationTimeoutError(
                     f"{self._messages} messages have no outcome after {timeout_s:g} s",
                     "Look at the connection's status.",
                 )
@@ -227,13 +233,13 @@ class Producer:
         try:
             if not self._connection.on_io_thread:
                 self.flush(timeout_s)
-        except TimedOut:
+        except OperationTimeoutError:
             pass
         finally:
             self._connection.detach(self)
             status = self._connection.status
             held = f", {status.problem}" if status.state is ConnectionState.BLOCKED else ""
-            self._end_all(MessagingFailed(f"the producer is closed{held}"))
+            self._end_all(MessagingError(f"the producer is closed{held}"))
 
     # What the connection calls, on the I/O thread.
 
@@ -307,7 +313,7 @@ class Producer:
 
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
-        self._end_all(error or MessagingFailed(f"the connection {self._connection.name!r} is closed"))
+        self._end_all(error or MessagingError(f"the connection {self._connection.name!r} is closed"))
 
     # Taking on.
 
@@ -337,7 +343,7 @@ class Producer:
 
     def _may_wait(self) -> None:
         if self._connection.on_io_thread:
-            raise MessagingFailed("a callback of the producer cannot wait for the producer", "Wait on another thread.")
+            raise MessagingError("a callback of the producer cannot wait for the producer", "Wait on another thread.")
 
     def _await(self, come: Callable[[], object], timeout_s: float, mark: int) -> bool:
         """Waits, with the lock, until `come`; it is looked at when no more than `mark` messages are outstanding."""
@@ -420,7 +426,7 @@ class Producer:
                 if handle.wire is not wire:
                     handle.encode(wire)
                 good.append(handle)
-            except BadInput as error:
+            except InvalidInputError as error:
                 outcome = Outcome.UNKNOWN if handle in self._sent_before else Outcome.NOT_SENT
                 refused += self._end([handle], Fate(outcome, None, self._now(), error.what, sends=0))
         return good, refused
@@ -506,7 +512,7 @@ class Producer:
     def _end_all(self, error: DmqError) -> None:
         with self._lock:
             if self._closed is None:
-                self._closed = MessagingFailed(error.what, error.hint) if type(error) is DmqError else error
+                self._closed = MessagingError(error.what, error.hint) if type(error) is DmqError else error
             self._may_refuse = True
             epoch, self._epoch = self._epoch, None
             ended: list[Handle] = []

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import MessageProperties
 from dmq_core.text import visible
 
@@ -35,21 +35,21 @@ _KEEP_IT_SHORT: Final = f"AMQP allows {SHORT_STRING_BYTES} bytes of UTF-8 there;
 
 
 def check_address(exchange: str, routing_key: str) -> None:
-    """Raises `BadInput` if a message cannot be sent to that exchange with that routing key."""
+    """Raises `InvalidInputError` if a message cannot be sent to that exchange with that routing key."""
     _short_string("the exchange name", exchange)
     _short_string("the routing key", routing_key)
 
 
 def check_body(body: bytes) -> None:
-    """Raises `BadInput` if `body` is no bytes."""
+    """Raises `InvalidInputError` if `body` is no bytes."""
     if not isinstance(body, bytes):
-        raise BadInput(f"the body is {_kind(body)}, not bytes", "Encode it, for example with .encode().")
+        raise InvalidInputError(f"the body is {_kind(body)}, not bytes", "Encode it, for example with .encode().")
 
 
 def check_properties(properties: MessageProperties) -> None:
-    """Raises `BadInput` if one of the properties, headers aside, cannot be written to the wire as it is."""
+    """Raises `InvalidInputError` if one of the properties, headers aside, cannot be written to the wire as it is."""
     if not isinstance(properties, MessageProperties):
-        raise BadInput(f"the properties are {_kind(properties)}", "Give MessageProperties.")
+        raise InvalidInputError(f"the properties are {_kind(properties)}", "Give MessageProperties.")
     for name in _SHORT_FIELDS:
         value = getattr(properties, name)
         if value is not None:
@@ -59,23 +59,27 @@ def check_properties(properties: MessageProperties) -> None:
         if value is None and name != "delivery_mode":
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise BadInput(f"{name} is {visible(repr(value))}", f"It must be a whole number from {low} to {high}.")
+            raise InvalidInputError(
+                f"{name} is {visible(repr(value))}", f"It must be a whole number from {low} to {high}."
+            )
 
 
 def plain_headers(headers: Mapping[str, object]) -> dict[str, object]:
-    """A deep copy of `headers` in types that AMQP knows; `BadInput` names what it cannot carry."""
+    """A deep copy of `headers` in types that AMQP knows; `InvalidInputError` names what it cannot carry."""
     table, size = _table(headers, "headers", 0)
     if size > HEADERS_BYTES:
-        raise BadInput(f"the headers take {size} bytes", f"Keep them below {HEADERS_BYTES}; they must fit one frame.")
+        raise InvalidInputError(
+            f"the headers take {size} bytes", f"Keep them below {HEADERS_BYTES}; they must fit one frame."
+        )
     return table
 
 
 def _short_string(what: str, value: object) -> int:
     if not isinstance(value, str):
-        raise BadInput(f"{what} is {_kind(value)}, not text", "Give a string.")
+        raise InvalidInputError(f"{what} is {_kind(value)}, not text", "Give a string.")
     size = len(_utf8(what, value))
     if size > SHORT_STRING_BYTES:
-        raise BadInput(f"{what} is {size} bytes long", _KEEP_IT_SHORT)
+        raise InvalidInputError(f"{what} is {size} bytes long", _KEEP_IT_SHORT)
     return size + 1
 
 
@@ -83,16 +87,16 @@ def _utf8(what: str, value: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError as error:
-        raise BadInput(
+        raise InvalidInputError(
             f"{what} holds half a surrogate pair, which UTF-8 has no bytes for", "Send it as bytes."
         ) from error
 
 
 def _table(table: object, where: str, depth: int) -> tuple[dict[str, object], int]:
     if not isinstance(table, Mapping):
-        raise BadInput(f"{where} is {_kind(table)}, not a mapping", "Give a dict of strings to values.")
+        raise InvalidInputError(f"{where} is {_kind(table)}, not a mapping", "Give a dict of strings to values.")
     if depth > _MAX_DEPTH:
-        raise BadInput(
+        raise InvalidInputError(
             f"{visible(where)[:60]} nests more than {_MAX_DEPTH} levels deep", "Flatten it, or use the body."
         )
     plain: dict[str, object] = {}
@@ -120,7 +124,7 @@ def _value(value: object, where: str, depth: int) -> tuple[object, int]:
         case int() | float() | Decimal() | datetime():
             _check_quantity(value, where)
             return value, 9
-    raise BadInput(
+    raise InvalidInputError(
         f"{_shown(where)} is {_kind(value)}, which an AMQP header cannot carry here",
         "Send it as text.",
     )
@@ -128,7 +132,9 @@ def _value(value: object, where: str, depth: int) -> tuple[object, int]:
 
 def _array(values: list[object] | tuple[object, ...], where: str, depth: int) -> tuple[object, int]:
     if depth > _MAX_DEPTH:
-        raise BadInput(f"{_shown(where)} nests more than {_MAX_DEPTH} levels deep", "Flatten it, or use the body.")
+        raise InvalidInputError(
+            f"{_shown(where)} nests more than {_MAX_DEPTH} levels deep", "Flatten it, or use the body."
+        )
     items = [_value(item, f"{where}[{i}]", depth) for i, item in enumerate(values)]
     return [item for item, _ in items], 5 + sum(size for _, size in items)
 
@@ -137,18 +143,20 @@ def _check_quantity(value: float | Decimal | datetime, where: str) -> None:
     if isinstance(value, float):
         # RabbitMQ closes the connection over a float that Erlang does not have.
         if not math.isfinite(value):
-            raise BadInput(f"{_shown(where)} is {value}, which RabbitMQ does not take", "Send it as text.")
+            raise InvalidInputError(f"{_shown(where)} is {value}, which RabbitMQ does not take", "Send it as text.")
     elif isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            raise BadInput(f"{_shown(where)} is too large for 64 bits", "Send it as text.")
+            raise InvalidInputError(f"{_shown(where)} is too large for 64 bits", "Send it as text.")
     elif isinstance(value, datetime):
         # Pika takes a time without a zone for UTC.
         if value.replace(tzinfo=value.tzinfo or UTC).timestamp() < 0:
-            raise BadInput(f"{_shown(where)} lies before 1970", "AMQP times count seconds from 1970; send it as text.")
+            raise InvalidInputError(
+                f"{_shown(where)} lies before 1970", "AMQP times count seconds from 1970; send it as text."
+            )
     else:
         exponent = value.as_tuple().exponent
         if not isinstance(exponent, int) or exponent < -9 or abs(value.scaleb(max(0, -exponent))) >= 2**31:
-            raise BadInput(f"{_shown(where)} is a decimal that 32 bits cannot hold", "Send it as text.")
+            raise InvalidInputError(f"{_shown(where)} is a decimal that 32 bits cannot hold", "Send it as text.")
 
 
 def _shown(where: str) -> str:

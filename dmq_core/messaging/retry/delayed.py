@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.errors import BadInput, MessagingFailed
+from dmq_core.errors import InvalidInputError, MessagingError
 from dmq_core.messaging.consuming.failure_policy import PAUSE_S, FailurePlan, dead_letter_name, dead_letter_queue
 from dmq_core.messaging.publishing.publisher import Producer, ProducerLimits
 from dmq_core.messaging.retry.forwarding import LOOK_S, Errand, HandOffThread
@@ -31,12 +31,12 @@ class Retry:
     """A failure path that tries a message `attempts` times, each delay in seconds after the failure before.
 
     Without `attempts` there is one more than delays; with more, the last delay serves for the rest. Delays are from
-    0.001 s to a year and attempts 1 or more, else `BadInput`. `mode` says who lets a message wait: `ladder` one queue
-    for each delay, `native` the queue itself, where RabbitMQ 4.3 or newer can, `in place` the worker, which keeps the
-    order, `auto` the queue itself if it can keep those very delays, else the ladder. What fails for good goes to
-    `<queue>.parked`, its body and properties kept and the failures told in headers `x-dmq-*`; without `parking` it is
-    dead-lettered, for which its queue needs a dead-letter exchange of its own. `cluster` is where the consumer's queue
-    is.
+    0.001 s to a year and attempts 1 or more, else `InvalidInputError`. `mode` says who lets a message wait: `ladder`
+    one queue for each delay, `native` the queue itself, where RabbitMQ 4.3 or newer can, `in place` the worker, which
+    keeps the order, `auto` the queue itself if it can keep those very delays, else the ladder. What fails for good
+    goes to `<queue>.parked`, its body and properties kept and the failures told in headers `x-dmq-*`; without
+    `parking` it is dead-lettered, for which its queue needs a dead-letter exchange of its own. `cluster` is where the
+    consumer's queue is.
 
     A stream takes nothing back: there a message is tried again in place, and `ladder` and `native` are refused.
 
@@ -72,7 +72,7 @@ class Retry:
         wall: Callable[[], float] = time.time,
     ) -> None:
         if mode not in tuple(Mode):
-            raise BadInput(f"there is no retry mode {mode!r}", f"The modes are {', '.join(Mode)}.")
+            raise InvalidInputError(f"there is no retry mode {mode!r}", f"The modes are {', '.join(Mode)}.")
         self.policy = policy(delays, attempts)
         self.mode = Mode(mode)
         self._parking = parking
@@ -91,7 +91,7 @@ class Retry:
         return self.mode is Mode.IN_PLACE
 
     def prepare(self, queue: Queue, version: Version) -> FailurePlan:
-        """What must be declared for `queue`; its mode is then settled. `BadInput` if it cannot be served."""
+        """What must be declared for `queue`; its mode is then settled. `InvalidInputError` if it cannot be served."""
         self._serves = chosen_mode(self.mode, self.policy, queue, version)
         return retry_plan(self._serves, self.policy, self._parking, queue, version)
 
@@ -142,7 +142,7 @@ class Retry:
 
     def _hand_on(self, delivery: Delivery, target: str, failure: Failure, *, is_parked: bool) -> None:
         if self._thread is None or self._thread.handoff is None:
-            raise MessagingFailed("this retry path is bound to no consumer", "Give it to a consumer.")
+            raise MessagingError("this retry path is bound to no consumer", "Give it to a consumer.")
         properties = copied(
             delivery.properties, delivery.exchange, delivery.routing_key, delivery.queue, failure, parked=is_parked
         )

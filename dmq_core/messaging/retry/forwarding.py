@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dmq_core.errors import BadInput, DmqError
+from dmq_core.errors import DmqError, InvalidInputError
 from dmq_core.messaging.messages import MessageProperties, Outcome, Settlement
 from dmq_core.text import visible
 
@@ -147,7 +147,7 @@ class HandOff:
         errand.tries += 1
         try:
             handle = self._producer.send("", errand.target, delivery.body, errand.properties, True, 0.0)
-        except BadInput as error:
+        except InvalidInputError as error:
             # It never will be sendable; the queue's own limit gives it up, and a stream has it still.
             _LOG.error("a message of %s cannot be handed on: %s", visible(delivery.queue), visible(error.what))
             delivery.reject(requeue=delivery.offset is None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Headers, MessageProperties
 from dmq_core.messaging.publishing.validation import plain_headers
 from dmq_core.text import visible
@@ -93,6 +93,6 @@ def _sendable(headers: Mapping[str, object]) -> dict[str, object]:
 def _can_be_sent(name: str, value: object) -> bool:
     try:
         plain_headers({name: value})
-    except BadInput:
+    except InvalidInputError:
         return False
     return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.consuming.failure_policy import DELIVERY_LIMIT, FailurePlan
 from dmq_core.messaging.publishing.validation import check_address
 from dmq_core.messaging.topology.model import Queue
@@ -54,12 +54,12 @@ class RetryPolicy:
 
 
 def policy(delays: Sequence[float], attempts: int | None) -> RetryPolicy:
-    """The policy of these numbers; `BadInput` if they make no sense."""
+    """The policy of these numbers; `InvalidInputError` if they make no sense."""
     if not delays or not all(0.001 <= delay <= LONGEST_DELAY_S for delay in delays):
-        raise BadInput(f"the delays are {list(delays)}", "Give at least one, each from 0.001 s to a year.")
+        raise InvalidInputError(f"the delays are {list(delays)}", "Give at least one, each from 0.001 s to a year.")
     wanted = len(delays) + 1 if attempts is None else attempts
     if wanted < 1:
-        raise BadInput(f"{wanted} attempts are none", "Allow at least one.")
+        raise InvalidInputError(f"{wanted} attempts are none", "Allow at least one.")
     return RetryPolicy(tuple(delays), wanted)
 
 
@@ -79,15 +79,17 @@ def parked(queue: str) -> str:
 
 
 def chosen_mode(mode: Mode, asked: RetryPolicy, queue: Queue, version: Version) -> Mode:
-    """The mode that serves `queue` on RabbitMQ `version`; never AUTO. `BadInput` if `mode` cannot serve it."""
+    """The mode that serves `queue` on RabbitMQ `version`; never AUTO. `InvalidInputError` if `mode` cannot serve it."""
     kind = queue_kind(queue)
     if kind == STREAM:
         if mode in (Mode.AUTO, Mode.IN_PLACE):
             return Mode.IN_PLACE
         # A copy that came back would be a new message to everybody who reads the stream.
-        raise BadInput(f"{queue.name!r} is a stream, which takes no failed message back", "Retry in place, or auto.")
+        raise InvalidInputError(
+            f"{queue.name!r} is a stream, which takes no failed message back", "Retry in place, or auto."
+        )
     if mode is Mode.IN_PLACE and kind != QUORUM:
-        raise BadInput(f"{queue.name!r} does not count deliveries", "Retry in place needs a quorum queue.")
+        raise InvalidInputError(f"{queue.name!r} does not count deliveries", "Retry in place needs a quorum queue.")
     if mode in (Mode.IN_PLACE, Mode.LADDER):
         return mode
     # A queue that is taken as it is may lack the arguments, and nobody would tell us.
@@ -96,15 +98,18 @@ def chosen_mode(mode: Mode, asked: RetryPolicy, queue: Queue, version: Version) 
 
 
 def retry_plan(mode: Mode, asked: RetryPolicy, parking: bool, queue: Queue, version: Version) -> FailurePlan:
-    """What to declare for `queue`, served by `mode`; `BadInput` if a message would be lost after its last attempt."""
+    """What to declare for `queue`, served by `mode`.
+
+    Raises `InvalidInputError` if a message would be lost after its last attempt.
+    """
     check_address("", max(parked(queue.name), *(rung(queue.name, delay) for delay in asked.delays), key=len))
     kind = queue_kind(queue)
     if kind == STREAM:
         if not parking:
-            raise BadInput(f"a stream like {queue.name!r} dead-letters nothing", "Leave parking on.")
+            raise InvalidInputError(f"a stream like {queue.name!r} dead-letters nothing", "Leave parking on.")
         return FailurePlan(entities=(_parking_queue(queue.name, version),))
     if not parking and "x-dead-letter-exchange" not in queue.arguments:
-        raise BadInput(
+        raise InvalidInputError(
             f"without parking, {queue.name!r} would drop a message after its last attempt",
             "Give it an x-dead-letter-exchange, or leave parking on.",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.consuming.failure_policy import (
     _LOG,
     DELIVERY_LIMIT,
@@ -55,7 +55,7 @@ class Requeue:
 
     def __init__(self, limit: int = DELIVERY_LIMIT, dead_letter: bool = True) -> None:
         if limit < 0:
-            raise BadInput(f"a limit of {limit} returns makes no sense", "Give 0 or more.")
+            raise InvalidInputError(f"a limit of {limit} returns makes no sense", "Give 0 or more.")
         self._limit = limit
         self._dead_letter = dead_letter
         self._lock = threading.Lock()

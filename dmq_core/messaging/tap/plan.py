@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import NO_HEADERS, MessageProperties, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.messaging.topology.model import PrivateBinding
@@ -42,7 +42,7 @@ class TapPlan:
 
 
 def plan_tap(source: TailSource, exchange_type: str = "topic", bindings: tuple[PrivateBinding, ...] = ()) -> TapPlan:
-    """How to tap `source`; `BadInput` if it cannot be done without taking messages from its queues.
+    """How to tap `source`; `InvalidInputError` if it cannot be done without taking messages from its queues.
 
     `bindings` are those of the queue, for a queue; those of the exchange, for a direct exchange with pattern `#`.
     """
@@ -69,12 +69,12 @@ def _queue_plan(queue: str, bindings: tuple[PrivateBinding, ...]) -> TapPlan:
 
 def _exchange_plan(name: str, pattern: str, kind: str, bindings: tuple[PrivateBinding, ...]) -> TapPlan:
     if not name:
-        raise BadInput(
+        raise InvalidInputError(
             "nothing can be bound to the default exchange, so it cannot be tapped",
             "Tail with the firehose, or publish through an exchange of your own.",
         )
     if kind in _SHARING_TYPES:
-        raise BadInput(
+        raise InvalidInputError(
             f"{visible(name)} shares its messages out ({visible(kind)}): a tap would take some of them away",
             "Tail with the firehose, or an exchange in front of it.",
         )
@@ -87,7 +87,9 @@ def _exchange_plan(name: str, pattern: str, kind: str, bindings: tuple[PrivateBi
         return TapPlan("tap", (*_ignored(pattern, kind), _OTHERS, _OLD), (everything,))
     if kind == "direct":
         return _direct_plan(name, pattern, bindings)
-    raise BadInput(f"{visible(name)} is of type {visible(kind)}, which dmq cannot tap", "Tail with the firehose.")
+    raise InvalidInputError(
+        f"{visible(name)} is of type {visible(kind)}, which dmq cannot tap", "Tail with the firehose."
+    )
 
 
 def _direct_plan(name: str, pattern: str, bindings: tuple[PrivateBinding, ...]) -> TapPlan:
@@ -98,7 +100,7 @@ def _direct_plan(name: str, pattern: str, bindings: tuple[PrivateBinding, ...]) 
         keys = sorted({b.routing_key for b in bindings if b.source == name})
         blind = "keys that no queue was bound with when the tap began"
     if not keys:
-        raise BadInput(
+        raise InvalidInputError(
             f"{visible(name)} is a direct exchange without bindings, so no key is known to tap", "Give the exact key."
         )
     return TapPlan("tap", (blind, _OTHERS, _OLD), tuple(PrivateBinding(name, key) for key in keys))

@@ -34,7 +34,7 @@ class Tap:
 
     `exchange_type` is the type of `source.exchange`. For a `source.queue`, `bindings` are what that queue is bound by;
     the tap is bound alike. The firehose (no exchange, no queue) shows something only while tracing is on, which is
-    the caller's to switch. `BadInput` if nothing of the kind can be tapped.
+    the caller's to switch. `InvalidInputError` if nothing of the kind can be tapped.
 
     >>> from threading import Event
     >>> seen = Event()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic
 
-from dmq_core.errors import DmqError, MessagingFailed, NotReachable, TimedOut
+from dmq_core.errors import DmqError, MessagingError, NotReachableError, OperationTimeoutError
 from dmq_core.messaging.topology.model import (
     _LOG,
     INEQUIVALENT,
@@ -46,7 +46,7 @@ def is_adopted(entity: Entity, reason: CloseReason) -> bool:
 
 
 def declare(connection: Connection, entities: Sequence[Entity], timeout_s: float = 10.0) -> None:
-    """Declares `entities` in order; `MessagingFailed` with the broker's words if it refuses one."""
+    """Declares `entities` in order; `MessagingError` with the broker's words if it refuses one."""
     remaining = list(entities)
 
     def steps(channel: Channel, done: Callable[[None], None]) -> None:
@@ -81,14 +81,14 @@ def queue_depth(connection: Connection, queue: str, timeout_s: float = 5.0) -> Q
     errand: _Errand[QueueDepth | None] = _Errand(connection, steps)
     try:
         return errand.result(timeout_s)
-    except MessagingFailed:
+    except MessagingError:
         if errand.refused_with == NOT_FOUND:
             return None
         raise
 
 
 def delete_queue(connection: Connection, queue: str, *, only_empty: bool = False, timeout_s: float = 10.0) -> None:
-    """Deletes `queue` if it exists; with `only_empty`, `MessagingFailed` if it holds messages.
+    """Deletes `queue` if it exists; with `only_empty`, `MessagingError` if it holds messages.
 
     `only_empty` is for classic queues: over any other RabbitMQ closes the whole connection, which then recovers.
     """
@@ -100,7 +100,7 @@ def delete_queue(connection: Connection, queue: str, *, only_empty: bool = False
 
 
 def delete_exchange(connection: Connection, exchange: str, timeout_s: float = 10.0) -> None:
-    """Deletes `exchange` with its bindings if it exists; `MessagingFailed` for those that are RabbitMQ's own."""
+    """Deletes `exchange` with its bindings if it exists; `MessagingError` for those that are RabbitMQ's own."""
 
     def steps(channel: Channel, done: Callable[[None], None]) -> None:
         channel.delete_exchange(exchange, lambda: done(None))
@@ -132,8 +132,10 @@ class _Errand(Generic[T]):
             if not self._finished.wait(timeout_s):
                 problem = self._connection.status.problem
                 if problem:
-                    raise NotReachable(problem, "Check that the cluster runs and has a majority of its nodes.")
-                raise TimedOut(f"the broker did not answer within {timeout_s:g} s", "Has the cluster a majority?")
+                    raise NotReachableError(problem, "Check that the cluster runs and has a majority of its nodes.")
+                raise OperationTimeoutError(
+                    f"the broker did not answer within {timeout_s:g} s", "Has the cluster a majority?"
+                )
         finally:
             self._connection.detach(self)
         if self._error is not None:
@@ -149,7 +151,7 @@ class _Errand(Generic[T]):
         """The channel went; a refusal by the broker is final, the loss of a node is not."""
         if is_refusal(reason) and not self._finished.is_set() and not self._forgives(reason):
             self.refused_with = reason.code
-            self._error = reason.error("the broker refused") if reason.denied else MessagingFailed(reason.text)
+            self._error = reason.error("the broker refused") if reason.denied else MessagingError(reason.text)
             self._finished.set()
 
     def flow_changed(self, blocked: bool) -> None:
@@ -162,7 +164,7 @@ class _Errand(Generic[T]):
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
         if not self._finished.is_set():
-            self._error = error or MessagingFailed("the connection was closed")
+            self._error = error or MessagingError("the connection was closed")
             self._finished.set()
 
     def _done(self, result: T) -> None:

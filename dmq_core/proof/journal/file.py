@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from dmq_core.errors import BadInput, DmqError
+from dmq_core.errors import DmqError, InvalidInputError
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.records import (
     MAGIC,
@@ -60,7 +60,7 @@ _Fate = tuple[float, Outcome, int, int, str]
 _Answers = tuple[float, int, int, Sequence[int]]
 
 
-class JournalFailed(DmqError):
+class JournalError(DmqError):
     """The journal cannot be written on: what happens from now on is on no record."""
 
 
@@ -75,21 +75,21 @@ class Clock:
 class Journal:
     """Writes one run's journal; every method may be called from any thread.
 
-    Methods that put down attempts and deliveries raise `JournalFailed` where that fails (a full disk), so that nobody
+    Methods that put down attempts and deliveries raise `JournalError` where that fails (a full disk), so that nobody
     goes on; the others never raise, since a fault has to be undone all the same: they note it in `failure` and call
     `on_failure` once, from whichever thread finds out. After a failure nothing more is written, and the file ends with
     its last whole line. `at` is the monotonic second of what is put down, for what was seen earlier; None: now.
     """
 
     def __init__(
-        self, descriptor: int, path: Path, clock: Clock, on_failure: Callable[[JournalFailed], None] | None
+        self, descriptor: int, path: Path, clock: Clock, on_failure: Callable[[JournalError], None] | None
     ) -> None:
         self.path = path
         self._descriptor = descriptor
         self._mono, self._wall = clock.mono, clock.wall
         self._on_failure = on_failure
         self._lock = threading.Lock()
-        self._failure: JournalFailed | None = None
+        self._failure: JournalError | None = None
         self._closed = False
         self._lines = 0
         self._bytes = 0
@@ -104,9 +104,9 @@ class Journal:
         path: Path,
         setting: Setting,
         clock: Clock | None = None,
-        on_failure: Callable[[JournalFailed], None] | None = None,
+        on_failure: Callable[[JournalError], None] | None = None,
     ) -> Journal:
-        """Makes the file, which must not exist, for its owner alone; `JournalFailed` if that cannot be."""
+        """Makes the file, which must not exist, for its owner alone; `JournalError` if that cannot be."""
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -114,14 +114,14 @@ class Journal:
         journal = cls(descriptor, path, clock or Clock(), on_failure)
         try:
             journal._put(head_of(setting), must=True)
-        except JournalFailed:
+        except JournalError:
             os.close(descriptor)
             raise
         journal._writer.start()
         return journal
 
     @property
-    def failure(self) -> JournalFailed | None:
+    def failure(self) -> JournalError | None:
         """Why it cannot be written on; None: it can."""
         return self._failure
 
@@ -243,7 +243,7 @@ class Journal:
 
     def _put(self, lines: str, must: bool = False) -> None:
         """Hands whole lines to the operating system, or fails for good."""
-        found: JournalFailed | None = None
+        found: JournalError | None = None
         with self._lock:
             if self._failure is None:
                 found = self._failure = self._write(lines.encode())
@@ -253,11 +253,11 @@ class Journal:
         if found is not None and self._on_failure is not None:
             self._on_failure(found)
         if failure is not None and must:
-            raise JournalFailed(failure.what, failure.hint)
+            raise JournalError(failure.what, failure.hint)
 
-    def _write(self, data: bytes) -> JournalFailed | None:
+    def _write(self, data: bytes) -> JournalError | None:
         if self._closed:
-            return JournalFailed(f"the journal {visible(str(self.path))} is closed")
+            return JournalError(f"the journal {visible(str(self.path))} is closed")
         left = data
         try:
             while left:
@@ -314,18 +314,22 @@ class JournalReading:
 
 
 def read_journal(path: Path) -> JournalReading:
-    """Opens a journal; `BadInput` if the file is none, or cannot be read."""
+    """Opens a journal; `InvalidInputError` if the file is none, or cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.readline(_HEAD_BYTES)
         setting = setting_of(head)
     except OSError as error:
-        raise BadInput(f"{visible(str(path))} cannot be read: {error.strerror}") from error
+        raise InvalidInputError(f"{visible(str(path))} cannot be read: {error.strerror}") from error
     except ValueError as error:
         name = visible(str(path))
         if head.startswith(f'["{MAGIC}"'.encode()):
-            raise BadInput(f"{name} is a journal of another version of dmq, or ends in its first line") from error
-        raise BadInput(f"{name} is no journal of a proof run", "Give the file that `dmq proof run` named.") from error
+            raise InvalidInputError(
+                f"{name} is a journal of another version of dmq, or ends in its first line"
+            ) from error
+        raise InvalidInputError(
+            f"{name} is no journal of a proof run", "Give the file that `dmq proof run` named."
+        ) from error
     return JournalReading(path, setting)
 
 
@@ -358,6 +362,6 @@ def _answer_lines(answers: Sequence[_Answers], offset: float) -> Iterator[str]:
         yield f'["K",{at:.6f},{at + offset:.6f},{consumer},{epoch},{list(numbers)}]\n'
 
 
-def _failed(path: Path, error: OSError) -> JournalFailed:
+def _failed(path: Path, error: OSError) -> JournalError:
     what = f"the journal {visible(str(path))} cannot be written: {error.strerror}"
-    return JournalFailed(what, "Give it a disk with room, and run again.")
+    return JournalError(what, "Give it a disk with room, and run again.")

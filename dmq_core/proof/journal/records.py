@@ -17,7 +17,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.topology.queue_arguments import STREAM
 from dmq_core.proof.result import Workload
@@ -360,7 +360,7 @@ def setting_of(line: bytes) -> Setting:
         workload = checked_workload(Workload(**told.pop("workload")), "workload")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
         return Setting(**values, workload=workload)
-    except (AttributeError, BadInput, KeyError, TypeError, RecursionError) as error:
+    except (AttributeError, InvalidInputError, KeyError, TypeError, RecursionError) as error:
         raise ValueError("not a setting") from error
 
 

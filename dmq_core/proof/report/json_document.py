@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.proof.result import Account, Balance, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict, Workload
 
 _IDS: Final = ("lost", "unexpected", "leak", "phantom")
@@ -61,12 +61,12 @@ def contract_json(result: ProofResult) -> dict[str, Any]:
 def from_json(told: object) -> ProofResult:
     """The result that `contract_json` made this of; fields that are not known are passed over.
 
-    `BadInput` if it is no report.
+    `InvalidInputError` if it is no report.
     """
     try:
         return _result(_mapping(told))
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(
+        raise InvalidInputError(
             "this is no report of a proof run", "Give a file that `dmq proof run --report FILE.json` wrote."
         ) from error
 

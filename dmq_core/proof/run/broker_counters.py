@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.cluster.protocol import Cluster
-from dmq_core.errors import DmqError, NotReachable
+from dmq_core.errors import DmqError, NotReachableError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -38,7 +38,7 @@ class NodeCounters:
 
 
 def counters_in(text: str) -> NodeCounters:
-    """The counters in what a node serves at `/metrics`; `NotReachable` if there are none."""
+    """The counters in what a node serves at `/metrics`; `NotReachableError` if there are none."""
     sums = dict.fromkeys(("received", "confirmed", "delivered", "acknowledged"), 0)
     uptime = _UPTIME.search(text)
     try:
@@ -46,7 +46,7 @@ def counters_in(text: str) -> NodeCounters:
             sums[name] += int(float(value))
         return NodeCounters(float(uptime[1] if uptime else "none"), *sums.values())
     except (ValueError, OverflowError) as error:
-        raise NotReachable("a node tells no counters that make sense", "Which RabbitMQ is it?") from error
+        raise NotReachableError("a node tells no counters that make sense", "Which RabbitMQ is it?") from error
 
 
 class Epochs:

@@ -13,7 +13,7 @@ from dmq_core.actions.gate import guard
 from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.connection_manager import Role
-from dmq_core.errors import BadInput, DmqError, NotReachable, Refused
+from dmq_core.errors import DmqError, InvalidInputError, NotReachableError, RefusedError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.acts import STATES, TAKES_AWAY, Act, act_for, on_node, word_of
 from dmq_core.proof.journal.records import Stage
@@ -48,28 +48,31 @@ class Rules:
 
 
 def check(cluster: Cluster, step: Step, rules: Rules) -> None:
-    """Raises what would keep `step` from being done, before anything is begun: `Refused` or `BadInput`."""
+    """Raises what would keep `step` from being done, before anything is begun.
+
+    Raises `RefusedError` or `InvalidInputError`.
+    """
     title = f"{str(step.fault).capitalize()} {visible(step.target) or 'restart'}"
     guard(cluster, title, read_only=rules.read_only)
     nodes = cluster.nodes()
     if step.target not in ("", *ROLES) and step.target not in [node.name for node in nodes]:
         names = ", ".join(node.name for node in nodes)
-        raise BadInput(f"{cluster.name} has no node '{visible(step.target)}'", f"Its nodes are {names}.")
+        raise InvalidInputError(f"{cluster.name} has no node '{visible(step.target)}'", f"Its nodes are {names}.")
     if step.target == "follower" and len(nodes) < 2:
-        raise BadInput("a cluster of one node has no follower", "Take another target.")
+        raise InvalidInputError("a cluster of one node has no follower", "Take another target.")
     if step.fault in _NEED_TWO and len(nodes) < 2:
-        raise BadInput(f"a cluster of one node has nothing for {step.fault}", "Take another fault.")
+        raise InvalidInputError(f"a cluster of one node has nothing for {step.fault}", "Take another fault.")
     if step.fault in TAKES_AWAY:
         refuse_majority_loss(nodes, "", title, rules)
 
 
 def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, rules: Rules) -> None:
-    """`Refused` if without one more node (`target`, empty: any) no majority serves, unless that was asked for."""
+    """`RefusedError` if without one more node (`target`, empty: any) no majority serves, unless that was asked for."""
     serving = sum(node.state is NodeState.RUNNING and node.name != target for node in nodes)
     serving -= not target
     if 2 * serving <= len(nodes) and not rules.allow_majority_loss:
         away = ", ".join(f"{node.name} is {node.state}" for node in nodes if node.state is not NodeState.RUNNING)
-        raise Refused(
+        raise RefusedError(
             f"{title}: no majority of the {len(nodes)} nodes would be left",
             (f"Now {away}; 'dmq doctor' tells the way back. " if away else "")
             + "Quorum queues then stop taking messages until nodes return; --allow-majority-loss does it all the same.",
@@ -161,7 +164,7 @@ class Striker:
     def strike(self, step: Step, hold_s: float | None, stopped: threading.Event, *, alone: bool = False) -> None:
         """Does one step, holds it for `hold_s` seconds or until `stopped`, and undoes it.
 
-        `alone`: `Refused` for a node that another step has hit and not given back yet.
+        `alone`: `RefusedError` for a node that another step has hit and not given back yet.
         """
         if step.fault is Fault.ROLLING:
             self._roll(stopped)
@@ -172,7 +175,7 @@ class Striker:
             if act.takes_away:
                 refuse_majority_loss(self._cluster.nodes(), act.node, act.title, self._rules)
             if alone and not self._busy.isdisjoint(act.ends):
-                raise Refused(f"{act.title}: another fault holds there", "Wait until it is undone.")
+                raise RefusedError(f"{act.title}: another fault holds there", "Wait until it is undone.")
             self.hit.append(act.node)
             asked_at = self._begin(act)
             self._busy |= act.ends
@@ -312,5 +315,5 @@ class Striker:
             # One that serves no client shows what the loss of a member alone does.
             found = self._random.choice([n for n in followers if n not in clients] or followers or [None])
         if found is None:
-            raise NotReachable(f"nobody knows who the {target} is", "Name a node instead.")
+            raise NotReachableError(f"nobody knows who the {target} is", "Name a node instead.")
         return found

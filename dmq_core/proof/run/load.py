@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.proof.result import Workload
 from dmq_core.proof.run.run import ProofOptions
 from dmq_core.proof.scenario import LOAD, MOST_RATE, MOST_SECONDS, Scenario
@@ -20,9 +20,9 @@ _MOST_WORK_S: Final = 0.1
 
 
 def load_of(rate: float) -> Scenario:
-    """A load of `rate` messages a second, for a day at most; `BadInput` if that makes no sense."""
+    """A load of `rate` messages a second, for a day at most; `InvalidInputError` if that makes no sense."""
     if not 0 < rate <= MOST_RATE:
-        raise BadInput(f"a load of {rate:g} messages/s makes no sense", f"Ask for up to {MOST_RATE:g}.")
+        raise InvalidInputError(f"a load of {rate:g} messages/s makes no sense", f"Ask for up to {MOST_RATE:g}.")
     return Scenario(
         LOAD, "Load", (), MOST_SECONDS, Workload(rate=rate, handler_s=min(_MOST_WORK_S, round(_AT_WORK / rate, 4)))
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
-from dmq_core.errors import DmqError, TimedOut
+from dmq_core.errors import DmqError, OperationTimeoutError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey
@@ -49,20 +49,25 @@ def health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple[Cluster
 
 
 def leader_of(cluster: Cluster, queue: str, virtual_host: str) -> str:
-    """Our name for the node that leads `queue`, from the management API; `TimedOut` if nobody does for 15 s."""
+    """Our name for the node that leads `queue`, from the management API.
+
+    Raises `OperationTimeoutError` if nobody does for 15 s.
+    """
     nodes = cluster.nodes()
     names = {node.erlang_name: node.name for node in nodes if node.state is NodeState.RUNNING}
     client = ManagementClient(management_endpoints(nodes), cluster.credentials, timeout_s=_ASK_S)
     deadline = time.monotonic() + LEADER_WITHIN_S
     with contextlib.closing(client):
         while time.monotonic() < deadline:
-            with contextlib.suppress(TimedOut):
+            with contextlib.suppress(OperationTimeoutError):
                 figures = client.queue(EntityKey(virtual_host, queue))
                 name = None if figures is None or figures.leader is None else names.get(figures.leader)
                 if name is not None:
                     return name
             time.sleep(_LOOK_S)
-    raise TimedOut(f"nobody leads the queue after {LEADER_WITHIN_S:g} s", "Does a majority of the nodes run?")
+    raise OperationTimeoutError(
+        f"nobody leads the queue after {LEADER_WITHIN_S:g} s", "Does a majority of the nodes run?"
+    )
 
 
 class Soundings:

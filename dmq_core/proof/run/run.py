@@ -19,7 +19,7 @@ from dmq_core.actions.gate import guard_change
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster, NodeChange, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
-from dmq_core.errors import ClusterFailed, DmqError, MessagingFailed, NoSuchCluster, NotReachable
+from dmq_core.errors import ClusterError, ClusterNotFoundError, DmqError, MessagingError, NotReachableError
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.proof.acts import Act
 from dmq_core.proof.journal.file import Journal, read_journal
@@ -67,8 +67,8 @@ class ProofOptions:
 class ProofRun:
     """A run on its own thread, from `begin` to `finish`; nobody else may call it meanwhile.
 
-    `Refused` and `BadInput` come from `begin`, before anything is done. `told` hears of each act as it begins, and
-    again (True) as it is taken back.
+    `RefusedError` and `InvalidInputError` come from `begin`, before anything is done. `told` hears of each act as it
+    begins, and again (True) as it is taken back.
     """
 
     def __init__(
@@ -127,9 +127,11 @@ class ProofRun:
         """Begins in the background, unless it may not be done."""
         guard_change("Proof", read_only=self._options.read_only)
         if not self._cluster.nodes():
-            raise NoSuchCluster(f"there is no cluster called {self._cluster.name} here", "Make it with 'dmq start'.")
+            raise ClusterNotFoundError(
+                f"there is no cluster called {self._cluster.name} here", "Make it with 'dmq start'."
+            )
         if all(node.endpoint.amqp_port is None for node in self._cluster.nodes()):
-            raise NotReachable(f"no AMQP address of {self._cluster.name} is known", "Give an amqp:// URL as well.")
+            raise NotReachableError(f"no AMQP address of {self._cluster.name} is known", "Give an amqp:// URL as well.")
         for step in self._scenario.steps:
             check(self._cluster, step, self._rules)
         self._thread.start()
@@ -175,12 +177,12 @@ class ProofRun:
         """Waits for the end and gives the result; raises what kept the run from one."""
         longest = self._scenario.duration_s + max((s.undo_s or 0.0 for s in self._scenario.steps), default=0.0)
         if self._thread.ident is None:
-            raise MessagingFailed("the run was never begun")
+            raise MessagingError("the run was never begun")
         self._over.wait(longest * 2 + ENDS_WITHIN_S)
         if self._error is not None:
             raise self._error
         if self._result is None:
-            raise ClusterFailed("the run does not end", "See what its nodes do with 'dmq status'.")
+            raise ClusterError("the run does not end", "See what its nodes do with 'dmq status'.")
         return self._result
 
     def drive(self, look: Callable[[ProofRun], None] | None = None) -> ProofResult:
@@ -443,7 +445,7 @@ class ProofRun:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ClusterFailed(f"{folder} cannot be made: {error.strerror}", "Name another with --journal.") from error
+            raise ClusterError(f"{folder} cannot be made: {error.strerror}", "Name another with --journal.") from error
         return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{self._run_id}.journal"
 
     def _journal_failed(self, error: DmqError) -> None:

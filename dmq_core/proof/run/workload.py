@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.errors import DmqError, TimedOut
+from dmq_core.errors import DmqError, OperationTimeoutError
 from dmq_core.messaging.consuming.consumers import DirectConsumer
 from dmq_core.messaging.consuming.stream_offset import FIRST
 from dmq_core.messaging.messages import MessageProperties, Outcome
@@ -153,7 +153,10 @@ class Traffic:
             return self._ledger.undelivered
 
     def open(self) -> None:
-        """Starts the consumers, makes the publishers, and waits until messages are routed; `TimedOut` in 20 s."""
+        """Starts the consumers, makes the publishers, and waits until messages are routed.
+
+        Raises `OperationTimeoutError` in 20 s.
+        """
         for number, queue in enumerate(self._setting.read_by):
             consumer = DirectConsumer(queue, self._consuming, concurrency=self._handlers())
             self._consumers.append(consumer)
@@ -258,9 +261,9 @@ class Traffic:
             try:
                 if handle.wait(ROUTES_WITHIN_S).outcome is Outcome.CONFIRMED:
                     return
-            except TimedOut:
+            except OperationTimeoutError:
                 break
-        raise TimedOut(
+        raise OperationTimeoutError(
             f"no message was routed and confirmed within {ROUTES_WITHIN_S:g} s", "Does the cluster have a majority?"
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dmq_core.cluster.node_config import node_names
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.amqp.frames import safe_properties
 from dmq_core.messaging.amqp.tables import encoded_table
@@ -45,7 +45,7 @@ class MemoryBroker:
     Connections to it run the whole of dmq's messaging: only sockets and time are not real. Nothing happens by itself
     but what follows at once from what was done; timers, whether the broker's or the clients', go off in `advance`.
     `version` is the RabbitMQ that it plays, from 3.10 on. Users are `credentials` alone, virtual hosts those named.
-    Nodes are called `rmq1`, `rmq2` and so on; an unknown one raises `BadInput`.
+    Nodes are called `rmq1`, `rmq2` and so on; an unknown one raises `InvalidInputError`.
 
     >>> from dmq_core.connection_manager import BrokerConnectionManager
     >>> from dmq_core.messaging import DirectProducer, Queue
@@ -124,26 +124,29 @@ class MemoryBroker:
     def advance(self, seconds: float) -> None:
         """Lets `seconds` go by; whatever is due goes off in order, with all that follows from it at once.
 
-        `TimedOut` if a handler hangs for ten real seconds.
+        `OperationTimeoutError` if a handler hangs for ten real seconds.
         """
         self.clock.advance(seconds)
 
     def settle(self, timeout_s: float = 10.0) -> None:
         """Waits until neither broker nor connections nor handlers have anything to do before time moves on.
 
-        `TimedOut` if they still have after `timeout_s` real seconds.
+        `OperationTimeoutError` if they still have after `timeout_s` real seconds.
         """
         self.clock.settle(timeout_s)
 
     def depth(self, queue: str, virtual_host: str = "/") -> QueueDepth:
-        """How deep a queue is, all who wait for it settled; `BadInput` if there is none."""
+        """How deep a queue is, all who wait for it settled; `InvalidInputError` if there is none."""
         self.settle()
         with self.clock.turn():
             found = self._found(queue, virtual_host)
             return QueueDepth(found.name, found.ready, len(found.subscriptions))
 
     def messages(self, queue: str, virtual_host: str = "/") -> tuple[SeenMessage, ...]:
-        """What waits in a queue, in the order of delivery; looking changes nothing. `BadInput` if there is none."""
+        """What waits in a queue, in the order of delivery; looking changes nothing.
+
+        Raises `InvalidInputError` if there is none.
+        """
         self.settle()
         with self.clock.turn():
             found = self._found(queue, virtual_host)
@@ -226,16 +229,16 @@ class MemoryBroker:
             self.loses_confirms = on
 
     def close_connection(self, name: str) -> None:
-        """The broker closes the connections called `name`, as an operator can; `BadInput` if there is none."""
+        """The broker closes the connections called `name`, as an operator can; `InvalidInputError` if there is none."""
         with self.clock.turn():
             peers = [peer for peer in self.peers() if peer.link.name == name]
             if not peers:
-                raise BadInput(f"no connection is called {name!r}")
+                raise InvalidInputError(f"no connection is called {name!r}")
             for peer in peers:
                 peer.close(Refusal(320, "Closed via management plugin"))
 
     def delete_queue(self, queue: str, virtual_host: str = "/") -> None:
-        """An operator deletes a queue; its consumers are cancelled. `BadInput` if there is none."""
+        """An operator deletes a queue; its consumers are cancelled. `InvalidInputError` if there is none."""
         with self.clock.turn():
             found = self._found(queue, virtual_host)
             self._hosts[virtual_host].drop(found)
@@ -363,7 +366,7 @@ class MemoryBroker:
     def _node(self, name: str) -> MemoryNode:
         node = self._nodes.get(name)
         if node is None:
-            raise BadInput(f"there is no node {name!r}", f"There are {', '.join(self._nodes)}.")
+            raise InvalidInputError(f"there is no node {name!r}", f"There are {', '.join(self._nodes)}.")
         return node
 
     def _serving(self) -> list[MemoryNode]:
@@ -375,7 +378,7 @@ class MemoryBroker:
     def _found(self, name: str, virtual_host: str) -> MemoryQueue:
         queue = self.queue(name, virtual_host)
         if queue is None:
-            raise BadInput(f"there is no queue {name!r} in the virtual host {virtual_host!r}")
+            raise InvalidInputError(f"there is no queue {name!r} in the virtual host {virtual_host!r}")
         return queue
 
     def _seen(self, queue: MemoryQueue, message: Message) -> SeenMessage:

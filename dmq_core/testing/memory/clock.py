@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from dmq_core.errors import MessagingFailed, TimedOut
+from dmq_core.errors import MessagingError, OperationTimeoutError
 from dmq_core.messaging.transport.protocol import LoopOwner
 
 START_S = 1000.0
@@ -79,7 +79,9 @@ class Clock:
             nested = self._holder == me
             if not nested:
                 if not self._free.wait_for(lambda: self._holder is None, TURN_LIMIT_S):
-                    raise TimedOut("a callback does not return", "Callbacks of an I/O thread must not block.")
+                    raise OperationTimeoutError(
+                        "a callback does not return", "Callbacks of an I/O thread must not block."
+                    )
                 self._holder = me
         try:
             yield
@@ -89,13 +91,15 @@ class Clock:
                     self._pass_on()
 
     def settle(self, timeout_s: float = 10.0) -> None:
-        """Waits until there is nothing to do before time moves on; `TimedOut` if that never comes."""
+        """Waits until there is nothing to do before time moves on; `OperationTimeoutError` if that never comes."""
         if self._holder == threading.get_ident():
-            raise MessagingFailed("a callback cannot wait until there is nothing to do", "Wait on another thread.")
+            raise MessagingError("a callback cannot wait until there is nothing to do", "Wait on another thread.")
         deadline = time.monotonic() + timeout_s
         while not self._is_settled():
             if time.monotonic() > deadline:
-                raise TimedOut(f"there is still something to do after {timeout_s:g} s", "Does a handler hang?")
+                raise OperationTimeoutError(
+                    f"there is still something to do after {timeout_s:g} s", "Does a handler hang?"
+                )
 
     def advance(self, seconds: float) -> None:
         """Moves the time on by `seconds`; what is due happens in order, with all that follows from it at once."""

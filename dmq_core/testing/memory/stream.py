@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.consuming.stream_offset import OFFSET, age_s, checked_offset
 from dmq_core.testing.memory.message import Message
 from dmq_core.testing.memory.queue import Confirm, MemoryQueue, Stored, Subscription
@@ -38,7 +38,7 @@ class MemoryStream(MemoryQueue):
         """The offset at which a consumer begins that asks for `where`."""
         try:
             wanted = "next" if where is None else checked_offset(where)  # type: ignore[arg-type]  # it tells
-        except BadInput:
+        except InvalidInputError:
             refuse(406, f"invalid arg '{OFFSET}' for queue '{self.name}': invalid_stream_offset_arg {where!r}")
         match wanted:
             case "first":

@@ -12,7 +12,7 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import BadInput, DmqError, TimedOut
+from dmq_core.errors import DmqError, InvalidInputError, OperationTimeoutError
 from dmq_core.management.models import EntityKey
 from dmq_core.text import visible
 
@@ -33,8 +33,9 @@ _LOOK_EVERY_S = 0.1
 class ClusterUnderTest:
     """A running cluster with faults by method call; what the fixture `dmq_cluster` gives.
 
-    Nodes are called `rmq1`, `rmq2` and so on; an unknown one raises `BadInput`. A fault returns once it holds, `start`,
-    `unpause`, `rejoin`, `revive` and `heal` once the nodes serve, each within 60 s or with a `DmqError`.
+    Nodes are called `rmq1`, `rmq2` and so on; an unknown one raises `InvalidInputError`. A fault returns once it
+    holds, `start`, `unpause`, `rejoin`, `revive` and `heal` once the nodes serve, each within 60 s or with a
+    `DmqError`.
 
     >>> dmq_cluster.nodes
     ('rmq1', 'rmq2', 'rmq3')
@@ -163,7 +164,10 @@ class ClusterUnderTest:
         return gate.add_node(self._cluster, read_only=False)
 
     def remove_node(self, node: str) -> None:
-        """Takes the queues off a node and removes it with its data; `Refused` if that loses a queue or a majority."""
+        """Takes the queues off a node and removes it with its data.
+
+        Raises `RefusedError` if that loses a queue or a majority.
+        """
         gate.remove_node(self._cluster, node, read_only=False)
 
     def heal(self) -> None:
@@ -182,7 +186,10 @@ class ClusterUnderTest:
             self._cluster.start()
 
     def leader_of(self, queue: str, virtual_host: str = "/") -> str:
-        """The running node that leads `queue`, within 15 s of an election; `BadInput` if there is no such queue."""
+        """The running node that leads `queue`, within 15 s of an election.
+
+        Raises `InvalidInputError` if there is no such queue.
+        """
         from dmq_core.management.client import ManagementClient
         from dmq_core.management.endpoints import management_endpoints
 
@@ -216,7 +223,7 @@ class ClusterUnderTest:
 
         endpoint = dict(zip(self.nodes, self.endpoints, strict=True)).get(node)
         if endpoint is None or endpoint.amqp_port is None:
-            raise BadInput(
+            raise InvalidInputError(
                 f"{self._cluster.name} has no node {visible(node)!r}", f"Its nodes: {', '.join(self.nodes)}."
             )
         proxy = ChaosProxy(endpoint.host, endpoint.amqp_port)
@@ -276,15 +283,15 @@ class ClusterUnderTest:
         began = time.monotonic()
         while time.monotonic() - began < LEADER_LIMIT_S:
             # With a node frozen an answer may take long; the next one comes from another node.
-            with contextlib.suppress(TimedOut):
+            with contextlib.suppress(OperationTimeoutError):
                 figures = client.queue(key)
                 if figures is None and time.monotonic() - began > DECLARED_S:
-                    raise BadInput(f"there is no queue {visible(key.name)!r}", "Declare it before you ask.")
+                    raise InvalidInputError(f"there is no queue {visible(key.name)!r}", "Declare it before you ask.")
                 leader = None if figures is None else self._running(figures.leader)
                 if leader is not None:
                     return leader
             time.sleep(_LOOK_EVERY_S)
-        raise TimedOut(
+        raise OperationTimeoutError(
             f"{visible(key.name)!r} has no leader on a running node after {LEADER_LIMIT_S:g} s",
             "Does a majority of its members run?",
         )

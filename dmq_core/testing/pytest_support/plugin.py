@@ -103,7 +103,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def _cluster(config: pytest.Config) -> Cluster:
     from dmq_core.cluster.discovery import AUTO, open_cluster
-    from dmq_core.errors import BackendUnavailable
+    from dmq_core.errors import BackendUnavailableError
 
     backend, nodes, rabbitmq = (_option(config, name) for name, _, _ in _OPTIONS)
     if not nodes.isdecimal():
@@ -111,7 +111,7 @@ def _cluster(config: pytest.Config) -> Cluster:
     name = f"pytest-{os.getpid()}-{secrets.token_hex(3)}"
     try:
         return open_cluster(name, backend, nodes=int(nodes), rabbitmq=rabbitmq or None)
-    except BackendUnavailable as error:
+    except BackendUnavailableError as error:
         if backend != AUTO:
             raise
         config.stash[_WHY_NOT] = error.what

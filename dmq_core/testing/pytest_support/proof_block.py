@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dmq_core.errors import MessagingFailed
+from dmq_core.errors import MessagingError
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class Proof:
 
     @property
     def result(self) -> ProofResult:
-        """Everything that the run found; `MessagingFailed` before its end."""
+        """Everything that the run found; `MessagingError` before its end."""
         if self._result is None:
-            raise MessagingFailed("the proof has not ended", "Ask after the with block.")
+            raise MessagingError("the proof has not ended", "Ask after the with block.")
         return self._result
 
     @property

@@ -18,7 +18,7 @@ from dmq_core.cluster.scaling.checks import (
     lowest_free_name,
 )
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import BadInput, NoSuchCluster, NotReachable, Refused
+from dmq_core.errors import ClusterNotFoundError, InvalidInputError, NotReachableError, RefusedError
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.testing.simulation.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
@@ -211,7 +211,7 @@ class FakeCluster:
         self.script.enter("metrics")
         self._check(node)
         if self._broker.nodes[node].state is not NodeState.RUNNING:
-            raise NotReachable(f"{node} does not tell its counters", "Does it run?")
+            raise NotReachableError(f"{node} does not tell its counters", "Does it run?")
         counted = ("received_total", "confirmed_total", "delivered_total", "acknowledged_total")
         lines = [f'rabbitmq_global_messages_{name}{{protocol="amqp091"}} 0' for name in counted]
         return "\n".join([f"rabbitmq_erlang_uptime_seconds {self._broker.now:.3f}", *lines, ""])
@@ -234,33 +234,33 @@ class FakeCluster:
 
     def _own(self, what: str) -> None:
         if self._broker.backend is Backend.ATTACHED:
-            raise Refused(f"{what}: refused, dmq did not make {self.name}", "An attached cluster is only watched.")
+            raise RefusedError(f"{what}: refused, dmq did not make {self.name}", "An attached cluster is only watched.")
 
     def _check_exists(self) -> None:
         if not self._broker.exists:
-            raise NoSuchCluster(f"there is no cluster called {self.name} here", "Make it with 'dmq start'.")
+            raise ClusterNotFoundError(f"there is no cluster called {self.name} here", "Make it with 'dmq start'.")
 
     def _check(self, node: str) -> None:
         self._check_exists()
         if node not in self._broker.nodes:
-            raise BadInput(f"{self.name} has no node {node!r}", f"Its nodes: {', '.join(self._broker.nodes)}.")
+            raise InvalidInputError(f"{self.name} has no node {node!r}", f"Its nodes: {', '.join(self._broker.nodes)}.")
 
     def _check_state(self, action: NodeAction, node: str) -> None:
         state = self._broker.nodes[node].state
         if action is NodeAction.START and state is NodeState.PAUSED:
-            raise BadInput(f"{node} is paused, not stopped", f"'dmq node unpause {node}' lets it go on.")
+            raise InvalidInputError(f"{node} is paused, not stopped", f"'dmq node unpause {node}' lets it go on.")
         if action in _NEED_A_PROCESS and state is NodeState.STOPPED:
-            raise BadInput(f"{node} does not run", f"'dmq node start {node}' starts it.")
+            raise InvalidInputError(f"{node} does not run", f"'dmq node start {node}' starts it.")
         if action in _NEED_AN_ANSWER and state is NodeState.PAUSED:
-            raise BadInput(f"{node} is paused", f"'dmq node unpause {node}' lets it go on.")
+            raise InvalidInputError(f"{node} is paused", f"'dmq node unpause {node}' lets it go on.")
         if action in (NodeAction.DRAIN, NodeAction.REVIVE) and state is NodeState.ISOLATED:
-            raise BadInput(f"{node} is isolated", f"'dmq node rejoin {node}' connects it again.")
+            raise InvalidInputError(f"{node} is isolated", f"'dmq node rejoin {node}' connects it again.")
 
     def _check_runs(self, node: str) -> None:
         self._check(node)
         state = self._broker.nodes[node].state
         if state is not NodeState.RUNNING:
-            raise BadInput(f"{node} is {state}", "'dmq start' brings every node back.")
+            raise InvalidInputError(f"{node} is {state}", "'dmq start' brings every node back.")
 
     def _caused(self, fault: Fault, progress: ProgressListener) -> Fault | None:
         if fault.kind in _ALARMS:
@@ -295,7 +295,7 @@ class FakeCluster:
     def _move_leader(self, fault: Fault) -> Fault | None:
         queue = self._broker.queues.get(EntityKey(fault.virtual_host, fault.queue or ""))
         if queue is None or not queue.replicated:
-            raise BadInput(f"there is no quorum queue {fault.queue!r} in virtual host {fault.virtual_host!r}")
+            raise InvalidInputError(f"there is no quorum queue {fault.queue!r} in virtual host {fault.virtual_host!r}")
         before = queue.leader
         self._broker.move_leader(queue, fault.node or "")
         return undo_of(fault, before)
@@ -309,7 +309,9 @@ class FakeCluster:
     def _roll(self, progress: ProgressListener) -> None:
         missing = [n.name for n in self._broker.nodes.values() if n.state is not NodeState.RUNNING]
         if missing or len(self._broker.nodes) < 3:
-            raise BadInput("a rolling restart needs three nodes or more that all run", "'dmq start' brings them back.")
+            raise InvalidInputError(
+                "a rolling restart needs three nodes or more that all run", "'dmq start' brings them back."
+            )
         for name in self._broker.nodes:
             progress(Progress(f"{name} restarts", name))
             self._drain(name)

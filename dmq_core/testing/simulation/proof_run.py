@@ -7,7 +7,7 @@ from typing import Final
 
 from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.protocol import NodeState
-from dmq_core.errors import Refused, TimedOut
+from dmq_core.errors import OperationTimeoutError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.proof.acts import Act, act_for
@@ -49,7 +49,7 @@ class SimProof:
             down = [n for n in broker.nodes.values() if not n.serves]
             is_load = scenario.name == LOAD
             if not is_load and 2 * (len(broker.serving()) - 1) <= len(broker.nodes) and not allow_majority_loss:
-                raise Refused(f"{scenario.title}: no majority of the nodes would be left", "Ask for it.")
+                raise RefusedError(f"{scenario.title}: no majority of the nodes would be left", "Ask for it.")
             self._problem = f"the cluster is not well: {down[0].name} is {down[0].state}" if down else ""
             self._load = SimLoad(broker, scenario.workload.rate)
             self._began = broker.now
@@ -86,7 +86,7 @@ class SimProof:
     def finish(self) -> ProofReport:
         """Waits until the clock was moved far enough, and drains."""
         if not self._published.wait(FINISHES_WITHIN_S):
-            raise TimedOut("the simulated run does not end", "Move its clock on.")
+            raise OperationTimeoutError("the simulated run does not end", "Move its clock on.")
         account = self._load.stop()
         stem = f"/state/dmq/proofs/{self._scenario.name}"
         return ProofReport(self._result(account), (f"{stem}.html", f"{stem}.json"))

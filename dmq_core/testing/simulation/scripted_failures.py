@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dmq_core.errors import DmqError, TimedOut
+from dmq_core.errors import DmqError, OperationTimeoutError
 
 _LONGEST_HOLD_S = 30.0
 
@@ -15,13 +15,13 @@ _LONGEST_HOLD_S = 30.0
 class Script:
     """What a fake will do wrong; methods are named as in the protocol, `boot rmq2` names one node's boot.
 
-    >>> from dmq_core.errors import ClusterFailed
+    >>> from dmq_core.errors import ClusterError
     >>> from dmq_core.testing import FakeSession
     >>> session = FakeSession(started=False)
-    >>> session.script.fail_next("boot rmq2", ClusterFailed("rmq2 does not boot"))
+    >>> session.script.fail_next("boot rmq2", ClusterError("rmq2 does not boot"))
     >>> session.start_cluster()
     Traceback (most recent call last):
-    dmq_core.errors.ClusterFailed: rmq2 does not boot
+    dmq_core.errors.ClusterError: rmq2 does not boot
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,9 @@ class Script:
             self.calls.append(method)
             gate = self._gates.get(method)
         if gate is not None and not gate.wait(_LONGEST_HOLD_S):
-            raise TimedOut(f"{method} was held for more than {_LONGEST_HOLD_S:.0f} s", "Let it go earlier in the test.")
+            raise OperationTimeoutError(
+                f"{method} was held for more than {_LONGEST_HOLD_S:.0f} s", "Let it go earlier in the test."
+            )
         with self._lock:
             failures = self._failures.get(method)
             error = failures.popleft() if failures else None

@@ -10,7 +10,7 @@ from dmq_core.actions.gate import add_node, cause, guard, guard_change, perform,
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Backend, Cluster
-from dmq_core.errors import MessagingFailed
+from dmq_core.errors import MessagingError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
 from dmq_core.messaging.tap.source import TailSource, TailStatus
@@ -236,7 +236,7 @@ class FakeSession:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise MessagingFailed("the session is closed", "Open another one.")
+            raise MessagingError("the session is closed", "Open another one.")
 
     def _tell(self, kind: str, subject: str, done: str, gravity: Gravity) -> None:
         with self.broker.lock:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.management.models import EntityKey, ExchangeFigures
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
 from dmq_core.messaging.topology.routing import Topology, route
@@ -68,12 +68,12 @@ class Surroundings:
 
 
 def message_of(draft: Draft, around: Surroundings | None) -> OutgoingMessage:
-    """The message that `draft` describes; `BadInput` names the field that is wrong."""
+    """The message that `draft` describes; `InvalidInputError` names the field that is wrong."""
     exchange = around.exchange(draft.exchange) if around else draft.exchange
     routing_key = around.routing_key(exchange, draft.routing_key) if around else draft.routing_key
     for field, value in (("exchange", exchange), ("routing key", routing_key)):
         if len(_encoded(value)) > _SHORT_STRING_BYTES:
-            raise BadInput(f"the {field} is longer than 255 bytes", "AMQP allows no more; shorten it.")
+            raise InvalidInputError(f"the {field} is longer than 255 bytes", "AMQP allows no more; shorten it.")
     headers = parse_headers(draft.headers.splitlines())
     properties = parse_properties(draft.properties.splitlines(), headers)
     return OutgoingMessage(exchange, routing_key, _encoded(draft.body), properties)
@@ -83,7 +83,7 @@ def header_notes(draft: Draft) -> Line:
     """The headers with the types that were recognised, or what is wrong with them."""
     try:
         headers = parse_headers(draft.headers.splitlines())
-    except BadInput as error:
+    except InvalidInputError as error:
         return words(error.what, Tone.WARN)
     if not headers:
         return words("name=value, one a line", Tone.QUIET)
@@ -98,7 +98,7 @@ def property_notes(draft: Draft) -> Line:
     """What the properties amount to, or what is wrong with them."""
     try:
         properties = parse_properties(draft.properties.splitlines(), {})
-    except BadInput as error:
+    except InvalidInputError as error:
         return words(error.what, Tone.WARN)
     mode = "persistent" if properties.delivery_mode == 2 else "transient"
     if not draft.properties.strip():
@@ -148,7 +148,7 @@ def destination(draft: Draft, around: Surroundings | None) -> Line:
         return words("Where it would go is not known: no figures from the cluster yet.", Tone.WARN)
     try:
         message = message_of(draft, around)
-    except BadInput as error:
+    except InvalidInputError as error:
         return (Cell("Not ready: ", Tone.WARN), Cell(error.what, Tone.WARN))
     if around.figures(message.exchange) is None:
         return words("It would be refused: there is no such exchange.", Tone.WARN)

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.suggester import Suggester
 from textual.widgets import Button, Input, Label, TextArea
 
-from dmq_core.errors import BadInput, DmqError
+from dmq_core.errors import DmqError, InvalidInputError
 from dmq_core.messaging.messages import OutgoingMessage, Settlement
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.session.protocol import Session
@@ -153,7 +153,7 @@ class PublishScreen(ModalScreen[None]):
             return
         try:
             message = draft.message_of(self.draft, self._around)
-        except BadInput as error:
+        except InvalidInputError as error:
             self._note((Cell("✗ not sent: ", Tone.BAD), Cell(f"{error.what}. {error.hint}")), keep=False)
             return
         self._sent += 1

@@ -7,7 +7,7 @@ from console import NARROW, WIDE, Console, console
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction
-from dmq_core.errors import MessagingFailed
+from dmq_core.errors import MessagingError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.messaging.tap.source import TailSource
@@ -151,7 +151,7 @@ async def test_the_panes_show_what_the_page_is_about_once_it_is_there() -> None:
         it.session.broker.declare_exchange(shop, "direct")
         for queue in (f"{screen.demoing.prefix}billing", audit):
             it.session.broker.declare_queue(queue)
-        it.session.script.fail_next("tail", MessagingFailed("there is no such exchange"))
+        it.session.script.fail_next("tail", MessagingError("there is no such exchange"))
         await it.advance(2)
         await it.advance(2)
         await it.until(lambda: screen.tailing.status() is not None, "the tail, at the second try")

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues
 from dmq_core.text import visible
 from dmq_tui.screens.details.pages import PAGES, Subject, SubjectKind, chart
@@ -143,7 +143,7 @@ async def test_figures_of_a_node_that_is_down_are_unknown_and_never_zero() -> No
 
 async def test_a_log_that_cannot_be_read_is_one_line_and_r_tries_again() -> None:
     session = FakeSession()
-    session.script.fail_next("logs", ClusterFailed("the log of rmq2 is gone", "Look into its volume."))
+    session.script.fail_next("logs", ClusterError("the log of rmq2 is gone", "Look into its volume."))
     stage = details(session, RMQ2)
     async with stage.run_test(size=(80, 24)) as pilot:
         await pilot.press("4")

@@ -9,7 +9,7 @@ from one_screen import write
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 from dmq_core.testing import FakeSession, hostile
 from dmq_tui.panes.tables import QueuesPane
 from dmq_tui.screens.confirm.screen import ConfirmScreen
@@ -140,7 +140,7 @@ async def test_what_cannot_be_taken_back_does_not_keep_the_others_standing() -> 
     session = FakeSession()
     for fault in (ALARM, CUT):
         session.cluster.cause(fault)
-    session.script.fail_next("cause", ClusterFailed("rmq2 does not answer", "See its log."))
+    session.script.fail_next("cause", ClusterError("rmq2 does not answer", "See its log."))
     async with console(session) as it:
         await opened(it)
         await it.press("u")
@@ -202,7 +202,7 @@ async def test_what_cannot_be_done_now_says_why_and_does_not_ask() -> None:
 
 async def test_a_fault_that_fails_says_what_and_what_to_do() -> None:
     async with console() as it:
-        it.session.script.fail_next("cause", ClusterFailed("rmq2 does not [answer]", "See its log."))
+        it.session.script.fail_next("cause", ClusterError("rmq2 does not [answer]", "See its log."))
         await opened(it)
         await it.press("enter", "y")
         await it.until(lambda: bool(it.toasts), "the error")
@@ -214,7 +214,7 @@ async def test_a_fault_that_fails_says_what_and_what_to_do() -> None:
 async def test_nodes_that_do_not_tell_leave_the_alarms_of_the_figures() -> None:
     session = FakeSession()
     session.cluster.cause(ALARM)
-    session.script.fail_next("standing", ClusterFailed("rmq1 is silent"))
+    session.script.fail_next("standing", ClusterError("rmq1 is silent"))
     async with console(session) as it:
         screen = await opened(it)
         await it.until(lambda: "do not tell what stands: rmq1 is silent" in it.screen_text(), "the trouble")

@@ -9,7 +9,7 @@ from textual.pilot import Pilot
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 from dmq_core.proof.result import Curves, Mark, Verdict
 from dmq_core.proof.scenario import UNTARGETED, Fault, checked
 from dmq_core.session.protocol import Proof
@@ -194,7 +194,7 @@ async def test_losing_the_majority_needs_the_clusters_name_typed() -> None:
 
 async def test_what_goes_wrong_is_told_and_it_can_be_tried_again() -> None:
     session = FakeSession()
-    session.script.fail_next("prove", ClusterFailed("the disk [bold]is full[/] \x1b[31m", "Make room."))
+    session.script.fail_next("prove", ClusterError("the disk [bold]is full[/] \x1b[31m", "Make room."))
     stage = proving(session)
     async with stage.run_test(size=NARROW) as pilot:
         await pilot.pause()

@@ -10,7 +10,7 @@ from textual.widgets import TextArea
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction
-from dmq_core.errors import MessagingFailed
+from dmq_core.errors import MessagingError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap.source import TailSource
@@ -107,7 +107,7 @@ async def test_a_second_send_waits_for_the_first_one() -> None:
 
 async def test_an_error_is_one_line_and_the_next_message_goes() -> None:
     session = FakeSession()
-    session.script.fail_next("publish", MessagingFailed("the channel [bold]broke[/] \x1b[31m", "Try again."))
+    session.script.fail_next("publish", MessagingError("the channel [bold]broke[/] \x1b[31m", "Try again."))
     stage = form(session, "orders", "order.eu.new")
     async with stage.run_test(size=SMALL) as pilot:
         text = await sent(stage, pilot, "1  ✗ not possible")

@@ -10,7 +10,7 @@ from one_screen import Stage, until
 from dmq_core.cluster import prerequisites
 from dmq_core.cluster.prerequisites import AptAccess, DockerState, Package, Prerequisites
 from dmq_core.cluster.protocol import Backend, NodeState
-from dmq_core.errors import BackendUnavailable, NodeBootFailed
+from dmq_core.errors import BackendUnavailableError, NodeBootError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.testing import FakeSession
 from dmq_tui.screens.start.screen import Phase, StartScreen
@@ -28,7 +28,7 @@ def beginning(
     found: Prerequisites = DOCKER_HERE,
     *,
     opened: bool = True,
-    error: BackendUnavailable | None = None,
+    error: BackendUnavailableError | None = None,
 ) -> Stage:
     """`opened`: the session is there already; else the screen has to open it."""
     return Stage(StartScreen(lambda: session, session if opened else None, error, inspect=lambda: found))
@@ -88,7 +88,7 @@ async def test_progress_is_shown_while_it_comes_up_and_keys_start_nothing_twice(
 async def test_a_start_that_fails_is_one_line_with_a_way_out_and_can_be_tried_again() -> None:
     session = FakeSession(started=False)
     session.script.fail_next(
-        "boot rmq2", NodeBootFailed("rmq2 stopped: [bold]eaddrinuse[/] \x1b[31m", "Free port 5673.")
+        "boot rmq2", NodeBootError("rmq2 stopped: [bold]eaddrinuse[/] \x1b[31m", "Free port 5673.")
     )
     stage = beginning(session)
     async with stage.run_test(size=(80, 24)) as pilot:
@@ -107,10 +107,10 @@ async def test_a_session_that_cannot_be_opened_says_why_and_opens_later() -> Non
     def open_session() -> FakeSession:
         tries.append(1)
         if len(tries) == 1:
-            raise BackendUnavailable("the Docker engine does not answer", "Start it.")
+            raise BackendUnavailableError("the Docker engine does not answer", "Start it.")
         return session
 
-    stage = Stage(StartScreen(open_session, None, BackendUnavailable("first", "why"), inspect=lambda: DOCKER_HERE))
+    stage = Stage(StartScreen(open_session, None, BackendUnavailableError("first", "why"), inspect=lambda: DOCKER_HERE))
     async with stage.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "first" in stage.text("#trouble"), "why there is no session")
         await pilot.press("s")

@@ -11,7 +11,7 @@ from dmq_core.actions.impact import Margin, impact_of
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import Refused
+from dmq_core.errors import RefusedError
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.settings.settings import on_cluster
 from dmq_core.testing import FakeSession
@@ -130,7 +130,7 @@ def test_an_operation_names_the_command_that_does_the_same() -> None:
 def test_read_only_refuses_every_act_and_touches_nothing(action: NodeAction) -> None:
     cluster = FakeSession().cluster
     before = cluster.nodes()
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RefusedError) as refusal:
         perform(cluster, NodeOperation(action, "rmq1"), read_only=True)
     assert "read-only" in refusal.value.what
     assert cluster.nodes() == before
@@ -138,7 +138,7 @@ def test_read_only_refuses_every_act_and_touches_nothing(action: NodeAction) -> 
 
 def test_a_cluster_that_somebody_else_made_is_never_faulted() -> None:
     cluster = FakeSession(backend=Backend.ATTACHED).cluster
-    with pytest.raises(Refused, match="did not make"):
+    with pytest.raises(RefusedError, match="did not make"):
         guard(cluster, "Kill rmq1", read_only=False)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dmq_core.chaos import proxy
 from dmq_core.chaos.rules import Act, Trap
-from dmq_core.errors import BadInput, MessagingFailed, NotReachable
+from dmq_core.errors import InvalidInputError, MessagingError, NotReachableError
 from dmq_core.testing import ChaosProxy, Step, Way, Which
 
 GREETING = b"AMQP\x00\x00\x09\x01"
@@ -366,9 +366,9 @@ def stands_still(value: Callable[[], int]) -> bool:
 
 def test_faults_that_make_no_sense_are_refused(chaos: ChaosProxy) -> None:
     for nonsense in (lambda: chaos.delay(-1), lambda: chaos.throttle(0), lambda: chaos.cut_at(Step.CONNECT)):
-        with pytest.raises(BadInput):
+        with pytest.raises(InvalidInputError):
             nonsense()
-    with pytest.raises(NotReachable, match="not known"):
+    with pytest.raises(NotReachableError, match="not known"):
         ChaosProxy("no.such.host.invalid", 5672)
 
 
@@ -384,7 +384,7 @@ def test_closed_proxies_leave_no_thread_and_no_descriptor(broker: Broker) -> Non
         assert more.broker.recv(1) == b""
         ends.close()
         more.close()
-        with pytest.raises(MessagingFailed, match="closed"):
+        with pytest.raises(MessagingError, match="closed"):
             running.heal()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", running.port), 5)

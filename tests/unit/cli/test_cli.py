@@ -20,7 +20,7 @@ from dmq_core.cli.app import dmq
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.running import deaf, run
 from dmq_core.cluster.protocol import Cluster, NodeState
-from dmq_core.errors import NoSuchCluster
+from dmq_core.errors import ClusterNotFoundError
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.settings.settings import Settings
 from dmq_core.testing import FakeSession, hostile
@@ -53,7 +53,7 @@ class Shell:
     def find_cluster(self, settings: Settings) -> Cluster:
         self.settings.append(settings)
         if not self.session.cluster.exists():
-            raise NoSuchCluster("there is no cluster called dmq here", "'dmq start' makes it.")
+            raise ClusterNotFoundError("there is no cluster called dmq here", "'dmq start' makes it.")
         return self.session.cluster
 
     def take_snapshot(self, _cluster: Cluster) -> ClusterSnapshot:
@@ -370,7 +370,7 @@ def failing(error: BaseException) -> Callable[..., Cluster]:
 
 
 def test_an_error_is_one_line_of_what_and_one_of_what_to_do(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = NoSuchCluster("two\nlines \x1b[31m", "do\tthis")
+    error = ClusterNotFoundError("two\nlines \x1b[31m", "do\tthis")
     monkeypatch.setattr(reach, "find_cluster", failing(error))
     assert shell("status") == 3
     assert shell.err == "dmq: two lines \\x1b[31m\ndo this\n"

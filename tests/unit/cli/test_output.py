@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dmq_core.cli.messages import MessageFilter, message_document, message_line
 from dmq_core.cli.output import Output, bytes_text, known, painted, table_lines
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import MessageProperties, SeenMessage
 from dmq_core.progress import Progress
 
@@ -98,7 +98,7 @@ def test_every_filter_must_hold() -> None:
 
 @pytest.mark.parametrize("expression", ["", "!"])
 def test_an_empty_filter_is_refused(expression: str) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         MessageFilter([expression])
 
 

@@ -10,7 +10,7 @@ import pytest
 from dmq_core.cluster.discovery import Runner, find_cluster, list_clusters, open_cluster
 from dmq_core.cluster.protocol import Backend, Cluster, NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import BackendUnavailable, BadInput, DmqError, NoSuchCluster
+from dmq_core.errors import BackendUnavailableError, ClusterNotFoundError, DmqError, InvalidInputError
 
 DOCKER, LOCAL = Backend.DOCKER, Backend.LOCAL
 
@@ -46,7 +46,7 @@ class Machine:
         def names() -> tuple[str, ...]:
             reason = self.reasons.get(backend)
             if reason is not None and backend is DOCKER:
-                raise BackendUnavailable(reason)
+                raise BackendUnavailableError(reason)
             return self.existing.get(backend, ())
 
         def make(name: str, nodes: int | None, rabbitmq: str | None, credentials: Credentials | None) -> Cluster:
@@ -70,11 +70,11 @@ TABLE: dict[tuple[bool, bool, str], Backend | type[DmqError]] = {
     (False, False, "local"): LOCAL,
     (True, False, "auto"): DOCKER,
     (True, False, "docker"): DOCKER,
-    (True, False, "local"): BadInput,
+    (True, False, "local"): InvalidInputError,
     (False, True, "auto"): LOCAL,
-    (False, True, "docker"): BadInput,
+    (False, True, "docker"): InvalidInputError,
     (False, True, "local"): LOCAL,
-    (True, True, "auto"): BadInput,
+    (True, True, "auto"): InvalidInputError,
     (True, True, "docker"): DOCKER,
     (True, True, "local"): LOCAL,
 }
@@ -99,9 +99,9 @@ def test_an_existing_cluster_wins_and_two_of_a_name_must_be_told_apart(
         (None, None, "auto", DOCKER),
         ("no engine", None, "auto", LOCAL),
         (None, "no rabbitmq", "auto", DOCKER),
-        ("no engine", "no rabbitmq", "auto", BackendUnavailable),
-        ("no engine", None, "docker", BackendUnavailable),
-        (None, "no rabbitmq", "local", BackendUnavailable),
+        ("no engine", "no rabbitmq", "auto", BackendUnavailableError),
+        ("no engine", None, "docker", BackendUnavailableError),
+        (None, "no rabbitmq", "local", BackendUnavailableError),
         ("no engine", None, "local", LOCAL),
     ],
 )
@@ -119,7 +119,7 @@ def test_a_stopped_local_cluster_is_found_though_nothing_can_run_it_any_more() -
 
 def test_without_any_backend_one_line_says_what_was_looked_for_and_how_to_get_either() -> None:
     machine = Machine(reasons={DOCKER: "Docker is not installed", LOCAL: "rabbitmq-server is not installed"})
-    with pytest.raises(BackendUnavailable) as caught:
+    with pytest.raises(BackendUnavailableError) as caught:
         open_cluster(runners=machine.runners())
     assert "Docker is not installed; rabbitmq-server is not installed" in caught.value.what
     assert "dmq start --install" in caught.value.hint
@@ -129,7 +129,7 @@ def test_without_any_backend_one_line_says_what_was_looked_for_and_how_to_get_ei
 def test_another_number_of_nodes_than_there_are_is_bad_input_that_tells_both() -> None:
     machine = Machine({LOCAL: ("dmq",)})
     assert open_cluster(nodes=3, runners=machine.runners()).backend is LOCAL
-    with pytest.raises(BadInput, match=r"dmq exists with 3 nodes of RabbitMQ 4\.3\.6, not 5"):
+    with pytest.raises(InvalidInputError, match=r"dmq exists with 3 nodes of RabbitMQ 4\.3\.6, not 5"):
         open_cluster(nodes=5, runners=machine.runners())
 
 
@@ -140,26 +140,26 @@ def test_what_was_asked_for_reaches_the_cluster() -> None:
 
 
 def test_a_cluster_that_must_exist_and_does_not_is_told_with_the_command_that_makes_it() -> None:
-    with pytest.raises(NoSuchCluster) as caught:
+    with pytest.raises(ClusterNotFoundError) as caught:
         find_cluster("shop", runners=Machine().runners())
     assert "dmq start --cluster shop" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["", "A", "a/b", "..", "a" * 41, "-a", "ä"])
 def test_a_name_that_no_directory_may_have_is_bad_input_before_anything_is_asked(name: str) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         open_cluster(name, runners={})
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         find_cluster(name, runners={})
 
 
 def test_an_unknown_backend_is_bad_input() -> None:
-    with pytest.raises(BadInput, match="podman"):
+    with pytest.raises(InvalidInputError, match="podman"):
         open_cluster(backend="podman", runners=Machine().runners())
 
 
 def test_nodes_and_version_are_no_business_of_an_attached_cluster() -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         open_cluster(urls=["amqp://h"], nodes=3)
 
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from dmq_core.cluster.metrics import ask_for_metrics, metrics_in
-from dmq_core.errors import NotReachable
+from dmq_core.errors import NotReachableError
 
 
 class Broker(BaseHTTPRequestHandler):
@@ -41,7 +41,7 @@ def test_the_text_of_a_node_is_what_it_serves(port: int) -> None:
 def test_a_closed_port_is_not_reachable() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        with pytest.raises(NotReachable, match="rmq1 does not tell its counters"):
+        with pytest.raises(NotReachableError, match="rmq1 does not tell its counters"):
             ask_for_metrics("rmq1", "127.0.0.1", free.getsockname()[1])
 
 
@@ -49,7 +49,7 @@ def test_a_closed_port_is_not_reachable() -> None:
     "answer", ["", "HTTP/1.0", "HTTP/1.1 503 no\r\n\r\nx", "bash: connect: Connection refused\nbash: /dev/tcp: no\n"]
 )
 def test_an_answer_from_inside_that_is_none_is_not_reachable(answer: str) -> None:
-    with pytest.raises(NotReachable):
+    with pytest.raises(NotReachableError):
         metrics_in("rmq1", answer)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dmq_core.cluster.local.installation import find_installation, matches_version
 from dmq_core.cluster.prerequisites import AptAccess, DockerState, Package, Prerequisites, inspect, install
-from dmq_core.errors import BackendUnavailable
+from dmq_core.errors import BackendUnavailableError
 from dmq_core.progress import Progress
 from dmq_core.resources import cluster_folder
 from dmq_core.versions import Version
@@ -109,7 +109,7 @@ def test_nothing_missing_runs_nothing() -> None:
 @pytest.mark.parametrize("access", [AptAccess.BY_HAND, AptAccess.NO_APT])
 def test_whoever_may_not_install_is_told_what_to_type(access: AptAccess) -> None:
     apt = FakeApt()
-    with pytest.raises(BackendUnavailable) as caught:
+    with pytest.raises(BackendUnavailableError) as caught:
         install([Package.RABBITMQ_SERVER], access=access, run=apt)
     assert "rabbitmq-server" in caught.value.hint
     assert apt.commands == []
@@ -129,13 +129,13 @@ def test_apts_progress_is_passed_on_as_fractions() -> None:
 
 def test_a_failure_gives_apts_own_reason_and_the_command_to_try_by_hand() -> None:
     apt = FakeApt(["E: Unable to locate package rabbitmq-server"], 100)
-    with pytest.raises(BackendUnavailable, match="Unable to locate package") as caught:
+    with pytest.raises(BackendUnavailableError, match="Unable to locate package") as caught:
         install([Package.RABBITMQ_SERVER], access=AptAccess.SUDO, run=apt)
     assert "sudo apt-get install rabbitmq-server" in caught.value.hint
 
 
 def test_a_failure_without_a_reason_gives_the_status() -> None:
-    with pytest.raises(BackendUnavailable, match="status 7"):
+    with pytest.raises(BackendUnavailableError, match="status 7"):
         install([Package.RABBITMQ_SERVER], access=AptAccess.ROOT, run=FakeApt(status=7))
 
 

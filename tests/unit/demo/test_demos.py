@@ -17,7 +17,7 @@ from dmq_core.demo.glossary import TERMS
 from dmq_core.demo.model import Question, StepResult
 from dmq_core.demo.runner import Playing
 from dmq_core.demo.text import WIDTH, closing, opening, result_lines, step_lines
-from dmq_core.errors import BadInput, DmqError, Refused
+from dmq_core.errors import DmqError, InvalidInputError, RefusedError
 from dmq_core.testing.simulation.broker import SimBroker
 from dmq_core.testing.simulation.demo_environment import PATIENCE_S, MemoryStage
 
@@ -148,9 +148,9 @@ def test_the_commands_shown_do_not_name_a_cluster_that_somebody_else_made() -> N
 
 def test_a_step_cannot_be_done_before_those_in_front_of_it(world: World) -> None:
     with world.play("direct_exchange") as playing:
-        with pytest.raises(BadInput, match="step 1 was not done yet"):
+        with pytest.raises(InvalidInputError, match="step 1 was not done yet"):
             playing.do(1)
-        with pytest.raises(BadInput, match="there is no step 99"):
+        with pytest.raises(InvalidInputError, match="there is no step 99"):
             playing.do(98)
 
 
@@ -158,7 +158,7 @@ def test_an_answer_is_used_and_a_bad_one_is_refused(world: World) -> None:
     with world.play("direct_exchange") as playing:
         for index in range(3):
             playing.do(index)
-        with pytest.raises(BadInput, match="Say something"):
+        with pytest.raises(InvalidInputError, match="Say something"):
             playing.do(3, " ")
         assert "'paid'" in playing.do(3, "paid").seen
         assert "--key 'it is'" in (playing.do(3, "it is") and playing.words(3).command)
@@ -182,7 +182,7 @@ def test_what_goes_wrong_on_the_cluster_is_what_was_seen(world: World) -> None:
 
 
 def test_a_read_only_session_plays_none(world: World) -> None:
-    with pytest.raises(Refused, match="read-only"):
+    with pytest.raises(RefusedError, match="read-only"):
         Playing("direct_exchange", find_demo("direct_exchange"), world.backdrop(read_only=True))
 
 

@@ -16,7 +16,7 @@ from dmq_core.demo.context import Scene
 from dmq_core.demo.fault_guard import Acts, acts_on
 from dmq_core.demo.model import AnyDemo, Demo, Seen, Step
 from dmq_core.demo.runner import Playing, check, impact_of_demo
-from dmq_core.errors import BadInput, ClusterFailed, DmqError, Refused
+from dmq_core.errors import ClusterError, DmqError, InvalidInputError, RefusedError
 from dmq_core.progress import silent
 from dmq_core.testing import FakeCluster, SimBroker
 from dmq_core.testing.simulation.demo_environment import MemoryStage
@@ -174,7 +174,7 @@ def test_a_cluster_that_cannot_be_made_whole_is_told(stage: MemoryStage, play: P
     playing = play(demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq2")))
     playing.do(0)
     for _ in range(2):
-        stage.cluster.script.fail_next("act", ClusterFailed("rmq2 does not boot"))
+        stage.cluster.script.fail_next("act", ClusterError("rmq2 does not boot"))
     assert "dmq is not whole: rmq2 does not boot" in playing.close().left
 
 
@@ -200,7 +200,7 @@ def test_a_node_that_somebody_else_stopped_meanwhile_stays_down(stage: MemorySta
 def test_two_demos_do_not_take_nodes_down_at_once(stage: MemoryStage, play: Play) -> None:
     demo = demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))
     first = play(demo)
-    with pytest.raises(Refused, match="another demo is taking nodes of dmq down"):
+    with pytest.raises(RefusedError, match="another demo is taking nodes of dmq down"):
         play(demo)
     first.close()
     assert play(demo).do(0).held
@@ -224,7 +224,7 @@ def test_the_acts_of_a_session_are_used_where_there_are_some(stage: MemoryStage)
     told: list[str] = []
 
     def refuse() -> None:
-        raise BadInput("not asked for")
+        raise InvalidInputError("not asked for")
 
     acts = Acts(lambda operation: told.append(operation.title), lambda _: None, refuse, refuse)
     demo = demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))
@@ -236,9 +236,9 @@ def test_the_acts_of_a_session_are_used_where_there_are_some(stage: MemoryStage)
 @pytest.mark.parametrize(
     ("backend", "nodes", "read_only", "error", "why"),
     [
-        (Backend.ATTACHED, 3, False, Refused, "Nodes go: refused, dmq did not make dmq"),
-        (Backend.LOCAL, 3, True, Refused, "read-only"),
-        (Backend.LOCAL, 2, False, BadInput, "it takes nodes down, and 2 of 2 run"),
+        (Backend.ATTACHED, 3, False, RefusedError, "Nodes go: refused, dmq did not make dmq"),
+        (Backend.LOCAL, 3, True, RefusedError, "read-only"),
+        (Backend.LOCAL, 2, False, InvalidInputError, "it takes nodes down, and 2 of 2 run"),
     ],
 )
 def test_it_is_refused_where_nodes_may_not_or_must_not_go(

@@ -13,7 +13,7 @@ import pytest
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.demo.lossy_link import ProxyLink
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import BadInput, NotReachable
+from dmq_core.errors import InvalidInputError, NotReachableError
 
 GREETING = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT = struct.pack(">BHI", 8, 0, 0) + b"\xce"
@@ -76,7 +76,7 @@ def test_its_clients_know_the_node_that_runs_through_the_link_alone(server: sock
 
 
 def test_there_is_none_to_a_node_that_is_down_or_takes_encrypted_connections_alone() -> None:
-    with pytest.raises(NotReachable, match="no node of dmq runs"):
+    with pytest.raises(NotReachableError, match="no node of dmq runs"):
         ProxyLink(cluster_at(1, NodeState.STOPPED), "a demo")
-    with pytest.raises(BadInput, match="the link to rmq2 is encrypted"):
+    with pytest.raises(InvalidInputError, match="the link to rmq2 is encrypted"):
         ProxyLink(cluster_at(1, tls=TlsSettings()), "a demo")

@@ -16,7 +16,7 @@ from misbehaving_server import Behaviour, Web, frozen, gathering, reply, says, s
 
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import AccessDenied, BadInput, DmqError, NotReachable, TimedOut
+from dmq_core.errors import AccessDeniedError, DmqError, InvalidInputError, NotReachableError, OperationTimeoutError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import ManagementEndpoint, management_endpoints
 from dmq_core.management.models import Alarm, EntityKey
@@ -96,7 +96,7 @@ def test_a_node_that_freezes_while_it_gathers_is_left() -> None:
 def test_a_node_that_gathers_too_long_is_a_time_out_that_says_so() -> None:
     with cluster_of(gathering(NODES, 20.0), timeout_s=2.0) as (client, _):
         started = time.monotonic()
-        with pytest.raises(TimedOut, match="rmq1 lives, but did not answer"):
+        with pytest.raises(OperationTimeoutError, match="rmq1 lives, but did not answer"):
             client.nodes()
         assert 1.8 < seconds_of(started) < 2.8
 
@@ -123,20 +123,23 @@ def test_with_every_node_dead_the_error_names_each_and_why() -> None:
     with cluster_of(says(NODES), says(NODES)) as (client, webs):
         webs[0].die()
         webs[1].behave = says({}, "503 Service Unavailable")
-        with pytest.raises(NotReachable) as caught:
+        with pytest.raises(NotReachableError) as caught:
             client.nodes()
     assert caught.value.what == "no management API answers: rmq1 refuses the connection, rmq2 answered 503"
     assert caught.value.hint
 
 
 def test_without_any_endpoint_it_is_not_reachable() -> None:
-    with pytest.raises(NotReachable, match="no node of the cluster has a management API"):
+    with pytest.raises(NotReachableError, match="no node of the cluster has a management API"):
         ManagementClient((), Credentials()).overview()
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
 def test_a_refused_user_is_access_denied(status: str) -> None:
-    with cluster_of(says({"error": "not_authorised"}, status)) as (client, _), pytest.raises(AccessDenied) as caught:
+    with (
+        cluster_of(says({"error": "not_authorised"}, status)) as (client, _),
+        pytest.raises(AccessDeniedError) as caught,
+    ):
         client.nodes()
     assert "pa:ss" not in caught.value.what + caught.value.hint
 
@@ -147,7 +150,7 @@ def test_a_refused_user_is_access_denied(status: str) -> None:
     ids=["empty", "html", "binary", "object", "number", "no list", "too deep"],
 )
 def test_garbage_is_one_clear_error(body: bytes) -> None:
-    with cluster_of(lambda sock, _: reply(sock, body)) as (client, _), pytest.raises(NotReachable) as caught:
+    with cluster_of(lambda sock, _: reply(sock, body)) as (client, _), pytest.raises(NotReachableError) as caught:
         client.nodes()
     assert "something else than the management API" in caught.value.what
 
@@ -157,7 +160,7 @@ def test_what_is_no_http_at_all_is_one_clear_error() -> None:
         sock.sendall(b"AMQP\x00\x00\x09\x01")
         sock.shutdown(socket.SHUT_RDWR)
 
-    with cluster_of(amqp) as (client, _), pytest.raises(NotReachable, match="broke the connection off"):
+    with cluster_of(amqp) as (client, _), pytest.raises(NotReachableError, match="broke the connection off"):
         client.nodes()
 
 
@@ -169,7 +172,7 @@ def test_a_body_without_end_is_cut_at_its_bound() -> None:
 
     with (
         cluster_of(flood, largest_body=1_000_000) as (client, _),
-        pytest.raises(NotReachable, match="more than 1000000"),
+        pytest.raises(NotReachableError, match="more than 1000000"),
     ):
         client.nodes()
 
@@ -179,7 +182,7 @@ def test_a_body_that_breaks_off_in_the_middle_is_an_error_not_half_a_list() -> N
         sock.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[{"name": "rabbit@rmq1"}')
         sock.shutdown(socket.SHUT_RDWR)
 
-    with cluster_of(half) as (client, _), pytest.raises(NotReachable):
+    with cluster_of(half) as (client, _), pytest.raises(NotReachableError):
         client.nodes()
 
 
@@ -189,7 +192,7 @@ def test_redirects_are_not_followed() -> None:
         def redirect(sock: socket.socket, _path: str) -> None:
             reply(sock, b"", "302 Found", f"Location: {elsewhere.url}/api/nodes\r\n")
 
-        with cluster_of(redirect) as (client, _), pytest.raises(NotReachable, match="answered 302"):
+        with cluster_of(redirect) as (client, _), pytest.raises(NotReachableError, match="answered 302"):
             client.nodes()
         assert elsewhere.asked == []
 
@@ -223,14 +226,14 @@ def test_a_queue_that_does_not_exist_is_none() -> None:
 
 
 def test_a_name_that_no_broker_can_have_is_bad_input() -> None:
-    with cluster_of(says({})) as (client, webs), pytest.raises(BadInput):
+    with cluster_of(says({})) as (client, webs), pytest.raises(InvalidInputError):
         client.queue(EntityKey("/", "\ud800"))
     assert webs[0].asked == []
 
 
 def test_a_page_out_of_range_is_bad_input_with_the_brokers_reason() -> None:
     body = {"error": "bad_request", "reason": "Page out of range, page: 9\x1b[2J"}
-    with cluster_of(says(body, "400 Bad Request")) as (client, _), pytest.raises(BadInput) as caught:
+    with cluster_of(says(body, "400 Bad Request")) as (client, _), pytest.raises(InvalidInputError) as caught:
         client.queue_page(9)
     assert caught.value.what.endswith("Page out of range, page: 9\\x1b[2J")
 
@@ -246,7 +249,7 @@ def test_pages_are_asked_with_filter_and_columns() -> None:
 
 @pytest.mark.parametrize(("page", "size"), [(0, 10), (1, 0), (1, 501)])
 def test_pages_that_cannot_be_are_bad_input(page: int, size: int) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         ManagementClient((), Credentials()).queue_page(page, size)
 
 
@@ -269,14 +272,14 @@ def test_closing_interrupts_a_call_in_another_thread() -> None:
         client.close()
         asker.join(2.0)
         assert seconds_of(started) < 0.5
-        assert isinstance(caught[0], NotReachable)
+        assert isinstance(caught[0], NotReachableError)
         client.close()
 
 
 def test_a_closed_client_asks_nobody() -> None:
     with cluster_of(says(NODES)) as (client, _):
         client.close()
-        with pytest.raises(NotReachable, match="closed"):
+        with pytest.raises(NotReachableError, match="closed"):
             client.nodes()
 
 
@@ -296,7 +299,7 @@ def test_calls_left_behind_at_a_frozen_node_do_not_pile_up(monkeypatch: pytest.M
     monkeypatch.setattr("dmq_core.management.client.MOST_LEFT_BEHIND", 3)
     with cluster_of(frozen, timeout_s=8.0) as (client, webs):
         for _ in range(6):
-            with pytest.raises(NotReachable, match="does not answer"):
+            with pytest.raises(NotReachableError, match="does not answer"):
                 client.nodes()
         assert len(webs[0].asked) <= 4
 

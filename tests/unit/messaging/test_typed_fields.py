@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.typed_fields import parse_headers, parse_properties, type_name, typed_value
 
 
@@ -42,7 +42,7 @@ def test_the_look_of_a_value_decides_its_type(text: str, value: object, name: st
 
 @given(st.text())
 def test_any_text_is_a_value_or_one_clear_error(text: str) -> None:
-    with contextlib.suppress(BadInput):
+    with contextlib.suppress(InvalidInputError):
         typed_value(text)
 
 
@@ -50,7 +50,7 @@ def test_any_text_is_a_value_or_one_clear_error(text: str) -> None:
     "text", ["[" * 100_000, '{"a":' * 50_000, "9" * 10_000 + "."], ids=["deep list", "deep table", "huge"]
 )
 def test_a_value_made_to_break_the_parser_is_text_or_one_clear_error(text: str) -> None:
-    with contextlib.suppress(BadInput):
+    with contextlib.suppress(InvalidInputError):
         assert typed_value(text) == text
 
 
@@ -75,12 +75,12 @@ def test_headers_come_from_lines_and_empty_lines_count_for_nothing() -> None:
     ],
 )
 def test_a_wrong_header_is_named(lines: list[str], what: str) -> None:
-    with pytest.raises(BadInput, match=what):
+    with pytest.raises(InvalidInputError, match=what):
         parse_headers(lines)
 
 
 def test_a_wrong_header_is_shown_without_its_control_characters() -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         parse_headers(["\x1b[31mred"])
     assert "\x1b" not in caught.value.what
 
@@ -112,5 +112,5 @@ def test_properties_take_their_own_types() -> None:
     ],
 )
 def test_a_wrong_property_is_named(line: str, what: str) -> None:
-    with pytest.raises(BadInput, match=what):
+    with pytest.raises(InvalidInputError, match=what):
         parse_properties([line], {})

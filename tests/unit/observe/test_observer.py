@@ -13,7 +13,7 @@ import pytest
 
 from dmq_core.cluster.protocol import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import BackendUnavailable
+from dmq_core.errors import BackendUnavailableError
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.observer import ClusterObserver
 from dmq_core.observe.state import BACKEND_EVENTS, MANAGEMENT
@@ -40,7 +40,7 @@ class SilentCluster:
 
     def nodes(self) -> tuple[NodeInfo, ...]:
         if self.broken:
-            raise BackendUnavailable("Docker does not answer", "Start it.")
+            raise BackendUnavailableError("Docker does not answer", "Start it.")
         endpoint = NodeEndpoint("127.0.0.1", self._port, self._port)
         return tuple(NodeInfo(n, f"rabbit@{n}", s, endpoint) for n, s in self.states.items())
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dmq_core.errors import DmqError, NotReachable
+from dmq_core.errors import DmqError, NotReachableError
 from dmq_core.observe.poller import Poller
 
 
@@ -82,7 +82,7 @@ def test_polls_never_overlap_and_pokes_meanwhile_become_one_poll() -> None:
     assert (source.most_inside, source.calls) == (1, 2)
 
 
-@pytest.mark.parametrize("error", [NotReachable("nobody answers"), ZeroDivisionError("a mistake of ours")])
+@pytest.mark.parametrize("error", [NotReachableError("nobody answers"), ZeroDivisionError("a mistake of ours")])
 def test_a_failing_source_is_told_and_asked_again_less_often(error: Exception) -> None:
     source, ears = Source(), Ears()
     source.error = error

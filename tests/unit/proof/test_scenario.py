@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.proof.scenario import (
     EXAMPLE,
     NOT_UNDONE,
@@ -84,7 +84,7 @@ def test_steps_are_taken_in_the_order_of_their_times(tmp_path: Path) -> None:
     ],
 )
 def test_what_makes_no_sense_is_named_with_its_place(text: str, said: str) -> None:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(InvalidInputError) as raised:
         parse(text, "mine.toml")
     assert raised.value.what.startswith("mine.toml: ")
     assert said in raised.value.what
@@ -94,16 +94,16 @@ def test_what_makes_no_sense_is_named_with_its_place(text: str, said: str) -> No
 
 def test_a_fault_of_quorum_queues_is_not_for_others() -> None:
     text = '[workload]\nqueue_type = "classic"\n[[step]]\nat = 1\nfault = "move-leader"\nundo = 3'
-    with pytest.raises(BadInput, match="step 1: move-leader is for quorum queues"):
+    with pytest.raises(InvalidInputError, match="step 1: move-leader is for quorum queues"):
         parse(text, "mine.toml")
 
 
 def test_a_name_that_nobody_knows_and_a_file_that_is_not_there_are_told(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no scenario 'melt-leader'"):
+    with pytest.raises(InvalidInputError, match="no scenario 'melt-leader'"):
         find("melt-leader")
-    with pytest.raises(BadInput, match="No such file"):
+    with pytest.raises(InvalidInputError, match="No such file"):
         find(str(tmp_path / "none.toml"))
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe")
-    with pytest.raises(BadInput, match="not UTF-8"):
+    with pytest.raises(InvalidInputError, match="not UTF-8"):
         find(str(binary))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.settings.settings import Flags, Password, Setting, Source, load_settings, without_credentials
 
 
@@ -66,7 +66,7 @@ def test_several_urls_may_stand_in_one_variable(home: Path) -> None:
 
 
 def test_a_cluster_and_a_url_on_one_level_contradict(home: Path) -> None:
-    with pytest.raises(BadInput, match="--cluster and --url name two different clusters"):
+    with pytest.raises(InvalidInputError, match="--cluster and --url name two different clusters"):
         load_settings(Flags(cluster="a", urls=("http://b:1",)), environment(home))
 
 
@@ -108,7 +108,7 @@ def test_a_password_command_gives_its_first_line(home: Path) -> None:
     ],
 )
 def test_a_password_command_that_fails_is_told_in_a_line(command: tuple[str, ...], problem: str) -> None:
-    with pytest.raises(BadInput, match=problem) as caught:
+    with pytest.raises(InvalidInputError, match=problem) as caught:
         Password(command=command).reveal()
     assert caught.value.hint
 
@@ -146,7 +146,7 @@ def test_no_repr_of_settings_shows_a_password(home: Path) -> None:
 )
 def test_a_broken_file_is_told_with_its_line(home: Path, text: str, line: int, problem: str) -> None:
     file = write(home, text)
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         load_settings(environment=environment(home))
     assert caught.value.what.startswith(f"{file}: line {line}: ")
     assert problem in caught.value.what
@@ -156,33 +156,33 @@ def test_a_broken_file_is_told_with_its_line(home: Path, text: str, line: int, p
 
 def test_a_file_that_is_not_text_names_the_line(home: Path) -> None:
     (home / "dmq" / "config.toml").write_bytes(b'cluster = "a"\nprofile = "\xff"\n')
-    with pytest.raises(BadInput, match="line 2: is not UTF-8"):
+    with pytest.raises(InvalidInputError, match="line 2: is not UTF-8"):
         load_settings(environment=environment(home))
 
 
 def test_a_folder_in_the_place_of_the_file_is_told(home: Path) -> None:
     (home / "dmq" / "config.toml").mkdir()
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(InvalidInputError, match="cannot be read"):
         load_settings(environment=environment(home))
 
 
 def test_a_file_with_a_password_must_be_private(home: Path) -> None:
     write(home, '[profiles.p]\nurls = "http://a:1"\npassword = "x"\n', mode=0o644)
-    with pytest.raises(BadInput, match="line 3: holds a password") as caught:
+    with pytest.raises(InvalidInputError, match="line 3: holds a password") as caught:
         load_settings(environment=environment(home))
     assert caught.value.hint.startswith("chmod 600")
 
 
 def test_an_unknown_profile_names_the_known_ones(home: Path) -> None:
     write(home, '[profiles.one]\ncluster = "x"\n[profiles.two]\ncluster = "y"\n')
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         load_settings(environment=environment(home, DMQ_PROFILE="three"))
     assert "'three'" in caught.value.what
     assert "one, two" in caught.value.hint
 
 
 def test_a_word_that_is_neither_yes_nor_no_is_refused(home: Path) -> None:
-    with pytest.raises(BadInput, match="DMQ_READ_ONLY"):
+    with pytest.raises(InvalidInputError, match="DMQ_READ_ONLY"):
         load_settings(environment=environment(home, DMQ_READ_ONLY="perhaps"))
 
 

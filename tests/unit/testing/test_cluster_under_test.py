@@ -6,7 +6,7 @@ import pytest
 
 from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Backend, NodeState
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.testing import ClusterUnderTest, FakeCluster, SimBroker
 
 
@@ -49,7 +49,7 @@ def test_a_cluster_is_given_a_node_more_and_one_less(cluster: FakeCluster) -> No
 
 def test_a_fault_that_makes_no_sense_leaves_nothing_to_heal(cluster: FakeCluster) -> None:
     under_test = ClusterUnderTest(cluster)
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         under_test.cut_link("rmq1", "rmq1")
     under_test.heal()
     assert cluster.standing() == ()

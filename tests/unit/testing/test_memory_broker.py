@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.errors import BadInput, MessagingFailed, TimedOut
+from dmq_core.errors import InvalidInputError, MessagingError, OperationTimeoutError
 from dmq_core.messaging.amqp.frames import decode_properties
 from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.amqp.wire import Wire, own_id
@@ -150,11 +150,11 @@ def test_settling_waits_for_handlers_and_not_for_ever() -> None:
     clock, owner = Clock(), _Owner()
     clock.loop(owner)
     owner.at_work = True
-    with pytest.raises(TimedOut, match="still something to do"):
+    with pytest.raises(OperationTimeoutError, match="still something to do"):
         clock.settle(0.05)
     threading.Timer(0.1, lambda: setattr(owner, "at_work", False)).start()
     clock.settle(10)
-    with clock.turn(), pytest.raises(MessagingFailed, match="cannot wait"):
+    with clock.turn(), pytest.raises(MessagingError, match="cannot wait"):
         clock.settle()
 
 
@@ -263,7 +263,7 @@ def test_without_a_majority_nothing_is_confirmed_or_declared_until_it_is_back(br
     broker.kill("rmq2")
     broker.advance(1)
     handle = publish(producer, "q")
-    with pytest.raises(TimedOut):
+    with pytest.raises(OperationTimeoutError):
         declare(connection, [Queue("new", "quorum")], timeout_s=0.1)
     broker.advance(1)
     assert outcome(handle) is None
@@ -283,7 +283,7 @@ def test_a_classic_queue_goes_down_with_its_node_and_comes_back_with_what_was_pe
     broker.settle()
     broker.kill("rmq1")
     broker.settle()
-    with pytest.raises(TimedOut):
+    with pytest.raises(OperationTimeoutError):
         declare(away, [Queue("q", "classic")], timeout_s=0.1)
     assert "home node 'rabbit@rmq1' of durable queue 'q' in vhost '/' is down or inaccessible" in (
         hand.consumer.status.problem
@@ -398,7 +398,7 @@ def test_a_connection_that_the_broker_closes_comes_back(broker: MemoryBroker) ->
     broker.close_connection("c")
     broker.advance(1)
     assert (connection.status.state, connection.status.epoch) == (ConnectionState.OPEN, 2)
-    with pytest.raises(BadInput, match="no connection is called 'd'"):
+    with pytest.raises(InvalidInputError, match="no connection is called 'd'"):
         broker.close_connection("d")
 
 
@@ -425,7 +425,7 @@ def test_a_deleted_queue_is_told_and_declared_again_by_its_consumer(broker: Memo
     broker.settle()
     assert hand.changes == [True, False, True]
     assert broker.depth("q").consumers == 1
-    with pytest.raises(BadInput, match="no queue 'other'"):
+    with pytest.raises(InvalidInputError, match="no queue 'other'"):
         broker.delete_queue("other")
 
 
@@ -450,7 +450,7 @@ def test_a_dead_letter_that_nobody_takes_stays_and_is_handed_on_later(broker: Me
 
 
 def test_a_node_that_is_not_there_is_no_riddle(broker: MemoryBroker) -> None:
-    with pytest.raises(BadInput, match="no node 'rmq9'"):
+    with pytest.raises(InvalidInputError, match="no node 'rmq9'"):
         broker.kill("rmq9")
 
 

@@ -43,7 +43,7 @@ def test_a_backend_that_was_asked_for_by_name_and_is_not_there_is_an_error(pytes
     pytester.makepyfile(USES_THE_CLUSTER)
     result = run(pytester, "--dmq-backend", "docker")
     result.assert_outcomes(errors=2, passed=1)
-    result.stdout.fnmatch_lines(["*BackendUnavailable*"])
+    result.stdout.fnmatch_lines(["*BackendUnavailableError*"])
 
 
 @pytest.mark.parametrize(

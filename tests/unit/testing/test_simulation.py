@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeChange, NodeState
-from dmq_core.errors import BadInput, ClusterFailed, MessagingFailed, NoSuchCluster, Refused
+from dmq_core.errors import ClusterError, ClusterNotFoundError, InvalidInputError, MessagingError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
@@ -131,7 +131,7 @@ def test_whatever_happens_to_nodes_the_account_of_a_load_adds_up_and_nothing_is_
     for action, node, seconds in happenings:
         try:
             act(session, action, node)
-        except BadInput:
+        except InvalidInputError:
             continue
         session.advance(seconds)
         account = load.standing().account
@@ -193,12 +193,12 @@ def test_a_tail_copies_by_pattern_and_by_queue_and_takes_nothing() -> None:
 
 def test_the_next_call_fails_as_told_and_only_the_next() -> None:
     session = FakeSession()
-    session.script.fail_next("publish", MessagingFailed("no"))
-    with pytest.raises(MessagingFailed):
+    session.script.fail_next("publish", MessagingError("no"))
+    with pytest.raises(MessagingError):
         session.publish(ORDER)
     assert session.publish(ORDER).outcome is Outcome.CONFIRMED
-    session.script.fail_next("act", ClusterFailed("no"))
-    with pytest.raises(ClusterFailed):
+    session.script.fail_next("act", ClusterError("no"))
+    with pytest.raises(ClusterError):
         act(session, NodeAction.KILL, "rmq1")
 
 
@@ -233,7 +233,7 @@ def test_a_cluster_that_was_never_started_starts_node_by_node() -> None:
     assert session.cluster.nodes() == ()
     assert session.snapshot().nodes == ()
     for attempt in (session.cluster.stop, lambda: session.cluster.logs("rmq1")):
-        with pytest.raises(NoSuchCluster):
+        with pytest.raises(ClusterNotFoundError):
             attempt()
     steps: list[Progress] = []
     session.start_cluster(steps.append)
@@ -248,13 +248,13 @@ def test_a_cluster_that_was_never_started_starts_node_by_node() -> None:
 def test_what_cannot_be_done_to_a_node_is_bad_input() -> None:
     session = FakeSession()
     act(session, NodeAction.PAUSE, "rmq3")
-    with pytest.raises(BadInput, match="paused"):
+    with pytest.raises(InvalidInputError, match="paused"):
         act(session, NodeAction.START, "rmq3")
     act(session, NodeAction.KILL, "rmq3")
     for action in set(NodeAction) - {NodeAction.KILL, NodeAction.STOP, NodeAction.START, NodeAction.RESTART}:
-        with pytest.raises(BadInput, match="does not run"):
+        with pytest.raises(InvalidInputError, match="does not run"):
             act(session, action, "rmq3")
-    with pytest.raises(BadInput, match="rmq9"):
+    with pytest.raises(InvalidInputError, match="rmq9"):
         act(session, NodeAction.KILL, "rmq9")
 
 
@@ -289,12 +289,12 @@ def test_a_pause_does_not_mend_a_cut() -> None:
     act(session, NodeAction.PAUSE, "rmq2")
     assert session.cluster.nodes()[1].state is NodeState.PAUSED
     for action in (NodeAction.REJOIN, NodeAction.DRAIN, NodeAction.REVIVE):
-        with pytest.raises(BadInput, match="paused"):
+        with pytest.raises(InvalidInputError, match="paused"):
             act(session, action, "rmq2")
     act(session, NodeAction.UNPAUSE, "rmq2")
     assert session.cluster.nodes()[1].state is NodeState.ISOLATED
     for action in (NodeAction.DRAIN, NodeAction.REVIVE):
-        with pytest.raises(BadInput, match="isolated"):
+        with pytest.raises(InvalidInputError, match="isolated"):
             act(session, action, "rmq2")
     session.start_cluster()
     assert session.cluster.nodes()[1].state is NodeState.RUNNING
@@ -302,11 +302,11 @@ def test_a_pause_does_not_mend_a_cut() -> None:
 
 def test_an_attached_cluster_refuses_what_changes_its_nodes() -> None:
     session = FakeSession(backend=Backend.ATTACHED)
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         act(session, NodeAction.KILL, "rmq1")
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         session.cluster.act(NodeAction.KILL, "rmq1")
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         session.start_cluster()
     assert session.publish(ORDER).outcome is Outcome.CONFIRMED
 

@@ -20,7 +20,7 @@ from dmq_core.cluster.amqp_probe import Greeting, accepts, greeting, parse_greet
 from dmq_core.cluster.attached.cluster import AttachedCluster
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
-from dmq_core.errors import AccessDenied, BadInput, NotReachable, Refused
+from dmq_core.errors import AccessDeniedError, InvalidInputError, NotReachableError, RefusedError
 
 SECRET = "hunter2hunter2"
 
@@ -155,7 +155,7 @@ def test_the_given_user_beats_the_one_in_the_urls() -> None:
 @pytest.mark.parametrize("serve", [amqp, management])
 def test_a_wrong_password_is_denied_in_words_without_it(serve: Callable[[Broker], object]) -> None:
     scheme = "amqp" if serve is amqp else "http"
-    with serve(Broker()) as port, pytest.raises(AccessDenied) as caught:  # type: ignore[attr-defined]
+    with serve(Broker()) as port, pytest.raises(AccessDeniedError) as caught:  # type: ignore[attr-defined]
         attached(f"{scheme}://me:wrong{SECRET}@127.0.0.1:{port}")
     assert SECRET not in caught.value.what + caught.value.hint
     assert "me" in caught.value.what
@@ -163,7 +163,7 @@ def test_a_wrong_password_is_denied_in_words_without_it(serve: Callable[[Broker]
 
 def test_where_nothing_answers_it_is_not_reachable_and_does_not_exist() -> None:
     url = f"amqp://me:{SECRET}@127.0.0.1:{free_port()}"
-    with pytest.raises(NotReachable) as caught:
+    with pytest.raises(NotReachableError) as caught:
         attached(url)
     assert SECRET not in caught.value.what + caught.value.hint
     cluster = AttachedCluster([url])
@@ -205,7 +205,7 @@ def test_everything_that_changes_a_node_is_refused_in_a_sentence() -> None:
     acts += [partial(cluster.act, action, "x") for action in NodeAction]
     acts += [cluster.add_node, lambda: cluster.remove_node("x")]
     for act in acts:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RefusedError) as caught:
             act()
         assert caught.value.hint
 
@@ -216,12 +216,12 @@ def test_no_password_shows_in_a_repr() -> None:
 
 
 def test_a_tls_file_that_is_not_there_is_bad_input_before_anything_is_asked() -> None:
-    with pytest.raises(BadInput, match="TLS files"):
+    with pytest.raises(InvalidInputError, match="TLS files"):
         AttachedCluster(["amqps://127.0.0.1"], tls=TlsSettings(ca_file="/nowhere/ca.pem"))
 
 
 def test_a_plain_port_behind_a_tls_url_says_that_no_tls_is_spoken_there() -> None:
-    with amqp(Broker()) as port, pytest.raises(NotReachable, match="TLS"):
+    with amqp(Broker()) as port, pytest.raises(NotReachableError, match="TLS"):
         attached(f"amqps://127.0.0.1:{port}")
 
 

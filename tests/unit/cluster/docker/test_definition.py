@@ -23,7 +23,7 @@ from dmq_core.cluster.docker.definition import (
 from dmq_core.cluster.docker.values import archive_of, container_of, only_file_in
 from dmq_core.cluster.node_config import node_names
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 
 MADE = Made("dmq", "4.3", "rabbitmq:4-management", node_names(3), ((5672, 15672), (5673, 15673), (5674, 15674)))
 ports = st.integers(min_value=1, max_value=65535)
@@ -41,13 +41,13 @@ def test_what_was_made_is_read_back_from_labels(pairs: list[tuple[int, int]], ve
 def test_labels_that_make_no_sense_say_how_to_get_rid_of_them(label: str) -> None:
     labels = MADE.labels()
     del labels[label]
-    with pytest.raises(ClusterFailed) as caught:
+    with pytest.raises(ClusterError) as caught:
         made_from(labels)
     assert "dmq destroy --cluster dmq" in caught.value.hint
 
 
 def test_more_nodes_than_ports_make_no_sense() -> None:
-    with pytest.raises(ClusterFailed):
+    with pytest.raises(ClusterError):
         made_from({**MADE.labels(), "dmq.nodes": "4"})
 
 
@@ -92,7 +92,7 @@ def test_neither_labels_nor_environment_hold_a_secret() -> None:
 def test_the_owner_is_the_images_own_user() -> None:
     passwd = "root:x:0:0:root:/root:/bin/bash\nrabbitmq:x:999:998::/var/lib/rabbitmq:/usr/sbin/nologin\n"
     assert numeric_owner(passwd) == (999, 998)
-    with pytest.raises(ClusterFailed, match="no user rabbitmq"):
+    with pytest.raises(ClusterError, match="no user rabbitmq"):
         numeric_owner("root:x:0:0::/:/bin/sh\n")
 
 

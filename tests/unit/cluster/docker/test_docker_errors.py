@@ -8,7 +8,7 @@ import pytest
 
 from dmq_core.cluster.docker.engine import Engine
 from dmq_core.cluster.docker.errors import PortTaken, errno_in, port_in, translated, unreachable
-from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed, DmqError, TimedOut
+from dmq_core.errors import BackendUnavailableError, ClusterError, DmqError, InvalidInputError, OperationTimeoutError
 
 SOCKET = "unix:///var/run/docker.sock"
 
@@ -36,7 +36,7 @@ def test_an_engine_out_of_reach_says_why_and_what_to_do(
     error: Exception, installed: bool, what: str, hint: str
 ) -> None:
     told = unreachable(error, SOCKET, installed)
-    assert isinstance(told, BackendUnavailable)
+    assert isinstance(told, BackendUnavailableError)
     assert what in told.what
     assert hint in told.hint
 
@@ -86,13 +86,13 @@ def test_refusals_are_told_by_kind() -> None:
     full = raised(Refusal(500, "write /var/lib/docker: no space left on device"))
     assert "disk is full" in full.what
     other = raised(Refusal(500, "odd \x1b[31m thing"))
-    assert isinstance(other, ClusterFailed)
+    assert isinstance(other, ClusterError)
     assert "\x1b" not in other.what
 
 
 def test_silence_is_a_time_out_and_a_lost_engine_is_unavailable() -> None:
-    assert isinstance(raised(RuntimeOSError("Read timed out. (read timeout=4)")), TimedOut)
-    assert isinstance(raised(OSError(errno.ECONNRESET, "reset")), BackendUnavailable)
+    assert isinstance(raised(RuntimeOSError("Read timed out. (read timeout=4)")), OperationTimeoutError)
+    assert isinstance(raised(OSError(errno.ECONNRESET, "reset")), BackendUnavailableError)
 
 
 class RuntimeOSError(OSError):
@@ -100,7 +100,7 @@ class RuntimeOSError(OSError):
 
 
 def test_errors_of_ours_and_mistakes_of_ours_pass_unchanged() -> None:
-    assert isinstance(raised(BadInput("no")), BadInput)
+    assert isinstance(raised(InvalidInputError("no")), InvalidInputError)
     with pytest.raises(KeyError), translated("x"):
         raise KeyError("a mistake in this program")
 

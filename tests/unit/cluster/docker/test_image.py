@@ -11,7 +11,7 @@ import pytest
 from dmq_core.cluster.docker import image as module
 from dmq_core.cluster.docker.engine import Engine
 from dmq_core.cluster.docker.image import RECIPES, Recipe, cause_of, ensure_image, official_tag, own_tag, series_of
-from dmq_core.errors import BackendUnavailable, BadInput, ClusterFailed
+from dmq_core.errors import BackendUnavailableError, ClusterError, InvalidInputError
 from dmq_core.progress import Progress
 
 OWN = f"dmq-rabbitmq:{own_tag(RECIPES['4.3'])}"
@@ -37,7 +37,7 @@ class StubEngine:
     def pull(self, repository: str, tag: str) -> Iterator[Mapping[str, Any]]:
         yield {"status": "Downloading", "id": "a", "progressDetail": {"current": 5, "total": 10}}
         if self.pull_fails:
-            raise ClusterFailed("could not pull it: connection reset")
+            raise ClusterError("could not pull it: connection reset")
         self.here[f"{repository}:{tag}"] = {"RABBITMQ_VERSION": "4.3.9"}
         yield {"status": "Pull complete", "id": "a"}
 
@@ -83,7 +83,7 @@ def test_the_image_is_built_when_the_pull_breaks_off(monkeypatch: pytest.MonkeyP
 
 
 def test_a_version_that_nobody_has_says_which_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         ensure(StubEngine({}), "3.7", [], monkeypatch)
     assert "4.3, 4.0, 3.10" in caught.value.hint
 
@@ -143,7 +143,7 @@ def test_the_cause_is_the_last_line_that_tells_one(lines: list[str], cause: str)
 
 def test_a_missing_debootstrap_is_told_with_the_command_that_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.shutil, "which", lambda *_args, **_kwargs: None)
-    with pytest.raises(BackendUnavailable) as caught:
+    with pytest.raises(BackendUnavailableError) as caught:
         ensure_image(cast("Engine", StubEngine({})), None)
     assert "sudo apt-get install debootstrap" in caught.value.hint
 
@@ -151,7 +151,7 @@ def test_a_missing_debootstrap_is_told_with_the_command_that_gets_it(monkeypatch
 def test_an_ordinary_user_gets_the_one_command_that_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.shutil, "which", lambda *_args, **_kwargs: "/usr/sbin/debootstrap")
     monkeypatch.setattr(module.os, "geteuid", lambda: 1000)
-    with pytest.raises(BackendUnavailable) as caught:
+    with pytest.raises(BackendUnavailableError) as caught:
         ensure_image(cast("Engine", StubEngine({})), None)
     assert "make-root.sh trixie http" in caught.value.hint
     assert "| docker import - dmq-base:trixie" in caught.value.hint

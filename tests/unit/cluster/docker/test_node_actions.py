@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dmq_core.cluster.docker.node_actions import freeze
-from dmq_core.errors import ClusterFailed
+from dmq_core.errors import ClusterError
 
 BUSY = "could not pause the container x: OCI runtime pause failed: unable to freeze: unknown."
 
@@ -21,7 +21,7 @@ class Freezer:
     def pause(self, _container: str) -> None:
         self.calls += 1
         if self.calls <= self._failures:
-            raise ClusterFailed(self._why)
+            raise ClusterError(self._why)
 
 
 def test_a_container_that_a_busy_kernel_does_not_freeze_is_frozen_again() -> None:
@@ -31,12 +31,12 @@ def test_a_container_that_a_busy_kernel_does_not_freeze_is_frozen_again() -> Non
 
 
 def test_what_never_freezes_is_told() -> None:
-    with pytest.raises(ClusterFailed, match="unable to freeze"):
+    with pytest.raises(ClusterError, match="unable to freeze"):
         freeze(Freezer(failures=1000).pause, "x", within_s=0.3)
 
 
 def test_any_other_failure_is_told_at_once() -> None:
     freezer = Freezer(failures=1, why="container x is not running")
-    with pytest.raises(ClusterFailed, match="not running"):
+    with pytest.raises(ClusterError, match="not running"):
         freeze(freezer.pause, "x")
     assert freezer.calls == 1

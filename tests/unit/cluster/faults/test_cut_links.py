@@ -16,7 +16,7 @@ from dmq_core.cluster.local.cluster import LocalCluster
 from dmq_core.cluster.local.node import NODE_MARK, is_node_process
 from dmq_core.cluster.local.processes import OwnProcess
 from dmq_core.cluster.protocol import NodeAction, NodeChange
-from dmq_core.errors import BadInput, ClusterFailed
+from dmq_core.errors import ClusterError, InvalidInputError
 from dmq_core.progress import Progress
 from dmq_core.versions import Version
 
@@ -154,16 +154,16 @@ def test_a_node_that_does_not_run_or_is_frozen_can_be_neither_isolated_nor_rejoi
     cluster.act(NodeAction.PAUSE, "rmq1")
     cluster.act(NodeAction.KILL, "rmq2")
     for action in (NodeAction.ISOLATE, NodeAction.REJOIN):
-        with pytest.raises(BadInput, match="is paused"):
+        with pytest.raises(InvalidInputError, match="is paused"):
             cluster.act(action, "rmq1")
-        with pytest.raises(BadInput, match="does not run"):
+        with pytest.raises(InvalidInputError, match="does not run"):
             cluster.act(action, "rmq2")
 
 
 def test_a_node_without_peers_cannot_be_isolated(make: Callable[..., LocalCluster]) -> None:
     alone = make(nodes=1)
     alone.start()
-    with pytest.raises(BadInput, match="no peers"):
+    with pytest.raises(InvalidInputError, match="no peers"):
         alone.act(NodeAction.ISOLATE, "rmq1")
 
 
@@ -180,7 +180,7 @@ def test_without_a_majority_to_join_a_rejoin_says_what_the_node_waits_for(cluste
 def test_a_cut_that_failed_half_way_is_shown_and_can_be_mended(cluster: LocalCluster, rabbitmq: MakeBelieve) -> None:
     rabbitmq.order("ctl-fails")
     for action in (NodeAction.ISOLATE, NodeAction.REJOIN):
-        with pytest.raises(ClusterFailed, match="eval failed on rmq2"):
+        with pytest.raises(ClusterError, match="eval failed on rmq2"):
             cluster.act(action, "rmq2")
         assert states(cluster) == ["running", "isolated", "running"]
     rabbitmq.countermand("ctl-fails")

@@ -14,7 +14,7 @@ from dmq_core.cluster.faults.injector import FaultWorks
 from dmq_core.cluster.faults.model import Fault, FaultKind, needs_of, takes_of, undo_of
 from dmq_core.cluster.protocol import NodeAction, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import BadInput, ClusterFailed, TimedOut
+from dmq_core.errors import ClusterError, InvalidInputError, OperationTimeoutError
 from dmq_core.progress import Progress, silent
 from dmq_core.testing import FakeSession
 
@@ -50,7 +50,7 @@ class Nodes:
         with self._lock:
             self.ran[node] = words[1]
         if self.says.get(node) == "fails":
-            raise ClusterFailed("no such luck")
+            raise ClusterError("no such luck")
         return self.says.get(node, "[]\n")
 
 
@@ -78,7 +78,7 @@ def test_every_peer_is_named_in_one_line_and_quoted(expression: str) -> None:
     ],
 )
 def test_a_link_needs_its_ends_and_a_delay_its_range(given: dict[str, object]) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         Fault(**given)  # type: ignore[arg-type]
 
 
@@ -119,16 +119,16 @@ def test_while_another_link_is_cut_a_mend_does_not_wait_for_a_whole_cluster_and_
 
 def test_a_slow_link_needs_an_answer_and_a_link() -> None:
     assert Nodes({"rmq1": "['rabbit@rmq2']"}).works.cause(SLOW, silent) is not None
-    with pytest.raises(TimedOut):
+    with pytest.raises(OperationTimeoutError):
         Nodes({"rmq1": "late"}).works.cause(SLOW, silent)
-    with pytest.raises(BadInput, match="no link"):
+    with pytest.raises(InvalidInputError, match="no link"):
         Nodes({"rmq1": "[]"}).works.cause(SLOW, silent)
 
 
 @pytest.mark.parametrize("fault", [CUT, SLOW])
 def test_both_ends_of_a_link_must_run(fault: Fault) -> None:
     nodes = Nodes(state=NodeState.PAUSED)
-    with pytest.raises(BadInput, match="paused"):
+    with pytest.raises(InvalidInputError, match="paused"):
         nodes.works.cause(fault, silent)
     assert nodes.ran == {}
 

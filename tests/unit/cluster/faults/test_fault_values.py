@@ -10,7 +10,7 @@ from dmq_core.cluster.faults.injector import FaultWorks
 from dmq_core.cluster.faults.model import Fault, FaultKind, needs_of, notes_of, undo_of
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import BadInput, Refused, TimedOut
+from dmq_core.errors import InvalidInputError, OperationTimeoutError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.progress import Progress, silent
@@ -68,7 +68,7 @@ def test_every_fault_tells_what_it_will_do_and_how_long_it_may_take(kind: FaultK
     ],
 )
 def test_a_fault_is_given_what_it_needs_and_nothing_else(kind: FaultKind, node: str | None, queue: str | None) -> None:
-    with pytest.raises(BadInput, match=str(kind)):
+    with pytest.raises(InvalidInputError, match=str(kind)):
         Fault(kind, node, queue)
 
 
@@ -82,9 +82,9 @@ def test_alarms_and_moves_have_a_way_back() -> None:
 
 @pytest.mark.parametrize("kind", FaultKind)
 def test_read_only_and_attached_refuse_every_fault(kind: FaultKind) -> None:
-    with pytest.raises(Refused, match="read-only"):
+    with pytest.raises(RefusedError, match="read-only"):
         cause(FakeSession().cluster, fault(kind), read_only=True)
-    with pytest.raises(Refused, match="did not make"):
+    with pytest.raises(RefusedError, match="did not make"):
         cause(FakeSession(backend=Backend.ATTACHED).cluster, fault(kind), read_only=False)
 
 
@@ -122,7 +122,7 @@ def test_an_alarm_is_awaited_in_the_node_itself() -> None:
     assert tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq2"), silent) is not None
     [(node, tool, words)] = tools.ran
     assert (node, tool, words[0]) == ("rmq2", "rabbitmqctl", "eval")
-    with pytest.raises(TimedOut):
+    with pytest.raises(OperationTimeoutError):
         tools.works.cause(Fault(FaultKind.DISK_ALARM, "rmq2"), silent)
 
 
@@ -135,7 +135,8 @@ def test_a_queue_name_never_becomes_erlang() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "error"), [("no_queue", BadInput), ("no_quorum_queue", BadInput), ("{late,a}", TimedOut)]
+    ("said", "error"),
+    [("no_queue", InvalidInputError), ("no_quorum_queue", InvalidInputError), ("{late,a}", OperationTimeoutError)],
 )
 def test_a_leader_that_does_not_move_is_an_error(said: str, error: type[Exception]) -> None:
     with pytest.raises(error):
@@ -155,8 +156,8 @@ def test_a_rolling_restart_drains_each_node_once_its_replicas_can_be_spared() ->
 def test_nothing_is_done_to_a_node_that_is_not_in_service(state: NodeState) -> None:
     tools = Tools(states=(NodeState.RUNNING, state, NodeState.RUNNING))
     for each in (Fault(FaultKind.MEMORY_ALARM, "rmq2"), Fault(FaultKind.ROLLING_RESTART)):
-        with pytest.raises(BadInput):
+        with pytest.raises(InvalidInputError):
             tools.works.cause(each, silent)
     assert (tools.ran, tools.acts) == ([], [])
-    with pytest.raises(BadInput, match="rmq9"):
+    with pytest.raises(InvalidInputError, match="rmq9"):
         tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq9"), silent)

@@ -20,7 +20,7 @@ from dmq_core.cluster.local.node import CLUSTER_MARK, NODE_MARK, is_node_process
 from dmq_core.cluster.local.processes import OwnProcess
 from dmq_core.cluster.protocol import NodeAction, NodeChange, NodeState
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import BadInput, ClusterFailed, NodeBootFailed, NoSuchCluster
+from dmq_core.errors import ClusterError, ClusterNotFoundError, InvalidInputError, NodeBootError
 from dmq_core.progress import Progress
 from dmq_core.state_directory import state_folder
 from dmq_core.versions import Version
@@ -144,7 +144,7 @@ def test_a_node_that_cannot_boot_fails_the_start_at_once_with_its_reason_and_its
 ) -> None:
     rabbitmq.fail("rmq2", "the moon is full")
     began = time.monotonic()
-    with pytest.raises(NodeBootFailed, match="rmq2 did not boot: the moon is full"):
+    with pytest.raises(NodeBootError, match="rmq2 did not boot: the moon is full"):
         cluster.start()
     assert time.monotonic() - began < 10
     assert "BOOT FAILED" in cluster.logs("rmq2")
@@ -171,7 +171,7 @@ def test_a_node_of_an_existing_cluster_that_gives_up_twice_fails_the_start(
     cluster.start()
     cluster.stop()
     rabbitmq.fail("rmq3", "no luck")
-    with pytest.raises(NodeBootFailed, match="no luck"):
+    with pytest.raises(NodeBootError, match="no luck"):
         cluster.start()
     assert states(cluster)[:2] == ["running"] * 2
 
@@ -218,7 +218,7 @@ def test_a_paused_node_says_so_and_can_be_ended_or_let_go_on(cluster: LocalClust
     cluster.act(NodeAction.PAUSE, "rmq1")
     cluster.act(NodeAction.PAUSE, "rmq1")
     assert states(cluster) == ["paused", "running", "running"]
-    with pytest.raises(BadInput, match="paused"):
+    with pytest.raises(InvalidInputError, match="paused"):
         cluster.act(NodeAction.START, "rmq1")
     cluster.act(end, "rmq1")
     assert states(cluster)[0] == ("running" if end is NodeAction.UNPAUSE else "stopped")
@@ -238,7 +238,7 @@ def test_a_start_lets_paused_nodes_go_on(cluster: LocalCluster) -> None:
 def test_a_node_that_does_not_run_can_be_neither_paused_nor_unpaused(cluster: LocalCluster, action: NodeAction) -> None:
     cluster.start()
     cluster.act(NodeAction.KILL, "rmq3")
-    with pytest.raises(BadInput, match="does not run"):
+    with pytest.raises(InvalidInputError, match="does not run"):
         cluster.act(action, "rmq3")
 
 
@@ -310,7 +310,7 @@ def test_a_death_is_told_within_half_a_second(cluster: LocalCluster) -> None:
 def test_a_ruined_state_file_is_told_and_the_cluster_can_still_be_destroyed(cluster: LocalCluster) -> None:
     cluster.start()
     (cluster.folder / "state.json").write_text("{")
-    with pytest.raises(ClusterFailed, match="cannot be understood"):
+    with pytest.raises(ClusterError, match="cannot be understood"):
         cluster.nodes()
     assert cluster.exists()
     cluster.destroy()
@@ -319,12 +319,12 @@ def test_a_ruined_state_file_is_told_and_the_cluster_can_still_be_destroyed(clus
 
 def test_what_does_not_fit_the_cluster_that_is_there_is_bad_input(make: Callable[..., LocalCluster]) -> None:
     make(nodes=1).start()
-    with pytest.raises(BadInput, match="has 1 node"):
+    with pytest.raises(InvalidInputError, match="has 1 node"):
         make(nodes=3).start()
-    with pytest.raises(BadInput, match=r"has RabbitMQ 4\.3\.6, not 3\.10"):
+    with pytest.raises(InvalidInputError, match=r"has RabbitMQ 4\.3\.6, not 3\.10"):
         make(rabbitmq="3.10").start()
     for text in ("", "x", "4.", "4.3.6.1", "4\n"):
-        with pytest.raises(BadInput):
+        with pytest.raises(InvalidInputError):
             make(rabbitmq=text)
 
 
@@ -335,7 +335,7 @@ def test_a_cluster_that_is_not_there_cannot_be_acted_upon(cluster: LocalCluster)
         lambda: cluster.logs("rmq1"),
     ]
     for act in acts:
-        with pytest.raises(NoSuchCluster):
+        with pytest.raises(ClusterNotFoundError):
             act()
     cluster.destroy()
     assert nothing_is_left(cluster)
@@ -346,7 +346,7 @@ def test_a_state_folder_that_cannot_be_written_is_told_in_a_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("DMQ_STATE_DIR", str(tmp_path / "file"))
-    with pytest.raises(ClusterFailed, match="cannot be used") as caught:
+    with pytest.raises(ClusterError, match="cannot be used") as caught:
         LocalCluster("one", installation=rabbitmq.installation).start()
     assert "DMQ_STATE_DIR" in caught.value.hint
 

@@ -29,7 +29,7 @@ from dmq_core.cluster.local.state import (
 )
 from dmq_core.cluster.ports import PortChooser
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import ClusterFailed, TimedOut
+from dmq_core.errors import ClusterError, OperationTimeoutError
 from dmq_core.state_directory import locked, remove_folder, state_folder, write_private
 
 ports = st.integers(1, 65535)
@@ -75,7 +75,7 @@ def test_a_state_file_with_any_other_json_is_refused(document: object) -> None:
 
 def test_a_ruined_state_file_says_how_to_get_rid_of_the_cluster(folder: Path) -> None:
     (folder / "state.json").write_bytes(b"\xff\x00{")
-    with pytest.raises(ClusterFailed) as caught:
+    with pytest.raises(ClusterError) as caught:
         read_state(folder)
     assert "dmq destroy --cluster one" in caught.value.hint
 
@@ -94,7 +94,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(folder: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ClusterFailed, match="No space left"):
+    with pytest.raises(ClusterError, match="No space left"):
         write_private(folder / "state.json", "new")
     assert read_state(folder) == STATE
     assert [p.name for p in folder.iterdir()] == ["state.json"]
@@ -162,7 +162,7 @@ def test_a_stopped_node_whose_port_was_taken_gets_another_and_the_rest_stays(fol
 def test_a_lock_keeps_others_out_and_tells_who_is_busy(folder: Path) -> None:
     with locked(folder, 1.0) as here:
         assert here
-        with pytest.raises(TimedOut, match="busy with one"), locked(folder, 0.2):
+        with pytest.raises(OperationTimeoutError, match="busy with one"), locked(folder, 0.2):
             pass
     with locked(folder, 1.0) as again:
         assert again
@@ -174,7 +174,7 @@ def test_a_lock_ends_with_the_program_that_held_it(folder: Path) -> None:
     holder = context.Process(target=_hold, args=(str(folder), holds))
     holder.start()
     assert holds.wait(20)
-    with pytest.raises(TimedOut), locked(folder, 0.1):
+    with pytest.raises(OperationTimeoutError), locked(folder, 0.1):
         pass
     holder.kill()
     holder.join(10)

@@ -19,7 +19,7 @@ from dmq_core.cluster.scaling.checks import (
     needs,
 )
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import BadInput, Refused
+from dmq_core.errors import InvalidInputError, RefusedError
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
@@ -54,14 +54,14 @@ def test_a_new_node_takes_the_lowest_name_that_is_free(taken: set[int]) -> None:
 
 
 def test_there_is_no_tenth_node() -> None:
-    with pytest.raises(BadInput, match="9 nodes at most"):
+    with pytest.raises(InvalidInputError, match="9 nodes at most"):
         lowest_free_name({f"rmq{i}" for i in range(1, 10)})
 
 
 @pytest.mark.parametrize("state", set(NodeState) - {UP})
 def test_no_node_joins_a_cluster_that_is_not_whole(state: NodeState) -> None:
     check_may_grow(nodes(UP, UP, UP))
-    with pytest.raises(Refused, match=f"rmq2 is {state}"):
+    with pytest.raises(RefusedError, match=f"rmq2 is {state}"):
         check_may_grow(nodes(UP, state, UP))
 
 
@@ -84,25 +84,25 @@ def test_a_node_may_leave_a_majority_that_runs(states: tuple[NodeState, ...], no
     [((UP, DOWN), "rmq1"), ((UP, DOWN), "rmq2"), ((UP, UP, DOWN), "rmq1"), ((UP, DOWN, UP, DOWN), "rmq4")],
 )
 def test_no_node_may_leave_others_without_a_majority(states: tuple[NodeState, ...], node: str) -> None:
-    with pytest.raises(Refused, match="no majority"):
+    with pytest.raises(RefusedError, match="no majority"):
         check_may_leave(node, nodes(*states))
 
 
 def test_the_last_node_is_destroyed_and_not_removed() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         check_may_leave("rmq1", nodes(UP))
     assert "destroy" in caught.value.hint
 
 
 @pytest.mark.parametrize("state", set(NodeState) - {UP, DOWN, NodeState.DRAINING})
 def test_a_node_in_trouble_is_mended_or_killed_before_it_leaves(state: NodeState) -> None:
-    with pytest.raises(BadInput, match=f"rmq3 is {state}") as caught:
+    with pytest.raises(InvalidInputError, match=f"rmq3 is {state}") as caught:
         check_may_leave("rmq3", nodes(UP, UP, state))
     assert "dmq node kill rmq3" in caught.value.hint
 
 
 def test_an_unknown_node_cannot_leave() -> None:
-    with pytest.raises(BadInput, match="rmq9"):
+    with pytest.raises(InvalidInputError, match="rmq9"):
         check_may_leave("rmq9", nodes(UP, UP))
 
 
@@ -139,14 +139,14 @@ def test_only_queues_that_are_on_no_other_node_are_lost_with_it() -> None:
     alone, stream = quorum("c"), QueueFigures("v", "s", "stream", members=("c",))
     kept = [quorum("abc"), classic("a"), classic("c", durable=False), classic("c", exclusive=True)]
     assert lost_with("c", [mail, *kept, filled, alone, stream]) == (mail, filled, alone, stream)
-    with pytest.raises(Refused, match=r"classic queue 'c'.* and 1 more .*, and 2 messages in them") as caught:
+    with pytest.raises(RefusedError, match=r"classic queue 'c'.* and 1 more .*, and 2 messages in them") as caught:
         check_nothing_lost("c", (mail, filled, alone, stream))
     assert "--force" in caught.value.hint
     check_nothing_lost("c", ())
 
 
 def test_a_queue_that_would_be_stuck_is_named() -> None:
-    with pytest.raises(Refused, match="the quorum queue 'q'"):
+    with pytest.raises(RefusedError, match="the quorum queue 'q'"):
         check_queues_may_leave("c", [quorum("abc", "bc")])
 
 
@@ -173,7 +173,7 @@ def test_a_fake_cluster_keeps_a_node_with_a_classic_queue_unless_it_is_forced() 
     session = FakeSession()
     mail = session.snapshot().queue(EntityKey("/", "mail"))
     assert mail is not None
-    with pytest.raises(Refused, match="mail"):
+    with pytest.raises(RefusedError, match="mail"):
         remove_node(session.cluster, str(mail.leader), read_only=False)
     remove_node(session.cluster, str(mail.leader), read_only=False, force=True)
     assert len(session.cluster.nodes()) == 2
@@ -183,16 +183,16 @@ def test_a_fake_cluster_keeps_a_node_with_a_classic_queue_unless_it_is_forced() 
 def test_a_fake_cluster_takes_no_node_while_one_is_down() -> None:
     session = FakeSession()
     session.cluster.act(NodeAction.KILL, "rmq2")
-    with pytest.raises(Refused, match="rmq2 is stopped"):
+    with pytest.raises(RefusedError, match="rmq2 is stopped"):
         session.cluster.add_node()
 
 
 @pytest.mark.parametrize(("backend", "read_only"), [(Backend.ATTACHED, False), (Backend.DOCKER, True)])
 def test_scaling_goes_through_the_one_gate(backend: Backend, read_only: bool) -> None:
     session = FakeSession(backend=backend)
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         add_node(session.cluster, read_only=read_only)
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         remove_node(session.cluster, "rmq3", read_only=read_only)
     assert len(session.cluster.nodes()) == 3
 

@@ -7,7 +7,7 @@ import pytest
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.cluster.scaling import procedure as scale_works
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.errors import ClusterFailed, NodeBootFailed, Refused
+from dmq_core.errors import ClusterError, NodeBootError, RefusedError
 from dmq_core.management.models import QueueFigures
 from dmq_core.progress import ProgressListener, silent
 
@@ -54,7 +54,7 @@ class PaperGround:
     def run(self, node: str, _tool: str, words: tuple[str, ...], _limit_s: float) -> str:
         self.step(words[0])
         if node not in self.there:
-            raise ClusterFailed("the node does not run")
+            raise ClusterError("the node does not run")
         return ""
 
     def erlang_name(self, node: str) -> str:
@@ -80,7 +80,7 @@ class PaperGround:
         self.there.add(node)
         self.step("boot")
         if not self.boots:
-            raise NodeBootFailed("no room")
+            raise NodeBootError("no room")
         self.members.add(node)
 
     def discard(self, node: str) -> None:
@@ -170,7 +170,7 @@ def test_a_removal_that_dies_at_any_step_is_finished_by_the_next(ends_at: int) -
 def test_a_node_that_does_not_boot_is_removed_again() -> None:
     ground = PaperGround()
     ground.boots = False
-    with pytest.raises(NodeBootFailed):
+    with pytest.raises(NodeBootError):
         add(ground)
     assert agrees(ground, NODES)
 
@@ -181,7 +181,7 @@ def test_a_node_on_which_a_queue_was_declared_at_the_last_moment_stays_and_serve
     late = QueueFigures("/", "late", "classic", leader="rmq3", members=("rmq3",), online=("rmq3",))
     monkeypatch.setattr(PaperWorks, "declared_meanwhile", (late,))
     ground = PaperGround()
-    with pytest.raises(Refused, match="late"):
+    with pytest.raises(RefusedError, match="late"):
         remove(ground, "rmq3")
     assert agrees(ground, NODES)
     assert ground.drained == set()

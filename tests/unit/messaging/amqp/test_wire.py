@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pika import frame, spec
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.amqp.frames import decode_properties
 from dmq_core.messaging.amqp.wire import FRAME_OVERHEAD, ID_HEADER, OWN_ID_BYTES, Wire, own_id, with_id
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
@@ -182,7 +182,7 @@ def test_what_cannot_be_sent_is_refused_each_time(case: str) -> None:
     exchange, key, body, properties, sentence = BAD[case]
     wire = Wire(1, LIMIT)
     for _ in range(2):
-        with pytest.raises(BadInput) as caught:
+        with pytest.raises(InvalidInputError) as caught:
             wire.encode(exchange, key, body, properties, True, OWN)
         assert sentence in caught.value.what
         assert caught.value.hint

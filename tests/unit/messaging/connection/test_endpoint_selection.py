@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.connection.endpoint_selection import LONGEST_PAUSE_S, PENALTY_S, Dialer, describe
 
 A, B, C = (NodeEndpoint("127.0.0.1", port, None) for port in (5672, 5673, 5674))
@@ -86,7 +86,7 @@ def test_a_preference_for_a_stranger_is_ignored() -> None:
 
 
 def test_without_an_amqp_port_there_is_nothing_to_dial() -> None:
-    with pytest.raises(BadInput, match="no AMQP endpoint"):
+    with pytest.raises(InvalidInputError, match="no AMQP endpoint"):
         Dialer([NodeEndpoint("127.0.0.1", None, 15672)])
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dmq_core.messaging.amqp.frames import content_kind, decode_properties, has_headers
 from dmq_core.messaging.consuming import decoding
-from dmq_core.messaging.consuming.decoding import Undecodable, bytes_only, decode_message
+from dmq_core.messaging.consuming.decoding import DecodingError, bytes_only, decode_message
 from dmq_core.messaging.messages import MessageProperties
 
 
@@ -62,13 +62,13 @@ def test_a_body_becomes_what_its_type_says(
 def test_a_body_that_is_nothing_of_the_kind_is_undecodable(
     body: bytes, kind: str | None, encoding: str | None, words: str
 ) -> None:
-    with pytest.raises(Undecodable, match=words):
+    with pytest.raises(DecodingError, match=words):
         decoded(body, kind, encoding)
 
 
 def test_a_small_body_cannot_swell_beyond_all_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "INFLATED_LIMIT", 1000)
-    with pytest.raises(Undecodable, match="larger than"):
+    with pytest.raises(DecodingError, match="larger than"):
         decoded(gzip.compress(b"\0" * 5000), "application/octet-stream", "gzip")
 
 
@@ -78,7 +78,7 @@ def test_bytes_only_touches_nothing() -> None:
 
 @given(st.binary(max_size=200), st.text(max_size=20) | st.none(), st.text(max_size=20) | st.none())
 def test_whatever_comes_is_a_message_or_undecodable(body: bytes, kind: str | None, encoding: str | None) -> None:
-    with contextlib.suppress(Undecodable):
+    with contextlib.suppress(DecodingError):
         decoded(body, kind, encoding)
 
 

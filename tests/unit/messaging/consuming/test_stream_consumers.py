@@ -11,7 +11,7 @@ import pytest
 from clients import await_until
 
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging import (
     Delivery,
     DirectConsumer,
@@ -298,17 +298,17 @@ def test_a_stream_that_somebody_else_declared_is_read_by_its_offset(shop: Shop) 
     ],
 )
 def test_what_a_stream_does_not_take_is_refused_before(shop: Shop, wrong: dict[str, object]) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         DirectConsumer("s", shop.manager).declare_queue(queue_type="stream", **wrong)  # type: ignore[arg-type]
 
 
 def test_an_offset_is_for_a_stream(shop: Shop) -> None:
     quorum = DirectConsumer("q", shop.manager)
     quorum.declare_queue()
-    with pytest.raises(BadInput, match="an offset is for a stream, and 'q' is a quorum queue"):
+    with pytest.raises(InvalidInputError, match="an offset is for a stream, and 'q' is a quorum queue"):
         quorum.start_consuming(shop.handle, "first")
     private = TopicConsumer("shop", "#", connection_manager=shop.manager)
-    with pytest.raises(BadInput, match="a private queue is none"):
+    with pytest.raises(InvalidInputError, match="a private queue is none"):
         private.start_consuming(shop.handle, "first")
-    with pytest.raises(BadInput, match="cannot be read from 'begin'"):
+    with pytest.raises(InvalidInputError, match="cannot be read from 'begin'"):
         shop.consumer().start_consuming(shop.handle, "begin")

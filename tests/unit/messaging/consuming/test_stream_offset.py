@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.consuming.stream_offset import Offset, StreamPosition, checked_offset
 
 MOMENT = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -23,7 +23,7 @@ def test_what_brokers_take_is_an_offset(offset: Offset) -> None:
     "offset", ["", "begin", "1x", "0s", "h", "1h30m", -1, 2**63, True, 1.5, None, datetime(2026, 1, 1), "9" * 30 + "s"]
 )
 def test_what_brokers_refuse_or_stumble_over_is_none(offset: Offset) -> None:
-    with pytest.raises(BadInput, match="cannot be read from"):
+    with pytest.raises(InvalidInputError, match="cannot be read from"):
         checked_offset(offset)
 
 

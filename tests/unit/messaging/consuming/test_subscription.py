@@ -12,7 +12,7 @@ from fake_connection import FakeChannel, FakeConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmq_core.errors import DmqError, MessagingFailed
+from dmq_core.errors import DmqError, MessagingError
 from dmq_core.messaging.consuming.delivery import Answer, Delivery
 from dmq_core.messaging.consuming.subscription import FLUSH_AT, Consumer
 from dmq_core.messaging.topology.model import Binding, PrivateBinding, PrivateQueue, Queue
@@ -298,7 +298,7 @@ def test_a_handler_that_wants_to_end_gives_back_and_ends_the_consumer() -> None:
     until(lambda: bool(ends))
     connection.turn()
     assert ("give back", 1) in channel.sent
-    with pytest.raises(MessagingFailed, match="ended: SystemExit"):
+    with pytest.raises(MessagingError, match="ended: SystemExit"):
         consumer.wait_consuming(0.1)
 
 
@@ -337,14 +337,14 @@ def test_stop_lets_the_handler_finish_and_sends_its_acks() -> None:
 def test_the_end_of_the_connection_ends_the_thread_and_says_why() -> None:
     connection, consumer, _ = made()
     connection.open()
-    connection.end(MessagingFailed("refused"))
-    with pytest.raises(MessagingFailed, match="refused"):
+    connection.end(MessagingError("refused"))
+    with pytest.raises(MessagingError, match="refused"):
         consumer.wait_consuming(0.1)
     until(lambda: not any(t.name == "consume q" for t in threading.enumerate()))
 
 
 def test_waiting_for_a_consumer_that_does_not_come_says_what_is_wrong() -> None:
     _, consumer, _ = made()
-    with pytest.raises(MessagingFailed, match="no node answers"):
+    with pytest.raises(MessagingError, match="no node answers"):
         consumer.wait_consuming(0.01)
     consumer.stop(0.1)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.errors import BadInput, DmqError, MessagingFailed
+from dmq_core.errors import DmqError, InvalidInputError, MessagingError
 from dmq_core.messaging import DirectConsumer, DirectProducer, FanoutConsumer, HeadersConsumer, TopicConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders, bytes_only
 from dmq_core.messaging.consuming.delivery import Delivery
@@ -229,7 +229,7 @@ def test_a_handler_that_exits_gives_its_message_back_and_ends_the_consumer(newes
     consumer.declare_queue()
     consumer.start_consuming(leaves)
     newest.publish(b"a", b"b")
-    with pytest.raises(MessagingFailed, match="SystemExit") as caught:
+    with pytest.raises(MessagingError, match="SystemExit") as caught:
         consumer.wait(10)
     assert isinstance(caught.value.__cause__, SystemExit)
     assert newest.bodies("q") == [b"a", b"b"]
@@ -472,7 +472,7 @@ def test_order_outlives_the_loss_of_the_node(rig: Rig, order: str) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(newest: Rig, options: dict[str, Any]) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         newest.direct(**options)
 
 
@@ -480,18 +480,18 @@ def test_a_way_of_trying_again_that_lets_others_pass_is_refused_where_order_is_p
     class Later(Requeue):
         keeps_order = False
 
-    with pytest.raises(BadInput, match="pass"):
+    with pytest.raises(InvalidInputError, match="pass"):
         newest.direct(order="strict", retry=Later())
 
 
 def test_a_queue_that_cannot_keep_the_order_is_refused(newest: Rig) -> None:
-    with pytest.raises(BadInput, match="classic"):
+    with pytest.raises(InvalidInputError, match="classic"):
         newest.direct(order="strict").declare_queue(queue_type="classic")
-    with pytest.raises(BadInput, match="limit"):
+    with pytest.raises(InvalidInputError, match="limit"):
         newest.direct(order="strict").declare_queue(delivery_limit=-1)
     plain = newest.direct("plain")
     plain.declare_queue()
-    with pytest.raises(MessagingFailed, match="single-active"):
+    with pytest.raises(MessagingError, match="single-active"):
         newest.direct("plain", order="strict").declare_queue()
 
 
@@ -556,7 +556,7 @@ def test_a_queue_that_is_there_is_taken_as_it_is_unless_something_was_asked_for(
     consumer.start_consuming(hand)
     newest.publish(b"a", to="old")
     newest.until(lambda: hand.got == ["a"])
-    with pytest.raises(MessagingFailed, match="inequivalent"):
+    with pytest.raises(MessagingError, match="inequivalent"):
         newest.direct("old").declare_queue(delivery_limit=5)
 
 
@@ -680,7 +680,7 @@ def test_a_consumer_is_started_once_and_ends_with_its_context(newest: Rig) -> No
     with newest.direct() as consumer:
         consumer.declare_queue()
         consumer.start_consuming(Hand())
-        with pytest.raises(MessagingFailed, match="started before"):
+        with pytest.raises(MessagingError, match="started before"):
             consumer.start_consuming(Hand())
     assert consumer.wait(0)
     assert not consumer.status.consuming
@@ -734,7 +734,7 @@ def test_what_a_broker_ends_the_connection_over_is_not_declared_for_ever(
 
 @pytest.mark.parametrize("make", [lambda: Requeue(-1), lambda: Requeue(limit=-7)])
 def test_a_negative_limit_of_returns_is_refused(make: Callable[[], Requeue]) -> None:
-    with pytest.raises(BadInput, match="returns makes no sense"):
+    with pytest.raises(InvalidInputError, match="returns makes no sense"):
         make()
 
 
@@ -757,7 +757,7 @@ def test_a_handler_that_would_fail_with_every_message_is_refused_before_it_costs
     consumer = newest.direct()
     consumer.declare_queue()
     newest.publish(b"kept")
-    with pytest.raises(BadInput, match=why):
+    with pytest.raises(InvalidInputError, match=why):
         consumer.start_consuming(handler)
     assert newest.bodies("q") == [b"kept"]
     consumer.start_consuming(lambda *_: True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import MessageProperties
 from dmq_core.messaging.publishing.encoding import BINARY, JSON, TEXT, described, encode, with_headers
 
@@ -35,7 +35,7 @@ def test_plain_values_go_as_json_and_can_be_read_again(value: object) -> None:
 
 @pytest.mark.parametrize("message", [object(), {"a": {1, 2}}, float("nan"), "\ud800"])
 def test_what_cannot_be_written_is_refused_in_one_line(message: object) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         encode(message)
     assert "\n" not in caught.value.what
     assert caught.value.hint
@@ -67,7 +67,7 @@ def test_a_content_type_that_is_given_stays() -> None:
 
 @pytest.mark.parametrize("properties", [{"colour": "red"}, 7, {"headers": [1]}])
 def test_properties_that_make_no_sense_are_named(properties: object) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         described(properties, TEXT)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dmq_core.endpoints import Credentials
-from dmq_core.errors import BadInput, MessagingFailed, TimedOut
+from dmq_core.errors import InvalidInputError, MessagingError, OperationTimeoutError
 from dmq_core.messaging.amqp.frames import Content
 from dmq_core.messaging.amqp.wire import ID_HEADER
 from dmq_core.messaging.connection.close_reason import CloseReason, Cure
@@ -264,9 +264,9 @@ def test_a_message_that_does_not_fit_the_frames_of_the_next_node_takes_no_tag_fr
 
 def test_bad_input_is_raised_and_leaves_nothing_behind() -> None:
     _, producer, settled = made()
-    with pytest.raises(BadInput, match="routing key is 300 bytes"):
+    with pytest.raises(InvalidInputError, match="routing key is 300 bytes"):
         producer.publish(message("k" * 300))
-    with pytest.raises(BadInput, match="headers"):
+    with pytest.raises(InvalidInputError, match="headers"):
         producer.publish(OutgoingMessage("", "q", b"", MessageProperties(headers={"x": object()})))
     assert producer.outstanding == 0
     assert settled == []
@@ -343,7 +343,7 @@ def test_waiting_without_an_answer_gives_not_sent_or_unknown_and_a_late_confirm_
 def test_a_handle_without_outcome_times_out_and_stays_open() -> None:
     connection, producer, _ = made()
     handle = producer.publish(message())
-    with pytest.raises(TimedOut):
+    with pytest.raises(OperationTimeoutError):
         handle.wait(0.01)
     channel = connection.open()
     channel.confirm(1)
@@ -353,7 +353,7 @@ def test_a_handle_without_outcome_times_out_and_stays_open() -> None:
 def test_after_the_end_nothing_is_taken_on() -> None:
     connection, producer, _ = made()
     connection.end()
-    with pytest.raises(MessagingFailed, match="closed"):
+    with pytest.raises(MessagingError, match="closed"):
         producer.publish(message())
     producer.close(0.01)
     producer.close(0.01)
@@ -364,9 +364,9 @@ def test_a_callback_cannot_wait_for_its_own_thread() -> None:
     handle = producer.publish(message())
     connection.on_io_thread = True
     assert producer.publish(message()).wait(0).outcome is Outcome.NOT_SENT, "it must not wait for room either"
-    with pytest.raises(MessagingFailed, match="cannot wait"):
+    with pytest.raises(MessagingError, match="cannot wait"):
         handle.wait(1)
-    with pytest.raises(MessagingFailed, match="cannot wait"):
+    with pytest.raises(MessagingError, match="cannot wait"):
         producer.flush(1)
 
 
@@ -644,7 +644,7 @@ def test_after_a_fork_a_producer_and_its_connection_refuse_what_they_are_asked()
 def _refusal(call: Callable[[], object]) -> str:
     try:
         call()
-    except MessagingFailed as error:
+    except MessagingError as error:
         return error.what
     return "no error"
 
@@ -662,5 +662,5 @@ def _refusal(call: Callable[[], object]) -> str:
     ids=str,
 )
 def test_limits_under_which_nothing_could_be_published_are_refused(limits: dict[str, Any]) -> None:
-    with pytest.raises(BadInput, match=next(iter(limits))):
+    with pytest.raises(InvalidInputError, match=next(iter(limits))):
         ProducerLimits(**limits)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.errors import BadInput, MessagingFailed
+from dmq_core.errors import InvalidInputError, MessagingError
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.aio import AsyncProducer
 from dmq_core.messaging.publishing.producers import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer
@@ -50,11 +50,11 @@ def test_each_type_routes_by_its_own_rule(manager: BrokerConnectionManager) -> N
 def test_many_go_in_order_and_a_bad_one_fails_alone(manager: BrokerConnectionManager) -> None:
     with DirectProducer(connection_manager=manager) as producer:
         handles = producer.publish_many("q", ["a", b"b", {"c": 1}])
-        with pytest.raises(BadInput):
+        with pytest.raises(InvalidInputError):
             producer.publish("q", object())  # type: ignore[arg-type]  # what no type checker lets through
         producer.flush(10)
     assert [h.wait(0).outcome for h in handles] == [Outcome.CONFIRMED] * 3
-    with pytest.raises(MessagingFailed, match="closed"):
+    with pytest.raises(MessagingError, match="closed"):
         producer.publish("q", "late")
 
 
@@ -69,14 +69,14 @@ def test_closing_twice_gives_the_connection_back_once(manager: BrokerConnectionM
 def test_the_exchange_that_the_program_declared_is_not_declared_otherwise(manager: BrokerConnectionManager) -> None:
     manager.declare(Exchange("mine", "topic", auto_delete=True), Binding("mine", "q", "#"))
     assert TopicProducer(manager, "mine").publish_and_wait("k", "x").outcome is Outcome.CONFIRMED
-    with pytest.raises(BadInput, match="exchange_name"):
+    with pytest.raises(InvalidInputError, match="exchange_name"):
         TopicProducer(manager)
 
 
 def test_asyncio_awaits_each_outcome_and_hears_what_is_wrong(manager: BrokerConnectionManager) -> None:
     async def main() -> list[Outcome]:
         async with AsyncProducer(DirectProducer(connection_manager=manager)) as producer:
-            with pytest.raises(BadInput):
+            with pytest.raises(InvalidInputError):
                 await producer.publish("k" * 300, "x")
             keys = ["q", "nobody"] * 50
             return [s.outcome for s in await asyncio.gather(*(producer.publish(key, "x") for key in keys))]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.amqp.frames import decode_properties
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
 from dmq_core.messaging.publishing.validation import check_address, check_body, check_properties, plain_headers
@@ -66,7 +66,7 @@ def judge(message: OutgoingMessage) -> None:
 @pytest.mark.parametrize("case", SELDOM)
 def test_a_message_that_amqp_cannot_carry_is_refused(case: str) -> None:
     message, sentence = SELDOM[case]
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         judge(message)
     assert sentence in caught.value.what
     assert caught.value.hint
@@ -75,14 +75,14 @@ def test_a_message_that_amqp_cannot_carry_is_refused(case: str) -> None:
 @pytest.mark.parametrize("case", BAD_HEADERS)
 def test_headers_that_amqp_cannot_carry_are_refused(case: str) -> None:
     headers, sentence = BAD_HEADERS[case]
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         plain_headers(headers)
     assert sentence in caught.value.what
     assert caught.value.hint
 
 
 def test_control_characters_of_a_header_name_do_not_reach_the_sentence() -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         plain_headers({"\x1b[2J": object()})
     assert "\x1b" not in caught.value.what
 

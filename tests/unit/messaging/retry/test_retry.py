@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.errors import BadInput, DmqError, MessagingFailed
+from dmq_core.errors import DmqError, InvalidInputError, MessagingError
 from dmq_core.messaging.consuming.delivery import Answer
 from dmq_core.messaging.messages import MessageProperties, Outcome, Settlement
 from dmq_core.messaging.publishing.validation import plain_headers
@@ -199,7 +199,7 @@ def test_native_delays_are_arguments_of_the_queue() -> None:
     ],
 )
 def test_what_makes_no_sense_or_would_lose_messages_is_refused_at_once(wrong: Any) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         wrong()
 
 
@@ -328,10 +328,10 @@ def test_a_stale_delivery_is_let_go_and_its_copy_held_back() -> None:
 
 def test_a_closed_producer_is_asked_again_and_an_unsendable_copy_goes_back_to_its_queue() -> None:
     stage, delivery = Stage(), FakeDelivery()
-    stage.producer.error = MessagingFailed("the connection is closed")
+    stage.producer.error = MessagingError("the connection is closed")
     stage.take(delivery)
     assert (delivery.answer, stage.handoff.left) == (None, 1)
-    stage.producer.error = BadInput("the headers take 1 GB")
+    stage.producer.error = InvalidInputError("the headers take 1 GB")
     stage.pass_time(1)
     assert (delivery.answer, stage.handoff.left) == (Answer.REJECT_REQUEUE, 0)
 
@@ -472,5 +472,5 @@ def test_in_place_a_stale_delivery_or_the_end_of_the_path_ends_the_wait() -> Non
 
 
 def test_a_path_without_a_consumer_says_so() -> None:
-    with pytest.raises(MessagingFailed, match="bound to no consumer"):
+    with pytest.raises(MessagingError, match="bound to no consumer"):
         Retry().failed(FakeDelivery(), "boom")  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import MessageProperties, SeenMessage
 from dmq_core.messaging.tap.plan import BODY_SHOWN_BYTES, cut, plan_tap, untraced
 from dmq_core.messaging.tap.source import TailSource
@@ -40,7 +40,7 @@ def test_a_direct_exchange_needs_a_key_or_those_that_its_queues_are_bound_with()
     plan = plan_tap(TailSource("work"), "direct", bound)
     assert [b.routing_key for b in plan.bindings] == ["a", "b"]
     assert any("no queue was bound with" in spot for spot in plan.blind_spots)
-    with pytest.raises(BadInput, match="no key is known"):
+    with pytest.raises(InvalidInputError, match="no key is known"):
         plan_tap(TailSource("work"), "direct")
 
 
@@ -59,18 +59,18 @@ def test_a_queue_that_only_the_default_exchange_feeds_cannot_be_seen_and_that_is
 
 
 def test_the_default_exchange_cannot_be_tapped() -> None:
-    with pytest.raises(BadInput, match="default exchange"):
+    with pytest.raises(InvalidInputError, match="default exchange"):
         plan_tap(TailSource(""))
 
 
 @pytest.mark.parametrize("kind", ["x-consistent-hash", "x-modulus-hash", "x-random", "x-local-random"])
 def test_an_exchange_that_shares_messages_out_is_left_alone(kind: str) -> None:
-    with pytest.raises(BadInput, match="take some of them away"):
+    with pytest.raises(InvalidInputError, match="take some of them away"):
         plan_tap(TailSource("shares"), kind)
 
 
 def test_an_unknown_kind_of_exchange_is_left_alone() -> None:
-    with pytest.raises(BadInput, match="x-new"):
+    with pytest.raises(InvalidInputError, match="x-new"):
         plan_tap(TailSource("new"), "x-new")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import Attempted, Damage, Delivered, Ended, Setting, Settled, head_of, setting_of
@@ -47,9 +47,9 @@ def test_a_cut_tail_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
 def test_foreign_files_are_refused_in_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other"
     path.write_bytes(content)
-    with pytest.raises(BadInput, match="journal"):
+    with pytest.raises(InvalidInputError, match="journal"):
         read_journal(path)
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(InvalidInputError, match="cannot be read"):
         read_journal(tmp_path)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.journal.file import Journal, JournalFailed, _fate_lines, read_journal
+from dmq_core.proof.journal.file import Journal, JournalError, _fate_lines, read_journal
 from dmq_core.proof.journal.records import (
     LONGEST_TEXT,
     MOST_NUMBER,
@@ -217,14 +217,14 @@ def test_a_full_disk_stops_whoever_is_about_to_send_and_lets_the_rest_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "journal"
-    told: list[JournalFailed] = []
+    told: list[JournalError] = []
     journal = Journal.create(path, SETTING, on_failure=told.append)
     journal.append_attempts(0, [1], [0])
     with monkeypatch.context() as broken:
         broken.setattr(os, "write", full)
-        with pytest.raises(JournalFailed, match="No space left on device"):
+        with pytest.raises(JournalError, match="No space left on device"):
             journal.append_attempts(0, [2], [0])
-    with pytest.raises(JournalFailed):
+    with pytest.raises(JournalError):
         journal.append_deliveries(0, 1, "proof", [1], [0])
     journal.append_undo(Stage.HOLDS, "start", "rmq1")
     journal.append_settled(1, Outcome.CONFIRMED)
@@ -242,7 +242,7 @@ def test_a_full_disk_stops_whoever_is_about_to_send_and_lets_the_rest_go_on(
 def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
     """The limit of a file's size stands in for the disk's; it belongs to the process, so another one meets it."""
     program = (
-        "import sys; from pathlib import Path; from dmq_core.proof.journal.file import Journal, JournalFailed;"
+        "import sys; from pathlib import Path; from dmq_core.proof.journal.file import Journal, JournalError;"
         "from dmq_core.proof.journal.records import Setting;"
         "journal = Journal.create(Path(sys.argv[1]), Setting(run='r'));"
         "n = 0\n"
@@ -275,10 +275,10 @@ def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
 def test_a_journal_is_never_written_over(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_text("mine")
-    with pytest.raises(JournalFailed, match="File exists"):
+    with pytest.raises(JournalError, match="File exists"):
         Journal.create(path, SETTING)
     assert path.read_text() == "mine"
-    with pytest.raises(JournalFailed, match="No such file"):
+    with pytest.raises(JournalError, match="No such file"):
         Journal.create(tmp_path / "nowhere" / "journal", SETTING)
 
 
@@ -286,7 +286,7 @@ def test_a_closed_journal_takes_nothing_more(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "journal", SETTING)
     journal.close()
     journal.close()
-    with pytest.raises(JournalFailed, match="closed"):
+    with pytest.raises(JournalError, match="closed"):
         journal.append_attempts(0, [1], [0])
     *_, end = read_journal(tmp_path / "journal").records()
     assert isinstance(end, Ended)

@@ -14,7 +14,7 @@ from honest_runs import NODES, SETTING, honest_run
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.acts import undo_command
 from dmq_core.proof.journal.file import read_journal
@@ -348,7 +348,7 @@ def test_a_cut_journal_is_inconclusive_wherever_it_ends(
     keep = data.draw(st.integers(0, len(content) - 2))
     path.write_bytes(content[:keep])
     if keep < len(head) - 1:
-        with pytest.raises(BadInput):
+        with pytest.raises(InvalidInputError):
             read_journal(path)
         return
     result = judge(read_journal(path))

@@ -7,7 +7,7 @@ import json
 import pytest
 from proof_samples import failed, hostile, passed
 
-from dmq_core.errors import BadInput
+from dmq_core.errors import InvalidInputError
 from dmq_core.proof.report.json_document import contract_json, from_json
 from dmq_core.proof.result import ProofResult
 
@@ -58,7 +58,7 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
     "change", [{"lost": 3}, {"verdict": "MAYBE"}, {"attempted": "1"}, {"curves": []}, {"marks": 7}]
 )
 def test_what_is_no_report_is_refused(change: dict[str, object]) -> None:
-    with pytest.raises(BadInput, match="no report"):
+    with pytest.raises(InvalidInputError, match="no report"):
         from_json({**contract_json(passed()), **change})
-    with pytest.raises(BadInput, match="no report"):
+    with pytest.raises(InvalidInputError, match="no report"):
         from_json([])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.cluster.protocol import Cluster, NodeAction
-from dmq_core.errors import NotReachable
+from dmq_core.errors import NotReachableError
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import Counted, Setting
 from dmq_core.proof.run.broker_counters import CounterReader, Epochs, NodeCounters, counters_in
@@ -56,7 +56,7 @@ def test_the_counters_of_our_protocol_are_summed_over_queue_types() -> None:
 
 @given(st.text())
 def test_whatever_a_node_tells_is_counters_or_not_reachable(text: str) -> None:
-    with pytest.raises(NotReachable):
+    with pytest.raises(NotReachableError):
         counters_in(text)
 
 

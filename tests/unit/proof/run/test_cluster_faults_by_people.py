@@ -11,7 +11,7 @@ import pytest
 
 from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import NodeAction
-from dmq_core.errors import ClusterFailed, DmqError
+from dmq_core.errors import ClusterError, DmqError
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import RunPhase, Setting
 from dmq_core.proof.judging.evidence import FaultSeen, evidence_of
@@ -128,10 +128,10 @@ def test_a_node_that_is_back_has_lost_what_a_new_start_ends(
 
 
 def test_a_fault_that_failed_says_why_and_one_without_evidence_has_none(story: Story) -> None:
-    story.session.script.fail_next("cause", ClusterFailed("rmq2 does not answer"))
+    story.session.script.fail_next("cause", ClusterError("rmq2 does not answer"))
     with pytest.raises(DmqError):
         story.do(ALARM)
-    story.session.script.fail_next("standing", ClusterFailed("rmq1 does not answer"))
+    story.session.script.fail_next("standing", ClusterError("rmq1 does not answer"))
     story.do(ALARM)
     failed, silent = story.faults()
     assert (failed.failed, failed.held_s) == ("rmq2 does not answer", None)
@@ -140,7 +140,7 @@ def test_a_fault_that_failed_says_why_and_one_without_evidence_has_none(story: S
 
 def test_an_undo_that_failed_is_told_of_the_fault_that_it_was_to_end(story: Story) -> None:
     story.do(ALARM)
-    story.session.script.fail_next("cause", ClusterFailed("rmq2 does not answer"))
+    story.session.script.fail_next("cause", ClusterError("rmq2 does not answer"))
     with pytest.raises(DmqError):
         story.take_back(ALARM)
     (fault,) = story.faults()
@@ -171,7 +171,7 @@ def test_a_node_more_is_a_fault_that_its_removal_ends(story: Story) -> None:
 
 
 def test_a_node_less_is_a_fault_unless_it_stays(story: Story) -> None:
-    story.session.script.fail_next("remove_node", ClusterFailed("queues are only on it"))
+    story.session.script.fail_next("remove_node", ClusterError("queues are only on it"))
     with pytest.raises(DmqError), story.beside.removing("rmq3"):
         story.cluster.remove_node("rmq3")
     assert not story.beside.is_leaving("rmq3")

@@ -13,7 +13,7 @@ from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.connection_manager import Role
-from dmq_core.errors import BadInput, ClusterFailed, NotReachable, Refused
+from dmq_core.errors import ClusterError, InvalidInputError, NotReachableError, RefusedError
 from dmq_core.progress import silent
 from dmq_core.proof.acts import other_end
 from dmq_core.proof.journal.file import Journal, read_journal
@@ -159,7 +159,7 @@ def test_an_alarm_that_cannot_be_taken_back_is_told_with_what_to_do(
 
     def stubborn(fault: ClusterFault, *rest: object) -> ClusterFault | None:
         if fault.kind is FaultKind.CLEAR_MEMORY_ALARM:
-            raise ClusterFailed("no luck")
+            raise ClusterError("no luck")
         return cause(fault)
 
     monkeypatch.setattr(cluster, "cause", stubborn)
@@ -192,10 +192,10 @@ def test_a_fault_that_fails_half_way_is_undone_and_told(
     def half(action: NodeAction, node: str, *rest: object) -> None:
         act(action, node)
         if action is NodeAction.KILL:
-            raise ClusterFailed("half way")
+            raise ClusterError("half way")
 
     monkeypatch.setattr(cluster, "act", half)
-    with pytest.raises(ClusterFailed, match="half way"):
+    with pytest.raises(ClusterError, match="half way"):
         striker(cluster, journal).strike(Step(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
     assert (False, Stage.FAILED, "kill", "rmq2") in steps_of(journal)
@@ -209,7 +209,7 @@ def test_an_undo_that_fails_is_tried_again_and_told_with_what_to_do(
     def stubborn(action: NodeAction, node: str, *rest: object) -> None:
         if action is NodeAction.UNPAUSE:
             tried.append(node)
-            raise ClusterFailed("no luck")
+            raise ClusterError("no luck")
         act(action, node)
 
     monkeypatch.setattr(cluster, "act", stubborn)
@@ -223,11 +223,11 @@ def test_an_undo_that_fails_is_tried_again_and_told_with_what_to_do(
 def test_the_majority_is_never_lost_unless_that_was_asked_for(cluster: Cluster, journal: Journal) -> None:
     cluster.act(NodeAction.PAUSE, "rmq3")
     step = Step(0, Fault.PAUSE, "leader", 0)
-    with pytest.raises(Refused, match="no majority of the 3 nodes") as refused:
+    with pytest.raises(RefusedError, match="no majority of the 3 nodes") as refused:
         check(cluster, step, Rules())
     assert "rmq3 is paused; 'dmq doctor' tells the way back" in refused.value.hint
     struck = striker(cluster, journal)
-    with pytest.raises(Refused, match="Pause rmq2: no majority"):
+    with pytest.raises(RefusedError, match="Pause rmq2: no majority"):
         struck.strike(step, 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2"]
     striker(cluster, journal, rules=Rules(allow_majority_loss=True)).strike(step, 0.0, threading.Event())
@@ -277,14 +277,14 @@ def test_a_rolling_restart_comes_to_every_node_and_to_the_leader_last(
 
 
 def test_who_may_not_do_it_is_told_before_anything_is_done(cluster: Cluster) -> None:
-    with pytest.raises(Refused, match="read-only"):
+    with pytest.raises(RefusedError, match="read-only"):
         check(cluster, Step(0, Fault.KILL, "leader", 1), Rules(read_only=True))
-    with pytest.raises(BadInput, match="no node 'rmq9'"):
+    with pytest.raises(InvalidInputError, match="no node 'rmq9'"):
         check(cluster, Step(0, Fault.KILL, "rmq9", 1), Rules())
 
 
 def test_nobody_is_hit_where_nobody_knows_the_target(cluster: Cluster, journal: Journal) -> None:
     struck = striker(cluster, journal, Hearsay(leader=None))
-    with pytest.raises(NotReachable, match="nobody knows who the leader is"):
+    with pytest.raises(NotReachableError, match="nobody knows who the leader is"):
         struck.strike(Step(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
     assert struck.hit == []
