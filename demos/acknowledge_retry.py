@@ -6,10 +6,10 @@ import contextlib
 import sys
 from itertools import pairwise
 
-from dmq_core.cli.play_demo import play
-from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.cli.run_demo import run_demo
+from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.errors import MessagingError
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Retry
 
@@ -18,11 +18,11 @@ DELAYS = (0.2, 0.5, 1.0)
 TICK_S = 0.01
 
 
-class Shop(Scene):
+class Shop(DemoContext):
     """A shop whose desk takes orders, and whose payments depend on a bank that does not always answer."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.orders = self.named("orders")
         self.dead = self.named("orders.dead")
         self.payments = self.named("payments")
@@ -71,9 +71,9 @@ class Shop(Scene):
         with consumer.start_consuming(handle):
             self.desk.wait_for(1, 10)
 
-    def handled_once_and_gone(self) -> Seen:
-        held = self.is_empty(self.orders) and self.desk.messages == ("a book",)
-        return Seen(held, f"{self.handled}; {self.ready(self.orders)} wait")
+    def handled_once_and_gone(self) -> CheckResult:
+        passed = self.is_empty(self.orders) and self.desk.messages == ("a book",)
+        return CheckResult(passed, f"{self.handled}; {self.ready(self.orders)} wait")
 
     @property
     def handled(self) -> str:
@@ -92,11 +92,11 @@ class Shop(Scene):
         with DirectConsumer(self.orders, self.manager).start_consuming(self.desk.handle):
             self.desk.wait_for(1, 10)
 
-    def came_again(self) -> Seen:
+    def came_again(self) -> CheckResult:
         flags = [one.redelivered for one in self.desk.received]
-        held = self.is_empty(self.orders) and flags == [True]
+        passed = self.is_empty(self.orders) and flags == [True]
         marked = "marked as redelivered" if any(flags) else "not marked"
-        return Seen(held, f"{self.handled}, {marked}; {self.ready(self.orders)} wait")
+        return CheckResult(passed, f"{self.handled}, {marked}; {self.ready(self.orders)} wait")
 
     def reject(self) -> None:
         def refuse(message: object, headers: MessageHeaders) -> bool:
@@ -109,10 +109,10 @@ class Shop(Scene):
         with DirectConsumer(self.orders, self.manager).start_consuming(refuse):
             self.desk.wait_for(1, 10)
 
-    def went_to_the_dead_letters(self) -> Seen:
-        held = self.grew_by(self.dead, self.dead_before, 1) and self.is_empty(self.orders)
+    def went_to_the_dead_letters(self) -> CheckResult:
+        passed = self.grew_by(self.dead, self.dead_before, 1) and self.is_empty(self.orders)
         dead = self.ready(self.dead) - self.dead_before
-        return Seen(held, f"dead letters: {dead} more; {self.ready(self.orders)} wait in orders")
+        return CheckResult(passed, f"dead letters: {dead} more; {self.ready(self.orders)} wait in orders")
 
     def retry(self) -> None:
         consumer = DirectConsumer(self.payments, self.manager, retry=Retry(delays=(0.2, 0.5, 1.0), mode="ladder"))
@@ -126,12 +126,12 @@ class Shop(Scene):
             producer.publish(self.payments, "pay for the lamp")
             self.bank.wait_for(int(self.answer) + 1, 10)
 
-    def came_later_and_later(self) -> Seen:
+    def came_later_and_later(self) -> CheckResult:
         gaps = [later.delivery.at - one.delivery.at for one, later in pairwise(self.bank.received)]
         waited = all(gap > delay - TICK_S for gap, delay in zip(gaps, DELAYS, strict=False))
-        held = waited and len(gaps) == int(self.answer) and self.is_empty(self.payments)
+        passed = waited and len(gaps) == int(self.answer) and self.is_empty(self.payments)
         told = ", ".join(f"{gap:.2f}" for gap in gaps) or "0"
-        return Seen(held, f"came {len(gaps) + 1} times, after {told} s; {self.ready(self.payments)} wait")
+        return CheckResult(passed, f"came {len(gaps) + 1} times, after {told} s; {self.ready(self.payments)} wait")
 
     def give_up(self) -> None:
         consumer = DirectConsumer(self.payments, self.manager, retry=Retry(delays=(0.2, 0.5, 1.0), mode="ladder"))
@@ -145,12 +145,14 @@ class Shop(Scene):
             producer.publish(self.payments, "pay for the book")
             self.until(lambda: self.ready(self.parked) > self.parked_before)
 
-    def was_parked(self) -> Seen:
+    def was_parked(self) -> CheckResult:
         parked = self.grew_by(self.parked, self.parked_before, 1) and self.is_empty(self.payments)
         tries = len(self.bank.received)
-        held = parked and tries == len(DELAYS) + 1
+        passed = parked and tries == len(DELAYS) + 1
         more = self.ready(self.parked) - self.parked_before
-        return Seen(held, f"tried {tries} times; parked: {more} more; {self.ready(self.payments)} wait in payments")
+        return CheckResult(
+            passed, f"tried {tries} times; parked: {more} more; {self.ready(self.payments)} wait in payments"
+        )
 
     def park_one(self) -> None:
         """Has something to play again."""
@@ -172,13 +174,13 @@ class Shop(Scene):
         ):
             self.bank.wait_for(self.parked_before, 10)
 
-    def was_paid(self) -> Seen:
+    def was_paid(self) -> CheckResult:
         gone = self.is_empty(self.parked) and self.is_empty(self.payments)
         paid = self.bank.received
-        held = gone and len(paid) == self.parked_before > 0
+        passed = gone and len(paid) == self.parked_before > 0
         history = f", failed before: {paid[0].headers.get('x-dmq-error')}" if paid else ""
         left = f"{self.ready(self.parked)} parked, {self.ready(self.payments)} wait"
-        return Seen(held, f"paid {len(paid)} of {self.parked_before}{history}; {left}")
+        return CheckResult(passed, f"paid {len(paid)} of {self.parked_before}{history}; {left}")
 
     def leave_one(self) -> None:
         """Publishes one more that nobody takes."""
@@ -190,86 +192,94 @@ class Shop(Scene):
 DEMO = Demo(
     title="Acknowledge and retry",
     summary="A message is gone only once its consumer says so; what fails comes again later and is parked at last.",
-    scene=Shop,
+    context=Shop,
     steps=(
-        Step(
+        DemoStep(
             title="Done",
-            know="A queue hands a message out and keeps it until the consumer acknowledges it. With dmq that is what "
-            "a handler says by returning True. A message that is not acknowledged goes back to its queue as soon as "
-            "the consumer's channel is closed, so a queue that stays empty after that has nothing open.",
+            explanation=(
+                "A queue hands a message out and keeps it until the consumer acknowledges it. With dmq that is what a "
+                "handler says by returning True. A message that is not acknowledged goes back to its queue as soon as "
+                "the consumer's channel is closed, so a queue that stays empty after that has nothing open."
+            ),
             terms=("queue", "consumer", "delivery", "acknowledgement"),
-            play=Shop.acknowledge,
+            run=Shop.acknowledge,
             command="dmq publish --key {orders} 'a book'\ndmq consume {orders} --limit 1",
             claim="The message was handled once; the consumer is gone, and the queue is empty.",
             check=Shop.handled_once_and_gone,
-            spoil=Shop.leave_one,
+            sabotage=Shop.leave_one,
             focus=Shop.look_at_orders,
         ),
-        Step(
+        DemoStep(
             title="A worker dies",
-            know="A worker takes a message and dies before it is done: it runs out of memory, or its machine goes. It "
-            "acknowledged nothing, so the message is still the queue's, and the next worker gets it. The flag that it "
-            "carries says only that it may have been handled, wholly or in part. Here SystemExit stands for the death: "
-            "it ends the consumer, and the message has no answer.",
+            explanation=(
+                "A worker takes a message and dies before it is done: it runs out of memory, or its machine goes. It "
+                "acknowledged nothing, so the message is still the queue's, and the next worker gets it. The flag that "
+                "it carries says only that it may have been handled, wholly or in part. Here SystemExit stands for the "
+                "death: it ends the consumer, and the message has no answer."
+            ),
             terms=("redelivery",),
-            play=Shop.die,
+            run=Shop.die,
             command="dmq publish --key {orders} 'a lamp'\ndmq consume {orders} --limit 1",
             claim="The next worker got the same message, marked as redelivered, and the queue is empty.",
             check=Shop.came_again,
-            spoil=Shop.leave_one,
+            sabotage=Shop.leave_one,
             focus=Shop.look_at_orders,
         ),
-        Step(
+        DemoStep(
             title="Refused for good",
-            know="Some messages will never do, however often they are tried. A consumer rejects such a message, and "
-            "the queue sends it to where its dead letters go: dmq declares a queue with '.dead' behind the name for "
-            "them. A queue without such a place drops what is rejected.",
+            explanation=(
+                "Some messages will never do, however often they are tried. A consumer rejects such a message, and the "
+                "queue sends it to where its dead letters go: dmq declares a queue with '.dead' behind the name for "
+                "them. A queue without such a place drops what is rejected."
+            ),
             terms=("dead letter",),
-            play=Shop.reject,
+            run=Shop.reject,
             command="dmq publish --key {orders} 'a book without a title'\ndmq consume {orders} --limit 1 --reject",
             claim="The queue is empty, and the queue for dead letters has got one more.",
             check=Shop.went_to_the_dead_letters,
-            spoil=Shop.leave_one,
+            sabotage=Shop.leave_one,
             focus=Shop.look_at_orders,
         ),
-        Step(
+        DemoStep(
             title="Tried again, later and later",
-            know="Most failures pass: the bank does not answer now, and will in a moment. A handler says so by "
+            explanation="Most failures pass: the bank does not answer now, and will in a moment. A handler says so by "
             "returning False or raising. Left to the queue, the message would come again at once, and fail as fast. "
             "Retry lets it wait in queues of its own, one for each delay, from which it comes back when the time is "
             "over: here after 0.2 s, then 0.5 s, then 1 s. The header x-dmq-attempts tells how often it failed.",
             terms=("back-off",),
-            ask=Question("How often shall the bank not answer?", usual="3", choices=("1", "2", "3")),
-            play=Shop.retry,
+            ask=DemoQuestion("How often shall the bank not answer?", usual="3", choices=("1", "2", "3")),
+            run=Shop.retry,
             command="dmq publish --key {payments} 'pay for the lamp'\ndmq queue list",
             claim="It came again that many times, never before its delay was over, and then it was paid.",
             check=Shop.came_later_and_later,
-            spoil=Shop.leave_one,
+            sabotage=Shop.leave_one,
             focus=Shop.look_at_payments,
         ),
-        Step(
+        DemoStep(
             title="Laid aside",
-            know="Three delays make four attempts. What fails then is parked: it goes to a queue where it waits for "
-            "a person, with its failures told in its headers. It is in nobody's way there, and it is not lost.",
-            play=Shop.give_up,
+            explanation=(
+                "Three delays make four attempts. What fails then is parked: it goes to a queue where it waits for a "
+                "person, with its failures told in its headers. It is in nobody's way there, and it is not lost."
+            ),
+            run=Shop.give_up,
             command="dmq publish --key {payments} 'pay for the book'\ndmq queue show {parked}",
             claim="It was tried four times, the queue is empty, and one more is parked.",
             check=Shop.was_parked,
-            spoil=Shop.leave_one,
+            sabotage=Shop.leave_one,
             focus=Shop.look_at_parked,
         ),
-        Step(
+        DemoStep(
             title="Replayed",
-            know="Once the bank is back, somebody sends what was parked to its queue again. The copy has to be "
+            explanation="Once the bank is back, somebody sends what was parked to its queue again. The copy has to be "
             "confirmed before the parked message is acknowledged: whatever dies in between, there is one too many "
             "rather than none. It begins anew, with all its attempts.",
             terms=("publisher confirm",),
             prepare=Shop.park_one,
-            play=Shop.replay,
+            run=Shop.replay,
             command="dmq consume {parked} --limit 1\ndmq publish --key {payments} 'pay for the book'",
             claim="Everything that was parked is paid, and nothing is left in either queue.",
             check=Shop.was_paid,
-            spoil=Shop.leave_one,
+            sabotage=Shop.leave_one,
             focus=Shop.look_at_parked,
         ),
     ),
@@ -301,8 +311,8 @@ with BrokerConnectionManager() as manager:
     to_try="Have a handler return False always, without a Retry. How often does it see the message, and where does it "
     "go?",
     takes_s=6,
-    mend=Shop.clear,
+    repair=Shop.clear,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

@@ -6,13 +6,13 @@ import itertools
 import sys
 import threading
 
-from dmq_core.cli.play_demo import play
+from dmq_core.cli.run_demo import run_demo
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.connection_manager import Role
-from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import (
     ConnectionState,
     DirectConsumer,
@@ -29,11 +29,11 @@ ROOM = 5
 LONGEST_DISH_S = 60.0
 
 
-class Kitchen(Scene):
+class Kitchen(DemoContext):
     """A waiter at every node, who brings orders, and a kitchen that cannot always take them."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.orders = self.named("orders")
         self.rail = self.named("rail")
         self.node = next((node.name for node in self.cluster.nodes()), "")
@@ -46,7 +46,7 @@ class Kitchen(Scene):
         self.on_hand = self.turned_away = 0
         self.cooked = Inbox()
         self.may_serve = threading.Event()
-        self.at_the_end(self.go_home)
+        self.on_close(self.go_home)
 
     def begin(self) -> None:
         self.cooked.clear()
@@ -82,8 +82,8 @@ class Kitchen(Scene):
     def backlog(self) -> tuple[int, int]:
         """How many orders wait, and how many a cook holds, as the broker tells it; -1 where it does not."""
         told = self.figures.queue(self.key(self.orders))
-        ready, held = (None, None) if told is None else (told.ready, told.unacked)
-        return -1 if ready is None else ready, -1 if held is None else held
+        ready, passed = (None, None) if told is None else (told.ready, told.unacked)
+        return -1 if ready is None else ready, -1 if passed is None else passed
 
     # How things get where they have to be.
 
@@ -165,10 +165,12 @@ class Kitchen(Scene):
         for waiter in self.waiters:
             self.slips.append(waiter.publish(self.orders, "a cake"))
 
-    def one_alarm_blocks_all(self) -> Seen:
-        held = self.until(lambda: self.all_are_blocked)
+    def one_alarm_blocks_all(self) -> CheckResult:
+        passed = self.until(lambda: self.all_are_blocked)
         alarms = [str(fault.node) for fault in self.cluster.standing() if fault.kind is FaultKind.MEMORY_ALARM]
-        return Seen(held and alarms == [self.node], f"memory alarm at {', '.join(alarms) or 'no node'}; {self.told}")
+        return CheckResult(
+            passed and alarms == [self.node], f"memory alarm at {', '.join(alarms) or 'no node'}; {self.told}"
+        )
 
     def let_go_on(self) -> None:
         """Has the alarm over, until the publishers go on."""
@@ -179,11 +181,11 @@ class Kitchen(Scene):
         with DirectConsumer(self.orders, self.manager).start_consuming(self.cooked.handle):
             self.cooked.wait_for(self.on_hand, 10)
 
-    def consumer_goes_on(self) -> Seen:
+    def consumer_goes_on(self) -> CheckResult:
         cooked = len(self.cooked.messages)
-        held = self.until(lambda: self.ready(self.orders) == 0) and cooked == self.on_hand > 0
+        passed = self.until(lambda: self.ready(self.orders) == 0) and cooked == self.on_hand > 0
         text = f"{cooked} of {self.on_hand} orders came to the cook; {self.told}"
-        return Seen(held and self.all_are_blocked, text)
+        return CheckResult(passed and self.all_are_blocked, text)
 
     def pile_up(self) -> None:
         limits = ProducerLimits(messages=int(self.answer))
@@ -191,27 +193,27 @@ class Kitchen(Scene):
         for number in range(1, 21):
             self.slips.append(self.waiter.publish(self.orders, f"order {number}", timeout_s=0))
 
-    def holds_what_it_may(self) -> Seen:
+    def holds_what_it_may(self) -> CheckResult:
         most = int(self.answer)
         last = self.slips[-20:]
         waiting = sum(slip.settlement is None for slip in last)
         unsent = sum(slip.settlement is not None and slip.settlement.outcome == "not_sent" for slip in last)
         arrived = self.ready(self.orders) - self.on_hand
         text = f"{waiting} wait with the publisher, {unsent} were not sent, {arrived} came to the queue"
-        return Seen((waiting, unsent, arrived) == (most, 20 - most, 0), text)
+        return CheckResult((waiting, unsent, arrived) == (most, 20 - most, 0), text)
 
     def relieve(self) -> None:
         self.cause(Fault(FaultKind.CLEAR_MEMORY_ALARM, self.node))
 
-    def nothing_was_lost(self) -> Seen:
+    def nothing_was_lost(self) -> CheckResult:
         wanted = self.on_hand + len(self.pending)
-        held = self.until(lambda: self.ready(self.orders) == wanted and not self.blocked)
+        passed = self.until(lambda: self.ready(self.orders) == wanted and not self.blocked)
         settlements = [slip.settlement for slip in self.pending]
         confirmed = [one for one in settlements if one is not None and one.outcome == "confirmed"]
         longest = max((one.seconds or 0.0 for one in confirmed), default=0.0)
         text = f"{len(confirmed)} of {len(self.pending)} that waited are confirmed, after {longest:.1f} s at most"
         got = f"the queue got {self.ready(self.orders) - self.on_hand}; {self.told}"
-        return Seen(held and len(confirmed) == len(self.pending) > 0, f"{text}; {got}")
+        return CheckResult(passed and len(confirmed) == len(self.pending) > 0, f"{text}; {got}")
 
     def hang_up(self) -> None:
         room = {"x-max-length": 5, "x-overflow": "reject-publish"}
@@ -225,13 +227,14 @@ class Kitchen(Scene):
                 self.cooked.wait_for(10)
         self.turned_away = len(refused)
 
-    def refused_and_taken_once(self) -> Seen:
+    def refused_and_taken_once(self) -> CheckResult:
         cooked = [str(order) for order in self.cooked.messages]
-        held = self.until(lambda: self.ready(self.rail) == 0)
+        passed = self.until(lambda: self.ready(self.rail) == 0)
         once = sorted(cooked) == sorted(ORDERS)
         text = f"{self.turned_away} of 10 refused at first; {len(cooked)} were taken, {len(set(cooked))} different ones"
-        return Seen(
-            held and once and self.turned_away == len(ORDERS) - ROOM, f"{text}; the rail holds {self.ready(self.rail)}"
+        return CheckResult(
+            passed and once and self.turned_away == len(ORDERS) - ROOM,
+            f"{text}; the rail holds {self.ready(self.rail)}",
         )
 
     def hang_one_more(self) -> None:
@@ -246,19 +249,19 @@ class Kitchen(Scene):
         self.cook = DirectConsumer(self.orders, self.manager, prefetch=int(self.answer))
         self.cook.start_consuming(prepare_dish)
 
-    def cook_holds_what_he_may(self) -> Seen:
+    def cook_holds_what_he_may(self) -> CheckResult:
         most = int(self.answer)
-        held = self.until_told(lambda: self.backlog == (len(ORDERS) - most, most))
-        return Seen(held, "the broker says: {} wait in the queue, the cook holds {}".format(*self.backlog))
+        passed = self.until_told(lambda: self.backlog == (len(ORDERS) - most, most))
+        return CheckResult(passed, "the broker says: {} wait in the queue, the cook holds {}".format(*self.backlog))
 
     def serve(self) -> None:
         """Has the cook finish, until the broker says so."""
         self.may_serve.set()
         self.until_told(lambda: self.backlog == (0, 0))
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has no alarm, and orders in the queue."""
-        self.make_whole()
+        self.restore_cluster()
         self.let_waiter_go()
         self.stock()
 
@@ -266,92 +269,103 @@ class Kitchen(Scene):
 DEMO = Demo(
     title="Back-pressure",
     summary="A node short of memory blocks every publisher, a full queue refuses, and prefetch spares the consumer.",
-    scene=Kitchen,
+    context=Kitchen,
     steps=(
-        Step(
+        DemoStep(
             title="One node is short of memory: no node takes messages",
-            know="A node that uses more memory than it is allowed raises an alarm, and then no node of the cluster "
-            "reads from a connection that publishes, since what any of them takes may end up on that one. Whoever "
-            "publishes is told so by connection.blocked; dmq shows such a connection as blocked. Here the limit is "
-            "lowered, so that the node is above it at once.",
+            explanation=(
+                "A node that uses more memory than it is allowed raises an alarm, and then no node of the cluster "
+                "reads from a connection that publishes, since what any of them takes may end up on that one. Whoever "
+                "publishes is told so by connection.blocked; dmq shows such a connection as blocked. Here the limit is "
+                "lowered, so that the node is above it at once."
+            ),
             terms=("alarm", "back-pressure"),
             prepare=Kitchen.stock,
-            play=Kitchen.run_short,
+            run=Kitchen.run_short,
             command="dmq fault do memory-alarm --node {node}\ndmq connection list",
             claim="The alarm is at one node, and the publishers at all nodes are blocked.",
             check=Kitchen.one_alarm_blocks_all,
-            spoil=Kitchen.let_go_on,
+            sabotage=Kitchen.let_go_on,
         ),
-        Step(
+        DemoStep(
             title="Consumers go on",
-            know="Consuming makes room, so the broker lets it go on; it lists such a connection as blocking, not as "
-            "blocked. But a connection is blocked as a whole: a consumer that shared one with a publisher would not "
-            "get its acknowledgements through. So dmq keeps publishing and consuming connections apart.",
+            explanation=(
+                "Consuming makes room, so the broker lets it go on; it lists such a connection as blocking, not as "
+                "blocked. But a connection is blocked as a whole: a consumer that shared one with a publisher would "
+                "not get its acknowledgements through. So dmq keeps publishing and consuming connections apart."
+            ),
             terms=("consumer", "acknowledgement"),
             prepare=Kitchen.have_alarm,
-            play=Kitchen.cook_all,
+            run=Kitchen.cook_all,
             command="dmq consume {orders} --limit 10",
             claim="While the publishers are blocked, a consumer gets all that is in the queue.",
             check=Kitchen.consumer_goes_on,
-            spoil=Kitchen.let_go_on,
+            sabotage=Kitchen.let_go_on,
         ),
-        Step(
+        DemoStep(
             title="What waits, waits with the publisher",
-            know="While it is blocked, a dmq producer sends nothing, and keeps what it is given up to a limit: 4,000 "
-            "messages unless you say otherwise. Beyond it, publish waits for room, for 30 seconds or as long as you "
-            "say. Here it does not wait, and each message that finds no room ends as not_sent at once. So the program "
-            "learns that it is too fast, and can slow down, keep the message elsewhere, or say no to its own client.",
-            ask=Question("How many orders may wait with the publisher?", usual="5", choices=("5", "10", "15")),
+            explanation=(
+                "While it is blocked, a dmq producer sends nothing, and keeps what it is given up to a limit: 4,000 "
+                "messages unless you say otherwise. Beyond it, publish waits for room, for 30 seconds or as long as "
+                "you say. Here it does not wait, and each message that finds no room ends as not_sent at once. So the "
+                "program learns that it is too fast, and can slow down, keep the message elsewhere, or say no to its "
+                "own client."
+            ),
+            ask=DemoQuestion("How many orders may wait with the publisher?", usual="5", choices=("5", "10", "15")),
             prepare=Kitchen.have_room_for_none,
-            play=Kitchen.pile_up,
+            run=Kitchen.pile_up,
             command="dmq publish --key {orders} --count 20 --timeout 5 'a cake'",
             claim="Of twenty orders as many as it may keep wait with the publisher, the others end as not_sent, and "
             "none reaches the queue.",
             check=Kitchen.holds_what_it_may,
-            spoil=Kitchen.let_go_on,
+            sabotage=Kitchen.let_go_on,
         ),
-        Step(
+        DemoStep(
             title="The alarm ends",
-            know="Once the node has room again, the broker says connection.unblocked, and reads on. What had been "
-            "written to the connection before it was blocked is read now; what waited in the producer is sent now.",
+            explanation=(
+                "Once the node has room again, the broker says connection.unblocked, and reads on. What had been "
+                "written to the connection before it was blocked is read now; what waited in the producer is sent now."
+            ),
             terms=("publisher confirm",),
             prepare=Kitchen.have_slips,
-            play=Kitchen.relieve,
+            run=Kitchen.relieve,
             command="dmq fault undo memory-alarm --node {node}",
             claim="Everything that waited is confirmed and in the queue, and nobody is blocked.",
             check=Kitchen.nothing_was_lost,
-            spoil=Kitchen.clear,
+            sabotage=Kitchen.clear,
         ),
-        Step(
+        DemoStep(
             title="One queue is full: it refuses",
-            know="An alarm stops everybody because of one. A length limit concerns one queue alone: with "
+            explanation="An alarm stops everybody because of one. A length limit concerns one queue alone: with "
             "reject-publish it answers what it has no room for with a nack. The publisher still has the message, and "
             "sends it again when there is room. Without that setting a full queue drops its oldest messages instead, "
             "and whoever published them has had a confirm.",
             terms=("nack", "classic queue"),
             prepare=Kitchen.take_rail_down,
-            play=Kitchen.hang_up,
+            run=Kitchen.hang_up,
             command="dmq queue declare {rail} --type classic --argument x-max-length=5 "
             "--argument x-overflow=reject-publish\n"
             "dmq publish --key {rail} --count 10 'a cake'",
             claim="Five of ten orders are refused, and once there is room they go in: each order is taken once.",
             check=Kitchen.refused_and_taken_once,
-            spoil=Kitchen.hang_one_more,
+            sabotage=Kitchen.hang_one_more,
             focus=Kitchen.look_at_rail,
         ),
-        Step(
+        DemoStep(
             title="Prefetch: the consumer's own limit",
-            know="Without a limit the broker sends a consumer everything that it has, however slow the consumer is. "
-            "Prefetch is the limit: so many messages it may hold without an answer. The others stay in the queue, "
-            "where another consumer can get them.",
+            explanation=(
+                "Without a limit the broker sends a consumer everything that it has, however slow the consumer is. "
+                "Prefetch is the limit: so many messages it may hold without an answer. The others stay in the queue, "
+                "where another consumer can get them."
+            ),
             terms=("prefetch",),
-            ask=Question("How many orders may the cook hold at once?", usual="2", choices=("1", "2", "4")),
+            ask=DemoQuestion("How many orders may the cook hold at once?", usual="2", choices=("1", "2", "4")),
             prepare=Kitchen.stock,
-            play=Kitchen.cook_slowly,
+            run=Kitchen.cook_slowly,
             command="dmq consume {orders} --prefetch {answer}",
             claim="The cook was sent as many as he may hold, and the rest waits in the queue.",
             check=Kitchen.cook_holds_what_he_may,
-            spoil=Kitchen.serve,
+            sabotage=Kitchen.serve,
         ),
     ),
     seen="One alarm blocked the publishers at every node, while a consumer went on. What was published meanwhile "
@@ -378,7 +392,7 @@ with BrokerConnectionManager() as manager:
     to_try="Do 'dmq fault do memory-alarm --node rmq2', then run the code. What does it print, and what changes if you "
     "do 'dmq fault undo memory-alarm --node rmq2' within half a minute?",
     takes_s=25,
-    mend=Kitchen.mend,
+    repair=Kitchen.repair,
     focus=Kitchen.look,
     breaks=True,
     keeps_nodes=True,
@@ -386,4 +400,4 @@ with BrokerConnectionManager() as manager:
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

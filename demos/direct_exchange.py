@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cli.play_demo import play
-from dmq_core.demo.context import Backdrop
-from dmq_core.demo.exchange_context import SortingScene
+from dmq_core.cli.run_demo import run_demo
+from dmq_core.demo.context import DemoEnvironment
+from dmq_core.demo.exchange_context import ExchangeContext
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import Binding, DirectConsumer, DirectProducer, Exchange, Queue
 
 
-class Shop(SortingScene):
+class Shop(ExchangeContext):
     """A shop whose exchange sorts orders by what became of them."""
 
     queues = ("billing", "audit")
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.shop = self.named("shop")
         self.billing = self.named("billing")
         self.audit = self.named("audit")
@@ -42,7 +42,7 @@ class Shop(SortingScene):
             handle = producer.publish("paid", "order 1 is paid")
             self.outcome = handle.wait(10).outcome
 
-    def both_got_one(self) -> Seen:
+    def both_got_one(self) -> CheckResult:
         return self.got("billing", "audit")
 
     def publish_cancelled(self) -> None:
@@ -50,7 +50,7 @@ class Shop(SortingScene):
             handle = producer.publish("cancelled", "order 2 is cancelled")
             self.outcome = handle.wait(10).outcome
 
-    def audit_alone_got_one(self) -> Seen:
+    def audit_alone_got_one(self) -> CheckResult:
         return self.got("audit")
 
     def publish_own(self) -> None:
@@ -58,11 +58,11 @@ class Shop(SortingScene):
             handle = producer.publish(self.answer, "your own message")
             self.outcome = handle.wait(10).outcome
 
-    def went_by_its_key_alone(self) -> Seen:
+    def went_by_its_key_alone(self) -> CheckResult:
         names = {"paid": ("billing", "audit"), "cancelled": ("audit",)}.get(self.answer, ())
         seen = self.got(*names)
         outcome = "confirmed" if names else "returned"
-        return Seen(seen.held and self.outcome == outcome, f"key {self.answer!r}: {seen.text}")
+        return CheckResult(seen.passed and self.outcome == outcome, f"key {self.answer!r}: {seen.text}")
 
     def consume(self) -> None:
         self.inbox.clear()
@@ -71,14 +71,14 @@ class Shop(SortingScene):
         self.inbox.wait_for(self.before["billing"], 10)
         consumer.stop_consuming()
 
-    def billing_is_empty_and_audit_is_not(self) -> Seen:
+    def billing_is_empty_and_audit_is_not(self) -> CheckResult:
         kept = self.before["audit"]
-        held = self.until(lambda: self.waiting == {"billing": 0, "audit": kept}) and kept > 0
+        passed = self.until(lambda: self.waiting == {"billing": 0, "audit": kept}) and kept > 0
         keys = sorted({one.routing_key for one in self.inbox.received})
         received = f"{len(self.inbox.received)} received, keys {', '.join(keys) or 'none'}"
-        return Seen(held, f"{received}; audit still holds {self.waiting['audit']}")
+        return CheckResult(passed, f"{received}; audit still holds {self.waiting['audit']}")
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has audit back, with something in it."""
         self.bind()
         self.publish_cancelled()
@@ -90,59 +90,67 @@ class Shop(SortingScene):
 DEMO = Demo(
     title="Direct exchange",
     summary="The routing key of a message says which queues get a copy of it: exactly those that are bound by it.",
-    scene=Shop,
+    context=Shop,
     steps=(
-        Step(
+        DemoStep(
             title="An exchange, two queues, three bindings",
-            know="Publishers send to an exchange, not to queues. Its bindings say which queues get a copy.",
+            explanation="Publishers send to an exchange, not to queues. Its bindings say which queues get a copy.",
             terms=("exchange", "queue", "binding", "routing key"),
-            play=Shop.bind,
+            run=Shop.bind,
             command="dmq exchange list\ndmq queue list",
             claim="Both queues are there.",
             check=Shop.queues_are_there,
-            spoil=Shop.lose_audit,
+            sabotage=Shop.lose_audit,
         ),
-        Step(
+        DemoStep(
             title="One message, two copies",
-            know="Both queues are bound by the key 'paid', so each gets a copy of its own: what one does with it does "
-            "not concern the other.",
+            explanation=(
+                "Both queues are bound by the key 'paid', so each gets a copy of its own: what one does with it does "
+                "not concern the other."
+            ),
             terms=("publisher confirm",),
-            play=Shop.publish_paid,
+            run=Shop.publish_paid,
             command="dmq publish --exchange {shop} --key paid 'order 1 is paid'",
             claim="The message is confirmed, and each queue got one copy.",
             check=Shop.both_got_one,
-            spoil=Shop.lose_audit,
+            sabotage=Shop.lose_audit,
         ),
-        Step(
+        DemoStep(
             title="Another key, another way",
-            know="A direct exchange compares the whole key, letter by letter. Billing is not bound by 'cancelled'.",
-            play=Shop.publish_cancelled,
+            explanation=(
+                "A direct exchange compares the whole key, letter by letter. Billing is not bound by 'cancelled'."
+            ),
+            run=Shop.publish_cancelled,
             command="dmq publish --exchange {shop} --key cancelled 'order 2 is cancelled'",
             claim="Audit alone got a copy.",
             check=Shop.audit_alone_got_one,
-            spoil=Shop.lose_audit,
+            sabotage=Shop.lose_audit,
         ),
-        Step(
+        DemoStep(
             title="Your own key",
-            know="No queue is bound by any other key. A message that nobody wants is lost without a word, unless its "
-            "publisher asked to get it back. dmq always asks.",
+            explanation=(
+                "No queue is bound by any other key. A message that nobody wants is lost without a word, unless its "
+                "publisher asked to get it back. dmq always asks."
+            ),
             terms=("mandatory",),
-            ask=Question("Which routing key shall the message have?", usual="refunded"),
-            play=Shop.publish_own,
+            ask=DemoQuestion("Which routing key shall the message have?", usual="refunded"),
+            run=Shop.publish_own,
             command="dmq publish --exchange {shop} --key {answer} 'your own message'",
             claim="With 'paid' both queues get a copy, with 'cancelled' audit does; with any other it comes back.",
             check=Shop.went_by_its_key_alone,
-            spoil=Shop.lose_audit,
+            sabotage=Shop.lose_audit,
         ),
-        Step(
+        DemoStep(
             title="A consumer takes from its queue alone",
-            know="A consumer is sent what its queue holds, and acknowledges each message; then the queue forgets it.",
+            explanation=(
+                "A consumer is sent what its queue holds, and acknowledges each message; then the queue forgets it."
+            ),
             terms=("consumer", "delivery", "acknowledgement"),
-            play=Shop.consume,
+            run=Shop.consume,
             command="dmq consume {billing}",
             claim="Billing is empty now, and audit still has every message.",
             check=Shop.billing_is_empty_and_audit_is_not,
-            spoil=Shop.lose_audit,
+            sabotage=Shop.lose_audit,
         ),
     ),
     seen="One exchange, and the key of each message alone decided which queues got a copy: both, one or none. A "
@@ -170,9 +178,9 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Bind a third queue by 'cancelled' (step 1 shows how) and publish again: who gets what?",
     takes_s=3,
-    mend=Shop.mend,
+    repair=Shop.repair,
     focus=Shop.look,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

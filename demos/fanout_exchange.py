@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cli.play_demo import play
-from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.cli.run_demo import run_demo
+from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import Binding, DirectConsumer, Exchange, FanoutConsumer, FanoutProducer, Queue
 
 
-class News(Scene):
+class News(DemoContext):
     """News for everybody who listens, and an archive that keeps them."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.news = self.named("news")
         self.archive = self.named("archive")
         self.outcome = ""
@@ -23,7 +23,7 @@ class News(Scene):
         self.heard_before = (0, 0)
         self.by_radio, self.by_phone, self.by_latecomer, self.by_reader = Inbox(), Inbox(), Inbox(), Inbox()
         self.radio = self.phone = self.latecomer = self.listener()
-        self.at_the_end(self.silence)
+        self.on_close(self.silence)
 
     def listener(self) -> FanoutConsumer:
         return FanoutConsumer(self.news, connection_manager=self.manager)
@@ -77,9 +77,9 @@ class News(Scene):
             Binding(self.news, self.archive),
         )
 
-    def archive_is_there(self) -> Seen:
+    def archive_is_there(self) -> CheckResult:
         kept = self.ready(self.archive)
-        return Seen(kept >= 0, f"the archive holds {kept} messages")
+        return CheckResult(kept >= 0, f"the archive holds {kept} messages")
 
     def listen(self) -> None:
         self.radio = FanoutConsumer(self.news, connection_manager=self.manager)
@@ -87,21 +87,21 @@ class News(Scene):
         self.phone = FanoutConsumer(self.news, connection_manager=self.manager)
         self.phone.start_consuming(self.by_phone.handle)
 
-    def each_has_a_queue(self) -> Seen:
+    def each_has_a_queue(self) -> CheckResult:
         listeners = (self.radio, self.phone)
-        held = self.until(lambda: all(listener.status.consuming for listener in listeners))
+        passed = self.until(lambda: all(listener.status.consuming for listener in listeners))
         queues = [listener.status.queue for listener in listeners]
-        return Seen(held and queues[0] != queues[1], f"they read {' and '.join(queues)}")
+        return CheckResult(passed and queues[0] != queues[1], f"they read {' and '.join(queues)}")
 
     def say(self) -> None:
         with FanoutProducer(self.manager, self.news) as producer:
             handle = producer.publish("It rains.")
             self.outcome = handle.wait(10).outcome
 
-    def all_got_one(self) -> Seen:
+    def all_got_one(self) -> CheckResult:
         wanted = tuple(before + 1 for before in self.heard_before)
-        held = self.until(lambda: self.heard == wanted) and self.kept_one()
-        return Seen(held, self.told())
+        passed = self.until(lambda: self.heard == wanted) and self.kept_one()
+        return CheckResult(passed, self.told())
 
     def come_late(self) -> None:
         self.latecomer = FanoutConsumer(self.news, connection_manager=self.manager)
@@ -111,11 +111,13 @@ class News(Scene):
             handle = producer.publish("It snows.")
             self.outcome = handle.wait(10).outcome
 
-    def latecomer_heard_the_last_alone(self) -> Seen:
+    def latecomer_heard_the_last_alone(self) -> CheckResult:
         came = self.by_latecomer.wait_for(1, self.patience_s)
-        held = self.kept_one() and came and self.by_latecomer.messages == ("It snows.",)
+        passed = self.kept_one() and came and self.by_latecomer.messages == ("It snows.",)
         heard = " ".join(str(message) for message in self.by_latecomer.messages) or "nothing"
-        return Seen(held, f"the latecomer heard: {heard} The archive holds {self.ready(self.archive)} messages")
+        return CheckResult(
+            passed, f"the latecomer heard: {heard} The archive holds {self.ready(self.archive)} messages"
+        )
 
     def bind_by_own_key(self) -> None:
         self.manager.declare(Binding(self.news, self.archive, self.answer))
@@ -123,9 +125,9 @@ class News(Scene):
             handle = producer.publish("Your own news, without a key.")
             self.outcome = handle.wait(10).outcome
 
-    def archive_got_one_copy(self) -> Seen:
-        held = self.kept_one() and self.outcome == "confirmed"
-        return Seen(held, f"bound by {self.answer!r} too: {self.told()}")
+    def archive_got_one_copy(self) -> CheckResult:
+        passed = self.kept_one() and self.outcome == "confirmed"
+        return CheckResult(passed, f"bound by {self.answer!r} too: {self.told()}")
 
     def stop_listening(self) -> None:
         self.phone.stop_consuming()
@@ -133,11 +135,11 @@ class News(Scene):
             handle = producer.publish("The sun is out.")
             self.outcome = handle.wait(10).outcome
 
-    def phone_missed_it(self) -> Seen:
+    def phone_missed_it(self) -> CheckResult:
         wanted = (self.heard_before[0] + 1, self.heard_before[1])
-        held = self.until(lambda: self.heard == wanted) and self.kept_one()
+        passed = self.until(lambda: self.heard == wanted) and self.kept_one()
         gone = self.until(lambda: self.depth(self.phone.status.queue) is None)
-        return Seen(held and gone, f"{self.told()}; the phone's queue is {'gone' if gone else 'still there'}")
+        return CheckResult(passed and gone, f"{self.told()}; the phone's queue is {'gone' if gone else 'still there'}")
 
     def read_archive(self) -> None:
         reader = DirectConsumer(self.archive, self.manager)
@@ -145,14 +147,14 @@ class News(Scene):
         self.by_reader.wait_for(self.kept_before, 10)
         reader.stop_consuming()
 
-    def reader_got_all(self) -> Seen:
+    def reader_got_all(self) -> CheckResult:
         read = self.by_reader.messages
-        held = self.until(lambda: self.ready(self.archive) == 0) and len(read) == self.kept_before > 0
+        passed = self.until(lambda: self.ready(self.archive) == 0) and len(read) == self.kept_before > 0
         first = f", the first is {read[0]!r}" if read else ""
         left = self.ready(self.archive)
-        return Seen(held, f"{len(read)} of {self.kept_before} messages read{first}; {left} are left")
+        return CheckResult(passed, f"{len(read)} of {self.kept_before} messages read{first}; {left} are left")
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has the archive and the radio back."""
         self.open()
         if not self.radio.status.consuming:
@@ -169,84 +171,92 @@ class News(Scene):
 DEMO = Demo(
     title="Fanout exchange",
     summary="Every queue that is bound gets a copy of every message; who listens decides by having a queue, or none.",
-    scene=News,
+    context=News,
     steps=(
-        Step(
+        DemoStep(
             title="An exchange and an archive",
-            know="A fanout exchange asks nothing of a message: each queue that is bound to it gets a copy. The archive "
-            "is a queue that stays, whether somebody reads it or not.",
+            explanation=(
+                "A fanout exchange asks nothing of a message: each queue that is bound to it gets a copy. The archive "
+                "is a queue that stays, whether somebody reads it or not."
+            ),
             terms=("exchange", "queue", "binding", "quorum queue"),
-            play=News.open,
+            run=News.open,
             command="dmq exchange list\ndmq queue list",
             claim="The archive is there.",
             check=News.archive_is_there,
-            spoil=News.lose_archive,
+            sabotage=News.lose_archive,
         ),
-        Step(
+        DemoStep(
             title="Two who listen",
-            know="A consumer that names no queue gets a private one, under a name that nobody else has. The broker "
-            "deletes it when that consumer goes.",
+            explanation=(
+                "A consumer that names no queue gets a private one, under a name that nobody else has. The broker "
+                "deletes it when that consumer goes."
+            ),
             terms=("consumer",),
             prepare=News.silence,
-            play=News.listen,
+            run=News.listen,
             command="dmq queue list",
             claim="Radio and phone listen, each with a queue of its own.",
             check=News.each_has_a_queue,
-            spoil=News.lose_radio,
+            sabotage=News.lose_radio,
         ),
-        Step(
+        DemoStep(
             title="One message, three copies",
-            know="The publisher sends once, and does not know who listens.",
+            explanation="The publisher sends once, and does not know who listens.",
             terms=("publisher confirm",),
-            play=News.say,
+            run=News.say,
             command="dmq publish --exchange {news} 'It rains.'",
             claim="Radio and phone heard it once, and the archive keeps one copy.",
             check=News.all_got_one,
-            spoil=News.lose_archive,
+            sabotage=News.lose_archive,
         ),
-        Step(
+        DemoStep(
             title="Who comes late",
-            know="An exchange keeps nothing. A queue holds what was published since it was bound, and a private queue "
-            "is bound when its consumer comes.",
+            explanation=(
+                "An exchange keeps nothing. A queue holds what was published since it was bound, and a private queue "
+                "is bound when its consumer comes."
+            ),
             prepare=News.hang_up,
-            play=News.come_late,
+            run=News.come_late,
             command="dmq publish --exchange {news} 'It snows.'",
             claim="The latecomer heard the new message alone. The archive keeps that one and those before.",
             check=News.latecomer_heard_the_last_alone,
-            spoil=News.lose_archive,
+            sabotage=News.lose_archive,
         ),
-        Step(
+        DemoStep(
             title="Keys say nothing here",
-            know="A binding may have a routing key, and so may a message. A fanout exchange looks at neither. However "
-            "often a queue is bound, it gets one copy.",
+            explanation=(
+                "A binding may have a routing key, and so may a message. A fanout exchange looks at neither. However "
+                "often a queue is bound, it gets one copy."
+            ),
             terms=("routing key",),
-            ask=Question("By which routing key shall the archive be bound once more?", usual="weather"),
-            play=News.bind_by_own_key,
+            ask=DemoQuestion("By which routing key shall the archive be bound once more?", usual="weather"),
+            run=News.bind_by_own_key,
             command="dmq publish --exchange {news} 'Your own news, without a key.'",
             claim="The message has another key than the binding, and the archive got it all the same, once.",
             check=News.archive_got_one_copy,
-            spoil=News.lose_archive,
+            sabotage=News.lose_archive,
         ),
-        Step(
+        DemoStep(
             title="One stops listening",
-            know="When the phone stops, its private queue goes. What is said from then on is not for it.",
+            explanation="When the phone stops, its private queue goes. What is said from then on is not for it.",
             prepare=News.call_again,
-            play=News.stop_listening,
+            run=News.stop_listening,
             command="dmq publish --exchange {news} 'The sun is out.'",
             claim="The phone missed it and its queue is gone; the radio heard it, and the archive keeps it.",
             check=News.phone_missed_it,
-            spoil=News.lose_archive,
+            sabotage=News.lose_archive,
         ),
-        Step(
+        DemoStep(
             title="The archive is read",
-            know="Nobody listened to the archive so far, and it missed nothing.",
+            explanation="Nobody listened to the archive so far, and it missed nothing.",
             terms=("acknowledgement",),
             prepare=News.fill_archive,
-            play=News.read_archive,
+            run=News.read_archive,
             command="dmq consume {archive}",
             claim="It gives every message that it got, and is empty then.",
             check=News.reader_got_all,
-            spoil=News.lose_archive,
+            sabotage=News.lose_archive,
         ),
     ),
     seen="The publisher said everything once. Who had a queue at that time got a copy, whatever the keys were; who "
@@ -274,9 +284,9 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Delete the archive with 'dmq queue delete' and stop all who listen. What becomes of the next message?",
     takes_s=4,
-    mend=News.mend,
+    repair=News.repair,
     focus=News.look,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cli.play_demo import play
-from dmq_core.demo.context import Backdrop
-from dmq_core.demo.exchange_context import SortingScene
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.cli.run_demo import run_demo
+from dmq_core.demo.context import DemoEnvironment
+from dmq_core.demo.exchange_context import ExchangeContext
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import Binding, Exchange, HeadersProducer, Queue
 
 
-class Reports(SortingScene):
+class Reports(ExchangeContext):
     """Reports that are sorted by what their headers say."""
 
     queues = ("both", "either", "recent", "signed")
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.reports = self.named("reports")
         self.both = self.named("both")
         self.either = self.named("either")
@@ -55,7 +55,7 @@ class Reports(SortingScene):
             handle = producer.publish({"format": "pdf", "kind": "daily"}, "all is well")
             self.outcome = handle.wait(10).outcome
 
-    def both_and_either_got_it(self) -> Seen:
+    def both_and_either_got_it(self) -> CheckResult:
         return self.got("both", "either")
 
     def publish_without_kind(self) -> None:
@@ -63,7 +63,7 @@ class Reports(SortingScene):
             handle = producer.publish({"format": "pdf"}, "nobody said how often I come")
             self.outcome = handle.wait(10).outcome
 
-    def either_alone_got_it(self) -> Seen:
+    def either_alone_got_it(self) -> CheckResult:
         return self.got("either")
 
     def publish_years(self) -> None:
@@ -73,17 +73,17 @@ class Reports(SortingScene):
             self.outcome = number.wait(10).outcome
             self.outcome_of_text = text.wait(10).outcome
 
-    def number_alone_fits(self) -> Seen:
+    def number_alone_fits(self) -> CheckResult:
         seen = self.got("recent")
-        held = seen.held and (self.outcome, self.outcome_of_text) == ("confirmed", "returned")
-        return Seen(held, f"the number: {seen.text}; the text: {self.outcome_of_text}")
+        passed = seen.passed and (self.outcome, self.outcome_of_text) == ("confirmed", "returned")
+        return CheckResult(passed, f"the number: {seen.text}; the text: {self.outcome_of_text}")
 
     def publish_signed(self) -> None:
         with HeadersProducer(self.manager, self.reports) as producer:
             handle = producer.publish({"author": "Ada"}, "I have an author")
             self.outcome = handle.wait(10).outcome
 
-    def signed_alone_got_it(self) -> Seen:
+    def signed_alone_got_it(self) -> CheckResult:
         return self.got("signed")
 
     def publish_own(self) -> None:
@@ -91,11 +91,11 @@ class Reports(SortingScene):
             handle = producer.publish({"kind": self.kind, "format": self.format}, "your own report")
             self.outcome = handle.wait(10).outcome
 
-    def went_as_the_headers_say(self) -> Seen:
+    def went_as_the_headers_say(self) -> CheckResult:
         hits = (self.kind == "daily") + (self.format == "pdf")
         seen = self.got(*(["either"] if hits else []), *(["both"] if hits == 2 else []))
-        held = seen.held and self.outcome == ("confirmed" if hits else "returned")
-        return Seen(held, f"a {self.answer}: {seen.text}")
+        passed = seen.passed and self.outcome == ("confirmed" if hits else "returned")
+        return CheckResult(passed, f"a {self.answer}: {seen.text}")
 
     def lose_either(self) -> None:
         self.delete(self.either)
@@ -104,73 +104,81 @@ class Reports(SortingScene):
 DEMO = Demo(
     title="Headers exchange",
     summary="Bindings name headers and their values; a message has to fit all of them, or any one, as they say.",
-    scene=Reports,
+    context=Reports,
     steps=(
-        Step(
+        DemoStep(
             title="Four queues, bound by headers",
-            know="A binding to a headers exchange names headers and values, and in x-match whether all of them have "
-            "to fit or any one will do. A value of None asks only that the header is there.",
+            explanation=(
+                "A binding to a headers exchange names headers and values, and in x-match whether all of them have to "
+                "fit or any one will do. A value of None asks only that the header is there."
+            ),
             terms=("exchange", "headers exchange", "binding"),
-            play=Reports.bind,
+            run=Reports.bind,
             command="dmq exchange list\ndmq queue show {both}",
             claim="Four queues are there: both, either, recent and signed.",
             check=Reports.queues_are_there,
-            spoil=Reports.lose_either,
+            sabotage=Reports.lose_either,
         ),
-        Step(
+        DemoStep(
             title="A message that fits all and any",
-            know="The message has both headers, with the very values. Where all fit, any one fits too.",
+            explanation="The message has both headers, with the very values. Where all fit, any one fits too.",
             terms=("publisher confirm",),
-            play=Reports.publish_daily_pdf,
+            run=Reports.publish_daily_pdf,
             command="dmq publish --exchange {reports} --header format=pdf --header kind=daily 'all is well'",
             claim="The queues both and either got one copy each, the other two none.",
             check=Reports.both_and_either_got_it,
-            spoil=Reports.lose_either,
+            sabotage=Reports.lose_either,
         ),
-        Step(
+        DemoStep(
             title="A header is missing",
-            know="A header that is not there fits no binding that asks for it. Headers that no binding asks for do no "
-            "harm.",
-            play=Reports.publish_without_kind,
+            explanation=(
+                "A header that is not there fits no binding that asks for it. Headers that no binding asks for do no "
+                "harm."
+            ),
+            run=Reports.publish_without_kind,
             command="dmq publish --exchange {reports} --header format=pdf 'nobody said how often I come'",
             claim="The queue either got a copy, and both did not.",
             check=Reports.either_alone_got_it,
-            spoil=Reports.lose_either,
+            sabotage=Reports.lose_either,
         ),
-        Step(
+        DemoStep(
             title="2026 is not '2026'",
-            know="Values are compared with their type. The queue recent is bound by the number 2026. A text of the "
-            "same look is another value, and a frequent reason why nothing comes.",
+            explanation=(
+                "Values are compared with their type. The queue recent is bound by the number 2026. A text of the same "
+                "look is another value, and a frequent reason why nothing comes."
+            ),
             terms=("mandatory",),
-            play=Reports.publish_years,
+            run=Reports.publish_years,
             command="dmq publish --exchange {reports} --header year=2026 'my year is a number'\n"
             "dmq publish --exchange {reports} --header 'year=\"2026\"' 'my year is a text'",
             claim="Recent got the one whose year is a number. The other fits no queue and comes back.",
             check=Reports.number_alone_fits,
-            spoil=Reports.lose_either,
+            sabotage=Reports.lose_either,
         ),
-        Step(
+        DemoStep(
             title="Any value will do",
-            know="The queue signed is bound by 'author' with no value.",
-            play=Reports.publish_signed,
+            explanation="The queue signed is bound by 'author' with no value.",
+            run=Reports.publish_signed,
             command="dmq publish --exchange {reports} --header author=Ada 'I have an author'",
             claim="Signed alone got a copy.",
             check=Reports.signed_alone_got_it,
-            spoil=Reports.lose_either,
+            sabotage=Reports.lose_either,
         ),
-        Step(
+        DemoStep(
             title="Your own headers",
-            know="Which queues will get it? The queue both wants a daily pdf, and either is content with a half of it.",
-            ask=Question(
+            explanation=(
+                "Which queues will get it? The queue both wants a daily pdf, and either is content with a half of it."
+            ),
+            ask=DemoQuestion(
                 "Which report shall be sent?",
                 usual="weekly pdf",
                 choices=("daily pdf", "daily text", "weekly pdf", "weekly text"),
             ),
-            play=Reports.publish_own,
+            run=Reports.publish_own,
             command="dmq publish --exchange {reports} --header kind={kind} --header format={format} 'your own report'",
             claim="A daily pdf goes to both and either, a half of it to either, and a weekly text comes back.",
             check=Reports.went_as_the_headers_say,
-            spoil=Reports.lose_either,
+            sabotage=Reports.lose_either,
         ),
     ),
     seen="Bindings asked for headers by name, value and type. With all, one that was missing was enough to get "
@@ -198,9 +206,9 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Bind a queue by the number 1 and send it a header that is true. Is that the same to RabbitMQ?",
     takes_s=3,
-    mend=Reports.bind,
+    repair=Reports.bind,
     focus=Reports.look,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

@@ -7,11 +7,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from dmq_core.cli.play_demo import play
+from dmq_core.cli.run_demo import run_demo
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.demo.context import Backdrop, Scene
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.context import DemoContext, DemoEnvironment
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Policy, Queue
 
 JOBS = tuple(f"job {number}" for number in range(1, 11))
@@ -20,11 +20,11 @@ LONGEST_JOB_S = 60.0
 MANY = 1000
 
 
-class Workshop(Scene):
+class Workshop(DemoContext):
     """Ten jobs for two workers, of whom one is slow; and queues and clients that use every node."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.jobs = self.named("jobs")
         self.queues = tuple(self.named(f"jobs.{number}") for number in (1, 2, 3))
         self.workers: list[DirectConsumer] = []
@@ -32,7 +32,7 @@ class Workshop(Scene):
         self.tortoise_may_finish = threading.Event()
         self.outcomes: list[str] = []
         self.shop: BrokerConnectionManager | None = None
-        self.at_the_end(self.dismiss)
+        self.on_close(self.dismiss)
 
     def begin(self) -> None:
         self.done = []
@@ -81,8 +81,8 @@ class Workshop(Scene):
     def backlog(self) -> tuple[int, int]:
         """How many jobs wait, and how many a worker holds, as the broker tells it; -1 where it does not."""
         told = self.figures.queue(self.key(self.jobs))
-        ready, held = (None, None) if told is None else (told.ready, told.unacked)
-        return -1 if ready is None else ready, -1 if held is None else held
+        ready, passed = (None, None) if told is None else (told.ready, told.unacked)
+        return -1 if ready is None else ready, -1 if passed is None else passed
 
     @property
     def all_are_done_once(self) -> bool:
@@ -134,48 +134,48 @@ class Workshop(Scene):
             self.wait_subscribed(worker)
         self.publish_ten()
 
-    def both_worked(self) -> Seen:
+    def both_worked(self) -> CheckResult:
         once = self.all_are_done_once
         shares = self.done_by("Hare"), self.done_by("Tortoise")
-        return Seen(once and min(shares) > 0, f"Hare did {shares[0]}, Tortoise did {shares[1]}")
+        return CheckResult(once and min(shares) > 0, f"Hare did {shares[0]}, Tortoise did {shares[1]}")
 
     def hold_one_each(self) -> None:
         self.hire(prefetch=1)
         self.tortoise_may_finish.clear()
         self.publish_ten()
 
-    def hare_did_nine(self) -> Seen:
+    def hare_did_nine(self) -> CheckResult:
         told = self.until_told(lambda: self.done_by("Hare") == 9 and self.backlog == (0, 1))
         text = f"Hare did {self.done_by('Hare')} while Tortoise had {self.backlog[1]} in hand"
-        return Seen(told and self.all_are_done_once, text)
+        return CheckResult(told and self.all_are_done_once, text)
 
     def hold_several(self) -> None:
         self.hire(prefetch=int(self.answer))
         self.tortoise_may_finish.clear()
         self.publish_ten()
 
-    def tortoise_hoards(self) -> Seen:
+    def tortoise_hoards(self) -> CheckResult:
         most = int(self.answer)
 
         def idle() -> bool:
-            ready, held = self.backlog
-            return ready == 0 and held > 1 and len(JOBS) - held <= self.done_by("Hare") >= len(JOBS) - most
+            ready, passed = self.backlog
+            return ready == 0 and passed > 1 and len(JOBS) - passed <= self.done_by("Hare") >= len(JOBS) - most
 
         told = self.until_told(idle)
         sits_on = len(JOBS) - self.done_by("Hare")
         text = f"Hare did {self.done_by('Hare')} and had nothing left to do; Tortoise sat on {sits_on}"
-        return Seen(told and not self.done_by("Tortoise") and self.all_are_done_once, text)
+        return CheckResult(told and not self.done_by("Tortoise") and self.all_are_done_once, text)
 
     def spread_leaders(self) -> None:
         self.manager.declare(*(Queue(name, "quorum") for name in self.queues))
 
-    def leaders_are_spread(self) -> Seen:
+    def leaders_are_spread(self) -> CheckResult:
         known = self.until_told(lambda: all(self.leader(queue) for queue in self.queues))
         leaders, led = [self.leader(queue) or "nobody" for queue in self.queues], self.led
         least = min(led.values(), default=0)
         even = sum(led.values()) >= MANY or all(led.get(leader, 0) <= least + 1 for leader in leaders)
         counts = ", ".join(f"{node} leads {count}" for node, count in led.items())
-        return Seen(known and even, f"the three are led by {', '.join(leaders)}; in all {counts}")
+        return CheckResult(known and even, f"the three are led by {', '.join(leaders)}; in all {counts}")
 
     def spread_clients(self) -> None:
         self.shop = self.client("shop", Policy(self.answer))
@@ -183,7 +183,7 @@ class Workshop(Scene):
             producer = DirectProducer(self.shop)
             producer.publish(queue, "a job").wait(10)
 
-    def clients_are_spread(self) -> Seen:
+    def clients_are_spread(self) -> CheckResult:
         policy, nodes = Policy(self.answer), {node.name for node in self.running}
         wanted = min(len(self.queues), len(self.cluster.nodes())) if policy.spreads else 1
 
@@ -191,10 +191,12 @@ class Workshop(Scene):
             counts = [count for node, count in self.spread("shop").items() if node in nodes]
             return sum(counts) == wanted and max(counts) - min(counts) <= 1
 
-        held = self.until_told(fits)
-        return Seen(held, f"{policy}: " + ", ".join(f"{node} has {n}" for node, n in self.spread("shop").items()))
+        passed = self.until_told(fits)
+        return CheckResult(
+            passed, f"{policy}: " + ", ".join(f"{node} has {n}" for node, n in self.spread("shop").items())
+        )
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has empty queues, and nobody at them."""
         self.dismiss()
         self.delete(self.jobs)
@@ -205,70 +207,80 @@ class Workshop(Scene):
 DEMO = Demo(
     title="Load balancing",
     summary="Consumers share a queue, and prefetch says how fairly; queues and connections are spread over the nodes.",
-    scene=Workshop,
+    context=Workshop,
     steps=(
-        Step(
+        DemoStep(
             title="Two workers, one queue",
-            know="Every message of a queue goes to one of its consumers, in turn. Whoever wants the work done sooner "
-            "starts another consumer, and nobody else has to know.",
+            explanation=(
+                "Every message of a queue goes to one of its consumers, in turn. Whoever wants the work done sooner "
+                "starts another consumer, and nobody else has to know."
+            ),
             terms=("queue", "consumer", "delivery"),
             prepare=Workshop.dismiss,
-            play=Workshop.share,
+            run=Workshop.share,
             command="dmq publish --key {jobs} --count 10 'a job'\ndmq consume {jobs}",
             claim="Both workers did some of the ten jobs, and each job was done once.",
             check=Workshop.both_worked,
-            spoil=Workshop.do_one_again,
+            sabotage=Workshop.do_one_again,
         ),
-        Step(
+        DemoStep(
             title="One in hand: who is ready gets the next",
-            know="With a prefetch of 1 a worker is sent the next job once it is done with the one in hand. Tortoise is "
-            "slow: her first job takes her until all others are done.",
+            explanation=(
+                "With a prefetch of 1 a worker is sent the next job once it is done with the one in hand. Tortoise is "
+                "slow: her first job takes her until all others are done."
+            ),
             terms=("prefetch", "acknowledgement"),
-            play=Workshop.hold_one_each,
+            run=Workshop.hold_one_each,
             command="dmq consume {jobs} --prefetch 1",
             claim="Hare did nine jobs while Tortoise had one in hand, and none waited for her.",
             check=Workshop.hare_did_nine,
-            spoil=Workshop.let_go,
+            sabotage=Workshop.let_go,
         ),
-        Step(
+        DemoStep(
             title="Many in hand: the slow one hoards",
-            know="The broker sends in turn as long as a worker has room, and does not ask who is quick. What Tortoise "
-            "was sent, Hare cannot have, even when he has nothing to do.",
-            ask=Question("How many jobs may each worker hold?", usual="5", choices=("2", "5", "10")),
-            play=Workshop.hold_several,
+            explanation=(
+                "The broker sends in turn as long as a worker has room, and does not ask who is quick. What Tortoise "
+                "was sent, Hare cannot have, even when he has nothing to do."
+            ),
+            ask=DemoQuestion("How many jobs may each worker hold?", usual="5", choices=("2", "5", "10")),
+            run=Workshop.hold_several,
             command="dmq consume {jobs} --prefetch {answer}",
             claim="The queue is empty and Hare idle, and Tortoise sits on several jobs that he could have done.",
             check=Workshop.tortoise_hoards,
-            spoil=Workshop.let_go,
+            sabotage=Workshop.let_go,
         ),
-        Step(
+        DemoStep(
             title="Queues on every node",
-            know="All messages of a quorum queue pass through its leader, so one queue takes no more than one node can "
-            "do. Several queues together do. RabbitMQ places each new leader where the fewest are, if it is asked to; "
-            "dmq asks.",
+            explanation=(
+                "All messages of a quorum queue pass through its leader, so one queue takes no more than one node can "
+                "do. Several queues together do. RabbitMQ places each new leader where the fewest are, if it is asked "
+                "to; dmq asks."
+            ),
             terms=("quorum queue", "leader", "member"),
-            play=Workshop.spread_leaders,
+            run=Workshop.spread_leaders,
             command="dmq queue list",
             claim="The leaders went where the fewest were: no node that got one leads two more than another.",
             check=Workshop.leaders_are_spread,
-            spoil=Workshop.lose_second,
+            sabotage=Workshop.lose_second,
             focus=Workshop.look_at_leaders,
         ),
-        Step(
+        DemoStep(
             title="Connections to every node",
-            know="A client may connect to any node. With the policy 'ordered' everything of a program goes over the "
-            "first one that answers. The others keep up to a connection of each kind for every node.",
-            ask=Question(
+            explanation=(
+                "A client may connect to any node. With the policy 'ordered' everything of a program goes over the "
+                "first one that answers. The others keep up to a connection of each kind for every node."
+            ),
+            ask=DemoQuestion(
                 "By which policy shall three producers connect?",
                 usual="least connections",
                 choices=("ordered", "round robin", "least connections"),
             ),
             prepare=Workshop.leave_shop,
-            play=Workshop.spread_clients,
+            run=Workshop.spread_clients,
             command="dmq connection list",
             claim="With 'ordered' the three producers share a connection to one node; else each node has one of three.",
             check=Workshop.clients_are_spread,
-            spoil=Workshop.leave_shop,
+            sabotage=Workshop.leave_shop,
             focus=Workshop.look_at_leaders,
         ),
     ),
@@ -313,9 +325,9 @@ with BrokerConnectionManager(Policy.LEAST_CONNECTIONS) as manager:
 """,
     to_try="Start 'dmq consume QUEUE --prefetch 1' in two terminals, stop one with Ctrl-Z, and publish. Who gets what?",
     takes_s=8,
-    mend=Workshop.mend,
+    repair=Workshop.repair,
     focus=Workshop.look,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

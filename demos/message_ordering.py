@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cli.play_demo import play
-from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.cli.run_demo import run_demo
+from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Retry
 
 CHANGES = ("open", "pay in", "pay out", "close")
 
 
-class Bank(Scene):
+class Bank(DemoContext):
     """A bank whose accounts are opened, paid into and closed; who does that in another order comes to grief."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.changes = self.named("changes")
         self.retried = self.named("retried")
         self.strict = self.named("strict")
@@ -43,16 +43,16 @@ class Bank(Scene):
         """What the ledger says, in words."""
         return ", ".join(str(change) for change in self.ledger.messages) or "nothing"
 
-    def seen(self, queue: str, wanted: tuple[str, ...]) -> Seen:
+    def seen(self, queue: str, wanted: tuple[str, ...]) -> CheckResult:
         """Whether the ledger says just this, and nothing is left in the queue."""
-        held = self.until(lambda: self.ready(queue) == 0) and self.ledger.messages == wanted
-        return Seen(held, f"{self.written}; {self.ready(queue)} wait")
+        passed = self.until(lambda: self.ready(queue) == 0) and self.ledger.messages == wanted
+        return CheckResult(passed, f"{self.written}; {self.ready(queue)} wait")
 
-    def seen_late(self, queue: str) -> Seen:
+    def seen_late(self, queue: str) -> CheckResult:
         """Whether the first change was done once, after all others, and nothing is left in the queue."""
         done = self.ledger.messages
-        held = self.until(lambda: self.ready(queue) == 0) and len(done) == len(CHANGES)
-        return Seen(held and set(done) == set(CHANGES) and done[-1] == "open", self.written)
+        passed = self.until(lambda: self.ready(queue) == 0) and len(done) == len(CHANGES)
+        return CheckResult(passed and set(done) == set(CHANGES) and done[-1] == "open", self.written)
 
     def look_at_changes(self) -> Focus:
         return Focus(queue=self.changes)
@@ -74,7 +74,7 @@ class Bank(Scene):
         with consumer.start_consuming(self.ledger.handle):
             self.ledger.wait_for(4)
 
-    def in_order(self) -> Seen:
+    def in_order(self) -> CheckResult:
         return self.seen(self.changes, CHANGES)
 
     def side_by_side(self) -> None:
@@ -88,7 +88,7 @@ class Bank(Scene):
         with DirectConsumer(self.changes, self.manager, concurrency=4).start_consuming(handle):
             self.ledger.wait_for(4)
 
-    def slow_one_was_passed(self) -> Seen:
+    def slow_one_was_passed(self) -> CheckResult:
         return self.seen_late(self.changes)
 
     def retry(self) -> None:
@@ -105,7 +105,7 @@ class Bank(Scene):
         with consumer.start_consuming(handle):
             self.ledger.wait_for(4)
 
-    def failed_one_was_passed(self) -> Seen:
+    def failed_one_was_passed(self) -> CheckResult:
         return self.seen_late(self.retried)
 
     def keep_strict_order(self) -> None:
@@ -121,7 +121,7 @@ class Bank(Scene):
         with consumer.start_consuming(handle):
             self.ledger.wait_for(5)
 
-    def came_again_before_the_next(self) -> Seen:
+    def came_again_before_the_next(self) -> CheckResult:
         place = CHANGES.index(self.answer)
         return self.seen(self.strict, (*CHANGES[:place], self.answer, *CHANGES[place:]))
 
@@ -138,11 +138,11 @@ class Bank(Scene):
         with consumer.start_consuming(handle):
             self.ledger.wait_for(6)
 
-    def made_way(self) -> Seen:
+    def made_way(self) -> CheckResult:
         seen = self.seen(self.strict, ("open", "pay in", "pay in", "pay in", "pay out", "close"))
-        held = self.until(lambda: self.ready(self.dead) == self.dead_before + 1)
+        passed = self.until(lambda: self.ready(self.dead) == self.dead_before + 1)
         more = self.ready(self.dead) - self.dead_before
-        return Seen(seen.held and held, f"{seen.text}; dead letters: {more} more")
+        return CheckResult(seen.passed and passed, f"{seen.text}; dead letters: {more} more")
 
     def keep_order_by_account(self) -> None:
         consumer = DirectConsumer(self.accounts, self.manager, order="key", key="account", concurrency=4)
@@ -160,12 +160,12 @@ class Bank(Scene):
         with consumer.start_consuming(handle):
             self.ledger.wait_for(8)
 
-    def each_in_its_order(self) -> Seen:
+    def each_in_its_order(self) -> CheckResult:
         done = [(one.headers.get("account"), one.message) for one in self.ledger.received]
         empty = self.until(lambda: self.ready(self.accounts) == 0)
-        held = done == [(account, change) for account in ("bob", "ada") for change in CHANGES]
+        passed = done == [(account, change) for account in ("bob", "ada") for change in CHANGES]
         told = ", ".join(f"{account} {change}" for account, change in done)
-        return Seen(empty and held, f"{told}; {self.ready(self.accounts)} wait")
+        return CheckResult(empty and passed, f"{told}; {self.ready(self.accounts)} wait")
 
     def open_again(self) -> None:
         """Has the first change come once more, after all others."""
@@ -179,83 +179,96 @@ class Bank(Scene):
 DEMO = Demo(
     title="Message ordering",
     summary="A queue keeps its order until several handlers or a failure break it; two ways of consuming keep it.",
-    scene=Bank,
+    context=Bank,
     steps=(
-        Step(
+        DemoStep(
             title="One consumer, one handler",
-            know="A queue hands its messages out in the order in which they came in. One publisher, one queue and one "
-            "consumer that handles one message after the other: as long as nothing fails, that order holds to the end.",
+            explanation=(
+                "A queue hands its messages out in the order in which they came in. One publisher, one queue and one "
+                "consumer that handles one message after the other: as long as nothing fails, that order holds to the "
+                "end."
+            ),
             terms=("queue", "consumer"),
-            play=Bank.one_by_one,
+            run=Bank.one_by_one,
             command="dmq publish --key {changes} open\ndmq publish --key {changes} 'pay in'\n"
             "dmq consume {changes} --limit 2",
             claim="The four changes were made in the order in which they were published.",
             check=Bank.in_order,
-            spoil=Bank.open_again,
+            sabotage=Bank.open_again,
             focus=Bank.look_at_changes,
         ),
-        Step(
+        DemoStep(
             title="Several at once break it",
-            know="Four handlers take four messages, in order, and work on them side by side. Which one is done first "
-            "depends on how long each takes. Several consumers on one queue do the same. In the code, opening the "
-            "account takes until the other three are done.",
-            play=Bank.side_by_side,
+            explanation=(
+                "Four handlers take four messages, in order, and work on them side by side. Which one is done first "
+                "depends on how long each takes. Several consumers on one queue do the same. In the code, opening the "
+                "account takes until the other three are done."
+            ),
+            run=Bank.side_by_side,
             command="dmq queue show {changes}",
             claim="The account was opened last, though that message was the first.",
             check=Bank.slow_one_was_passed,
-            spoil=Bank.open_again,
+            sabotage=Bank.open_again,
             focus=Bank.look_at_changes,
         ),
-        Step(
+        DemoStep(
             title="A failure breaks it",
-            know="There is one handler again, and opening the account fails the first time. Retry has that message "
-            "wait for 0.2 s in another queue. The three behind it are with the consumer already, as its prefetch "
-            "allows, and do not wait.",
+            explanation=(
+                "There is one handler again, and opening the account fails the first time. Retry has that message wait "
+                "for 0.2 s in another queue. The three behind it are with the consumer already, as its prefetch "
+                "allows, and do not wait."
+            ),
             terms=("prefetch",),
-            play=Bank.retry,
+            run=Bank.retry,
             command="dmq queue list",
             claim="The account was opened last, after its message came back.",
             check=Bank.failed_one_was_passed,
-            spoil=Bank.open_again,
+            sabotage=Bank.open_again,
             focus=Bank.look_at_retried,
         ),
-        Step(
+        DemoStep(
             title="Strict order",
-            know="With order='strict' the queue serves one consumer at a time, and that one holds the later messages "
-            "back until a failed one has come again. The queue has to be made for it: it has a single active consumer, "
-            "and a delivery limit, by which a quorum queue puts what is returned in front of what waits.",
+            explanation=(
+                "With order='strict' the queue serves one consumer at a time, and that one holds the later messages "
+                "back until a failed one has come again. The queue has to be made for it: it has a single active "
+                "consumer, and a delivery limit, by which a quorum queue puts what is returned in front of what waits."
+            ),
             terms=("single active consumer", "quorum queue", "delivery limit"),
-            ask=Question("Which change shall fail the first time?", usual="pay in", choices=CHANGES),
-            play=Bank.keep_strict_order,
+            ask=DemoQuestion("Which change shall fail the first time?", usual="pay in", choices=CHANGES),
+            run=Bank.keep_strict_order,
             command="dmq queue show {strict}",
             claim="The change that failed was tried again before any later one was.",
             check=Bank.came_again_before_the_next,
-            spoil=Bank.open_again,
+            sabotage=Bank.open_again,
             focus=Bank.look_at_strict,
         ),
-        Step(
+        DemoStep(
             title="What never succeeds makes way",
-            know="Order must not mean that one bad message holds up all others for ever. After two returns the queue "
-            "gives it up, and it goes to the dead letters of this queue. What comes behind goes on without it: whether "
-            "that is right, your handler has to know.",
+            explanation=(
+                "Order must not mean that one bad message holds up all others for ever. After two returns the queue "
+                "gives it up, and it goes to the dead letters of this queue. What comes behind goes on without it: "
+                "whether that is right, your handler has to know."
+            ),
             terms=("dead letter",),
-            play=Bank.give_up_in_order,
+            run=Bank.give_up_in_order,
             command="dmq consume {dead} --limit 1",
             claim="Paying in was tried three times and is a dead letter now; the others were done in their order.",
             check=Bank.made_way,
-            spoil=Bank.open_again,
+            sabotage=Bank.open_again,
             focus=Bank.look_at_strict,
         ),
-        Step(
+        DemoStep(
             title="Order by key",
-            know="Mostly order matters only among messages about the same thing: one account, one customer. With "
-            "order='key' the messages of a key are handled one after the other, those of different keys side by side. "
-            "In the code, opening Ada's account takes until all is done with Bob's.",
-            play=Bank.keep_order_by_account,
+            explanation=(
+                "Mostly order matters only among messages about the same thing: one account, one customer. With "
+                "order='key' the messages of a key are handled one after the other, those of different keys side by "
+                "side. In the code, opening Ada's account takes until all is done with Bob's."
+            ),
+            run=Bank.keep_order_by_account,
             command="dmq publish --key {accounts} --header account=ada open\ndmq consume {accounts} --limit 1",
             claim="Bob's account was not held up by Ada's, and both had their changes made in order.",
             check=Bank.each_in_its_order,
-            spoil=Bank.open_again,
+            sabotage=Bank.open_again,
             focus=Bank.look_at_accounts,
         ),
     ),
@@ -287,8 +300,8 @@ with BrokerConnectionManager() as manager:
     to_try="Two consumers with order='strict' take from one queue. What does the second get, and what when the first "
     "goes?",
     takes_s=3,
-    mend=Bank.clear,
+    repair=Bank.clear,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cli.play_demo import play
+from dmq_core.cli.run_demo import run_demo
 from dmq_core.cluster.protocol import NodeState
-from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import DirectConsumer, DirectProducer, Queue
 
 INK = ("ink 1", "ink 2", "ink 3")
 CHALK = ("chalk 1", "chalk 2", "chalk 3")
 
 
-class Slates(Scene):
+class Slates(DemoContext):
     """Notes in ink and in chalk, on two queues, when the lights go out."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.classic = self.named("classic")
         self.quorum = self.named("quorum")
         self.outcomes: list[str] = []
@@ -54,12 +54,12 @@ class Slates(Scene):
     def fill(self) -> None:
         """Has both queues with six messages each, unless they do."""
         if self.waiting != (6, 6):
-            self.mend()
+            self.repair()
 
     def survive(self) -> None:
         """Has both queues with what is left of six messages each after a stop, unless they do."""
         if self.waiting != (3, 6):
-            self.mend()
+            self.repair()
             self.stop_and_start()
             self.until(lambda: self.waiting == (3, 6))
 
@@ -74,12 +74,12 @@ class Slates(Scene):
     def declare(self) -> None:
         self.manager.declare(Queue(self.classic, "classic", durable=True), Queue(self.quorum, "quorum"))
 
-    def both_are_durable(self) -> Seen:
-        held = self.until_told(lambda: self.durable(self.classic) and self.durable(self.quorum))
+    def both_are_durable(self) -> CheckResult:
+        passed = self.until_told(lambda: self.durable(self.classic) and self.durable(self.quorum))
         words = [
             f"{name} is {'' if self.durable(self.named(name)) else 'not '}durable" for name in ("classic", "quorum")
         ]
-        return Seen(held, f"the broker says: {', '.join(words)}")
+        return CheckResult(passed, f"the broker says: {', '.join(words)}")
 
     def write(self) -> None:
         with DirectProducer(self.manager) as producer:
@@ -88,21 +88,21 @@ class Slates(Scene):
                 handles += [producer.publish(queue, note, {"delivery_mode": 1}) for note in CHALK]
                 self.outcomes += [handle.wait(10).outcome for handle in handles]
 
-    def all_is_confirmed(self) -> Seen:
-        held = self.until(lambda: self.waiting == (6, 6))
+    def all_is_confirmed(self) -> CheckResult:
+        passed = self.until(lambda: self.waiting == (6, 6))
         confirmed = self.outcomes.count("confirmed")
-        return Seen(held and confirmed == 12, f"{confirmed} of 12 confirmed; {self.told()}")
+        return CheckResult(passed and confirmed == 12, f"{confirmed} of 12 confirmed; {self.told()}")
 
     def stop_and_start(self) -> None:
         self.stop_cluster()
         self.down = tuple(node.name for node in self.cluster.nodes() if node.state is NodeState.STOPPED)
         self.start_cluster()
 
-    def ink_alone_outlived_classic(self) -> Seen:
-        held = self.until(lambda: self.waiting == (3, 6))
+    def ink_alone_outlived_classic(self) -> CheckResult:
+        passed = self.until(lambda: self.waiting == (3, 6))
         every = len(self.down) == len(self.cluster.nodes())
-        return Seen(
-            held and every, f"{', '.join(self.down) or 'nobody'} went down; {self.told()}; you said {self.answer}"
+        return CheckResult(
+            passed and every, f"{', '.join(self.down) or 'nobody'} went down; {self.told()}; you said {self.answer}"
         )
 
     def read(self) -> None:
@@ -112,15 +112,15 @@ class Slates(Scene):
             inbox.wait_for(kept, 10)
             consumer.stop_consuming()
 
-    def read_what_was_written(self) -> Seen:
-        held = self.until(lambda: self.waiting == (0, 0))
+    def read_what_was_written(self) -> CheckResult:
+        passed = self.until(lambda: self.waiting == (0, 0))
         read = self.from_classic.messages, self.from_quorum.messages
         words = [", ".join(map(str, messages)) or "nothing" for messages in read]
-        return Seen(held and read == (INK, INK + CHALK), f"classic: {words[0]}; quorum: {words[1]}")
+        return CheckResult(passed and read == (INK, INK + CHALK), f"classic: {words[0]}; quorum: {words[1]}")
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has a whole cluster and both queues, with six messages each."""
-        self.make_whole()
+        self.restore_cluster()
         self.empty()
         self.write()
 
@@ -128,60 +128,66 @@ class Slates(Scene):
 DEMO = Demo(
     title="Message persistence",
     summary="Every node is stopped and started: which queues and which messages are still there?",
-    scene=Slates,
+    context=Slates,
     steps=(
-        Step(
+        DemoStep(
             title="Two durable queues",
-            know="A durable queue is still there after its broker was restarted. That is said when it is declared, and "
-            "says nothing of what it holds. Quorum queues and streams are always durable; a classic queue is so if its "
-            "client asks for it, as dmq does.",
+            explanation=(
+                "A durable queue is still there after its broker was restarted. That is said when it is declared, and "
+                "says nothing of what it holds. Quorum queues and streams are always durable; a classic queue is so if "
+                "its client asks for it, as dmq does."
+            ),
             terms=("durable", "classic queue", "quorum queue"),
-            play=Slates.declare,
+            run=Slates.declare,
             command="dmq queue declare {classic} --type classic\ndmq queue show {classic}",
             claim="The broker says that both queues are durable.",
             check=Slates.both_are_durable,
-            spoil=Slates.lose_quorum,
+            sabotage=Slates.lose_quorum,
         ),
-        Step(
+        DemoStep(
             title="In ink and in chalk",
-            know="A message is persistent or not, too: its publisher says so by delivery_mode, 2 for persistent and 1 "
-            "for not. dmq says 2 unless it is told to say 1. A confirm does not tell them apart.",
+            explanation=(
+                "A message is persistent or not, too: its publisher says so by delivery_mode, 2 for persistent and 1 "
+                "for not. dmq says 2 unless it is told to say 1. A confirm does not tell them apart."
+            ),
             terms=("persistent", "publisher confirm"),
             prepare=Slates.empty,
-            play=Slates.write,
+            run=Slates.write,
             command="dmq publish --key {classic} 'ink 1'\n"
             "dmq publish --key {classic} --property delivery_mode=1 'chalk 1'",
             claim="All are confirmed, and each queue holds three in ink and three in chalk.",
             check=Slates.all_is_confirmed,
-            spoil=Slates.lose_quorum,
+            sabotage=Slates.lose_quorum,
         ),
-        Step(
+        DemoStep(
             title="Every node stops, and starts again",
-            know="Nobody serves for a while, and whatever was only in memory is gone. A classic queue then has what it "
-            "wrote to disk to keep: the persistent messages. A quorum queue writes everything to disk to keep, "
-            "whatever the message says.",
-            ask=Question(
+            explanation=(
+                "Nobody serves for a while, and whatever was only in memory is gone. A classic queue then has what it "
+                "wrote to disk to keep: the persistent messages. A quorum queue writes everything to disk to keep, "
+                "whatever the message says."
+            ),
+            ask=DemoQuestion(
                 "How many of its six messages will the classic queue still have?",
                 usual="3",
                 choices=("0", "3", "6"),
             ),
             prepare=Slates.fill,
-            play=Slates.stop_and_start,
+            run=Slates.stop_and_start,
             command="dmq stop\ndmq start",
             claim="Every node was down. Both queues are back: the classic one with three messages, the other with six.",
             check=Slates.ink_alone_outlived_classic,
-            spoil=Slates.lose_quorum,
+            sabotage=Slates.lose_quorum,
         ),
-        Step(
+        DemoStep(
             title="What is left",
-            know="A message that is kept is kept whole, and in its place: the order is the one before the stop.",
+            explanation="A message that is kept is kept whole, and in its place: the order is the one before the stop.",
             terms=("consumer",),
             prepare=Slates.survive,
-            play=Slates.read,
+            run=Slates.read,
             command="dmq consume {classic} --limit 3\ndmq consume {quorum} --limit 6",
             claim="The classic queue gives what was in ink, the quorum queue everything, in the order of writing.",
             check=Slates.read_what_was_written,
-            spoil=Slates.lose_quorum,
+            sabotage=Slates.lose_quorum,
         ),
     ),
     seen="All nodes were down and came back. The durable classic queue kept what its publisher had called persistent, "
@@ -203,7 +209,7 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Run the code, then 'dmq stop' and 'dmq start'. What does 'dmq queue list' show for letters and prices?",
     takes_s=60,
-    mend=Slates.mend,
+    repair=Slates.repair,
     focus=Slates.look,
     breaks=True,
     loses_majority=True,
@@ -211,4 +217,4 @@ with BrokerConnectionManager() as manager:
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dmq_core.cli.play_demo import play
+from dmq_core.cli.run_demo import run_demo
 from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import DirectConsumer, DirectProducer, Handle, ProducerLimits, Queue
 
 LIMITS = ProducerLimits(republish=True)
@@ -19,11 +19,11 @@ ALONE_FOR_S = 3.0
 RECONNECTS_WITHIN_S = 60.0
 
 
-class Islands(Scene):
+class Islands(DemoContext):
     """Letters from three islands, when the bridge to one of them is down."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.letters = self.named("letters")
         self.nodes = [node.name for node in self.cluster.nodes()]
         self.people: dict[str, BrokerConnectionManager] = {
@@ -77,7 +77,7 @@ class Islands(Scene):
 
     def unite(self) -> None:
         """Has every node reach every other, and a queue with letters from all of them."""
-        self.make_whole()
+        self.restore_cluster()
         if not self.until_told(lambda: self.is_whole):
             self.begin_anew()
             self.post_everywhere()
@@ -101,9 +101,9 @@ class Islands(Scene):
         self.post(self.node)
         self.delete(self.letters)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has a whole cluster, and a fresh queue."""
-        self.make_whole()
+        self.restore_cluster()
         self.begin_anew()
         self.post_everywhere()
         self.until_told(lambda: self.is_whole)
@@ -132,11 +132,11 @@ class Islands(Scene):
         self.manager.declare(Queue(self.letters, "quorum"))
         self.there = self.post(*self.nodes)
 
-    def all_confirm(self) -> Seen:
-        held = self.until_told(lambda: self.is_whole) and all_are("confirmed", self.there)
+    def all_confirm(self) -> CheckResult:
+        passed = self.until_told(lambda: self.is_whole) and all_are("confirmed", self.there)
         self.node = self.leader(self.letters) or self.node
         text = f"online: {self.online(self.letters)}; {self.node} leads"
-        return Seen(held, f"{text}; {counted(self.there)}")
+        return CheckResult(passed, f"{text}; {counted(self.there)}")
 
     def cut_off(self) -> None:
         self.node = self.picked()
@@ -144,44 +144,44 @@ class Islands(Scene):
         self.until_told(lambda: self.another_leads)
         self.there = self.post(*self.others)
 
-    def majority_goes_on(self) -> Seen:
-        held = self.until_told(lambda: self.another_leads) and all_are("confirmed", self.there)
+    def majority_goes_on(self) -> CheckResult:
+        passed = self.until_told(lambda: self.another_leads) and all_are("confirmed", self.there)
         text = f"{self.node} is {self.state(self.node)}; the others say: {self.leader(self.letters) or 'nobody'} leads"
-        return Seen(held and self.is_cut, f"{text}; {counted(self.there)}")
+        return CheckResult(passed and self.is_cut, f"{text}; {counted(self.there)}")
 
     def post_on_both_sides(self) -> None:
         self.here = self.post(self.node, within_s=ALONE_FOR_S)
         self.there = self.post(*self.others)
 
-    def minority_confirms_nothing(self) -> Seen:
+    def minority_confirms_nothing(self) -> CheckResult:
         alone = bool(self.here) and not any(handle_is("confirmed", handle) for handle in self.here)
         text = f"at {self.node}: {counted(self.here)}; at the others: {counted(self.there)}"
-        return Seen(alone and all_are("confirmed", self.there), text)
+        return CheckResult(alone and all_are("confirmed", self.there), text)
 
     def rejoin(self) -> None:
         self.perform(NodeAction.REJOIN, self.node)
         self.people[self.node].wait_open(RECONNECTS_WITHIN_S)
 
-    def all_are_one(self) -> Seen:
-        held = self.until_told(lambda: self.is_whole)
-        if held:
+    def all_are_one(self) -> CheckResult:
+        passed = self.until_told(lambda: self.is_whole)
+        if passed:
             self.here = self.post(self.node)
         text = f"{self.node} is {self.state(self.node)}; {self.leader(self.letters) or 'nobody'} leads"
         confirmed = all_are("confirmed", self.here)
-        return Seen(
-            held and confirmed, f"{text}; online: {self.online(self.letters)}; at {self.node}: {counted(self.here)}"
+        return CheckResult(
+            passed and confirmed, f"{text}; online: {self.online(self.letters)}; at {self.node}: {counted(self.here)}"
         )
 
     def read_all(self) -> None:
         with DirectConsumer(self.letters, self.people[self.node]).start_consuming(self.read.handle):
             self.until(lambda: self.confirmed <= set(self.read.messages) and self.ready(self.letters) == 0)
 
-    def nothing_confirmed_is_lost(self) -> Seen:
+    def nothing_confirmed_is_lost(self) -> CheckResult:
         confirmed, read = self.confirmed, set(self.read.messages)
         missing, others = confirmed - read, {handle.body.decode() for handle in self.posted} - confirmed
         text = f"{len(confirmed)} confirmed, {len(missing)} of them missing"
         told = f"of {len(others)} without a confirm {len(others & read)} were there"
-        return Seen(bool(confirmed) and not missing, f"{text}; {told}")
+        return CheckResult(bool(confirmed) and not missing, f"{text}; {told}")
 
 
 def handle_is(outcome: str, handle: Handle) -> bool:
@@ -205,42 +205,47 @@ def counted(handles: Sequence[Handle]) -> str:
 DEMO: Demo[Islands] = Demo(
     title="Network partition",
     summary="A node is cut off from its peers, though clients reach it: it confirms nothing, and the others go on.",
-    scene=Islands,
+    context=Islands,
     steps=(
-        Step(
+        DemoStep(
             title="Three nodes that reach each other",
-            know="A quorum queue confirms a message once a majority of its members has it on disk. With three members "
-            "that is two: the leader and one that follows. It makes no difference at which node the publisher is. Here "
-            "is a client for each node, which knows that node alone.",
+            explanation=(
+                "A quorum queue confirms a message once a majority of its members has it on disk. With three members "
+                "that is two: the leader and one that follows. It makes no difference at which node the publisher is. "
+                "Here is a client for each node, which knows that node alone."
+            ),
             terms=("quorum queue", "leader", "member", "majority", "publisher confirm"),
             prepare=Islands.begin_anew,
-            play=Islands.post_everywhere,
+            run=Islands.post_everywhere,
             command="dmq queue declare {letters}\ndmq publish --key {letters} --count 3 'a letter'",
             claim="Every node has a member of the queue, and what is published at any node is confirmed.",
             check=Islands.all_confirm,
-            spoil=Islands.begin_anew,
+            sabotage=Islands.begin_anew,
         ),
-        Step(
+        DemoStep(
             title="One is cut off, the others go on",
-            know="Now nothing passes between one node and its peers, as when a switch or a cable between them fails. "
-            "The node runs, and so do its clients' connections. The other two cannot tell that from a node that died, "
-            "and need not: they are a majority. If the leader is among them, it goes on; if not, they elect one.",
+            explanation=(
+                "Now nothing passes between one node and its peers, as when a switch or a cable between them fails. "
+                "The node runs, and so do its clients' connections. The other two cannot tell that from a node that "
+                "died, and need not: they are a majority. If the leader is among them, it goes on; if not, they elect "
+                "one."
+            ),
             terms=("partition", "election"),
-            ask=Question(
+            ask=DemoQuestion(
                 "Which node shall be cut off: that of the leader, or of a follower?",
                 usual="leader",
                 choices=("leader", "follower"),
             ),
             prepare=Islands.unite,
-            play=Islands.cut_off,
+            run=Islands.cut_off,
             command="dmq node isolate {node}\ndmq status",
             claim="The node is cut off, one of the others leads the queue, and what they are sent is confirmed.",
             check=Islands.majority_goes_on,
-            spoil=Islands.rejoin,
+            sabotage=Islands.rejoin,
         ),
-        Step(
+        DemoStep(
             title="The one that is alone confirms nothing",
-            know="The node that is cut off may still take itself for the leader, but it finds nobody to make a "
+            explanation="The node that is cut off may still take itself for the leader, but it finds nobody to make a "
             "majority with: it takes what its clients send, and confirms none of it. Our client there knows no other "
             "node, and gives up after three seconds. In RabbitMQ 4.3 that is all: the node keeps its connections, and "
             "majorities alone decide. 4.0 and 3.10 have partition strategies, and dmq sets pause_minority for them: "
@@ -248,36 +253,40 @@ DEMO: Demo[Islands] = Demo(
             "cannot even connect.",
             terms=("unknown outcome",),
             prepare=Islands.have_cut,
-            play=Islands.post_on_both_sides,
+            run=Islands.post_on_both_sides,
             command="dmq queue show {letters}",
             claim="Nothing that the node is sent is confirmed, and all that the others are sent is.",
             check=Islands.minority_confirms_nothing,
-            spoil=Islands.rejoin_and_post,
+            sabotage=Islands.rejoin_and_post,
         ),
-        Step(
+        DemoStep(
             title="Together again",
-            know="Once they reach each other, the node hears who leads and follows. What it wrote down alone does not "
-            "count: nobody had a confirm for it. Some of it the node may still pass on to the leader, as if it had "
-            "just come. There is nothing to merge and nothing to choose, since only one side could confirm.",
+            explanation=(
+                "Once they reach each other, the node hears who leads and follows. What it wrote down alone does not "
+                "count: nobody had a confirm for it. Some of it the node may still pass on to the leader, as if it had "
+                "just come. There is nothing to merge and nothing to choose, since only one side could confirm."
+            ),
             prepare=Islands.have_cut,
-            play=Islands.rejoin,
+            run=Islands.rejoin,
             command="dmq node rejoin {node}\ndmq queue show {letters}",
             claim="All members are online again, and what is published at the node is confirmed.",
             check=Islands.all_are_one,
-            spoil=Islands.cut_off,
+            sabotage=Islands.cut_off,
         ),
-        Step(
+        DemoStep(
             title="The account",
-            know="Confirmed means: it is there, whatever happened to whom. Unknown means that it may be there, passed "
-            "on once the node reached the others again. So whoever gets no confirm sends the message again under the "
-            "same id, to another node if need be, and consumers know it by that.",
+            explanation=(
+                "Confirmed means: it is there, whatever happened to whom. Unknown means that it may be there, passed "
+                "on once the node reached the others again. So whoever gets no confirm sends the message again under "
+                "the same id, to another node if need be, and consumers know it by that."
+            ),
             terms=("deduplication",),
             prepare=Islands.unite,
-            play=Islands.read_all,
+            run=Islands.read_all,
             command="dmq consume {letters} --for 5",
             claim="Every message that was confirmed is there, read at the node that was cut off.",
             check=Islands.nothing_confirmed_is_lost,
-            spoil=Islands.lose_one,
+            sabotage=Islands.lose_one,
         ),
     ),
     seen="The node that was cut off confirmed nothing, though clients reached it, while the other two went on. When it "
@@ -306,11 +315,11 @@ with BrokerConnectionManager() as one, BrokerConnectionManager() as all_three:
     to_try="Run the code, then 'dmq node isolate rmq1', and run it again. Which of the two gets a confirm, and how "
     "long does it take? 'dmq node rejoin rmq1' ends it.",
     takes_s=20,
-    mend=Islands.mend,
+    repair=Islands.repair,
     focus=Islands.look,
     breaks=True,
     impact="It cuts a node off from its peers for half a minute or so; clients at that node get no confirms meanwhile.",
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

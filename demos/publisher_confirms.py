@@ -6,39 +6,39 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from dmq_core.cli.play_demo import play
-from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.cli.run_demo import run_demo
+from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.lossy_link import Link
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.lossy_link import LossyLink
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import DirectConsumer, DirectProducer, ProducerLimits, Queue
 
 ROOM = 2
 
 
-class Post(Scene):
+class Post(DemoContext):
     """Letters on their way, and a box with room for two."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.letters = self.named("letters")
         self.nowhere = self.named("nowhere")
         self.box = self.named("box")
         self.outcomes: tuple[str, ...] = ()
         self.sends = self.before = self.copies = 0
         self.read = Inbox()
-        self._link: Link | None = None
+        self._link: LossyLink | None = None
 
     def begin(self) -> None:
         self.read.clear()
         self.before = max(0, self.ready(self.letters))
 
     @property
-    def link(self) -> Link:
+    def link(self) -> LossyLink:
         """A link on which confirms can get lost."""
         if self._link is None:
-            self._link = self.backdrop.link(self.cluster, self.client_name("link"))
-            self.at_the_end(self._link.close)
+            self._link = self.environment.link(self.cluster, self.client_name("link"))
+            self.on_close(self._link.close)
         return self._link
 
     @contextlib.contextmanager
@@ -76,8 +76,8 @@ class Post(Scene):
             handle = producer.publish(self.letters, "a letter")
             self.outcomes = (handle.wait(10).outcome,)
 
-    def was_confirmed(self) -> Seen:
-        return Seen(self.got(1) and self.outcomes == ("confirmed",), f"{self.heard}; {self.more}")
+    def was_confirmed(self) -> CheckResult:
+        return CheckResult(self.got(1) and self.outcomes == ("confirmed",), f"{self.heard}; {self.more}")
 
     def publish_to_nobody(self) -> None:
         with DirectProducer(self.manager) as producer:
@@ -85,9 +85,9 @@ class Post(Scene):
             unasked = producer.publish(self.nowhere, "never mind", mandatory=False)
             self.outcomes = (asked.wait(10).outcome, unasked.wait(10).outcome)
 
-    def one_came_back(self) -> Seen:
-        held = self.outcomes == ("returned", "confirmed") and self.depth(self.nowhere) is None
-        return Seen(held, f"mandatory: {self.outcomes[0]}; not mandatory: {self.outcomes[1]}")
+    def one_came_back(self) -> CheckResult:
+        passed = self.outcomes == ("returned", "confirmed") and self.depth(self.nowhere) is None
+        return CheckResult(passed, f"mandatory: {self.outcomes[0]}; not mandatory: {self.outcomes[1]}")
 
     def open_nowhere(self) -> None:
         """Makes the queue that nobody has."""
@@ -103,12 +103,12 @@ class Post(Scene):
             handles = producer.publish_many(self.box, ["a postcard"] * int(self.answer))
             self.outcomes = tuple(handle.wait(10).outcome for handle in handles)
 
-    def what_has_no_room_was_refused(self) -> Seen:
+    def what_has_no_room_was_refused(self) -> CheckResult:
         count = int(self.answer)
         taken = min(count, ROOM)
         wanted = ("confirmed",) * taken + ("nacked",) * (count - taken)
-        held = self.outcomes == wanted and self.until(lambda: self.ready(self.box) == taken)
-        return Seen(held, f"{self.heard}; the box holds {self.ready(self.box)}")
+        passed = self.outcomes == wanted and self.until(lambda: self.ready(self.box) == taken)
+        return CheckResult(passed, f"{self.heard}; the box holds {self.ready(self.box)}")
 
     def lose_the_confirm(self) -> None:
         with DirectProducer(self.link.manager) as producer:
@@ -116,8 +116,8 @@ class Post(Scene):
                 handle = producer.publish(self.letters, "did you get me?")
             self.outcomes = (handle.wait(10).outcome,)
 
-    def is_unknown_and_there(self) -> Seen:
-        return Seen(self.got(1) and self.outcomes == ("unknown",), f"{self.heard}; {self.more}")
+    def is_unknown_and_there(self) -> CheckResult:
+        return CheckResult(self.got(1) and self.outcomes == ("unknown",), f"{self.heard}; {self.more}")
 
     def send_again(self) -> None:
         with DirectProducer(self.link.manager, limits=ProducerLimits(republish=True)) as producer:
@@ -126,9 +126,9 @@ class Post(Scene):
             settlement = handle.wait(10)
         self.outcomes, self.sends = (settlement.outcome,), settlement.sends
 
-    def came_twice(self) -> Seen:
-        held = self.got(self.sends) and self.sends > 1 and self.outcomes == ("confirmed",)
-        return Seen(held, f"{self.heard}, sent {self.sends} times; {self.more}")
+    def came_twice(self) -> CheckResult:
+        passed = self.got(self.sends) and self.sends > 1 and self.outcomes == ("confirmed",)
+        return CheckResult(passed, f"{self.heard}, sent {self.sends} times; {self.more}")
 
     def have_copies(self) -> None:
         """Has something to read."""
@@ -141,12 +141,12 @@ class Post(Scene):
             self.until(lambda: reader.stats.acked + reader.stats.duplicates == self.before)
         self.copies = reader.stats.duplicates
 
-    def each_was_read_once(self) -> Seen:
+    def each_was_read_once(self) -> CheckResult:
         ids = [one.delivery.properties.message_id for one in self.read.received]
         once = len(set(ids)) == len(ids) > 0 and len(ids) + self.copies == self.before
-        held = self.until(lambda: self.ready(self.letters) == 0) and once
+        passed = self.until(lambda: self.ready(self.letters) == 0) and once
         told = f"{self.before} came, {len(ids)} were handled, {self.copies} recognised as copies"
-        return Seen(held, f"{told}; {self.ready(self.letters)} wait")
+        return CheckResult(passed, f"{told}; {self.ready(self.letters)} wait")
 
     def take_letters(self) -> None:
         """Has somebody else read what is there."""
@@ -156,7 +156,7 @@ class Post(Scene):
         with DirectProducer(self.manager) as producer:
             producer.publish(self.letters, "I come late").wait(10)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has nobody get what is for nobody, and nothing left to read."""
         self.delete(self.nowhere)
         self.take_letters()
@@ -165,89 +165,102 @@ class Post(Scene):
 DEMO = Demo(
     title="Publisher confirms",
     summary="Each message has one outcome: confirmed, returned, nacked or unknown; an unknown one may be sent again.",
-    scene=Post,
+    context=Post,
     steps=(
-        Step(
+        DemoStep(
             title="Confirmed",
-            know="To publish means to write to a connection, and that says nothing of what becomes of a message. So "
-            "the broker answers: once it has taken over a message, it confirms it. A quorum queue does so when a "
-            "majority of its members has it on disk. The publisher goes on meanwhile, and looks at the outcomes later.",
+            explanation=(
+                "To publish means to write to a connection, and that says nothing of what becomes of a message. So the "
+                "broker answers: once it has taken over a message, it confirms it. A quorum queue does so when a "
+                "majority of its members has it on disk. The publisher goes on meanwhile, and looks at the outcomes "
+                "later."
+            ),
             terms=("publisher confirm", "quorum queue"),
-            play=Post.publish,
+            run=Post.publish,
             command="dmq publish --key {letters} 'a letter'",
             claim="The letter is confirmed, and the queue has one more.",
             check=Post.was_confirmed,
-            spoil=Post.take_letters,
+            sabotage=Post.take_letters,
             focus=Post.look_at_letters,
         ),
-        Step(
+        DemoStep(
             title="Returned",
-            know="A confirm does not say that anybody got the message. Where no queue wants it, the broker is done "
-            "with it at once and confirms that, unless the message is mandatory: then it comes back. With dmq every "
-            "message is mandatory if you do not say otherwise, as the second of these does.",
+            explanation=(
+                "A confirm does not say that anybody got the message. Where no queue wants it, the broker is done with "
+                "it at once and confirms that, unless the message is mandatory: then it comes back. With dmq every "
+                "message is mandatory if you do not say otherwise, as the second of these does."
+            ),
             terms=("mandatory",),
-            play=Post.publish_to_nobody,
+            run=Post.publish_to_nobody,
             command="dmq publish --key {nowhere} 'tell me'",
             claim="There is no such queue. The mandatory message came back; the other is confirmed, and gone.",
             check=Post.one_came_back,
-            spoil=Post.open_nowhere,
+            sabotage=Post.open_nowhere,
             focus=Post.look_at_letters,
         ),
-        Step(
+        DemoStep(
             title="Refused",
-            know="A queue can have a length limit, and refuse what is beyond it. The broker then answers with a nack, "
-            "and the publisher still has the message: it may wait, send it elsewhere, or tell somebody. This box has "
-            "room for two.",
+            explanation=(
+                "A queue can have a length limit, and refuse what is beyond it. The broker then answers with a nack, "
+                "and the publisher still has the message: it may wait, send it elsewhere, or tell somebody. This box "
+                "has room for two."
+            ),
             terms=("nack", "classic queue"),
-            ask=Question("How many postcards shall be sent?", usual="3", choices=("1", "2", "3", "4", "5")),
+            ask=DemoQuestion("How many postcards shall be sent?", usual="3", choices=("1", "2", "3", "4", "5")),
             prepare=Post.take_box_away,
-            play=Post.fill,
+            run=Post.fill,
             command="dmq queue declare {box} --type classic --argument x-max-length=2 "
             "--argument x-overflow=reject-publish\n"
             "dmq publish --key {box} --count {answer} 'a postcard'",
             claim="The first two are confirmed, any further one is nacked, and the box holds no more than two.",
             check=Post.what_has_no_room_was_refused,
-            spoil=Post.take_box_away,
+            sabotage=Post.take_box_away,
             focus=Post.look_at_box,
         ),
-        Step(
+        DemoStep(
             title="Unknown",
-            know="Between client and node stands a proxy, which swallows the confirm and then breaks the link. From "
-            "where the publisher stands, that looks just as if the link had broken before the message was there. dmq "
-            "does not guess: the outcome is unknown.",
+            explanation=(
+                "Between client and node stands a proxy, which swallows the confirm and then breaks the link. From "
+                "where the publisher stands, that looks just as if the link had broken before the message was there. "
+                "dmq does not guess: the outcome is unknown."
+            ),
             terms=("unknown outcome",),
-            play=Post.lose_the_confirm,
+            run=Post.lose_the_confirm,
             command="dmq queue show {letters}",
             claim="The publisher does not know, and the queue has the letter.",
             check=Post.is_unknown_and_there,
-            spoil=Post.take_letters,
+            sabotage=Post.take_letters,
             focus=Post.look_at_letters,
         ),
-        Step(
+        DemoStep(
             title="Sent again",
-            know="Who must lose nothing sends again what is unknown, with the same message id. With republish the "
-            "producer does so itself, once it has a connection again. Had the first not arrived, this would have saved "
-            "it. It had arrived, so there are two.",
-            play=Post.send_again,
+            explanation=(
+                "Who must lose nothing sends again what is unknown, with the same message id. With republish the "
+                "producer does so itself, once it has a connection again. Had the first not arrived, this would have "
+                "saved it. It had arrived, so there are two."
+            ),
+            run=Post.send_again,
             command="dmq queue show {letters}",
             claim="It is confirmed in the end, and the queue has it as often as it was sent: more than once.",
             check=Post.came_twice,
-            spoil=Post.take_letters,
+            sabotage=Post.take_letters,
             focus=Post.look_at_letters,
         ),
-        Step(
+        DemoStep(
             title="Handled once",
-            know="Nothing lost means that something may come twice; that holds for redeliveries as well. The consumer "
-            "has to make good for it. With deduplicate it remembers the ids of what it handled, and acknowledges a "
-            "copy without handling it. It forgets them when it ends, so what must never happen twice is best made "
-            "harmless where it happens: under a key of its own in a database, for one.",
+            explanation=(
+                "Nothing lost means that something may come twice; that holds for redeliveries as well. The consumer "
+                "has to make good for it. With deduplicate it remembers the ids of what it handled, and acknowledges a "
+                "copy without handling it. It forgets them when it ends, so what must never happen twice is best made "
+                "harmless where it happens: under a key of its own in a database, for one."
+            ),
             terms=("deduplication", "acknowledgement"),
             prepare=Post.have_copies,
-            play=Post.read_once,
+            run=Post.read_once,
             command="dmq consume {letters}",
             claim="Every letter was handled once, however often it came, and the queue is empty.",
             check=Post.each_was_read_once,
-            spoil=Post.add_one,
+            sabotage=Post.add_one,
             focus=Post.look_at_letters,
         ),
     ),
@@ -272,8 +285,8 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Start 'dmq publish --count 100000' and kill a node meanwhile with 'dmq node kill'. How many are unknown?",
     takes_s=4,
-    mend=Post.mend,
+    repair=Post.repair,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cli.play_demo import play
+from dmq_core.cli.run_demo import run_demo
 from dmq_core.cluster.protocol import NodeAction, NodeState
-from dmq_core.demo.context import Backdrop
-from dmq_core.demo.model import Demo, Question, Seen, Step
-from dmq_core.demo.traffic_context import TrafficScene
+from dmq_core.demo.context import DemoEnvironment
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep
+from dmq_core.demo.traffic_context import TrafficContext
 from dmq_core.messaging import DirectConsumer, Queue
 
 LONGEST_WAIT_S = 10.0
 BACK_WITHIN_S = 60.0
 
 
-class Road(TrafficScene):
+class Road(TrafficContext):
     """Cars that have to get through while one lane after the other is renewed."""
 
     word = "car"
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.renewed: list[str] = []
 
     def begin(self) -> None:
@@ -55,21 +55,23 @@ class Road(TrafficScene):
     def drain(self) -> None:
         self.perform(NodeAction.DRAIN, self.node)
 
-    def leads_and_serves_nothing(self) -> Seen:
+    def leads_and_serves_nothing(self) -> CheckResult:
         def is_free() -> bool:
             return self.leader(self.queue) not in ("", self.node) and self.spread("clients").get(self.node) == 0
 
-        held = self.until_told(is_free) and self.flows and self.state(self.node) == NodeState.DRAINING
+        passed = self.until_told(is_free) and self.flows and self.state(self.node) == NodeState.DRAINING
         clients, leader = self.spread("clients").get(self.node), self.leader(self.queue)
         text = f"{self.node} is {self.state(self.node)} and has {clients} of our connections, {leader} leads"
-        return Seen(held, f"{text}; {self.waited}")
+        return CheckResult(passed, f"{text}; {self.waited}")
 
     def restart(self) -> None:
         self.perform(NodeAction.RESTART, self.node)
 
-    def is_back(self) -> Seen:
-        held = self.until_told(lambda: self.is_whole) and self.flows
-        return Seen(held, f"{self.node} is {self.state(self.node)}; online: {self.online(self.queue)}; {self.waited}")
+    def is_back(self) -> CheckResult:
+        passed = self.until_told(lambda: self.is_whole) and self.flows
+        return CheckResult(
+            passed, f"{self.node} is {self.state(self.node)}; online: {self.online(self.queue)}; {self.waited}"
+        )
 
     def renew_others(self) -> None:
         for node in self.others:
@@ -80,89 +82,101 @@ class Road(TrafficScene):
                 break
             self.renewed.append(node)
 
-    def all_are_renewed(self) -> Seen:
-        held = self.until_told(lambda: self.is_whole) and self.flows
+    def all_are_renewed(self) -> CheckResult:
+        passed = self.until_told(lambda: self.is_whole) and self.flows
         text = f"{', '.join(self.renewed) or 'none'} restarted, {self.answer}; online: {self.online(self.queue)}"
-        return Seen(held and self.renewed == self.others and self.longest_s < LONGEST_WAIT_S, f"{text}; {self.waited}")
+        return CheckResult(
+            passed and self.renewed == self.others and self.longest_s < LONGEST_WAIT_S, f"{text}; {self.waited}"
+        )
 
 
 DEMO: Demo[Road] = Demo(
     title="Rolling upgrade",
     summary="Each node in turn is drained, restarted and waited for, under load: short waits, and nothing lost.",
-    scene=Road,
+    context=Road,
     steps=(
-        Step(
+        DemoStep(
             title="Traffic, and a member on every node",
-            know="A cluster is upgraded one node at a time, so that the others go on serving. That works for queues "
-            "that have members on several nodes: a majority of these is enough to go on, so of three one may be away. "
-            "So first look whether all are there. This demo publishes and consumes a hundred messages a second, from "
-            "now to the end.",
+            explanation=(
+                "A cluster is upgraded one node at a time, so that the others go on serving. That works for queues "
+                "that have members on several nodes: a majority of these is enough to go on, so of three one may be "
+                "away. So first look whether all are there. This demo publishes and consumes a hundred messages a "
+                "second, from now to the end."
+            ),
             terms=("quorum queue", "member", "majority"),
             prepare=Road.begin_anew,
-            play=Road.open_up,
+            run=Road.open_up,
             command="dmq load --rate 100 --for 120\ndmq queue show {queue}",
             claim="Every node has a member of the queue, all are online, and messages come through.",
             check=Road.all_are_online,
-            spoil=Road.stop_sending,
+            sabotage=Road.stop_sending,
         ),
-        Step(
+        DemoStep(
             title="Drain: the leader leaves first",
-            know="When a node just stops, the others have to notice that, and elect new leaders. One that is drained "
-            "first hands its leaders over, closes its clients' connections and takes no new ones, and runs on with "
-            "nothing to do. Clients have to connect elsewhere by themselves, as those of dmq do. Here the node that "
-            "leads our queue goes first.",
+            explanation=(
+                "When a node just stops, the others have to notice that, and elect new leaders. One that is drained "
+                "first hands its leaders over, closes its clients' connections and takes no new ones, and runs on with "
+                "nothing to do. Clients have to connect elsewhere by themselves, as those of dmq do. Here the node "
+                "that leads our queue goes first."
+            ),
             terms=("leader", "drain"),
             prepare=Road.lead,
-            play=Road.drain,
+            run=Road.drain,
             command="dmq node drain {node}",
             claim="The drained node leads our queue no more and has no connection of ours, and messages come through.",
             check=Road.leads_and_serves_nothing,
-            spoil=Road.stop_sending,
+            sabotage=Road.stop_sending,
         ),
-        Step(
+        DemoStep(
             title="Restart, and wait until all is whole",
-            know="Now the node may stop. In an upgrade the new version is installed here, as a new package, or as a "
-            "container of the new image on the old data; this demo starts the same version again. The next node has to "
-            "wait until every member is online: with two of three away, the queue would stand still. A restart ends "
-            "the drain; without one, 'dmq node revive' does.",
+            explanation=(
+                "Now the node may stop. In an upgrade the new version is installed here, as a new package, or as a "
+                "container of the new image on the old data; this demo starts the same version again. The next node "
+                "has to wait until every member is online: with two of three away, the queue would stand still. A "
+                "restart ends the drain; without one, 'dmq node revive' does."
+            ),
             terms=("rolling restart",),
             prepare=Road.have_drained,
-            play=Road.restart,
+            run=Road.restart,
             command="dmq node restart {node}\ndmq queue show {queue}",
             claim="The node runs, all members are online again, and messages come through.",
             check=Road.is_back,
-            spoil=Road.keep_it_down,
+            sabotage=Road.keep_it_down,
         ),
-        Step(
+        DemoStep(
             title="The others, one after the other",
-            know="In an upgrade, nodes of two versions now work together, by feature flags: what is new stays off as "
-            "long as one node does not know it. Before the first node goes, all flags of the old version have to be "
-            "enabled, or the new one may refuse to start; RabbitMQ's release notes tell which version may follow on "
-            "which. The command does the whole round of all nodes, and before each it waits by 'rabbitmq-upgrade "
-            "await_online_quorum_plus_one'.",
+            explanation=(
+                "In an upgrade, nodes of two versions now work together, by feature flags: what is new stays off as "
+                "long as one node does not know it. Before the first node goes, all flags of the old version have to "
+                "be enabled, or the new one may refuse to start; RabbitMQ's release notes tell which version may "
+                "follow on which. The command does the whole round of all nodes, and before each it waits by "
+                "'rabbitmq-upgrade await_online_quorum_plus_one'."
+            ),
             terms=("feature flag",),
-            ask=Question("How shall each of the others go?", usual="drained", choices=("drained", "at once")),
+            ask=DemoQuestion("How shall each of the others go?", usual="drained", choices=("drained", "at once")),
             prepare=Road.carry_on,
-            play=Road.renew_others,
+            run=Road.renew_others,
             command="dmq fault do rolling-restart",
             claim="All others were restarted, all members are online, and no message waited ten seconds for its "
             "confirm.",
             check=Road.all_are_renewed,
-            spoil=Road.stop_sending,
+            sabotage=Road.stop_sending,
         ),
-        Step(
+        DemoStep(
             title="The account",
-            know="What was under way when a connection broke has no confirm, and may have arrived or not; the producer "
-            "sends it again, so some may come twice. After an upgrade one act is left, once all is well: to enable the "
-            "new feature flags with 'rabbitmqctl enable_feature_flag all'. None of them can be disabled again, and a "
-            "node that does not know them can no longer join.",
+            explanation=(
+                "What was under way when a connection broke has no confirm, and may have arrived or not; the producer "
+                "sends it again, so some may come twice. After an upgrade one act is left, once all is well: to enable "
+                "the new feature flags with 'rabbitmqctl enable_feature_flag all'. None of them can be disabled again, "
+                "and a node that does not know them can no longer join."
+            ),
             terms=("publisher confirm", "unknown outcome"),
             prepare=Road.carry_on,
-            play=Road.finish,
+            run=Road.finish,
             command="dmq queue show {queue}",
             claim="Every message that was confirmed arrived, and the queue is empty.",
             check=Road.nothing_was_lost,
-            spoil=Road.lose_one,
+            sabotage=Road.lose_one,
         ),
     ),
     seen="Every node was restarted while messages went on, and none before all members were online again. The first "
@@ -201,11 +215,11 @@ with BrokerConnectionManager() as manager:
     to_try="Run 'dmq load' in one terminal and 'dmq fault do rolling-restart' in another. How long is the longest gap, "
     "and does anything come twice? What changes with 'dmq node kill' instead?",
     takes_s=60,
-    mend=Road.mend,
+    repair=Road.repair,
     focus=Road.look,
     breaks=True,
     impact="It drains and restarts every node, one after the other; clients of a node have to connect to another one.",
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

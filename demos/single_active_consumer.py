@@ -6,19 +6,19 @@ import sys
 import threading
 from collections.abc import Callable
 
-from dmq_core.cli.play_demo import play
-from dmq_core.demo.context import Backdrop, Scene
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.cli.run_demo import run_demo
+from dmq_core.demo.context import DemoContext, DemoEnvironment
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders
 
 BEFORE_A_BREAK = 10.0
 
 
-class Ledger(Scene):
+class Ledger(DemoContext):
     """Bookings to one account, which must be made one after the other, and three clerks who could make them."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.bookings = self.named("bookings")
         self.programs = {name: self.client(name) for name in ("Ann", "Ben", "Cid")}
         self.clerks: dict[str, DirectConsumer] = {}
@@ -26,7 +26,7 @@ class Ledger(Scene):
         self.book: list[tuple[str, object]] = []
         self.at_work = threading.Event()
         self.at_work.set()
-        self.at_the_end(self.send_home)
+        self.on_close(self.send_home)
 
     def begin(self) -> None:
         self.book = []
@@ -110,12 +110,14 @@ class Ledger(Scene):
         wanted = {active: True, **dict.fromkeys(waiting, False)}
         return self.until_told(lambda: self.activity(self.bookings) == wanted)
 
-    def written(self, *wanted: tuple[str, int, int]) -> Seen:
+    def written(self, *wanted: tuple[str, int, int]) -> CheckResult:
         """Whether the book holds, at last and in this order, the bookings from first to last of each of these."""
         lines = [(name, f"booking {number}") for name, first, last in wanted for number in range(first, last + 1)]
-        held = self.until(lambda: len(self.book) >= len(lines)) and self.book == lines
+        passed = self.until(lambda: len(self.book) >= len(lines)) and self.book == lines
         by = {name: [str(message).split()[-1] for who, message in self.book if who == name] for name in self.programs}
-        return Seen(held, "; ".join(f"{name} made {', '.join(of)}" for name, of in by.items() if of) or "no bookings")
+        return CheckResult(
+            passed, "; ".join(f"{name} made {', '.join(of)}" for name, of in by.items() if of) or "no bookings"
+        )
 
     def look(self) -> Focus:
         return Focus(queue=self.bookings)
@@ -128,8 +130,8 @@ class Ledger(Scene):
             self.wait_subscribed(clerk)
             self.clerks[name] = clerk
 
-    def first_alone_is_active(self) -> Seen:
-        return Seen(self.are_told("Ann", "Ben", "Cid"), self.told())
+    def first_alone_is_active(self) -> CheckResult:
+        return CheckResult(self.are_told("Ann", "Ben", "Cid"), self.told())
 
     def publish_six(self) -> None:
         with DirectProducer(self.manager) as producer:
@@ -137,16 +139,16 @@ class Ledger(Scene):
                 producer.publish(self.bookings, f"booking {number}")
             producer.flush(10)
 
-    def ann_made_all_in_order(self) -> Seen:
+    def ann_made_all_in_order(self) -> CheckResult:
         return self.written(("Ann", 1, 6))
 
     def ann_goes(self) -> None:
         self.clerks["Ann"].stop_consuming()
         self.publish(7, 9)
 
-    def ben_is_next(self) -> Seen:
+    def ben_is_next(self) -> CheckResult:
         seen = self.written(("Ben", 7, 9))
-        return Seen(seen.held and self.are_told("Ben", "Cid"), f"{seen.text}; {self.told()}")
+        return CheckResult(seen.passed and self.are_told("Ben", "Cid"), f"{seen.text}; {self.told()}")
 
     def ben_goes_in_the_middle(self) -> None:
         self.leaves_after["Ben"] = int(self.answer)
@@ -154,20 +156,20 @@ class Ledger(Scene):
         self.publish(10, 17)
         self.at_work.set()
 
-    def cid_went_on_where_ben_stopped(self) -> Seen:
+    def cid_went_on_where_ben_stopped(self) -> CheckResult:
         last = 9 + int(self.answer)
         seen = self.written(("Ben", 10, last), ("Cid", last + 1, 17))
-        return Seen(seen.held and self.are_told("Cid"), f"{seen.text}; {self.told()}")
+        return CheckResult(seen.passed and self.are_told("Cid"), f"{seen.text}; {self.told()}")
 
     def ann_comes_back(self) -> None:
         self.stand("Ann")
         self.publish(18, 20)
 
-    def cid_stays_active(self) -> Seen:
+    def cid_stays_active(self) -> CheckResult:
         seen = self.written(("Cid", 18, 20))
-        return Seen(seen.held and self.are_told("Cid", "Ann"), f"{seen.text}; {self.told()}")
+        return CheckResult(seen.passed and self.are_told("Cid", "Ann"), f"{seen.text}; {self.told()}")
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has an empty queue, and nobody at it."""
         self.send_home()
         self.delete(self.bookings)
@@ -177,67 +179,77 @@ class Ledger(Scene):
 DEMO = Demo(
     title="Single active consumer",
     summary="Several consumers stand at a queue, one is served; when it goes the next takes over, and order is kept.",
-    scene=Ledger,
+    context=Ledger,
     steps=(
-        Step(
+        DemoStep(
             title="Three at a queue, one at work",
-            know="Consumers of a queue usually share its messages and work at the same time, so that nobody knows who "
-            "is done first. A queue with the argument x-single-active-consumer serves the one that came first, and "
-            "keeps the others waiting. In dmq that is order='strict'.",
+            explanation=(
+                "Consumers of a queue usually share its messages and work at the same time, so that nobody knows who "
+                "is done first. A queue with the argument x-single-active-consumer serves the one that came first, and "
+                "keeps the others waiting. In dmq that is order='strict'."
+            ),
             terms=("queue", "quorum queue", "consumer", "single active consumer"),
             prepare=Ledger.send_home,
-            play=Ledger.line_up,
+            run=Ledger.line_up,
             command="dmq queue show {bookings}",
             claim="Three consumers stand there, and the broker calls the first of them active, and no other.",
             check=Ledger.first_alone_is_active,
-            spoil=Ledger.first_goes,
+            sabotage=Ledger.first_goes,
         ),
-        Step(
+        DemoStep(
             title="One gets everything",
-            know="Messages wait in a queue in the order in which they came. As one consumer alone is served, and "
-            "handles one message after the other, they are done in that order, too.",
+            explanation=(
+                "Messages wait in a queue in the order in which they came. As one consumer alone is served, and "
+                "handles one message after the other, they are done in that order, too."
+            ),
             terms=("delivery", "acknowledgement"),
             prepare=Ledger.all_three,
-            play=Ledger.publish_six,
+            run=Ledger.publish_six,
             command="dmq publish --key {bookings} --count 6 'booking'",
             claim="Ann made all six bookings in their order, and the others made none.",
             check=Ledger.ann_made_all_in_order,
-            spoil=Ledger.book_another,
+            sabotage=Ledger.book_another,
         ),
-        Step(
+        DemoStep(
             title="The next one takes over",
-            know="Nobody has to be told that Ann is gone, and nobody elects anybody: the queue itself begins to serve "
-            "the one that has waited longest.",
+            explanation=(
+                "Nobody has to be told that Ann is gone, and nobody elects anybody: the queue itself begins to serve "
+                "the one that has waited longest."
+            ),
             prepare=Ledger.all_three,
-            play=Ledger.ann_goes,
+            run=Ledger.ann_goes,
             command="dmq publish --key {bookings} --count 3 'booking'",
             claim="Ben is the active one now, and made the three bookings that came after Ann had gone.",
             check=Ledger.ben_is_next,
-            spoil=Ledger.first_goes,
+            sabotage=Ledger.first_goes,
         ),
-        Step(
+        DemoStep(
             title="Gone in the middle of it",
-            know="A consumer is sent more than it has in hand, up to its prefetch: Ben has all eight bookings before "
-            "he makes the first. What he has not made when he goes returns to its old place in the queue.",
+            explanation=(
+                "A consumer is sent more than it has in hand, up to its prefetch: Ben has all eight bookings before he "
+                "makes the first. What he has not made when he goes returns to its old place in the queue."
+            ),
             terms=("prefetch", "redelivery"),
-            ask=Question("After how many of eight bookings shall Ben go?", usual="3", choices=tuple("1234567")),
+            ask=DemoQuestion("After how many of eight bookings shall Ben go?", usual="3", choices=tuple("1234567")),
             prepare=Ledger.without_ann,
-            play=Ledger.ben_goes_in_the_middle,
+            run=Ledger.ben_goes_in_the_middle,
             command="dmq consume {bookings} --limit {answer}",
             claim="Cid went on where Ben stopped: each booking was made once, and all in their order.",
             check=Ledger.cid_went_on_where_ben_stopped,
-            spoil=Ledger.book_another,
+            sabotage=Ledger.book_another,
         ),
-        Step(
+        DemoStep(
             title="Who comes back waits",
-            know="Ann was active first, but a place in the line is lost with the consumer that had it. A switch is "
-            "made only when the active one goes, not when another comes.",
+            explanation=(
+                "Ann was active first, but a place in the line is lost with the consumer that had it. A switch is made "
+                "only when the active one goes, not when another comes."
+            ),
             prepare=Ledger.cid_alone,
-            play=Ledger.ann_comes_back,
+            run=Ledger.ann_comes_back,
             command="dmq queue show {bookings}",
             claim="Cid stays the active one and made the new bookings, and Ann waits.",
             check=Ledger.cid_stays_active,
-            spoil=Ledger.first_goes,
+            sabotage=Ledger.first_goes,
         ),
     ),
     seen="Three consumers were ready all the time and one worked. Whenever it went, in the middle of its work or not, "
@@ -277,9 +289,9 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Run the code in two terminals at once. Who makes which bookings?",
     takes_s=6,
-    mend=Ledger.mend,
+    repair=Ledger.repair,
     focus=Ledger.look,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

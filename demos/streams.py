@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cli.play_demo import play
-from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.cli.run_demo import run_demo
+from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Queue
 
 PAGES = ("home", "books", "basket", "payment", "thanks")
 LATE_PAGES = ("home again", "more books")
 
 
-class Visits(Scene):
+class Visits(DemoContext):
     """The pages of a shop that were looked at, in the order in which they were."""
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.visits = self.named("visits")
         self.written: tuple[str, ...] = ()
         self.anna, self.otto, self.report, self.alarm = Inbox(), Inbox(), Inbox(), Inbox()
@@ -67,9 +67,11 @@ class Visits(Scene):
             producer.flush(10)
         self.written += PAGES
 
-    def all_are_in_order(self) -> Seen:
-        held = self.all_is_there
-        return Seen(held, f"{len(self.written)} written" + (f", offsets 0 to {len(self.written) - 1}" if held else ""))
+    def all_are_in_order(self) -> CheckResult:
+        passed = self.all_is_there
+        return CheckResult(
+            passed, f"{len(self.written)} written" + (f", offsets 0 to {len(self.written) - 1}" if passed else "")
+        )
 
     def read_twice(self) -> None:
         for reader in (self.anna, self.otto):
@@ -78,11 +80,11 @@ class Visits(Scene):
             reader.wait_for(len(self.written), 10)
             consumer.stop_consuming()
 
-    def both_read_all(self) -> Seen:
+    def both_read_all(self) -> CheckResult:
         both = self.anna.messages, self.otto.messages
-        held = both == (self.written, self.written) and self.all_is_there
-        kept = "a third reader gets it all again" if held else "a third reader does not get what was written"
-        return Seen(held, f"Anna read {len(both[0])}, Otto read {len(both[1])}; {kept}")
+        passed = both == (self.written, self.written) and self.all_is_there
+        kept = "a third reader gets it all again" if passed else "a third reader does not get what was written"
+        return CheckResult(passed, f"Anna read {len(both[0])}, Otto read {len(both[1])}; {kept}")
 
     def read_from_offset(self) -> None:
         consumer = DirectConsumer(self.visits, self.manager)
@@ -90,12 +92,12 @@ class Visits(Scene):
         self.anna.wait_for(len(self.written) - int(self.answer), 10)
         consumer.stop_consuming()
 
-    def began_there(self) -> Seen:
+    def began_there(self) -> CheckResult:
         first = int(self.answer)
-        held = self.anna.messages == self.written[first:] and self.all_is_there
+        passed = self.anna.messages == self.written[first:] and self.all_is_there
         offsets = self.offsets(self.anna)
         came = f"{len(offsets)} came, offsets {offsets[0]} to {offsets[-1]}" if offsets else "nothing came"
-        return Seen(held and offsets == list(range(first, len(self.written))), came)
+        return CheckResult(passed and offsets == list(range(first, len(self.written))), came)
 
     def read_at_two_places(self) -> None:
         clerk = DirectConsumer(self.visits, self.manager)
@@ -113,23 +115,23 @@ class Visits(Scene):
         clerk.stop_consuming()
         guard.stop_consuming()
 
-    def each_read_its_own(self) -> Seen:
+    def each_read_its_own(self) -> CheckResult:
         read = self.report.messages, self.alarm.messages
-        held = read == (self.written, LATE_PAGES) and self.all_is_there
-        return Seen(held, f"the report read {len(read[0])} of {len(self.written)}, the alarm {len(read[1])}")
+        passed = read == (self.written, LATE_PAGES) and self.all_is_there
+        return CheckResult(passed, f"the report read {len(read[0])} of {len(self.written)}, the alarm {len(read[1])}")
 
     def stop_and_go_on(self) -> None:
         self.read(self.morning, offset="first", most=2)
         place = self.last_offset(self.morning) + 1
         self.read(self.evening, offset=place, most=len(self.written) - 2)
 
-    def nothing_twice_nothing_missing(self) -> Seen:
+    def nothing_twice_nothing_missing(self) -> CheckResult:
         offsets = self.offsets(self.morning) + self.offsets(self.evening)
-        held = offsets == list(range(len(self.written))) and self.all_is_there
+        passed = offsets == list(range(len(self.written))) and self.all_is_there
         told = [", ".join(map(str, self.offsets(inbox))) or "nothing" for inbox in (self.morning, self.evening)]
-        return Seen(held, f"offsets in the morning: {told[0]}; in the evening: {told[1]}")
+        return CheckResult(passed, f"offsets in the morning: {told[0]}; in the evening: {told[1]}")
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has the stream back, with something in it."""
         self.written = ()
         self.append()
@@ -143,61 +145,71 @@ class Visits(Scene):
 DEMO = Demo(
     title="Streams",
     summary="A stream keeps what was read: anybody reads it from the first message, from an offset, or from now on.",
-    scene=Visits,
+    context=Visits,
     steps=(
-        Step(
+        DemoStep(
             title="A log instead of a queue",
-            know="A queue forgets a message once a consumer is done with it. A stream keeps it: what is published is "
-            "written behind everything that is there, and counted. One publishes to it as to any queue.",
+            explanation=(
+                "A queue forgets a message once a consumer is done with it. A stream keeps it: what is published is "
+                "written behind everything that is there, and counted. One publishes to it as to any queue."
+            ),
             terms=("queue", "stream", "offset", "publisher confirm"),
-            play=Visits.append,
+            run=Visits.append,
             command="dmq queue declare {visits} --type stream --argument x-queue-leader-locator=balanced\n"
             "dmq publish --key {visits} home",
             claim="Everything that was written is there, in its order, and counted from offset 0.",
             check=Visits.all_are_in_order,
-            spoil=Visits.empty,
+            sabotage=Visits.empty,
         ),
-        Step(
+        DemoStep(
             title="Read it, and read it again",
-            know="Who reads a stream says where to begin; 'first' is the oldest message that it still has. Readers "
-            "acknowledge so that more is sent to them. Nothing is removed by that.",
+            explanation=(
+                "Who reads a stream says where to begin; 'first' is the oldest message that it still has. Readers "
+                "acknowledge so that more is sent to them. Nothing is removed by that."
+            ),
             terms=("consumer", "acknowledgement"),
-            play=Visits.read_twice,
+            run=Visits.read_twice,
             command="dmq consume {visits} --offset first --limit 5\ndmq consume {visits} --offset first --limit 5",
             claim="Anna read everything, Otto read everything after her, and it is all still there.",
             check=Visits.both_read_all,
-            spoil=Visits.empty,
+            sabotage=Visits.empty,
         ),
-        Step(
+        DemoStep(
             title="From an offset on",
-            know="An offset is a place for good: message 3 is message 3 for everybody, today and tomorrow. One can "
-            "also begin at a time, or at an age such as 1h.",
-            ask=Question("From which offset shall Anna read?", usual="3", choices=tuple("01234")),
-            play=Visits.read_from_offset,
+            explanation=(
+                "An offset is a place for good: message 3 is message 3 for everybody, today and tomorrow. One can also "
+                "begin at a time, or at an age such as 1h."
+            ),
+            ask=DemoQuestion("From which offset shall Anna read?", usual="3", choices=tuple("01234")),
+            run=Visits.read_from_offset,
             command="dmq consume {visits} --offset {answer} --limit 1",
             claim="The first message that came is the one with that offset, and all behind it followed.",
             check=Visits.began_there,
-            spoil=Visits.empty,
+            sabotage=Visits.empty,
         ),
-        Step(
+        DemoStep(
             title="Two readers at two places",
-            know="The report is about everything, so it begins at the first. The alarm cares about what comes from "
-            "now on; that is 'next'. Then two more visits are written.",
-            play=Visits.read_at_two_places,
+            explanation=(
+                "The report is about everything, so it begins at the first. The alarm cares about what comes from now "
+                "on; that is 'next'. Then two more visits are written."
+            ),
+            run=Visits.read_at_two_places,
             command="dmq consume {visits} --offset next",
             claim="The report read everything, old and new; the alarm, at the same time, the new ones alone.",
             check=Visits.each_read_its_own,
-            spoil=Visits.empty,
+            sabotage=Visits.empty,
         ),
-        Step(
+        DemoStep(
             title="Stop, and go on later",
-            know="Over AMQP a stream does not note how far anybody has read: whoever wants to go on later keeps the "
-            "offset of the last message that was done, and begins at the one behind it. Keep it with the work.",
-            play=Visits.stop_and_go_on,
+            explanation=(
+                "Over AMQP a stream does not note how far anybody has read: whoever wants to go on later keeps the "
+                "offset of the last message that was done, and begins at the one behind it. Keep it with the work."
+            ),
+            run=Visits.stop_and_go_on,
             command="dmq consume {visits} --offset first --limit 2\ndmq consume {visits} --offset 2 --limit 3",
             claim="Morning and evening together read everything, nothing twice and nothing left out.",
             check=Visits.nothing_twice_nothing_missing,
-            spoil=Visits.empty,
+            sabotage=Visits.empty,
         ),
     ),
     seen="One log was read by several, from the first, from an offset and from now on, one after the other and at the "
@@ -229,9 +241,9 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Run the code twice: which offset comes first the second time, and how many messages are there then?",
     takes_s=4,
-    mend=Visits.mend,
+    repair=Visits.repair,
     focus=Visits.look,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from dmq_core.cli.play_demo import play
-from dmq_core.demo.context import Backdrop
-from dmq_core.demo.exchange_context import SortingScene
-from dmq_core.demo.model import Demo, Focus, Question, Seen, Step
+from dmq_core.cli.run_demo import run_demo
+from dmq_core.demo.context import DemoEnvironment
+from dmq_core.demo.exchange_context import ExchangeContext
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import Binding, Exchange, Queue, TopicProducer
 
 
-class Sensors(SortingScene):
+class Sensors(ExchangeContext):
     """Measurements of many places; who reads them says by a pattern which ones."""
 
     queues = ("europe", "alarms", "everything")
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.sensors = self.named("sensors")
         self.europe = self.named("europe")
         self.alarms = self.named("alarms")
@@ -42,7 +42,7 @@ class Sensors(SortingScene):
             handle = producer.publish("heat.eu.berlin", "21 degrees")
             self.outcome = handle.wait(10).outcome
 
-    def europe_and_everything_got_it(self) -> Seen:
+    def europe_and_everything_got_it(self) -> CheckResult:
         return self.got("europe", "everything")
 
     def publish_alarm(self) -> None:
@@ -50,7 +50,7 @@ class Sensors(SortingScene):
             handle = producer.publish("smoke.eu.oslo.alarm", "smoke!")
             self.outcome = handle.wait(10).outcome
 
-    def all_got_it(self) -> Seen:
+    def all_got_it(self) -> CheckResult:
         return self.got(*self.queues)
 
     def publish_own(self) -> None:
@@ -58,11 +58,11 @@ class Sensors(SortingScene):
             handle = producer.publish(self.answer, "your own message")
             self.outcome = handle.wait(10).outcome
 
-    def went_as_the_words_say(self) -> Seen:
+    def went_as_the_words_say(self) -> CheckResult:
         words = self.answer.split(".")
         named = ["europe"] * (words[1:2] == ["eu"]) + ["alarms"] * (words[-1] == "alarm") + ["everything"]
         seen = self.got(*named)
-        return Seen(seen.held, f"key {self.answer!r}: {seen.text}")
+        return CheckResult(seen.passed, f"key {self.answer!r}: {seen.text}")
 
     def lose_everything(self) -> None:
         self.delete(self.everything)
@@ -71,47 +71,53 @@ class Sensors(SortingScene):
 DEMO = Demo(
     title="Topic exchange",
     summary="A routing key of several words meets patterns: * stands for one word, # for any number of words.",
-    scene=Sensors,
+    context=Sensors,
     steps=(
-        Step(
+        DemoStep(
             title="Three patterns",
-            know="The key of a topic exchange's messages is words with dots between them: what, where, how bad. A "
-            "binding is a pattern: * is exactly one word, # is none, one or more.",
+            explanation=(
+                "The key of a topic exchange's messages is words with dots between them: what, where, how bad. A "
+                "binding is a pattern: * is exactly one word, # is none, one or more."
+            ),
             terms=("exchange", "binding", "routing key"),
-            play=Sensors.bind,
+            run=Sensors.bind,
             command="dmq exchange list\ndmq queue list",
             claim="Three queues are there, bound by *.eu.#, #.alarm and #.",
             check=Sensors.queues_are_there,
-            spoil=Sensors.lose_everything,
+            sabotage=Sensors.lose_everything,
         ),
-        Step(
+        DemoStep(
             title="A measurement in Europe",
-            know="*.eu.# wants any first word, then 'eu', then anything. #.alarm wants 'alarm' as the last word.",
-            play=Sensors.publish_in_europe,
+            explanation=(
+                "*.eu.# wants any first word, then 'eu', then anything. #.alarm wants 'alarm' as the last word."
+            ),
+            run=Sensors.publish_in_europe,
             command="dmq publish --exchange {sensors} --key heat.eu.berlin '21 degrees'",
             claim="It goes to europe and to everything, and not to alarms.",
             check=Sensors.europe_and_everything_got_it,
-            spoil=Sensors.lose_everything,
+            sabotage=Sensors.lose_everything,
         ),
-        Step(
+        DemoStep(
             title="One message that fits all three",
-            know="A queue gets one copy of a message, however many of its bindings fit.",
-            play=Sensors.publish_alarm,
+            explanation="A queue gets one copy of a message, however many of its bindings fit.",
+            run=Sensors.publish_alarm,
             command="dmq publish --exchange {sensors} --key smoke.eu.oslo.alarm 'smoke!'",
             claim="All three queues get one copy.",
             check=Sensors.all_got_it,
-            spoil=Sensors.lose_everything,
+            sabotage=Sensors.lose_everything,
         ),
-        Step(
+        DemoStep(
             title="Your own key",
-            know="Words are compared as a whole: 'europe' is not 'eu', and an empty word between two dots is a word.",
-            ask=Question("Which routing key, with dots between the words?", usual="heat.us.alarm"),
-            play=Sensors.publish_own,
+            explanation=(
+                "Words are compared as a whole: 'europe' is not 'eu', and an empty word between two dots is a word."
+            ),
+            ask=DemoQuestion("Which routing key, with dots between the words?", usual="heat.us.alarm"),
+            run=Sensors.publish_own,
             command="dmq publish --exchange {sensors} --key {answer} 'your own message'",
             claim="It goes to europe if the second word is 'eu', to alarms if the last one is 'alarm', and always to "
             "everything.",
             check=Sensors.went_as_the_words_say,
-            spoil=Sensors.lose_everything,
+            sabotage=Sensors.lose_everything,
         ),
     ),
     seen="The publisher named what the message is about. Who reads it said by a pattern what to get, and neither "
@@ -139,9 +145,9 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Which pattern gets alarms of Europe alone? Bind a queue by it and publish both of the keys above.",
     takes_s=2,
-    mend=Sensors.bind,
+    repair=Sensors.bind,
     focus=Sensors.look,
 )
 
 if __name__ == "__main__":
-    sys.exit(play(__file__))
+    sys.exit(run_demo(__file__))

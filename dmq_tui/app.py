@@ -32,7 +32,7 @@ from dmq_tui.screens.main.screen import MainScreen
 from dmq_tui.shutdown import LastingDriver, end_demos, end_proof
 
 if TYPE_CHECKING:
-    from dmq_core.demo.runner import Playing
+    from dmq_core.demo.runner import DemoRun
 
 CLOSE_WITHIN_S = 6.0
 # What the first paint can do without; imported in the background, so that no key has to wait for it.
@@ -73,7 +73,7 @@ class DmqApp(App[None], inherit_bindings=False):
         self.theme = theme
 
     @property
-    def playings(self) -> Sequence[Playing[Any]]:
+    def playings(self) -> Sequence[DemoRun[Any]]:
         """The demos whose end is not reached."""
         return tuple(self._main.playings)
 

@@ -17,7 +17,7 @@ from dmq_core.text import visible
 if TYPE_CHECKING:
     from textual.app import App
 
-    from dmq_core.demo.runner import Playing
+    from dmq_core.demo.runner import DemoRun
 
 ENDS_WITHIN_S = 300.0
 
@@ -29,7 +29,7 @@ def end_proof(proof: Proof | None) -> None:
         _wait_out(proof.wait, "the proof run")
 
 
-def end_demos(playings: Sequence[Playing[Any]]) -> None:
+def end_demos(playings: Sequence[DemoRun[Any]]) -> None:
     """Ends demos that still go on and waits until what they did is taken back and what they made is removed."""
     threads = [threading.Thread(target=playing.close, name="dmq-tui end demo", daemon=True) for playing in playings]
     for thread in threads:

@@ -12,8 +12,15 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from dmq_core.chaos.proxied_connection import Address, Conversation, Tally
-from dmq_core.chaos.rules import Act, Conditions, Step, Trap, Way, Which
+from dmq_core.chaos.proxied_connection import Address, ProxiedConnection, ProxyTotals
+from dmq_core.chaos.rules import (
+    ConnectionFault,
+    Direction,
+    FrameTrigger,
+    LinkConditions,
+    ProtocolStep,
+    Which,
+)
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import InvalidInputError, MessagingError, NotReachableError
 
@@ -31,7 +38,7 @@ class ProxyCounts:
     >>> from dmq_core.testing import ChaosProxy
     >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
     ...     proxy.counts
-    ProxyCounts(accepted=0, open=0, to_broker=0, to_client=0, dropped=0, sprung=0)
+    ProxyCounts(accepted=0, open=0, to_broker=0, to_client=0, dropped=0, triggered=0)
     """
 
     accepted: int = 0
@@ -39,7 +46,7 @@ class ProxyCounts:
     to_broker: int = 0
     to_client: int = 0
     dropped: int = 0
-    sprung: int = 0
+    triggered: int = 0
 
 
 class ChaosProxy:
@@ -47,14 +54,14 @@ class ChaosProxy:
 
     It works from the moment it is made until `close`; a `with` statement closes it. A fault holds before its method
     returns, and stays until `heal`. `which` says whether it is for connections that are there, for later ones, or for
-    both; `way` is one direction (None: both). Faults add up: a slow link may drop acks too. Methods may be called from
-    any thread; after `close` they raise `MessagingError`. What is not AMQP in plain text passes too, but the faults
-    that look at frames leave it alone. `NotReachableError` if nobody knows the host.
+    both; `direction` is one direction (None: both). Faults add up: a slow link may drop acks too. Methods may be
+    called from any thread; after `close` they raise `MessagingError`. What is not AMQP in plain text passes too, but
+    the faults that look at frames leave it alone. `NotReachableError` if nobody knows the host.
 
-    >>> from dmq_core.testing import ChaosProxy, Way
+    >>> from dmq_core.testing import ChaosProxy, Direction
     >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
     ...     proxy.delay(0.05)                 # a slow link, 50 ms each way,
-    ...     proxy.stall(way=Way.TO_CLIENT)    # on which nothing comes back at all
+    ...     proxy.stall(direction=Direction.TO_CLIENT)    # on which nothing comes back at all
     ...     proxy.heal()
     ...     proxy.counts.accepted
     0
@@ -63,20 +70,20 @@ class ChaosProxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = _resolved(host, port)
         # This socket never listens: it keeps the port ours while connections are refused.
-        self._holder = _bound(0)
-        self._port: int = self._holder.getsockname()[1]
+        self._reserved_port = _bound(0)
+        self._port: int = self._reserved_port.getsockname()[1]
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._selector.register(self._ear, selectors.EVENT_READ)
+        self._waker, self._wakeup = socket.socketpair()
+        self._waker.setblocking(False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
         self._over = False
-        self._future = {way: Conditions() for way in Way}
-        self._welcome: Act | None = None
-        self._conversations: list[Conversation] = []
+        self._future_conditions = {direction: LinkConditions() for direction in Direction}
+        self._fault_on_accept: ConnectionFault | None = None
+        self._connections: list[ProxiedConnection] = []
         self._accepted = 0
-        self._tally = Tally()
+        self._totals = ProxyTotals()
         self._listen()
         self._thread = threading.Thread(target=self._run, name=f"chaos proxy {self._port}", daemon=True)
         self._thread.start()
@@ -111,69 +118,87 @@ class ChaosProxy:
     def counts(self) -> ProxyCounts:
         """What has gone through since the proxy was made."""
         with self._lock:
-            tally = self._tally
-            up, down = (tally.written[way] for way in Way)
-            there = sum(not c.is_over for c in self._conversations)
-            return ProxyCounts(self._accepted, there, up, down, tally.dropped, tally.sprung)
+            totals = self._totals
+            up, down = (totals.written[direction] for direction in Direction)
+            there = sum(not c.is_over for c in self._connections)
+            return ProxyCounts(self._accepted, there, up, down, totals.dropped, totals.triggered)
 
     def heal(self) -> None:
         """Ends every fault; connections that hang go on, and nothing that they held is lost."""
 
         def healed() -> None:
-            self._welcome = None
+            self._fault_on_accept = None
             self._listen()
-            self._impose(Which.ALL, None, lambda _conditions: Conditions())
+            self._change_conditions(Which.ALL, None, lambda _conditions: LinkConditions())
 
         self._change(healed)
 
-    def stall(self, way: Way | None = None, which: Which = Which.ALL) -> None:
+    def stall(self, direction: Direction | None = None, which: Which = Which.ALL) -> None:
         """A black hole: connections stay up and later ones are taken on, but nothing is read or written."""
-        self._apply(which, way, lambda c: replace(c, stalled=True))
+        self._apply(which, direction, lambda c: replace(c, stalled=True))
 
-    def delay(self, seconds: float, jitter_s: float = 0.0, way: Way | None = None, which: Which = Which.ALL) -> None:
+    def delay(
+        self,
+        seconds: float,
+        jitter_s: float = 0.0,
+        direction: Direction | None = None,
+        which: Which = Which.ALL,
+    ) -> None:
         """Every byte comes `seconds` later, and up to `jitter_s` seconds more, in order.
 
         Raises `InvalidInputError` below 0.
         """
         if seconds < 0 or jitter_s < 0:
             raise InvalidInputError(f"a delay of {min(seconds, jitter_s):g} s lies in the past", "Give 0 or more.")
-        self._apply(which, way, lambda c: replace(c, delay_s=seconds, jitter_s=jitter_s))
+        self._apply(which, direction, lambda c: replace(c, delay_s=seconds, jitter_s=jitter_s))
 
-    def throttle(self, bytes_per_s: float, way: Way | None = None, which: Which = Which.ALL) -> None:
+    def throttle(self, bytes_per_s: float, direction: Direction | None = None, which: Which = Which.ALL) -> None:
         """At most so many bytes a second pass each way, on each connection; `InvalidInputError` unless above 0."""
         if bytes_per_s <= 0:
             raise InvalidInputError(f"at {bytes_per_s:g} bytes a second nothing moves", "Use stall() for that.")
-        self._apply(which, way, lambda c: replace(c, bytes_per_s=bytes_per_s))
+        self._apply(which, direction, lambda c: replace(c, bytes_per_s=bytes_per_s))
 
     def drop_acks(self, which: Which = Which.ALL) -> None:
         """Swallows `basic.ack` and `basic.nack` of the broker: publishers never hear what became of a message."""
-        self._apply(which, Way.TO_CLIENT, lambda c: replace(c, drops_acks=True))
+        self._apply(which, Direction.TO_CLIENT, lambda c: replace(c, drops_acks=True))
 
-    def stall_at(self, step: Step, into: int | None = None, way: Way | None = None, which: Which = Which.ALL) -> None:
+    def stall_at(
+        self,
+        step: ProtocolStep,
+        into: int | None = None,
+        direction: Direction | None = None,
+        which: Which = Which.ALL,
+    ) -> None:
         """A black hole both ways, on each connection from the moment a frame at `step` is seen.
 
         `into` bytes of that frame pass; None: half of it where the step is `mid-body`, else nothing.
 
-        >>> from dmq_core.testing import ChaosProxy, Step
+        >>> from dmq_core.testing import ChaosProxy, ProtocolStep
         >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
-        ...     proxy.stall_at(Step.DECLARE)    # who declares waits for ever, or for as long as it cares to
+        ...     proxy.stall_at(ProtocolStep.DECLARE)    # who declares waits for ever, or for as long as it cares to
         """
-        if step is Step.CONNECT:
+        if step is ProtocolStep.CONNECT:
             self.stall(which=Which.FUTURE)
             return
-        passing = 0 if into is None and step is not Step.MID_BODY else into
-        self._apply(which, way, lambda c: replace(c, trap=Trap(Act.STALL, step, passing)))
+        bytes_passed = 0 if into is None and step is not ProtocolStep.MID_BODY else into
+        self._apply(
+            which, direction, lambda c: replace(c, trigger=FrameTrigger(ConnectionFault.STALL, step, bytes_passed))
+        )
 
     def cut_at(
-        self, step: Step | None = None, into: int | None = None, way: Way | None = None, which: Which = Which.ALL
+        self,
+        step: ProtocolStep | None = None,
+        into: int | None = None,
+        direction: Direction | None = None,
+        which: Which = Which.ALL,
     ) -> None:
         """Each connection: lets `into` bytes (None: half) of the next frame at `step` (None: any) pass, then resets.
 
-        `InvalidInputError` for `Step.CONNECT`, at which there is no frame.
+        `InvalidInputError` for `ProtocolStep.CONNECT`, at which there is no frame.
         """
-        if step is Step.CONNECT:
+        if step is ProtocolStep.CONNECT:
             raise InvalidInputError("no frame comes at connect", "Use refuse(), or reset(Which.FUTURE).")
-        self._apply(which, way, lambda c: replace(c, trap=Trap(Act.RESET, step, into)))
+        self._apply(which, direction, lambda c: replace(c, trigger=FrameTrigger(ConnectionFault.RESET, step, into)))
 
     def refuse(self) -> None:
         """Later connections are refused, as if nobody listened."""
@@ -181,11 +206,11 @@ class ChaosProxy:
 
     def reset(self, which: Which = Which.EXISTING) -> None:
         """Ends connections with RST on both sides; later ones as soon as they are there."""
-        self._end(Act.RESET, which)
+        self._end(ConnectionFault.RESET, which)
 
     def disconnect(self, which: Which = Which.EXISTING) -> None:
         """Ends connections with FIN on both sides; later ones as soon as they are there."""
-        self._end(Act.DISCONNECT, which)
+        self._end(ConnectionFault.DISCONNECT, which)
 
     def close(self) -> None:
         """Ends the proxy and every connection through it within five seconds; may be called twice."""
@@ -205,32 +230,36 @@ class ChaosProxy:
             change()
             self._wake()
 
-    def _apply(self, which: Which, way: Way | None, change: Callable[[Conditions], Conditions]) -> None:
-        self._change(lambda: self._impose(which, way, change))
+    def _apply(
+        self, which: Which, direction: Direction | None, change: Callable[[LinkConditions], LinkConditions]
+    ) -> None:
+        self._change(lambda: self._change_conditions(which, direction, change))
 
-    def _impose(self, which: Which, way: Way | None, change: Callable[[Conditions], Conditions]) -> None:
+    def _change_conditions(
+        self, which: Which, direction: Direction | None, change: Callable[[LinkConditions], LinkConditions]
+    ) -> None:
         if which is not Which.EXISTING:
-            for future_way in Way:
-                if way in (None, future_way):
-                    self._future[future_way] = change(self._future[future_way])
+            for future_direction in Direction:
+                if direction in (None, future_direction):
+                    self._future_conditions[future_direction] = change(self._future_conditions[future_direction])
         if which is not Which.FUTURE:
-            for conversation in self._conversations:
-                conversation.impose(way, change)
+            for connection in self._connections:
+                connection.change_conditions(direction, change)
 
-    def _end(self, act: Act, which: Which) -> None:
+    def _end(self, fault: ConnectionFault, which: Which) -> None:
         def end() -> None:
             if which is not Which.EXISTING:
-                self._welcome = act
+                self._fault_on_accept = fault
             if which is not Which.FUTURE:
-                for conversation in self._conversations:
-                    conversation.do(act)
+                for connection in self._connections:
+                    connection.break_connection(fault)
 
         self._change(end)
 
     def _wake(self) -> None:
         # A full pipe wakes as well.
         with contextlib.suppress(BlockingIOError):
-            self._bell.send(b"\0")
+            self._waker.send(b"\0")
 
     def _run(self) -> None:
         pause: float | None = 0.0
@@ -238,26 +267,26 @@ class ChaosProxy:
             while not self._over:
                 events = self._selector.select(pause)
                 with self._lock:
-                    pause = self._turn(events)
+                    pause = self._run_once(events)
         finally:
             with self._lock:
                 self._over = True
                 self._release()
 
-    def _turn(self, events: list[tuple[selectors.SelectorKey, int]]) -> float | None:
+    def _run_once(self, events: list[tuple[selectors.SelectorKey, int]]) -> float | None:
         """Does what can be done now; how long nothing else needs doing (None: until something happens)."""
         now = time.monotonic()
         for key, mask in events:
-            if key.fileobj is self._ear:
-                self._ear.recv(4096)
+            if key.fileobj is self._wakeup:
+                self._wakeup.recv(4096)
             elif key.fileobj is self._listener:
                 self._accept()
-            elif isinstance(key.data, Conversation) and isinstance(key.fileobj, socket.socket):
-                key.data.happened(key.fileobj, mask, now)
-        for conversation in self._conversations:
-            conversation.move(now)
-        self._conversations = [c for c in self._conversations if not c.is_over]
-        due = min((at for c in self._conversations if (at := c.next_at) is not None), default=None)
+            elif isinstance(key.data, ProxiedConnection) and isinstance(key.fileobj, socket.socket):
+                key.data.on_ready(key.fileobj, mask, now)
+        for connection in self._connections:
+            connection.move(now)
+        self._connections = [c for c in self._connections if not c.is_over]
+        due = min((at for c in self._connections if (at := c.next_write_at) is not None), default=None)
         return None if due is None else max(0.0, due - time.monotonic())
 
     def _accept(self) -> None:
@@ -268,10 +297,10 @@ class ChaosProxy:
         except OSError:  # it has gone again
             return
         self._accepted += 1
-        conversation = Conversation(self._selector, client, self._target, self._future, self._tally)
-        self._conversations.append(conversation)
-        if self._welcome is not None:
-            conversation.do(self._welcome)
+        connection = ProxiedConnection(self._selector, client, self._target, self._future_conditions, self._totals)
+        self._connections.append(connection)
+        if self._fault_on_accept is not None:
+            connection.break_connection(self._fault_on_accept)
 
     def _listen(self) -> None:
         if self._listener is not None:
@@ -288,11 +317,11 @@ class ChaosProxy:
 
     def _release(self) -> None:
         self._stop_listening()
-        for conversation in self._conversations:
-            conversation.do(Act.DISCONNECT)
-        self._conversations = []
+        for connection in self._connections:
+            connection.break_connection(ConnectionFault.DISCONNECT)
+        self._connections = []
         self._selector.close()
-        for sock in (self._holder, self._bell, self._ear):
+        for sock in (self._reserved_port, self._waker, self._wakeup):
             sock.close()
 
 

@@ -14,12 +14,12 @@ _METHOD, _BODY = 1, 3
 _ACK_AND_NACK = frozenset({b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"})
 
 
-class Way(StrEnum):
+class Direction(StrEnum):
     """A direction through the proxy.
 
-    >>> from dmq_core.testing import ChaosProxy, Way
+    >>> from dmq_core.testing import ChaosProxy, Direction
     >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
-    ...     proxy.throttle(1_000, way=Way.TO_BROKER)    # bytes a second
+    ...     proxy.throttle(1_000, direction=Direction.TO_BROKER)    # bytes a second
     """
 
     TO_BROKER = "to the broker"
@@ -39,14 +39,14 @@ class Which(StrEnum):
     ALL = "all"
 
 
-class Step(StrEnum):
+class ProtocolStep(StrEnum):
     """A step of the protocol, known by the frame that begins it: `start` and `tune` are the broker's, the next four
     the client's; `declare` is that of an exchange, a queue or a binding; `mid-body` is inside a message's body,
     whoever sends it; `connect` comes before any frame.
 
-    >>> from dmq_core.testing import ChaosProxy, Step
+    >>> from dmq_core.testing import ChaosProxy, ProtocolStep
     >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
-    ...     proxy.cut_at(Step.MID_BODY)
+    ...     proxy.cut_at(ProtocolStep.MID_BODY)
     """
 
     CONNECT = "connect"
@@ -59,19 +59,21 @@ class Step(StrEnum):
     MID_BODY = "mid-body"
 
 
-_METHODS: Mapping[Step, frozenset[bytes]] = MappingProxyType(
+_METHODS: Mapping[ProtocolStep, frozenset[bytes]] = MappingProxyType(
     {
-        Step.START: frozenset({b"\x00\x0a\x00\x0a"}),
-        Step.TUNE: frozenset({b"\x00\x0a\x00\x1e"}),
-        Step.OPEN: frozenset({b"\x00\x0a\x00\x28"}),
-        Step.CHANNEL: frozenset({b"\x00\x14\x00\x0a"}),
-        Step.DECLARE: frozenset({b"\x00\x28\x00\x0a", b"\x00\x28\x00\x1e", b"\x00\x32\x00\x0a", b"\x00\x32\x00\x14"}),
-        Step.CONSUME: frozenset({b"\x00\x3c\x00\x14"}),
+        ProtocolStep.START: frozenset({b"\x00\x0a\x00\x0a"}),
+        ProtocolStep.TUNE: frozenset({b"\x00\x0a\x00\x1e"}),
+        ProtocolStep.OPEN: frozenset({b"\x00\x0a\x00\x28"}),
+        ProtocolStep.CHANNEL: frozenset({b"\x00\x14\x00\x0a"}),
+        ProtocolStep.DECLARE: frozenset(
+            {b"\x00\x28\x00\x0a", b"\x00\x28\x00\x1e", b"\x00\x32\x00\x0a", b"\x00\x32\x00\x14"}
+        ),
+        ProtocolStep.CONSUME: frozenset({b"\x00\x3c\x00\x14"}),
     }
 )
 
 
-class Act(StrEnum):
+class ConnectionFault(StrEnum):
     """What may be done to a whole connection: let it hang, send RST to both sides, or FIN."""
 
     STALL = "stall"
@@ -80,28 +82,31 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trap:
-    """`act`, sprung by the first frame at `step` (None: any frame) once `into` bytes of it (None: half) have passed."""
+class FrameTrigger:
+    """`fault`, triggered by the first frame at `step` (None: any frame) once `into` bytes of it (None.
 
-    act: Act
-    step: Step | None
+    Half) have passed.
+    """
+
+    fault: ConnectionFault
+    step: ProtocolStep | None
     into: int | None
 
-    def is_sprung_by(self, frame: bytes) -> bool:
+    def is_triggered_by(self, frame: bytes) -> bool:
         """Whether it goes off at this frame."""
         if self.step is None:
             return True
-        if self.step is Step.MID_BODY:
+        if self.step is ProtocolStep.MID_BODY:
             return frame[0] == _BODY
         return frame[0] == _METHOD and frame[7:11] in _METHODS.get(self.step, frozenset())
 
-    def passing(self, frame: bytes) -> int:
+    def bytes_passed(self, frame: bytes) -> int:
         """How many bytes of the frame pass; never all of them."""
         return len(frame) // 2 if self.into is None else min(self.into, len(frame) - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class LinkConditions:
     """What befalls the bytes that go one way.
 
     While `stalled` nothing is read or written. Each byte comes `delay_s` and up to `jitter_s` more later, in order, and
@@ -113,7 +118,7 @@ class Conditions:
     jitter_s: float = 0.0
     bytes_per_s: float | None = None
     drops_acks: bool = False
-    trap: Trap | None = None
+    trigger: FrameTrigger | None = None
 
 
 def is_answer(frame: bytes) -> bool:

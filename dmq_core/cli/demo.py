@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 import textwrap
@@ -22,9 +21,9 @@ from dmq_core.text import visible
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dmq_core.demo.context import Backdrop
-    from dmq_core.demo.model import AnyDemo, DemoResult, Question, StepResult
-    from dmq_core.demo.runner import Playing
+    from dmq_core.demo.context import DemoEnvironment
+    from dmq_core.demo.model import AnyDemo, DemoQuestion, DemoResult, StepResult
+    from dmq_core.demo.runner import DemoRun
 
 ALL = "all"
 
@@ -73,31 +72,33 @@ def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
     results = []
     for each, demo in demos:
         with out.progress() as progress:
-            backdrop = reach.backdrop(invocation.settings, cluster, progress)
-            if _may_play(each, demo, backdrop, out, yes=yes, leave_out=name == ALL):
-                results.append(_play(each, demo, backdrop, out, by_hand))
+            environment = reach.environment(invocation.settings, cluster, progress)
+            if _may_play(each, demo, environment, out, yes=yes, leave_out=name == ALL):
+                results.append(_play(each, demo, environment, out, by_hand))
     if out.json:
-        documents = [dataclasses.asdict(result) for result in results]
+        documents = [_document(result) for result in results]
         out.document(documents if name == ALL else documents[0])
     elif name == ALL:
         _summary(out, results)
-    return 0 if all(result.held for result in results) else 1
+    return 0 if all(result.passed for result in results) else 1
 
 
-def _may_play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, *, yes: bool, leave_out: bool) -> bool:
+def _may_play(
+    name: str, demo: AnyDemo, environment: DemoEnvironment, out: Output, *, yes: bool, leave_out: bool
+) -> bool:
     """Asks before a demo that takes nodes down; one that may not be played is refused, or left out with a word."""
-    from dmq_core.demo.fault_guard import NodesTurn
-    from dmq_core.demo.runner import check, impact_of_demo
+    from dmq_core.demo.fault_guard import DemoLock
+    from dmq_core.demo.runner import check_may_run, impact_of_demo
     from dmq_core.demo.text import WIDTH
 
     if not demo.breaks:
         return True
     try:
-        check(demo, backdrop)
+        check_may_run(demo, environment)
         # Nobody is asked about what would be refused anyway.
-        NodesTurn(backdrop.cluster).end()
-        impact = impact_of_demo(demo, [node.state for node in backdrop.cluster.nodes()])
-        told = f"{demo.title} on {visible(backdrop.cluster.name)}: {' '.join(impact.sentences)}"
+        DemoLock(environment.cluster).end()
+        impact = impact_of_demo(demo, [node.state for node in environment.cluster.nodes()])
+        told = f"{demo.title} on {visible(environment.cluster.name)}: {' '.join(impact.sentences)}"
         if impact.margin is Margin.NO_MAJORITY:
             confirm(told, yes=yes)
         else:
@@ -110,38 +111,46 @@ def _may_play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, *, yes:
     return True
 
 
-def _play(name: str, demo: AnyDemo, backdrop: Backdrop, out: Output, by_hand: bool) -> DemoResult:
-    from dmq_core.demo.runner import Playing, usual_answer
-    from dmq_core.demo.text import closing, departure, opening
+def _play(name: str, demo: AnyDemo, environment: DemoEnvironment, out: Output, by_hand: bool) -> DemoResult:
+    from dmq_core.demo.runner import DemoRun, usual_answer
+    from dmq_core.demo.text import closing, left_early, opening
 
-    playing: Playing[Any] = Playing(name, demo, backdrop, _asked if by_hand else usual_answer)
+    demo_run: DemoRun[Any] = DemoRun(name, demo, environment, _asked if by_hand else usual_answer)
     _write(out, opening(name, demo))
     try:
         for index in range(len(demo.steps)):
-            if not _step(playing, index, out, by_hand):
+            if not _step(demo_run, index, out, by_hand):
                 break
     finally:
         with deaf():
-            result = playing.close()
+            result = demo_run.close()
         if result.left:
             out.say(f"left behind: {visible(result.left)}")
-    _write(out, closing(demo, result) if len(result.steps) == len(demo.steps) else departure(demo, result))
+    _write(out, closing(demo, result) if len(result.steps) == len(demo.steps) else left_early(demo, result))
     return result
 
 
-def _step(playing: Playing[Any], index: int, out: Output, by_hand: bool) -> bool:
+def _step(demo_run: DemoRun[Any], index: int, out: Output, by_hand: bool) -> bool:
     """Plays one step, as often as is asked; whether to go on."""
     from dmq_core.demo.text import result_lines, step_lines
 
-    _write(out, step_lines(playing.words(index), len(playing.demo.steps)))
+    _write(out, step_lines(demo_run.words(index), len(demo_run.demo.steps)))
     key = _key("Enter does it, q leaves") if by_hand else ""
     while key != "q":
-        result = playing.do(index)
+        result = demo_run.do(index)
         _write(out, _painted(result_lines(result), result))
         key = _key("Enter goes on, r repeats, q leaves") if by_hand else ""
         if key != "r":
             return key != "q"
     return False
+
+
+def _document(result: DemoResult) -> dict[str, object]:
+    """The result with the names that the command line's contract fixes."""
+    steps = [
+        {"title": s.title, "claim": s.claim, "held": s.passed, "seen": s.seen, "took_s": s.took_s} for s in result.steps
+    ]
+    return {"demo": result.demo, "steps": steps, "held": result.passed, "left": result.left}
 
 
 def _write(out: Output, lines: Iterable[str]) -> None:
@@ -151,7 +160,7 @@ def _write(out: Output, lines: Iterable[str]) -> None:
 
 
 def _painted(lines: Iterable[str], result: StepResult) -> Iterable[str]:
-    return (painted(line, "green" if result.held else "red", sys.stdout) for line in lines)
+    return (painted(line, "green" if result.passed else "red", sys.stdout) for line in lines)
 
 
 def _key(hint: str) -> str:
@@ -160,7 +169,7 @@ def _key(hint: str) -> str:
     return said.strip().lower()[:1] if said else "q"
 
 
-def _asked(question: Question) -> str:
+def _asked(question: DemoQuestion) -> str:
     while True:
         print(f"{question.text} [{question.usual}] ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline().strip() or question.usual
@@ -171,7 +180,7 @@ def _asked(question: Question) -> str:
 
 
 def _summary(out: Output, results: list[DemoResult]) -> None:
-    rows = [(r.demo, "held" if r.held else "NOT HELD", str(len(r.steps))) for r in results]
+    rows = [(r.demo, "held" if r.passed else "NOT HELD", str(len(r.steps))) for r in results]
     out.text("")
     out.table(["DEMO", "CLAIMS", ">STEPS"], rows)
 

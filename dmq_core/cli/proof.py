@@ -20,7 +20,7 @@ from dmq_core.cli.running import Terminated
 from dmq_core.errors import ClusterError, InvalidInputError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.report.json_document import contract_json
-from dmq_core.proof.report.wording import headline, moments, repeat_command, terms
+from dmq_core.proof.report.wording import account_rows, headline, repeat_command, timeline_rows
 from dmq_core.proof.result import ProofResult, Verdict
 from dmq_core.proof.scenario import Fault
 from dmq_core.settings.settings import DEFAULT_CLUSTER
@@ -28,7 +28,7 @@ from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.proof.run.run import ProofRun
-    from dmq_core.proof.run.workload import Standing
+    from dmq_core.proof.run.workload import TrafficProgress
     from dmq_core.proof.scenario import Scenario
 
 # The contract's exit statuses of verdicts.
@@ -251,7 +251,7 @@ class _Stage:
             self._progress(Progress(words))
 
 
-def _standing_words(standing: Standing) -> str:
+def _standing_words(standing: TrafficProgress) -> str:
     counts = standing.counts
     return (
         f"confirmed {counts.confirmed:,}  delivered {counts.delivered:,}  redelivered {counts.redelivered:,}  "
@@ -315,7 +315,7 @@ def _summary(out: Output, result: ProofResult) -> None:
         f"attempted {account.attempted:,}  confirmed {account.confirmed:,}  delivered {account.delivered:,}  "
         f"redelivered {account.redelivered:,}  unknown {account.unknown:,}  lost {len(account.lost):,}"
     )
-    for term in terms(result):
+    for term in account_rows(result):
         if term.ids:
             more = len(term.ids) - _IDS_SHOWN
             shown = ", ".join(visible(i) for i in term.ids[:_IDS_SHOWN])
@@ -324,7 +324,7 @@ def _summary(out: Output, result: ProofResult) -> None:
         f"longest gap: {result.max_confirm_gap_s:.2f} s between confirms, "
         f"{result.max_delivery_gap_s:.2f} s between deliveries"
     )
-    said = [f"{m.name} {m.after_s:.2f} s" for m in moments(timeline) if m.after_s is not None]
+    said = [f"{m.name} {m.after_s:.2f} s" for m in timeline_rows(timeline) if m.after_s is not None]
     if said:
         out.text(f"after the fault: {', '.join(said)}")
     if result.journal:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dmq_core.cluster.prerequisites import Package, Prerequisites
     from dmq_core.cluster.protocol import Cluster
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.demo.context import Backdrop
+    from dmq_core.demo.context import DemoEnvironment
     from dmq_core.messaging.connection.connection import Connection
     from dmq_core.messaging.consuming.delivery import Delivery
     from dmq_core.messaging.consuming.stream_offset import Offset
@@ -165,8 +165,8 @@ def open_manager(settings: Settings, name: str) -> Iterator[BrokerConnectionMana
         yield manager
 
 
-def backdrop(settings: Settings, cluster: Cluster, progress: ProgressListener) -> Backdrop:
+def environment(settings: Settings, cluster: Cluster, progress: ProgressListener) -> DemoEnvironment:
     """What demos are played before."""
-    from dmq_core.demo.context import Backdrop
+    from dmq_core.demo.context import DemoEnvironment
 
-    return Backdrop(cluster, read_only=settings.read_only.value, progress=progress)
+    return DemoEnvironment(cluster, read_only=settings.read_only.value, progress=progress)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey, QueueFigures
 
 
-class Figures(Protocol):
+class BrokerFigures(Protocol):
     """The part of a management API that demos ask; each call answers within seconds or raises a `DmqError`."""
 
     def queue(self, key: EntityKey) -> QueueFigures | None:
@@ -39,7 +39,7 @@ class Figures(Protocol):
         ...
 
 
-def figures_of(cluster: Cluster) -> Figures:
+def figures_of(cluster: Cluster) -> BrokerFigures:
     """The management API of the nodes of `cluster` that run now; of all, if none does."""
     nodes = cluster.nodes()
     running = [node for node in nodes if node.state is NodeState.RUNNING]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.demo.broker_figures import Figures, activity, figures_of, leader, online, spread
-from dmq_core.demo.fault_guard import Acts, Breaker, acts_on
+from dmq_core.demo.broker_figures import BrokerFigures, activity, figures_of, leader, online, spread
+from dmq_core.demo.fault_guard import ClusterActions, FaultGuard, actions_on
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.lossy_link import Link, ProxyLink
+from dmq_core.demo.lossy_link import LossyLink, ProxyLink
 from dmq_core.errors import DmqError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.load_balancing import Policy
@@ -38,7 +38,7 @@ _HARDLY: Final = 0.1
 _RECONNECT_S: Final = 30.0
 
 
-class Connect(Protocol):
+class ConnectionManagerFactory(Protocol):
     """Makes a connection manager called `name` that knows every node of a cluster, or `node` alone."""
 
     def __call__(
@@ -62,7 +62,7 @@ def _new_run() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Backdrop:
+class DemoEnvironment:
     """What a scene stands before: a cluster, how its clients get at it, and who tells of it.
 
     `link` makes one on which confirms get lost, for clients of a name. `acts` are those on its nodes (None: straight on
@@ -70,39 +70,40 @@ class Backdrop:
     """
 
     cluster: Cluster
-    connect: Connect = manager_of
-    figures: Callable[[Cluster], Figures] = figures_of
+    connect: ConnectionManagerFactory = manager_of
+    figures: Callable[[Cluster], BrokerFigures] = figures_of
     read_only: bool = False
     progress: ProgressListener = silent
     run: str = field(default_factory=_new_run)
     patience_s: float = 10.0
-    link: Callable[[Cluster, str], Link] = ProxyLink
-    acts: Acts | None = None
+    link: Callable[[Cluster, str], LossyLink] = ProxyLink
+    acts: ClusterActions | None = None
 
 
-class Scene:
+class DemoContext:
     """One playing of a demo; what its steps share is kept on it. `close` ends its clients and removes what it made.
 
-    `answer` is what the person said to the question of the step; `is_spoilt` whether its claim was broken on purpose.
+    `answer` is what the person said to the question of the step; `is_sabotaged` whether its claim was broken on
+    purpose.
     """
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        self.backdrop = backdrop
-        self.cluster = backdrop.cluster
+    def __init__(self, environment: DemoEnvironment) -> None:
+        self.environment = environment
+        self.cluster = environment.cluster
         self.answer = ""
-        self.is_spoilt = False
+        self.is_sabotaged = False
         self._leaving = threading.Event()
         self._manager: BrokerConnectionManager | None = None
-        self._figures: Figures | None = None
+        self._figures: BrokerFigures | None = None
         self._names: list[str] = []
         self._endings: list[Callable[[], object]] = []
-        self._breaker: Breaker | None = None
+        self._fault_guard: FaultGuard | None = None
 
     @property
     def manager(self) -> BrokerConnectionManager:
         """Knows every node of the cluster."""
         if self._manager is None:
-            self._manager = self.backdrop.connect(self.cluster)
+            self._manager = self.environment.connect(self.cluster)
         return self._manager
 
     def client(self, name: str, policy: Policy = Policy.ORDERED, node: str = "") -> BrokerConnectionManager:
@@ -110,7 +111,7 @@ class Scene:
 
         With `node`, it knows no other.
         """
-        manager = self.backdrop.connect(self.cluster, self.client_name(name), policy, node)
+        manager = self.environment.connect(self.cluster, self.client_name(name), policy, node)
         self._endings.append(manager.close)
         return manager
 
@@ -119,10 +120,10 @@ class Scene:
         return f"{self.prefix}{name}"
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> BrokerFigures:
         """What the management API tells, up to a few seconds late; of the nodes that run, if any do."""
         if self._figures is None:
-            self._figures = self.backdrop.figures(self.cluster)
+            self._figures = self.environment.figures(self.cluster)
         return self._figures
 
     def key(self, queue: str) -> EntityKey:
@@ -167,7 +168,7 @@ class Scene:
     @property
     def patience_s(self) -> float:
         """How long what should happen is waited for; of what was broken on purpose nobody expects it."""
-        return self.backdrop.patience_s * (_HARDLY if self.is_spoilt else 1.0)
+        return self.environment.patience_s * (_HARDLY if self.is_sabotaged else 1.0)
 
     def begin(self) -> None:
         """Called before each act, to note what its check compares with."""
@@ -175,7 +176,7 @@ class Scene:
     @property
     def prefix(self) -> str:
         """What every name of this playing begins with."""
-        return f"{PREFIX}{self.backdrop.run}."
+        return f"{PREFIX}{self.environment.run}."
 
     def named(self, word: str) -> str:
         """A name for an exchange or a queue that this playing alone uses, and that is removed at its end."""
@@ -195,45 +196,45 @@ class Scene:
         """Waits until the consumer stands at its queue; whether it does."""
         return self.until(lambda: consumer.status.consuming)
 
-    def at_the_end(self, ending: Callable[[], object]) -> None:
+    def on_close(self, ending: Callable[[], object]) -> None:
         """Has `ending` called when the demo is over, latest first."""
         self._endings.append(ending)
 
-    def allow_breaking(self, *, may_lose_majority: bool) -> None:
+    def allow_faults(self, *, may_lose_majority: bool) -> None:
         """Lets the steps take nodes down; `close` brings back whatever they took."""
-        drop = self.backdrop
-        acts = drop.acts or acts_on(self.cluster, drop.progress, read_only=drop.read_only)
-        self._breaker = Breaker(self.cluster, acts, may_lose_majority=may_lose_majority)
+        drop = self.environment
+        acts = drop.acts or actions_on(self.cluster, drop.progress, read_only=drop.read_only)
+        self._fault_guard = FaultGuard(self.cluster, acts, may_lose_majority=may_lose_majority)
 
     @property
-    def breaker(self) -> Breaker:
+    def fault_guard(self) -> FaultGuard:
         """What takes nodes down and brings them back; `RefusedError` for a demo that does not say that it does so."""
-        if self._breaker is None:
+        if self._fault_guard is None:
             raise RefusedError("this demo does not say that it takes nodes down", "Its Demo needs breaks=True.")
-        return self._breaker
+        return self._fault_guard
 
     def perform(self, action: NodeAction, node: str) -> None:
         """Does an act on a node through the one gate."""
         self._ask_anew()
-        self.breaker.perform(NodeOperation(action, node))
+        self.fault_guard.perform(NodeOperation(action, node))
 
     def cause(self, fault: Fault) -> Fault | None:
         """Does a fault of the whole cluster through the one gate; gives its way back, if there is one."""
-        return self.breaker.cause(fault)
+        return self.fault_guard.cause(fault)
 
     def stop_cluster(self) -> None:
         """Stops every node."""
-        self.breaker.stop()
+        self.fault_guard.stop()
 
     def start_cluster(self) -> None:
         """Starts every node that does not run, and waits until a client gets in again."""
-        self.breaker.start()
+        self.fault_guard.start()
         self.manager.wait_open(_RECONNECT_S)
 
-    def make_whole(self) -> None:
+    def restore_cluster(self) -> None:
         """Brings back every node that was taken down, takes every fault back, and waits until a client gets in."""
         self._ask_anew()
-        self.breaker.mend()
+        self.fault_guard.repair()
         self.manager.wait_open(_RECONNECT_S)
 
     def depth(self, queue: str) -> QueueDepth | None:
@@ -275,10 +276,10 @@ class Scene:
     def close(self) -> str:
         """Ends clients, takes faults back, removes queues and exchanges; what stays and why (empty: nothing)."""
         stays: list[str] = []
-        self.is_spoilt = False
-        if self._breaker is not None:
+        self.is_sabotaged = False
+        if self._fault_guard is not None:
             # First, for nothing can be removed from a cluster that does not answer.
-            self._endings.append(self._breaker.mend)
+            self._endings.append(self._fault_guard.repair)
         while self._endings:
             try:
                 self._endings.pop()()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dmq_core.demo.context import Backdrop, Scene
-from dmq_core.demo.model import Seen
+from dmq_core.demo.context import DemoContext, DemoEnvironment
+from dmq_core.demo.model import CheckResult
 
 
-class SortingScene(Scene):
+class ExchangeContext(DemoContext):
     """An exchange and some queues, whose short names are `queues`; counts what waits in each before and after a step.
 
     `outcome` is what became of the message that the step published.
@@ -16,8 +16,8 @@ class SortingScene(Scene):
 
     queues: ClassVar[tuple[str, ...]]
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.outcome = ""
         self.before: dict[str, int] = {}
 
@@ -30,15 +30,17 @@ class SortingScene(Scene):
         """Notes how many messages wait."""
         self.before = self.waiting
 
-    def queues_are_there(self) -> Seen:
+    def queues_are_there(self) -> CheckResult:
         """Whether all queues are there."""
         waiting = self.waiting
-        return Seen(min(waiting.values()) >= 0, ", ".join(f"{name} holds {count}" for name, count in waiting.items()))
+        return CheckResult(
+            min(waiting.values()) >= 0, ", ".join(f"{name} holds {count}" for name, count in waiting.items())
+        )
 
-    def got(self, *names: str) -> Seen:
+    def got(self, *names: str) -> CheckResult:
         """Whether exactly these queues got one message since the step began."""
         wanted = {name: count + (name in names) for name, count in self.before.items()}
-        held = self.until(lambda: self.waiting == wanted)
+        passed = self.until(lambda: self.waiting == wanted)
         now = self.waiting
         more = [f"{name} {now[name] - self.before[name]}" for name in self.queues if now[name] > self.before[name]]
-        return Seen(held, f"{self.outcome}; copies: {', '.join(more) or 'none'}")
+        return CheckResult(passed, f"{self.outcome}; copies: {', '.join(more) or 'none'}")

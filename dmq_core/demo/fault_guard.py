@@ -30,7 +30,7 @@ _WAY_BACK: Final = {
 _ROUNDS: Final = 2
 
 
-class NodesTurn:
+class DemoLock:
     """The right of one demo to take nodes of a cluster down, among all programs of this user.
 
     `RefusedError` if another demo has it: two at once could take the majority away.
@@ -60,7 +60,7 @@ class NodesTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class Acts:
+class ClusterActions:
     """What can be done to a cluster's nodes; each raises `RefusedError` where it may not be done."""
 
     perform: Callable[[NodeOperation], object]
@@ -69,7 +69,7 @@ class Acts:
     start: Callable[[], None]
 
 
-def acts_on(cluster: Cluster, progress: ProgressListener, *, read_only: bool) -> Acts:
+def actions_on(cluster: Cluster, progress: ProgressListener, *, read_only: bool) -> ClusterActions:
     """Acts through the gate of a session."""
 
     def stop() -> None:
@@ -80,7 +80,7 @@ def acts_on(cluster: Cluster, progress: ProgressListener, *, read_only: bool) ->
         guard(cluster, f"Start {cluster.name}", read_only=read_only)
         cluster.start(progress)
 
-    return Acts(
+    return ClusterActions(
         partial(perform, cluster, read_only=read_only, progress=progress),
         partial(cause, cluster, read_only=read_only, progress=progress),
         stop,
@@ -88,13 +88,13 @@ def acts_on(cluster: Cluster, progress: ProgressListener, *, read_only: bool) ->
     )
 
 
-class Breaker:
-    """Acts on the nodes of `cluster` for a demo, and brings back, in `mend`, what no longer is as it was.
+class FaultGuard:
+    """Acts on the nodes of `cluster` for a demo, and brings back, in `repair`, what no longer is as it was.
 
     Without `may_lose_majority`, an act that would leave none is `RefusedError`.
     """
 
-    def __init__(self, cluster: Cluster, acts: Acts, *, may_lose_majority: bool) -> None:
+    def __init__(self, cluster: Cluster, acts: ClusterActions, *, may_lose_majority: bool) -> None:
         self._cluster = cluster
         self._acts = acts
         self._may_lose_majority = may_lose_majority
@@ -116,7 +116,7 @@ class Breaker:
         self._interrupted = None
 
     def cause(self, fault: Fault) -> Fault | None:
-        """Does a fault of the whole cluster; gives its way back, which `mend` takes if nobody does before.
+        """Does a fault of the whole cluster; gives its way back, which `repair` takes if nobody does before.
 
         A leader that was moved stays: it is that of a queue that goes with the demo.
         """
@@ -141,7 +141,7 @@ class Breaker:
         """Starts every node that does not run."""
         self._acts.start()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Brings back the nodes that were taken down, and takes every fault back; `ClusterError` if it cannot."""
         if self._interrupted is not None:
             # RabbitMQ's tool may still be at it in the node: only when it is done to its end, the node's state is sure.

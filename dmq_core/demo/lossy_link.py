@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dmq_core.cluster.protocol import Cluster, NodeInfo
 
 
-class Link(Protocol):
+class LossyLink(Protocol):
     """A link to one node of a cluster; every client of its `manager` takes it."""
 
     @property

@@ -7,19 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from dmq_core.demo.context import Backdrop, Scene
 
-S = TypeVar("S", bound="Scene")
+class Closeable(Protocol):
+    """What the steps of a demo share while it runs."""
+
+    def close(self) -> str:
+        """Removes what the demo made; what stays and why (empty: nothing)."""
+        ...
+
+
+S = TypeVar("S", bound=Closeable)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CheckResult:
     """What a check found on the live cluster, in words, and whether the claim holds by it."""
 
-    held: bool
+    passed: bool
     text: str
 
 
@@ -35,7 +41,7 @@ class Focus:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DemoQuestion:
     """What a person is asked before the act; `usual` is the answer where nobody is there to give one.
 
     `choices` are the only answers, if there are any; `most` is how many characters one may have.
@@ -56,26 +62,26 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Step(Generic[S]):
+class DemoStep(Generic[S]):
     """One step: what to know, what is done, and what is claimed of it.
 
-    The source of `play` is shown as the code of the step, and `command` beside it: what does the same in a shell, with
+    The source of `run` is shown as the code of the step, and `command` beside it: what does the same in a shell, with
     attributes of the scene in braces. `terms` are explained where they appear first. `check` looks at the live cluster;
-    `spoil` is what would break the claim, after `play`. A step can be played again: `prepare` takes out of its way what
-    was left there, before `play` and unseen. The answer to `ask` is `scene.answer`.
+    `sabotage` is what would break the claim, after `run`. A step can be played again: `prepare` takes out of its way
+    what was left there, before `run` and unseen. The answer to `ask` is `context.answer`.
     """
 
     title: str
-    know: str
-    play: Callable[[S], object]
+    explanation: str
+    run: Callable[[S], object]
     claim: str
-    check: Callable[[S], Seen]
-    spoil: Callable[[S], object]
+    check: Callable[[S], CheckResult]
+    sabotage: Callable[[S], object]
     command: str = ""
     terms: tuple[str, ...] = ()
     focus: Callable[[S], Focus] | None = None
     prepare: Callable[[S], object] | None = None
-    ask: Question | None = None
+    ask: DemoQuestion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +89,8 @@ class Demo(Generic[S]):
     """A whole demo, called as its file is; `takes_s` is about how long it runs without a reader.
 
     `summary` is one line for lists. At its end: what was `seen`, `when` to use it, `code` that does it with `dmq_core`
-    and runs as it stands against the cluster of `dmq start`, and something `to_try` oneself. `mend` makes good what the
-    `spoil` of a step did, before the next step is played. `focus` holds for every step that has none of its own.
+    and runs as it stands against the cluster of `dmq start`, and something `to_try` oneself. `repair` makes good what
+    the `sabotage` of a step did, before the next step is played. `focus` holds for every step that has none of its own.
     `breaks`: it takes nodes down, so the cluster has to be one that dmq made, of three nodes at least. `impact` tells
     in a sentence what that does to those who use the cluster; `loses_majority`: for a while no majority is left;
     `keeps_nodes`: every node stays up, and what it does to the cluster is felt all the same.
@@ -92,14 +98,14 @@ class Demo(Generic[S]):
 
     title: str
     summary: str
-    scene: Callable[[Backdrop], S]
-    steps: tuple[Step[S], ...]
+    context: Callable[..., S]
+    steps: tuple[DemoStep[S], ...]
     seen: str
     when: str
     code: str
     to_try: str
     takes_s: float
-    mend: Callable[[S], object]
+    repair: Callable[[S], object]
     focus: Callable[[S], Focus] | None = None
     breaks: bool = False
     loses_majority: bool = False
@@ -111,17 +117,17 @@ AnyDemo = Demo[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class StepWords:
+class StepText:
     """A step as it is shown before it is done; `terms` are pairs of a word and what it means."""
 
     number: int
     title: str
-    know: str
+    explanation: str
     code: str
     command: str
     claim: str
     terms: tuple[tuple[str, str], ...] = ()
-    ask: Question | None = None
+    ask: DemoQuestion | None = None
     focus: Focus = Focus()
 
 
@@ -131,16 +137,16 @@ class StepResult:
 
     title: str
     claim: str
-    held: bool
+    passed: bool
     seen: str
     took_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What came of a demo; `held` only if every step was done and its claim held, and nothing was left behind."""
+    """What came of a demo; `passed` only if every step was done and its claim held, and nothing was left behind."""
 
     demo: str
     steps: tuple[StepResult, ...]
-    held: bool
+    passed: bool
     left: str = ""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from dmq_core.actions.gate import guard, guard_change
 from dmq_core.actions.impact import Impact, Margin, margin_left, margin_words
 from dmq_core.cluster.protocol import Backend, NodeState
-from dmq_core.demo.context import Backdrop, Scene
-from dmq_core.demo.fault_guard import NodesTurn
+from dmq_core.demo.context import DemoContext, DemoEnvironment
+from dmq_core.demo.fault_guard import DemoLock
 from dmq_core.demo.glossary import meaning
-from dmq_core.demo.model import Demo, DemoResult, Focus, Question, Seen, Step, StepResult, StepWords
+from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoResult, DemoStep, Focus, StepResult, StepText
 from dmq_core.errors import DmqError, InvalidInputError
 from dmq_core.settings.settings import on_cluster
 
@@ -43,34 +43,34 @@ def impact_of_demo(demo: AnyDemo, states: Iterable[NodeState]) -> Impact:
     return Impact(margin, (demo.impact, f"{taken} {margin_words(margin)}", back))
 
 
-S = TypeVar("S", bound=Scene)
-Ask = Callable[[Question], str]
+S = TypeVar("S", bound=DemoContext)
+Ask = Callable[[DemoQuestion], str]
 LEAST_NODES = 3
 _DOCSTRING = re.compile(r'^\s*""".*?"""\n', re.DOTALL)
 
 
-def usual_answer(question: Question) -> str:
+def usual_answer(question: DemoQuestion) -> str:
     """The answer where nobody is there to give one."""
     return question.usual
 
 
-class Playing(Generic[S]):
-    """One playing of `demo`, called `name`, before `backdrop`; `close` removes all that it made.
+class DemoRun(Generic[S]):
+    """One playing of `demo`, called `name`, before `environment`; `close` removes all that it made.
 
     Of its methods only `close` may be called while another runs: it lets a step wait no more, and then ends it all.
     `RefusedError` if it may not be played: a session that is read-only, or one that breaks nodes on somebody else's
     cluster or beside another one that does.
     """
 
-    def __init__(self, name: str, demo: Demo[S], backdrop: Backdrop, ask: Ask = usual_answer) -> None:
-        check(demo, backdrop)
+    def __init__(self, name: str, demo: Demo[S], environment: DemoEnvironment, ask: Ask = usual_answer) -> None:
+        check_may_run(demo, environment)
         self.name = name
         self.demo = demo
         self._ask = ask
-        self._scene = demo.scene(backdrop)
-        self._nodes_turn = NodesTurn(backdrop.cluster) if demo.breaks else None
+        self._context = demo.context(environment)
+        self._nodes_turn = DemoLock(environment.cluster) if demo.breaks else None
         if demo.breaks:
-            self._scene.allow_breaking(may_lose_majority=demo.loses_majority)
+            self._context.allow_faults(may_lose_majority=demo.loses_majority)
         self._results: dict[int, StepResult] = {}
         self._left: str | None = None
         self._turn = threading.Lock()
@@ -86,32 +86,32 @@ class Playing(Generic[S]):
     @property
     def prefix(self) -> str:
         """What the names of all exchanges and queues of this playing begin with."""
-        return self._scene.prefix
+        return self._context.prefix
 
-    def words(self, index: int) -> StepWords:
+    def words(self, index: int) -> StepText:
         """What is shown of a step before it is done."""
         step = self.demo.steps[index]
         if step.ask is not None and index not in self._results:
-            self._scene.answer = step.ask.usual
+            self._context.answer = step.ask.usual
         focus = step.focus or self.demo.focus
         earlier = {term for before in self.demo.steps[:index] for term in before.terms}
-        return StepWords(
+        return StepText(
             number=index + 1,
             title=step.title,
-            know=step.know,
-            code=code_of(step.play),
-            command=self._as_typed(step.command.format_map(_Attributes(self._scene))),
+            explanation=step.explanation,
+            code=code_of(step.run),
+            command=self._as_typed(step.command.format_map(_Attributes(self._context))),
             claim=step.claim,
             terms=tuple((term, meaning(term)) for term in step.terms if term not in earlier),
             ask=step.ask,
-            focus=Focus() if focus is None else focus(self._scene),
+            focus=Focus() if focus is None else focus(self._context),
         )
 
-    def do(self, index: int, answer: str | None = None, *, spoil: bool = False) -> StepResult:
+    def do(self, index: int, answer: str | None = None, *, sabotage: bool = False) -> StepResult:
         """Does a step and checks its claim; again, if it was done before. `InvalidInputError` if one before it was not.
 
         What goes wrong on the cluster is what was seen, and the claim does not hold. `answer` None: it is asked for.
-        With `spoil` the claim is broken before it is checked, which shows that the check looks.
+        With `sabotage` the claim is broken before it is checked, which shows that the check looks.
         """
         if not 0 <= index < len(self.demo.steps):
             raise InvalidInputError(f"there is no step {index + 1}", f"The demo has {len(self.demo.steps)}.")
@@ -119,65 +119,65 @@ class Playing(Generic[S]):
             raise InvalidInputError(f"step {len(self._results) + 1} was not done yet", "Do the steps in their order.")
         step = self.demo.steps[index]
         if step.ask is not None:
-            self._scene.answer = self._ask(step.ask) if answer is None else answer
-            if objection := step.ask.objection(self._scene.answer):
+            self._context.answer = self._ask(step.ask) if answer is None else answer
+            if objection := step.ask.objection(self._context.answer):
                 raise InvalidInputError(f"{step.ask.text} {objection}", "Answer again.")
         began_at = time.monotonic()
         with self._turn:
             if self._left is not None:
                 raise InvalidInputError(f"{self.demo.title} is over", "Begin it again.")
-            seen = self._played(step, spoil)
-        result = StepResult(step.title, step.claim, seen.held, seen.text, time.monotonic() - began_at)
+            seen = self._played(step, sabotage)
+        result = StepResult(step.title, step.claim, seen.passed, seen.text, time.monotonic() - began_at)
         self._results[index] = result
         return result
 
     def close(self) -> DemoResult:
         """Ends it, and tells what came of it; may be called twice."""
-        self._scene.leave()
+        self._context.leave()
         with self._turn:
             if self._left is None:
                 self._left = self._closed()
         results = tuple(self._results[index] for index in sorted(self._results))
-        whole = len(results) == len(self.demo.steps) and all(result.held for result in results)
+        whole = len(results) == len(self.demo.steps) and all(result.passed for result in results)
         return DemoResult(self.name, results, whole and not self._left, self._left)
 
     def _as_typed(self, commands: str) -> str:
         """Commands, a line each, that go to the cluster which is played on; how one is attached to is not in them."""
-        cluster = self._scene.cluster
+        cluster = self._context.cluster
         if cluster.backend is Backend.ATTACHED:
             return commands
         return "\n".join(on_cluster(line, cluster.name) for line in commands.splitlines())
 
     def _closed(self) -> str:
         try:
-            return self._scene.close()
+            return self._context.close()
         finally:
             if self._nodes_turn is not None:
                 self._nodes_turn.end()
 
-    def _played(self, step: Step[S], spoil: bool) -> Seen:
+    def _played(self, step: DemoStep[S], sabotage: bool) -> CheckResult:
         try:
-            if self._scene.is_spoilt:
-                self._scene.is_spoilt = False
-                self.demo.mend(self._scene)
+            if self._context.is_sabotaged:
+                self._context.is_sabotaged = False
+                self.demo.repair(self._context)
             if step.prepare is not None:
-                step.prepare(self._scene)
-            self._scene.begin()
-            step.play(self._scene)
-            if spoil:
-                step.spoil(self._scene)
-                self._scene.is_spoilt = True
-            return step.check(self._scene)
+                step.prepare(self._context)
+            self._context.begin()
+            step.run(self._context)
+            if sabotage:
+                step.sabotage(self._context)
+                self._context.is_sabotaged = True
+            return step.check(self._context)
         except DmqError as error:
-            return Seen(False, f"{error.what}. {error.hint}".strip())
+            return CheckResult(False, f"{error.what}. {error.hint}".strip())
 
 
-def check(demo: Demo[S], backdrop: Backdrop) -> None:
-    """Raises what keeps `demo` from being played before `backdrop`: `RefusedError` or `InvalidInputError`."""
-    guard_change(demo.title, read_only=backdrop.read_only)
+def check_may_run(demo: Demo[S], environment: DemoEnvironment) -> None:
+    """Raises what keeps `demo` from being played before `environment`: `RefusedError` or `InvalidInputError`."""
+    guard_change(demo.title, read_only=environment.read_only)
     if demo.breaks:
-        guard(backdrop.cluster, demo.title, read_only=backdrop.read_only)
-        nodes = backdrop.cluster.nodes()
+        guard(environment.cluster, demo.title, read_only=environment.read_only)
+        nodes = environment.cluster.nodes()
         running = sum(node.state is NodeState.RUNNING for node in nodes)
         if running < LEAST_NODES:
             raise InvalidInputError(
@@ -197,9 +197,9 @@ def code_of(act: Callable[..., object]) -> str:
 class _Attributes(dict[str, object]):
     """Attributes of a scene by name, for the commands of its steps."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, context: DemoContext) -> None:
         super().__init__()
-        self._scene = scene
+        self._context = context
 
     def __missing__(self, name: str) -> object:
-        return shlex.quote(str(getattr(self._scene, name)))
+        return shlex.quote(str(getattr(self._context, name)))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepWords
+from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepText
 from dmq_core.text import visible
 
 WIDTH = 96
-_HELD = {True: "✓ held", False: "✗ not held"}
+_PASSED = {True: "✓ held", False: "✗ not held"}
 
 
 def opening(name: str, demo: AnyDemo) -> Iterator[str]:
@@ -18,11 +18,11 @@ def opening(name: str, demo: AnyDemo) -> Iterator[str]:
     yield from _wrapped(demo.summary, "")
 
 
-def step_lines(words: StepWords, steps: int) -> Iterator[str]:
+def step_lines(words: StepText, steps: int) -> Iterator[str]:
     """A step before it is done."""
     yield ""
     yield f"── {words.number}/{steps}  {words.title} ".ljust(WIDTH, "─")
-    yield from _wrapped(words.know, "")
+    yield from _wrapped(words.explanation, "")
     for term, meaning in words.terms:
         yield from _wrapped(f"{term}: {meaning}", "  ")
     yield ""
@@ -36,13 +36,13 @@ def step_lines(words: StepWords, steps: int) -> Iterator[str]:
 
 def result_lines(result: StepResult) -> Iterator[str]:
     """What came of a step."""
-    yield from _wrapped(f"{_HELD[result.held]}  {visible(result.seen)}", "")
+    yield from _wrapped(f"{_PASSED[result.passed]}  {visible(result.seen)}", "")
 
 
 def closing(demo: AnyDemo, result: DemoResult) -> Iterator[str]:
     """What to take home."""
     yield ""
-    yield f"── {_HELD[result.held]}  {demo.title} ".ljust(WIDTH, "─")
+    yield f"── {_PASSED[result.passed]}  {demo.title} ".ljust(WIDTH, "─")
     for heading, text in (("What you saw", demo.seen), ("When to use it", demo.when)):
         yield from _wrapped(f"{heading}: {text}", "")
     yield "How to do it with dmq_core:"
@@ -52,7 +52,7 @@ def closing(demo: AnyDemo, result: DemoResult) -> Iterator[str]:
     yield from _wrapped(f"Try it yourself: {demo.to_try}", "")
 
 
-def departure(demo: AnyDemo, result: DemoResult) -> Iterator[str]:
+def left_early(demo: AnyDemo, result: DemoResult) -> Iterator[str]:
     """What is said to whoever leaves in the middle."""
     yield ""
     removed = "" if result.left else "; everything that it made is removed"

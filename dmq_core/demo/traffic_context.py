@@ -9,9 +9,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from dmq_core.cluster.protocol import NodeAction
-from dmq_core.demo.context import Backdrop, Scene
+from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
-from dmq_core.demo.model import Focus, Seen
+from dmq_core.demo.model import CheckResult, Focus
 from dmq_core.errors import DmqError
 from dmq_core.messaging import DirectProducer, Handle, Outcome, ProducerLimits
 
@@ -25,7 +25,7 @@ _ENDS_WITHIN_S: Final = 20.0
 _AT_MOST: Final = 60_000
 
 
-class TrafficScene(Scene, ABC):
+class TrafficContext(DemoContext, ABC):
     """A queue of what `word` names, that a hundred messages a second go through, from `send_on` to `stop_sending`.
 
     For ten minutes at most; a step that is played later begins with fresh ones. `sent` and `arrived` are all of them,
@@ -35,8 +35,8 @@ class TrafficScene(Scene, ABC):
 
     word: ClassVar[str]
 
-    def __init__(self, backdrop: Backdrop) -> None:
-        super().__init__(backdrop)
+    def __init__(self, environment: DemoEnvironment) -> None:
+        super().__init__(environment)
         self.queue = self.named(f"{self.word}s")
         self.clients = self.client("clients")
         self.node = next((node.name for node in self.cluster.nodes()), "")
@@ -46,7 +46,7 @@ class TrafficScene(Scene, ABC):
         self.consumer: DirectConsumer | None = None
         self._ended = threading.Event()
         self._sending: threading.Thread | None = None
-        self.at_the_end(self.leave_traffic)
+        self.on_close(self.leave_traffic)
 
     def begin(self) -> None:
         """Notes how many were sent before the act."""
@@ -129,7 +129,7 @@ class TrafficScene(Scene, ABC):
 
     def carry_on(self) -> None:
         """Has every node run, and messages arrive."""
-        self.make_whole()
+        self.restore_cluster()
         if not self.is_sending:
             self.begin_anew()
             self.open_up()
@@ -156,19 +156,19 @@ class TrafficScene(Scene, ABC):
             self.sent.append(producer.publish(self.queue, f"a {self.word} that nobody saw"))
         self.delete(self.queue)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Has every node run, and fresh traffic."""
         self.stop_sending()
         self.carry_on()
 
     # What was seen.
 
-    def all_are_online(self) -> Seen:
+    def all_are_online(self) -> CheckResult:
         """Whether every node has a member of the queue, which is online, and messages come through."""
-        held = self.until_told(lambda: self.is_replicated(self.queue)) and self.flows
+        passed = self.until_told(lambda: self.is_replicated(self.queue)) and self.flows
         self.note_leader()
         came = len(self.arrived.received)
-        return Seen(held, f"online: {self.online(self.queue)}; {self.node} leads; {came} messages came")
+        return CheckResult(passed, f"online: {self.online(self.queue)}; {self.node} leads; {came} messages came")
 
     def finish(self) -> None:
         """Has no more sent, and all that was confirmed arrive."""
@@ -182,12 +182,12 @@ class TrafficScene(Scene, ABC):
         settled = [(one.body.decode(), one.settlement) for one in self.sent]
         return {body for body, one in settled if one is not None and one.outcome is Outcome.CONFIRMED}
 
-    def nothing_was_lost(self) -> Seen:
+    def nothing_was_lost(self) -> CheckResult:
         """Whether all that was confirmed arrived, and the queue is empty."""
         outcomes = Counter("open" if one.settlement is None else str(one.settlement.outcome) for one in self.sent)
         told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common())
         confirmed, came = self.confirmed, self.came
         missing, again = len(confirmed - came), len(self.arrived.messages) - len(came)
-        held = bool(confirmed) and not missing and self.until(lambda: self.ready(self.queue) == 0)
+        passed = bool(confirmed) and not missing and self.until(lambda: self.ready(self.queue) == 0)
         text = f"of {len(self.sent)} sent: {told}; {missing} of the confirmed missing, {again} came twice"
-        return Seen(held, f"{text}; {self.ready(self.queue)} wait")
+        return CheckResult(passed, f"{text}; {self.ready(self.queue)} wait")

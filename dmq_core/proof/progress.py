@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dmq_core.proof.result import Mark, ProofResult
+from dmq_core.proof.result import ProofResult, TimelineMark
 
 if TYPE_CHECKING:
     from dmq_core.proof.result import ProofResult
 
 
 @dataclass(frozen=True, slots=True)
-class ProofStanding:
+class ProofProgress:
     """A run after `elapsed_s` of the `planned_s` seconds of its load; both histories of `account` begin with the load.
 
     `doing` is what it is at (`draining the queue`), `ending` whether it was asked to end early.
@@ -21,7 +21,7 @@ class ProofStanding:
     account: LoadAccount
     elapsed_s: float
     planned_s: float
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[TimelineMark, ...] = ()
     doing: str = ""
     ending: bool = False
 

@@ -65,7 +65,7 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class TimelineMark:
     """Something that happened `at_s` seconds after the load began; `kind` is fault, undo, leader or client."""
 
     at_s: float
@@ -132,7 +132,7 @@ class ProofResult:
     workload: Workload
     account: Account
     timeline: Timeline
-    marks: tuple[Mark, ...]
+    marks: tuple[TimelineMark, ...]
     curves: Curves
     max_confirm_gap_s: float
     max_delivery_gap_s: float

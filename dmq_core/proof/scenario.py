@@ -61,7 +61,7 @@ NOT_UNDONE: Final = frozenset({Fault.ROLLING, Fault.REBALANCE})
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScenarioStep:
     """A fault that begins `at_s` seconds after the load and is undone at `undo_s`.
 
     `target` is leader, follower, connected or a node's name: the one that is hit, at which an alarm is, whose link is
@@ -83,7 +83,7 @@ class Scenario:
 
     name: str
     title: str
-    steps: tuple[Step, ...]
+    steps: tuple[ScenarioStep, ...]
     duration_s: float
     workload: Workload = field(default_factory=Workload)
     seed: int = 0
@@ -113,15 +113,15 @@ def of_fault(kind: Fault | str, target: str, duration_s: float | None = None) ->
     fault = Fault(kind)
     usual_s, undo_s = _TIMES[fault]
     if fault in NOT_UNDONE:
-        return Scenario(str(fault), _TITLE[fault], (Step(3.0, fault, ""),), duration_s or usual_s)
+        return Scenario(str(fault), _TITLE[fault], (ScenarioStep(3.0, fault, ""),), duration_s or usual_s)
     begin_s = 3.0
     if duration_s is not None:
         begin_s, undo_s = min(3.0, duration_s / 4), max(min(undo_s, duration_s * 0.6), duration_s / 2)
     if fault in UNTARGETED:
-        return Scenario(str(fault), _TITLE[fault], (Step(begin_s, fault, "", undo_s),), duration_s or usual_s)
+        return Scenario(str(fault), _TITLE[fault], (ScenarioStep(begin_s, fault, "", undo_s),), duration_s or usual_s)
     who = _WHO.get(target, target)
     title = _TITLE[fault].format(who) if (fault, target) != _AWAY else "Move the queue's leader elsewhere, and back"
-    step = Step(begin_s, fault, target, undo_s)
+    step = ScenarioStep(begin_s, fault, target, undo_s)
     return Scenario(f"{fault}-{target}", title, (step,), duration_s or usual_s)
 
 
@@ -277,7 +277,7 @@ class _Table:
         return InvalidInputError(f"{self._where}: {key} is {visible(str(value))[:80]!r}", hint)
 
 
-def _step(table: _Table) -> Step:
+def _step(table: _Table) -> ScenarioStep:
     at_s = table.number("at", least=0.0, most=MOST_SECONDS)
     said = table.text("fault")
     if said not in list(Fault):
@@ -286,7 +286,7 @@ def _step(table: _Table) -> Step:
     target = "" if fault in UNTARGETED else table.text("target", "leader")
     # A node that is not brought back cannot be asked whether its queues are empty.
     undo_s = None if fault in NOT_UNDONE else table.number("undo", least=at_s, most=MOST_SECONDS)
-    step = Step(at_s, fault, target, undo_s)
+    step = ScenarioStep(at_s, fault, target, undo_s)
     table.nothing_else()
     return step
 
@@ -346,7 +346,7 @@ _COMPOSED: Final = (
     Scenario(
         "leader-twice",
         "Kill the leader, and the next leader once the first is back",
-        (Step(3.0, Fault.KILL, "leader", 6.0), Step(18.0, Fault.KILL, "leader", 21.0)),
+        (ScenarioStep(3.0, Fault.KILL, "leader", 6.0), ScenarioStep(18.0, Fault.KILL, "leader", 21.0)),
         duration_s=34.0,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from dmq_core.proof.scenario import QUORUM_ONLY, ROLES, SOAK, Fault, Scenario, Step
+from dmq_core.proof.scenario import QUORUM_ONLY, ROLES, SOAK, Fault, Scenario, ScenarioStep
 
 SOAK_FAULTS: Final = (
     Fault.KILL,
@@ -37,12 +37,12 @@ def soak_scenario(duration_s: float, seed: int, nodes: int, queue_type: str = "q
     chance = random.Random(seed)
     faults = [fault for fault in SOAK_FAULTS if queue_type == "quorum" or fault not in QUORUM_ONLY]
     lanes = lanes_for(nodes)
-    steps: list[Step] = []
+    steps: list[ScenarioStep] = []
     at_s = [_FIRST_S] * lanes
     while min(at_s) < duration_s - _LAST_S:
         for lane in range(lanes):
             held_s = round(chance.uniform(_LEAST_HELD_S, _MOST_HELD_S), 1)
-            step = Step(at_s[lane], chance.choice(faults), chance.choice(ROLES), at_s[lane] + held_s)
+            step = ScenarioStep(at_s[lane], chance.choice(faults), chance.choice(ROLES), at_s[lane] + held_s)
             steps.append(step)
             at_s[lane] += held_s + round(chance.uniform(_LEAST_PAUSE_S, _MOST_PAUSE_S), 1)
     kept = tuple(step for step in steps if step.at_s < duration_s)

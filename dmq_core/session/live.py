@@ -35,8 +35,8 @@ from dmq_core.session.protocol import Observer, Proof, Tail
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.demo.runner import Playing
-    from dmq_core.proof.run.live_run import FollowedProof
+    from dmq_core.demo.runner import DemoRun
+    from dmq_core.proof.run.live_run import LiveProofRun
     from dmq_core.proof.run.run import ProofOptions
 
 CLOSE_LIMIT_S = 5.0
@@ -60,7 +60,7 @@ class LiveSession:
         self._lock = threading.Lock()
         self._open: list[_Closeable] = []
         self._observers: list[ClusterObserver] = []
-        self._proofs: list[FollowedProof] = []
+        self._proofs: list[LiveProofRun] = []
         self._publisher: _Publisher | None = None
         self._closed = False
 
@@ -132,25 +132,27 @@ class LiveSession:
         return self._follow(scenario, options)
 
     def _follow(self, scenario: Scenario, options: ProofOptions) -> Proof:
-        from dmq_core.proof.run.live_run import FollowedProof
+        from dmq_core.proof.run.live_run import LiveProofRun
 
         self._refuse_if_closed()
-        proof = self._kept(FollowedProof(self._cluster, scenario, options, self._hear))
+        proof = self._kept(LiveProofRun(self._cluster, scenario, options, self._hear))
         self._proofs = [*(p for p in self._proofs if not p.wait(0.0)), proof]
         return proof
 
-    def demo(self, name: str) -> Playing[Any]:
+    def demo(self, name: str) -> DemoRun[Any]:
         """Begins a demo with clients of its own; what it does to nodes is told as what `perform` and `cause` do."""
-        from dmq_core.demo.context import Backdrop
+        from dmq_core.demo.context import DemoEnvironment
         from dmq_core.demo.discovery import find_demo
-        from dmq_core.demo.fault_guard import acts_on
-        from dmq_core.demo.runner import Playing
+        from dmq_core.demo.fault_guard import actions_on
+        from dmq_core.demo.runner import DemoRun
 
         self._refuse_if_closed()
         acts = replace(
-            acts_on(self._cluster, silent, read_only=self._read_only), perform=self.perform, cause=self.cause
+            actions_on(self._cluster, silent, read_only=self._read_only), perform=self.perform, cause=self.cause
         )
-        return self._kept(Playing(name, find_demo(name), Backdrop(self._cluster, read_only=self._read_only, acts=acts)))
+        return self._kept(
+            DemoRun(name, find_demo(name), DemoEnvironment(self._cluster, read_only=self._read_only, acts=acts))
+        )
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
         """Does an act on a node; a destructive one is told as a fault from the moment at which it begins."""

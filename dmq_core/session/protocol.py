@@ -12,12 +12,12 @@ from dmq_core.messaging.messages import OutgoingMessage, SeenMessage, Settlement
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.observe.observation import Observation
 from dmq_core.progress import ProgressListener, silent
-from dmq_core.proof.progress import ProofReport, ProofStanding
+from dmq_core.proof.progress import ProofProgress, ProofReport
 from dmq_core.proof.scenario import Scenario
 
 if TYPE_CHECKING:
     from dmq_core.cluster.faults.model import Fault
-    from dmq_core.demo.runner import Playing
+    from dmq_core.demo.runner import DemoRun
 
 
 class Tail(Protocol):
@@ -35,7 +35,7 @@ class Tail(Protocol):
 class Proof(Protocol):
     """A proof run or a load under way; whatever ends it, its own faults are undone."""
 
-    def standing(self) -> ProofStanding:
+    def standing(self) -> ProofProgress:
         """How it does, without I/O."""
         ...
 
@@ -118,7 +118,7 @@ class Session(Protocol):
         """
         ...
 
-    def demo(self, name: str) -> Playing[Any]:
+    def demo(self, name: str) -> DemoRun[Any]:
         """Begins a demo, whose steps its caller plays; `RefusedError` if read-only, or as with `perform` if it needs
         that.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dmq_core.chaos.proxy import ChaosProxy, ProxyCounts
-    from dmq_core.chaos.rules import Step, Way, Which
+    from dmq_core.chaos.rules import Direction, ProtocolStep, Which
     from dmq_core.testing.memory.broker import MemoryBroker
     from dmq_core.testing.pytest_support.cluster_under_test import ClusterUnderTest
     from dmq_core.testing.simulation.broker import SimBroker
@@ -24,14 +24,14 @@ __all__ = [
     "HOSTILE_NAMES",
     "ChaosProxy",
     "ClusterUnderTest",
+    "Direction",
     "FakeCluster",
     "FakeSession",
     "MemoryBroker",
+    "ProtocolStep",
     "ProxyCounts",
     "Script",
     "SimBroker",
-    "Step",
-    "Way",
     "Which",
     "hostile",
     "nothing",
@@ -45,8 +45,8 @@ _HOMES = {
         "ProxyCounts",
     ),
     "dmq_core.chaos.rules": (
-        "Step",
-        "Way",
+        "ProtocolStep",
+        "Direction",
         "Which",
     ),
     "dmq_core.testing.memory.broker": ("MemoryBroker",),

@@ -9,7 +9,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input
 
-from dmq_core.demo.model import Question
+from dmq_core.demo.model import DemoQuestion
 from dmq_tui.render.format import Line, Tone
 from dmq_tui.widgets.prose import Prose, words
 
@@ -53,7 +53,7 @@ class ReadingPage(Vertical):
         elif self.prose.text != before:
             self.scroll.scroll_end(animate=False)
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: DemoQuestion) -> None:
         """Lets the person answer."""
         choices = f" ({', '.join(question.choices)})" if question.choices else ""
         self.question.show([words(f"{question.text}{choices}", Tone.WARN)])

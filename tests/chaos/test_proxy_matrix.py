@@ -26,7 +26,7 @@ from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
 from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
 from dmq_core.messaging.topology.commands import declare, delete_queue, queue_depth
 from dmq_core.messaging.topology.model import Queue
-from dmq_core.testing import ChaosProxy, Step, Way
+from dmq_core.testing import ChaosProxy, Direction, ProtocolStep
 
 BACKEND = Backend.DOCKER if docker_available() is None else Backend.LOCAL
 pytestmark = [pytest.mark.real, getattr(pytest.mark, BACKEND)]
@@ -129,28 +129,28 @@ def publishing(connection: Connection, queue: str) -> object:
 
 Call = Callable[[Connection, str], object]
 EVERY_CALL: tuple[Call, ...] = (opening, declaring, consuming, publishing)
-HELD_UP: dict[Step, tuple[Call, ...]] = {
-    Step.CONNECT: EVERY_CALL,
-    Step.START: EVERY_CALL,
-    Step.TUNE: EVERY_CALL,
-    Step.OPEN: EVERY_CALL,
-    Step.CHANNEL: EVERY_CALL[1:],
-    Step.DECLARE: (declaring,),
-    Step.CONSUME: (consuming,),
-    Step.MID_BODY: (publishing,),
+HELD_UP: dict[ProtocolStep, tuple[Call, ...]] = {
+    ProtocolStep.CONNECT: EVERY_CALL,
+    ProtocolStep.START: EVERY_CALL,
+    ProtocolStep.TUNE: EVERY_CALL,
+    ProtocolStep.OPEN: EVERY_CALL,
+    ProtocolStep.CHANNEL: EVERY_CALL[1:],
+    ProtocolStep.DECLARE: (declaring,),
+    ProtocolStep.CONSUME: (consuming,),
+    ProtocolStep.MID_BODY: (publishing,),
 }
-BEFORE_OPEN = (Step.CONNECT, Step.START, Step.TUNE, Step.OPEN)
+BEFORE_OPEN = (ProtocolStep.CONNECT, ProtocolStep.START, ProtocolStep.TUNE, ProtocolStep.OPEN)
 # One of each kind; the rest is alike, and takes as long.
-SAMPLES = (Step.TUNE, Step.DECLARE, Step.MID_BODY)
+SAMPLES = (ProtocolStep.TUNE, ProtocolStep.DECLARE, ProtocolStep.MID_BODY)
 
 
-def mostly_samples(steps: Iterable[Step]) -> list[Any]:
+def mostly_samples(steps: Iterable[ProtocolStep]) -> list[Any]:
     return [step if step in SAMPLES else pytest.param(step, marks=pytest.mark.thorough) for step in steps]
 
 
-@pytest.mark.parametrize("step", mostly_samples(Step))
+@pytest.mark.parametrize("step", mostly_samples(ProtocolStep))
 def test_a_black_hole_at_any_step_ends_every_call_that_it_holds_up_within_its_bound(
-    link: Link, connect: Open, queue: str, step: Step
+    link: Link, connect: Open, queue: str, step: ProtocolStep
 ) -> None:
     link.proxy.stall_at(step)
 
@@ -167,17 +167,17 @@ def test_a_black_hole_at_any_step_ends_every_call_that_it_holds_up_within_its_bo
         assert seconds < BOUND_S + GRACE_S, f"{call.__name__} took {seconds:.2f} s"
         if call is publishing:
             assert isinstance(result, Settlement)
-            assert result.outcome is (Outcome.UNKNOWN if step is Step.MID_BODY else Outcome.NOT_SENT)
+            assert result.outcome is (Outcome.UNKNOWN if step is ProtocolStep.MID_BODY else Outcome.NOT_SENT)
             assert result.reason
         else:
             assert isinstance(result, DmqError), f"{call.__name__} gave {result}"
             assert result.what
-    assert step is Step.CONNECT or link.proxy.counts.sprung >= len(results)
+    assert step is ProtocolStep.CONNECT or link.proxy.counts.triggered >= len(results)
 
 
 @pytest.mark.parametrize("step", mostly_samples(BEFORE_OPEN))
 def test_a_connection_that_stands_still_before_it_opens_goes_to_the_next_node_in_time(
-    link: Link, connect: Open, step: Step
+    link: Link, connect: Open, step: ProtocolStep
 ) -> None:
     link.proxy.stall_at(step)
     connection = connect(*link.both)
@@ -187,17 +187,17 @@ def test_a_connection_that_stands_still_before_it_opens_goes_to_the_next_node_in
     assert connection.status.epoch == 1
 
 
-@pytest.mark.parametrize("step", mostly_samples(step for step in Step if step not in BEFORE_OPEN))
+@pytest.mark.parametrize("step", mostly_samples(step for step in ProtocolStep if step not in BEFORE_OPEN))
 def test_a_link_that_stalls_after_it_opened_is_left_for_the_next_node_in_time(
-    link: Link, connect: Open, queue: str, step: Step
+    link: Link, connect: Open, queue: str, step: ProtocolStep
 ) -> None:
     connection = connect(*link.both)
     assert connection.wait_open(10) == link.proxy.endpoint
     link.proxy.stall_at(step)
     began = time.time()
-    if step is Step.CONSUME:
+    if step is ProtocolStep.CONSUME:
         Consumer(connection, queue, Collector()).wait_consuming(20)
-    elif step is Step.MID_BODY:
+    elif step is ProtocolStep.MID_BODY:
         assert Producer(connection).publish_and_wait(to(queue), 20).outcome is Outcome.UNKNOWN
     else:
         declare(connection, [Queue(queue, "quorum")], 20)
@@ -220,15 +220,16 @@ def test_a_message_whose_ack_is_lost_is_unknown_though_the_broker_has_it(link: L
 
 
 @pytest.mark.parametrize(
-    ("step", "way"), [(Step.MID_BODY, Way.TO_BROKER), (None, Way.TO_BROKER), (None, Way.TO_CLIENT)]
+    ("step", "direction"),
+    [(ProtocolStep.MID_BODY, Direction.TO_BROKER), (None, Direction.TO_BROKER), (None, Direction.TO_CLIENT)],
 )
 def test_a_frame_that_is_cut_leaves_the_message_unknown_and_the_connection_comes_back(
-    link: Link, connect: Open, queue: str, step: Step | None, way: Way
+    link: Link, connect: Open, queue: str, step: ProtocolStep | None, direction: Direction
 ) -> None:
     connection = connect()
     producer = Producer(connection)
     assert producer.publish_and_wait(to(queue), 10).outcome is Outcome.CONFIRMED
-    link.proxy.cut_at(step, way=way)
+    link.proxy.cut_at(step, direction=direction)
     settlement = producer.publish_and_wait(to(queue), 10)
     assert settlement.outcome is Outcome.UNKNOWN
     assert "reset" in settlement.reason
@@ -298,11 +299,11 @@ def test_a_consumer_leaves_a_frozen_node_within_three_seconds(link: Link, connec
     assert consumer.wait_consuming(10).endpoint == third
     assert connection.wait_open(10) == third
     frozen_at = time.time()
-    link.cluster.act(NodeAction.PAUSE, "rmq3")
+    link.cluster.fault(NodeAction.PAUSE, "rmq3")
     try:
         await_until(lambda: connection.status.endpoint not in (None, third), 10, "it is elsewhere")
     finally:
-        link.cluster.act(NodeAction.UNPAUSE, "rmq3")
+        link.cluster.fault(NodeAction.UNPAUSE, "rmq3")
     assert connection.status.at - frozen_at < FAILOVER_S
 
 
@@ -331,7 +332,7 @@ def test_a_slow_link_works_and_its_idleness_raises_no_alarm(link: Link, connect:
 
 
 def test_a_large_message_on_a_slow_uplink_is_no_silence(link: Link, connect: Open, queue: str) -> None:
-    link.proxy.throttle(1e6, Way.TO_BROKER)
+    link.proxy.throttle(1e6, Direction.TO_BROKER)
     changes: list[ConnectionState] = []
     connection = connect(on_change=lambda status: changes.append(status.state))
     began = time.monotonic()

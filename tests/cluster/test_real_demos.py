@@ -13,9 +13,9 @@ from clients import await_until
 
 from dmq_core.cluster.protocol import Cluster, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.demo.context import PREFIX, Backdrop
+from dmq_core.demo.context import PREFIX, DemoEnvironment
 from dmq_core.demo.discovery import demo_names, find_demo
-from dmq_core.demo.runner import Playing
+from dmq_core.demo.runner import DemoRun
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.topology.commands import delete_exchange, delete_queue
@@ -36,11 +36,11 @@ def entities(client: ManagementClient) -> set[str]:
 
 @pytest.mark.parametrize("name", demo_names())
 def test_every_claim_holds_and_nothing_is_left(real_cluster: Cluster, management: ManagementClient, name: str) -> None:
-    with Playing(name, find_demo(name), Backdrop(real_cluster)) as playing:
-        for index in range(len(playing.demo.steps)):
-            result = playing.do(index)
-            assert result.held, f"{result.title}: {result.seen}"
-    assert playing.close().held
+    with DemoRun(name, find_demo(name), DemoEnvironment(real_cluster)) as demo_run:
+        for index in range(len(demo_run.demo.steps)):
+            result = demo_run.do(index)
+            assert result.passed, f"{result.title}: {result.seen}"
+    assert demo_run.close().passed
     assert all(node.state is NodeState.RUNNING for node in real_cluster.nodes())
     await_until(lambda: not [n for n in entities(management) if n.startswith(PREFIX)], 20, "nothing is left")
 

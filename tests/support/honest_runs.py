@@ -8,27 +8,27 @@ from dataclasses import dataclass, field
 
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.records import (
-    Answered,
-    Attempted,
+    AnswerRecord,
+    AttemptRecord,
     ClientEvent,
-    ClientStep,
-    Counted,
-    Delivered,
-    DepthRead,
-    Ended,
-    FaultStep,
-    HealthSeen,
-    Led,
-    PhaseReached,
+    ClientRecord,
+    CountersRecord,
+    DeliveryRecord,
+    DepthRecord,
+    EndRecord,
+    FaultRecord,
+    FaultStage,
+    HealthRecord,
+    LeaderRecord,
+    OutcomeRecord,
+    PhaseRecord,
     Record,
     RunPhase,
-    Setting,
-    Settled,
-    Stage,
+    RunSetup,
 )
 
 NODES = ("rmq1", "rmq2", "rmq3")
-SETTING = Setting(
+SETTING = RunSetup(
     run="6f0c",
     backend="docker",
     rabbitmq="4.3.6",
@@ -96,7 +96,7 @@ class World:
         self.attempt(batch)
 
     def attempt(self, batch: list[tuple[int, int]]) -> None:
-        self.records.append(Attempted(*self.at, 0, tuple(n for n, _ in batch), tuple(k for _, k in batch)))
+        self.records.append(AttemptRecord(*self.at, 0, tuple(n for n, _ in batch), tuple(k for _, k in batch)))
         self.pass_time()
         for number, key in batch:
             fate = self.rng.choices(list(Outcome), [30, 1, 1, 1, 1])[0]
@@ -115,7 +115,7 @@ class World:
 
     def settle(self, outcome: Outcome, number: int) -> None:
         self.confirmed += outcome is Outcome.CONFIRMED
-        self.late.append(Settled(*self.at, outcome, (number,)))
+        self.late.append(OutcomeRecord(*self.at, outcome, (number,)))
 
     def lose_publisher(self, node: str) -> None:
         """What was on the wire arrived up to some point, maybe late, and nobody knows which."""
@@ -128,10 +128,10 @@ class World:
                 self.again.append((number, key))
         self.on_wire.clear()
         self.records.append(
-            ClientStep(*self.at, "publisher", 0, ClientEvent.LOST, node, 1, "the connection was closed")
+            ClientRecord(*self.at, "publisher", 0, ClientEvent.LOST, node, 1, "the connection was closed")
         )
         self.pass_time(0.1)
-        self.records.append(ClientStep(*self.at, "publisher", 0, ClientEvent.RECONNECTED, "rmq3", 2))
+        self.records.append(ClientRecord(*self.at, "publisher", 0, ClientEvent.RECONNECTED, "rmq3", 2))
 
     # The consumer and its broker.
 
@@ -144,7 +144,7 @@ class World:
             self.requeue(batch)
             return
         self.records.append(
-            Delivered(
+            DeliveryRecord(
                 *self.at,
                 0,
                 self.epoch,
@@ -166,16 +166,16 @@ class World:
                 self.queue.append(Copy(copy.number, copy.key, retried=True))
         if self.unacked:
             numbers = tuple(copy.number for copy in self.unacked)
-            self.late.append(Answered(*self.at, 0, self.epoch, numbers))
+            self.late.append(AnswerRecord(*self.at, 0, self.epoch, numbers))
         self.unacked.clear()
 
     def lose_consumer(self) -> None:
-        self.records.append(ClientStep(*self.at, "consumer", 0, ClientEvent.LOST, "rmq2", self.epoch, "gone"))
+        self.records.append(ClientRecord(*self.at, "consumer", 0, ClientEvent.LOST, "rmq2", self.epoch, "gone"))
         self.requeue(self.unacked, forgetful=True)
         self.unacked = []
         self.epoch += 1
         self.pass_time(0.05)
-        self.records.append(ClientStep(*self.at, "consumer", 0, ClientEvent.RECONNECTED, "rmq1", self.epoch))
+        self.records.append(ClientRecord(*self.at, "consumer", 0, ClientEvent.RECONNECTED, "rmq1", self.epoch))
 
     def requeue(self, copies: list[Copy], forgetful: bool = False) -> None:
         for copy in reversed(copies):
@@ -187,33 +187,35 @@ class World:
     def look(self) -> None:
         for node in NODES:
             shares = (self.confirmed, self.delivered) if node == "rmq1" else (0, 0)
-            self.records.append(Counted(*self.at, node, f"epoch {self.started[node]}", shares[0], *shares, 0))
-        self.records.append(HealthSeen(*self.at, NODES))
+            self.records.append(CountersRecord(*self.at, node, f"epoch {self.started[node]}", shares[0], *shares, 0))
+        self.records.append(HealthRecord(*self.at, NODES))
         self.pass_time()
 
     def kill(self) -> None:
-        self.records.append(FaultStep(*self.at, False, Stage.ASKED, "kill", "rmq2"))
+        self.records.append(FaultRecord(*self.at, False, FaultStage.ASKED, "kill", "rmq2"))
         self.pass_time(0.02)
-        self.records.append(FaultStep(*self.at, False, Stage.BEGAN, "kill", "rmq2"))
+        self.records.append(FaultRecord(*self.at, False, FaultStage.BEGAN, "kill", "rmq2"))
         self.lose_publisher("rmq2")
         if self.chance(0.7):
             self.lose_consumer()
-        self.records.append(Led(*self.at, "proof", "rmq3", 2))
-        self.records.append(FaultStep(*self.at, False, Stage.HOLDS, "kill", "rmq2", "its container exited with 137"))
+        self.records.append(LeaderRecord(*self.at, "proof", "rmq3", 2))
+        self.records.append(
+            FaultRecord(*self.at, False, FaultStage.HOLDS, "kill", "rmq2", "its container exited with 137")
+        )
         self.started["rmq2"] += 1
 
     def undo(self) -> None:
-        self.records.append(FaultStep(*self.at, True, Stage.ASKED, "start", "rmq2"))
+        self.records.append(FaultRecord(*self.at, True, FaultStage.ASKED, "start", "rmq2"))
         self.pass_time(4.0)
-        self.records.append(FaultStep(*self.at, True, Stage.HOLDS, "start", "rmq2"))
+        self.records.append(FaultRecord(*self.at, True, FaultStage.HOLDS, "start", "rmq2"))
 
 
 def honest_run(seed: int, ticks: int = 40) -> list[Record]:
     """The records of one run; about three messages a tick."""
     world = World(random.Random(seed))
     world.look()
-    world.records.append(Led(*world.at, "proof", "rmq2", 1))
-    world.records.append(PhaseReached(*world.at, RunPhase.BEGAN))
+    world.records.append(LeaderRecord(*world.at, "proof", "rmq2", 1))
+    world.records.append(PhaseRecord(*world.at, RunPhase.BEGAN))
     strike = world.rng.randint(ticks // 4, ticks // 2)
     for tick in range(ticks):
         _tick(world)
@@ -225,7 +227,7 @@ def honest_run(seed: int, ticks: int = 40) -> list[Record]:
             world.undo()
             world.look()
     world.attempt(world.again or [(world.newest + 1, 0)])
-    world.records.append(PhaseReached(*world.at, RunPhase.PUBLISHED))
+    world.records.append(PhaseRecord(*world.at, RunPhase.PUBLISHED))
     _drain(world)
     return world.records
 
@@ -252,9 +254,9 @@ def _drain(world: World) -> None:
         world.answer()
         world.pass_time()
     world.write_late()
-    world.records.append(PhaseReached(*world.at, RunPhase.DRAINED))
+    world.records.append(PhaseRecord(*world.at, RunPhase.DRAINED))
     for _ in range(3):
-        world.records += [DepthRead(*world.at, node, "proof", 0, 0) for node in NODES]
+        world.records += [DepthRecord(*world.at, node, "proof", 0, 0) for node in NODES]
         world.pass_time(1.0)
     world.look()
-    world.records.append(Ended(*world.at, len(world.records) + 2))
+    world.records.append(EndRecord(*world.at, len(world.records) + 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dmq_core.proof.result import Account, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict, Workload
+from dmq_core.proof.result import Account, Curves, Duplicates, ProofResult, Timeline, TimelineMark, Verdict, Workload
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;'\"`|[a](javascript:b)\x1b[31m\u202e"
 
@@ -26,11 +26,11 @@ def passed() -> ProofResult:
         account=Account(9_890, 9_874, 4, 0, 12, 0, 9_881, 61, 7, Duplicates(redelivery=58)),
         timeline=Timeline(6.58, 0.004, 0.12, 0.41, 0.47, 0.63, 0.49),
         marks=(
-            Mark(6.58, "fault", "rmq2 killed"),
-            Mark(6.59, "client", "publisher 1 lost rmq2: the connection was closed"),
-            Mark(6.70, "client", "publisher 1 now on rmq3"),
-            Mark(6.99, "leader", "rmq3 leads the queue (term 2)"),
-            Mark(14.6, "undo", "rmq2 started"),
+            TimelineMark(6.58, "fault", "rmq2 killed"),
+            TimelineMark(6.59, "client", "publisher 1 lost rmq2: the connection was closed"),
+            TimelineMark(6.70, "client", "publisher 1 now on rmq3"),
+            TimelineMark(6.99, "leader", "rmq3 leads the queue (term 2)"),
+            TimelineMark(14.6, "undo", "rmq2 started"),
         ),
         curves=Curves(0.25, tuple(confirms), tuple(deliveries)),
         max_confirm_gap_s=0.51,
@@ -60,6 +60,6 @@ def hostile() -> ProofResult:
         node=HOSTILE,
         workload=Workload(queue_type=HOSTILE, exchange_type=HOSTILE),
         account=Account(lost=(HOSTILE,)),
-        marks=tuple(Mark(float(n), kind, HOSTILE) for n, kind in enumerate(("fault", "leader", HOSTILE))),
+        marks=tuple(TimelineMark(float(n), kind, HOSTILE) for n, kind in enumerate(("fault", "leader", HOSTILE))),
         journal=HOSTILE,
     )

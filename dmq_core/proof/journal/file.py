@@ -8,7 +8,7 @@ published, deliveries before they are handled and acknowledged, and whatever hap
 answers precede nothing; a thread writes them within 20 ms or so, and a kill in between leaves their messages without
 one, which the account calls unknown. Nothing is synced to the disk: the journal outlives its process, not its machine.
 
-    >>> journal = Journal.create(path, Setting(run="6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("proof",)))
+    >>> journal = Journal.create(path, RunSetup(run="6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("proof",)))
     >>> journal.append_attempts(publisher=0, numbers=range(1, 21), keys=[0] * 20)     # then publish the twenty
 """
 
@@ -29,24 +29,24 @@ from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.records import (
     MAGIC,
     ClientEvent,
-    ClientStep,
-    Counted,
-    Damage,
-    DepthRead,
-    Ended,
-    FaultStep,
-    Foreign,
-    HealthSeen,
-    Led,
-    PhaseReached,
+    ClientRecord,
+    CountersRecord,
+    DamageRecord,
+    DepthRecord,
+    EndRecord,
+    FaultRecord,
+    FaultStage,
+    ForeignRecord,
+    HealthRecord,
+    LeaderRecord,
+    PhaseRecord,
     Record,
     RunPhase,
-    Setting,
-    Stage,
+    RunSetup,
     head_of,
     line_of,
     record_of,
-    setting_of,
+    setup_of,
     text_json,
 )
 from dmq_core.text import visible
@@ -65,7 +65,7 @@ class JournalError(DmqError):
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class JournalClock:
     """Where moments come from: `mono` seconds that never step, `wall` epoch seconds that may."""
 
     mono: Callable[[], float] = time.monotonic
@@ -82,7 +82,7 @@ class Journal:
     """
 
     def __init__(
-        self, descriptor: int, path: Path, clock: Clock, on_failure: Callable[[JournalError], None] | None
+        self, descriptor: int, path: Path, clock: JournalClock, on_failure: Callable[[JournalError], None] | None
     ) -> None:
         self.path = path
         self._descriptor = descriptor
@@ -102,8 +102,8 @@ class Journal:
     def create(
         cls,
         path: Path,
-        setting: Setting,
-        clock: Clock | None = None,
+        setting: RunSetup,
+        clock: JournalClock | None = None,
         on_failure: Callable[[JournalError], None] | None = None,
     ) -> Journal:
         """Makes the file, which must not exist, for its owner alone; `JournalError` if that cannot be."""
@@ -111,7 +111,7 @@ class Journal:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _failed(path, error) from error
-        journal = cls(descriptor, path, clock or Clock(), on_failure)
+        journal = cls(descriptor, path, clock or JournalClock(), on_failure)
         try:
             journal._put(head_of(setting), must=True)
         except JournalError:
@@ -155,7 +155,7 @@ class Journal:
     ) -> None:
         """Before messages are handled and acknowledged; the last three sequences hold positions in `numbers`.
 
-        `epoch` counts the consumer's channels; see `Delivered`.
+        `epoch` counts the consumer's channels; see `DeliveryRecord`.
         """
         self._put(
             f'["D",{self._now(at)},{consumer},{epoch},{text_json(queue)},{list(numbers)},{list(keys)},'
@@ -165,29 +165,29 @@ class Journal:
 
     def append_foreign(self, consumer: int, epoch: int, queue: str, ids: Sequence[str]) -> None:
         """Messages whose ids are none of this run's came; before they are acknowledged."""
-        self._put(line_of(Foreign(*self._both(), consumer, epoch, queue, tuple(ids))), must=True)
+        self._put(line_of(ForeignRecord(*self._both(), consumer, epoch, queue, tuple(ids))), must=True)
 
     def append_answers(self, consumer: int, epoch: int, numbers: Sequence[int]) -> None:
         """Deliveries were answered, and the answer taken on; after that, and as cheap as `append_settled`."""
         self._answers.append((self._mono(), consumer, epoch, numbers))
 
-    def append_fault(self, stage: Stage, act: str, node: str, text: str = "", at: float | None = None) -> None:
+    def append_fault(self, stage: FaultStage, act: str, node: str, text: str = "", at: float | None = None) -> None:
         """A fault's progress; for HOLDS `text` is the cluster's own evidence, for FAILED what went wrong."""
-        self._put(line_of(FaultStep(*self._both(at), False, stage, act, node, text)))
+        self._put(line_of(FaultRecord(*self._both(at), False, stage, act, node, text)))
 
-    def append_undo(self, stage: Stage, act: str, node: str, text: str = "", at: float | None = None) -> None:
+    def append_undo(self, stage: FaultStage, act: str, node: str, text: str = "", at: float | None = None) -> None:
         """The progress of undoing a fault; HOLDS: the node serves again."""
-        self._put(line_of(FaultStep(*self._both(at), True, stage, act, node, text)))
+        self._put(line_of(FaultRecord(*self._both(at), True, stage, act, node, text)))
 
     def append_client(
         self, role: str, number: int, event: ClientEvent, node: str, epoch: int, text: str = "", at: float | None = None
     ) -> None:
         """A client came to a node or lost it; `role` is `publisher` or `consumer`, `text` why it was lost."""
-        self._put(line_of(ClientStep(*self._both(at), role, number, event, node, epoch, text)))
+        self._put(line_of(ClientRecord(*self._both(at), role, number, event, node, epoch, text)))
 
     def append_leader(self, queue: str, node: str, term: int = 0, at: float | None = None) -> None:
         """`node` leads `queue` (empty: nobody does); also once before the load begins."""
-        self._put(line_of(Led(*self._both(at), queue, node, term)))
+        self._put(line_of(LeaderRecord(*self._both(at), queue, node, term)))
 
     def append_counters(
         self,
@@ -200,19 +200,19 @@ class Journal:
         at: float | None = None,
     ) -> None:
         """A broker's counters: before the load begins, now and then, and after the drain; `at`: it was asked then."""
-        self._put(line_of(Counted(*self._both(at), node, epoch, published, confirmed, delivered, acknowledged)))
+        self._put(line_of(CountersRecord(*self._both(at), node, epoch, published, confirmed, delivered, acknowledged)))
 
     def append_depth(self, node: str, queue: str, ready: int | None, unacked: int | None) -> None:
         """What a node says of a queue; after the drain three times each, a second apart."""
-        self._put(line_of(DepthRead(*self._both(), node, queue, ready, unacked)))
+        self._put(line_of(DepthRecord(*self._both(), node, queue, ready, unacked)))
 
     def append_health(self, running: Sequence[str], problems: Sequence[str] = ()) -> None:
         """Which nodes run, and what ails the cluster; before the load begins and in the end."""
-        self._put(line_of(HealthSeen(*self._both(), tuple(running), tuple(problems))))
+        self._put(line_of(HealthRecord(*self._both(), tuple(running), tuple(problems))))
 
     def append_phase(self, phase: RunPhase, text: str = "") -> None:
         """The run came to a phase."""
-        self._put(line_of(PhaseReached(*self._both(), phase, text)))
+        self._put(line_of(PhaseRecord(*self._both(), phase, text)))
 
     def close(self) -> None:
         """Writes what is left and the line that says that nothing is missing; a second call does nothing."""
@@ -222,7 +222,7 @@ class Journal:
             if self._closed:
                 return
         self._put(self._late_lines())
-        self._put(line_of(Ended(*self._both(), self._lines + 1)))
+        self._put(line_of(EndRecord(*self._both(), self._lines + 1)))
         with self._lock:
             self._closed = True
             os.close(self._descriptor)
@@ -288,14 +288,14 @@ class Journal:
 class JournalReading:
     """A journal that somebody left behind: its `setting`, and its records as often as they are asked for."""
 
-    def __init__(self, path: Path, setting: Setting) -> None:
+    def __init__(self, path: Path, setting: RunSetup) -> None:
         self.path = path
         self.setting = setting
 
     def records(self) -> Iterator[Record]:
-        """Every record, in the order of the file; what cannot be read comes as `Damage`.
+        """Every record, in the order of the file; what cannot be read comes as `DamageRecord`.
 
-        The last one is `Ended`, or a `Damage` that says that the tail is missing.
+        The last one is `EndRecord`, or a `DamageRecord` that says that the tail is missing.
         """
         lines, mono, wall = 1, 0.0, 0.0
         told = False
@@ -305,12 +305,14 @@ class JournalReading:
                 lines += 1
                 record = _record(line, lines, mono, wall)
                 mono, wall = record.at, record.wall
-                told = isinstance(record, Ended) or (isinstance(record, Damage) and record.torn)
-                if isinstance(record, Ended) and record.lines != lines:
-                    yield Damage(mono, wall, f"lines are missing: {record.lines} were written and {lines} are there")
+                told = isinstance(record, EndRecord) or (isinstance(record, DamageRecord) and record.torn)
+                if isinstance(record, EndRecord) and record.lines != lines:
+                    yield DamageRecord(
+                        mono, wall, f"lines are missing: {record.lines} were written and {lines} are there"
+                    )
                 yield record
         if not told:
-            yield Damage(mono, wall, f"the journal ends in the middle of the run, at line {lines}", torn=True)
+            yield DamageRecord(mono, wall, f"the journal ends in the middle of the run, at line {lines}", torn=True)
 
 
 def read_journal(path: Path) -> JournalReading:
@@ -318,7 +320,7 @@ def read_journal(path: Path) -> JournalReading:
     try:
         with path.open("rb") as file:
             head = file.readline(_HEAD_BYTES)
-        setting = setting_of(head)
+        setting = setup_of(head)
     except OSError as error:
         raise InvalidInputError(f"{visible(str(path))} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -338,7 +340,7 @@ def _record(line: bytes, number: int, mono: float, wall: float) -> Record:
         return record_of(line)
     except ValueError:
         torn = not line.endswith(b"\n")
-        return Damage(mono, wall, f"line {number} {'is cut off' if torn else 'cannot be read'}", torn)
+        return DamageRecord(mono, wall, f"line {number} {'is cut off' if torn else 'cannot be read'}", torn)
 
 
 def _fate_lines(fates: Sequence[_Fate], offset: float) -> Iterator[str]:

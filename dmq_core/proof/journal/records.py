@@ -31,7 +31,7 @@ _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 _INT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
-class Stage(StrEnum):
+class FaultStage(StrEnum):
     """How far a fault or its undoing is: ASKED for, BEGAN, HOLDS by the cluster's own evidence, or FAILED."""
 
     ASKED = "asked"
@@ -58,7 +58,7 @@ class RunPhase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RunSetup:
     """What a run set out to do, known before it begins: the first line of its journal.
 
     `run` is the prefix of its messages' ids, without `-`. `nodes` and `queues` are those whose depths must be known in
@@ -106,7 +106,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempted:
+class AttemptRecord:
     """`publisher` is about to send `numbers`; `keys` are the positions of their routing keys, one each.
 
     The same number again is a republish.
@@ -120,7 +120,7 @@ class Attempted:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class OutcomeRecord:
     """The publishes of `numbers` ended alike; `sends` counts how often each was put on the wire."""
 
     at: float
@@ -132,7 +132,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class DeliveryRecord:
     """`numbers` came to `consumer` from `queue`, before any handler saw them.
 
     `epoch` counts the consumer's channels. `keys` are positions of routing keys, -1 for a strange one. `redelivered`,
@@ -153,7 +153,7 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ForeignRecord:
     """Messages came whose ids are none of this run's."""
 
     at: float
@@ -165,7 +165,7 @@ class Foreign:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnswerRecord:
     """Answers to deliveries went out on a channel that was alive."""
 
     at: float
@@ -176,20 +176,20 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultStep:
+class FaultRecord:
     """A fault (`undo`: what ends it) came to a stage; `act` is the verb, `text` the cluster's evidence or the error."""
 
     at: float
     wall: float
     undo: bool
-    stage: Stage
+    stage: FaultStage
     act: str
     node: str
     text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class ClientStep:
+class ClientRecord:
     """A client (`role` is publisher or consumer) was lost or came to `node`; `epoch` is the one that ended or began."""
 
     at: float
@@ -203,7 +203,7 @@ class ClientStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Led:
+class LeaderRecord:
     """`node` leads `queue` (empty: nobody does) since `term` (0: not known)."""
 
     at: float
@@ -214,7 +214,7 @@ class Led:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CountersRecord:
     """A broker's own counters, asked for at `at` and told at most ten seconds later.
 
     `epoch` is any text that changes when the node starts anew, as its start time does.
@@ -231,7 +231,7 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class DepthRead:
+class DepthRecord:
     """What `node` says of `queue` when it is asked; None: no answer, or not known."""
 
     at: float
@@ -243,7 +243,7 @@ class DepthRead:
 
 
 @dataclass(frozen=True, slots=True)
-class HealthSeen:
+class HealthRecord:
     """Which nodes run, and what ails the cluster, in whole sentences."""
 
     at: float
@@ -253,7 +253,7 @@ class HealthSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseReached:
+class PhaseRecord:
     """The run came to a phase; `text` says why, where it was interrupted."""
 
     at: float
@@ -263,7 +263,7 @@ class PhaseReached:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndRecord:
     """The journal was closed in good order after `lines` lines, this one included."""
 
     at: float
@@ -272,7 +272,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class DamageRecord:
     """No record: what the reader says in place of one that cannot be read; `torn`: the tail was cut, no more."""
 
     at: float
@@ -281,22 +281,33 @@ class Damage:
     torn: bool = False
 
 
-MessageRecord = Attempted | Settled | Delivered | Foreign | Answered
-Record = MessageRecord | FaultStep | ClientStep | Led | Counted | DepthRead | HealthSeen | PhaseReached | Ended | Damage
+MessageRecord = AttemptRecord | OutcomeRecord | DeliveryRecord | ForeignRecord | AnswerRecord
+Record = (
+    MessageRecord
+    | FaultRecord
+    | ClientRecord
+    | LeaderRecord
+    | CountersRecord
+    | DepthRecord
+    | HealthRecord
+    | PhaseRecord
+    | EndRecord
+    | DamageRecord
+)
 _LETTERS: Final[dict[str, type[Any]]] = {
-    "A": Attempted,
-    "S": Settled,
-    "D": Delivered,
-    "X": Foreign,
-    "K": Answered,
-    "F": FaultStep,
-    "C": ClientStep,
-    "L": Led,
-    "B": Counted,
-    "Q": DepthRead,
-    "H": HealthSeen,
-    "P": PhaseReached,
-    "E": Ended,
+    "A": AttemptRecord,
+    "S": OutcomeRecord,
+    "D": DeliveryRecord,
+    "X": ForeignRecord,
+    "K": AnswerRecord,
+    "F": FaultRecord,
+    "C": ClientRecord,
+    "L": LeaderRecord,
+    "B": CountersRecord,
+    "Q": DepthRecord,
+    "H": HealthRecord,
+    "P": PhaseRecord,
+    "E": EndRecord,
 }
 _LETTER_OF: Final = {kind: letter for letter, kind in _LETTERS.items()}
 
@@ -320,7 +331,7 @@ def line_of(record: Record) -> str:
     return json.dumps([_LETTER_OF[type(record)], *safe], separators=(",", ":")) + "\n"
 
 
-def head_of(setting: Setting) -> str:
+def head_of(setting: RunSetup) -> str:
     """The first line of a journal."""
     return json.dumps([MAGIC, VERSION, asdict(setting)], separators=(",", ":")) + "\n"
 
@@ -342,16 +353,16 @@ def record_of(line: bytes) -> Record:
         record: Record = kind(*(check(value) for check, value in zip(checks, values, strict=False)))
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError("not a record") from error
-    if isinstance(record, Attempted | Delivered) and len(record.keys) != len(record.numbers):
+    if isinstance(record, AttemptRecord | DeliveryRecord) and len(record.keys) != len(record.numbers):
         raise ValueError("not a key each")
-    if isinstance(record, Delivered):
+    if isinstance(record, DeliveryRecord):
         positions = (*record.redelivered, *record.republished, *record.retried)
         if positions and not 0 <= min(positions) <= max(positions) < len(record.numbers):
             raise ValueError("not a position of a number")
     return record
 
 
-def setting_of(line: bytes) -> Setting:
+def setup_of(line: bytes) -> RunSetup:
     """The setting in the first line of a journal."""
     try:
         magic, version, told = json.loads(line)
@@ -359,7 +370,7 @@ def setting_of(line: bytes) -> Setting:
             raise ValueError("another format")
         workload = checked_workload(Workload(**told.pop("workload")), "workload")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
-        return Setting(**values, workload=workload)
+        return RunSetup(**values, workload=workload)
     except (AttributeError, InvalidInputError, KeyError, TypeError, RecursionError) as error:
         raise ValueError("not a setting") from error
 
@@ -431,7 +442,7 @@ _CHECK_OF: Final[dict[str, Callable[[Any], Any]]] = {
     "tuple[str, ...]": _texts,
     "tuple[int, ...]": _positions,
     "Outcome": Outcome,
-    "Stage": Stage,
+    "FaultStage": FaultStage,
     "ClientEvent": ClientEvent,
     "RunPhase": RunPhase,
 }

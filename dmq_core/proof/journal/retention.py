@@ -18,7 +18,7 @@ _NAME: Final = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}\.journal")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class JournalFile:
     """A journal on the shelf: its bytes, and the epoch second at which it was last written."""
 
     path: Path
@@ -26,17 +26,17 @@ class Kept:
     written_at: float
 
 
-def shelf() -> Path:
+def journals_folder() -> Path:
     """The folder, which may not be there yet."""
     return state_folder() / "proofs"
 
 
-def outgrown(journals: Iterable[Kept], now: float, most: int = MOST_KEPT) -> tuple[Kept, ...]:
+def journals_to_prune(journals: Iterable[JournalFile], now: float, most: int = MOST_KEPT) -> tuple[JournalFile, ...]:
     """Which of them have to go, oldest first: those that `most` bytes of newer ones have taken the room of.
 
     The newest stays, however big it is, and so does whatever may still be written.
     """
-    gone: list[Kept] = []
+    gone: list[JournalFile] = []
     total = 0
     for journal in sorted(journals, key=lambda kept: kept.written_at, reverse=True):
         if total >= most and now - journal.written_at > RESTS_S:
@@ -45,10 +45,10 @@ def outgrown(journals: Iterable[Kept], now: float, most: int = MOST_KEPT) -> tup
     return tuple(reversed(gone))
 
 
-def tidy() -> int:
+def prune() -> int:
     """Removes what the shelf has outgrown; how many journals that were. Other files there are nobody's business."""
     removed = 0
-    for journal in outgrown(_kept(shelf()), time.time()):
+    for journal in journals_to_prune(_kept(journals_folder()), time.time()):
         try:
             journal.path.unlink()
         except OSError:
@@ -57,7 +57,7 @@ def tidy() -> int:
     return removed
 
 
-def _kept(folder: Path) -> list[Kept]:
+def _kept(folder: Path) -> list[JournalFile]:
     found = []
     for path in folder.glob("*.journal"):
         try:
@@ -65,5 +65,5 @@ def _kept(folder: Path) -> list[Kept]:
         except OSError:
             continue
         if _NAME.fullmatch(path.name):
-            found.append(Kept(path, told.st_size, told.st_mtime))
+            found.append(JournalFile(path, told.st_size, told.st_mtime))
     return found

@@ -24,15 +24,15 @@ from typing import Final
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.records import (
     MOST_NUMBER,
-    Answered,
-    Attempted,
+    AnswerRecord,
+    AttemptRecord,
     ClientEvent,
-    ClientStep,
-    Delivered,
-    Foreign,
+    ClientRecord,
+    DeliveryRecord,
+    ForeignRecord,
+    OutcomeRecord,
     Record,
-    Setting,
-    Settled,
+    RunSetup,
     message_id,
 )
 from dmq_core.proof.result import Account, Duplicates
@@ -52,7 +52,7 @@ _MOST_INDEX: Final = (1 << 16) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Accounted:
+class AccountedJournal:
     """The account, and what speaks against the journal that it was made from, as ids.
 
     `contradicting` have more outcomes than attempts, `unrecorded` were answered before any delivery was on record,
@@ -66,9 +66,9 @@ class Accounted:
     unsettled: int = 0
 
 
-def account_of(records: Iterable[Record], setting: Setting) -> Accounted:
+def account_of(records: Iterable[Record], setting: RunSetup) -> AccountedJournal:
     """The account of a whole journal."""
-    algebra = Algebra(setting)
+    algebra = Accounting(setting)
     for record in records:
         algebra.take(record)
     return algebra.accounted()
@@ -126,10 +126,10 @@ class _Indices:
         return self._known.setdefault(thing, min(len(self._known), _MOST_INDEX))
 
 
-class Algebra:
+class Accounting:
     """Takes the records of one journal in order and keeps the account; not thread-safe."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: RunSetup) -> None:
         self._setting = setting
         self._seen = bytearray(1)
         self._lanes = array("H", [0])
@@ -153,7 +153,7 @@ class Algebra:
         """Notes a record; those that are not about messages or consumers change nothing."""
 
     @take.register
-    def _attempted(self, record: Attempted) -> None:
+    def _attempted(self, record: AttemptRecord) -> None:
         self._grow(max(record.numbers, default=0))
         seen, lanes = self._seen, self._lanes
         for number, key in zip(record.numbers, record.keys, strict=True):
@@ -165,7 +165,7 @@ class Algebra:
                 lanes[number] = self._lane_of.of((record.publisher, key))
 
     @take.register
-    def _settled(self, record: Settled) -> None:
+    def _settled(self, record: OutcomeRecord) -> None:
         bit = _BIT[record.outcome]
         for number in record.numbers:
             if not self._was_attempted(number):
@@ -183,7 +183,7 @@ class Algebra:
                 self._sent_again[number] += record.sends - 1
 
     @take.register
-    def _delivered(self, record: Delivered) -> None:
+    def _delivered(self, record: DeliveryRecord) -> None:
         epoch = self._epoch_of.of((record.consumer, record.epoch))
         place = self._read_by[epoch] = self._place(record.queue, record.consumer)
         place.grow(len(self._seen))
@@ -200,12 +200,12 @@ class Algebra:
                 self._in_line(place, number, position in flagged or position in retried)
 
     @take.register
-    def _foreign(self, record: Foreign) -> None:
+    def _foreign(self, record: ForeignRecord) -> None:
         for an_id in record.ids:
             self._surprise(an_id)
 
     @take.register
-    def _answered(self, record: Answered) -> None:
+    def _answered(self, record: AnswerRecord) -> None:
         epoch = self._epoch_of.of((record.consumer, record.epoch))
         place = self._read_by.get(epoch)
         for number in record.numbers:
@@ -218,11 +218,11 @@ class Algebra:
                 place.answered(number, epoch)
 
     @take.register
-    def _client(self, record: ClientStep) -> None:
+    def _client(self, record: ClientRecord) -> None:
         if record.role == "consumer" and record.event is ClientEvent.LOST:
             self._ended.add(self._epoch_of.of((record.number, record.epoch)))
 
-    def accounted(self) -> Accounted:
+    def accounted(self) -> AccountedJournal:
         """The account as far as it goes."""
         states = self._states()
         for place in self._places.values():
@@ -242,7 +242,7 @@ class Algebra:
             phantom=self._delivered_though(Outcome.NOT_SENT, states, delivered),
             order_violations=sum(1 for n in self._late if states[n] != _UNKNOWN and not self._resends(n)),
         )
-        return Accounted(account, self._ids(self._contradicting), self._ids(self._unrecorded), self._unsettled())
+        return AccountedJournal(account, self._ids(self._contradicting), self._ids(self._unrecorded), self._unsettled())
 
     # Taking.
 

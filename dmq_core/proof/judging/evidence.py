@@ -11,20 +11,20 @@ from typing import Final
 
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.records import (
-    Attempted,
-    Counted,
-    Damage,
-    Delivered,
-    DepthRead,
-    FaultStep,
-    Foreign,
-    HealthSeen,
-    PhaseReached,
+    AttemptRecord,
+    CountersRecord,
+    DamageRecord,
+    DeliveryRecord,
+    DepthRecord,
+    FaultRecord,
+    FaultStage,
+    ForeignRecord,
+    HealthRecord,
+    OutcomeRecord,
+    PhaseRecord,
     Record,
     RunPhase,
-    Setting,
-    Settled,
-    Stage,
+    RunSetup,
 )
 from dmq_core.proof.result import Balance
 from dmq_core.settings.settings import DEFAULT_CLUSTER
@@ -116,9 +116,9 @@ class Evidence:
     reads_streams: bool = False
 
 
-def evidence_of(records: Iterable[Record], setting: Setting) -> Evidence:
+def evidence_of(records: Iterable[Record], setting: RunSetup) -> Evidence:
     """The evidence in a whole journal."""
-    witness = Witness(setting)
+    witness = EvidenceCollector(setting)
     for record in records:
         witness.take(record)
     return witness.evidence()
@@ -130,9 +130,9 @@ class _Reads:
 
     number: int = 0
     first: float = 0.0
-    last: DepthRead | None = None
+    last: DepthRecord | None = None
 
-    def add(self, read: DepthRead) -> None:
+    def add(self, read: DepthRecord) -> None:
         self.last = read
         if read.ready == 0 and read.unacked == 0:
             self.first = read.at if not self.number else self.first
@@ -145,7 +145,7 @@ class _Reads:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moment:
+class _CountsAt:
     """How much was on record at a moment, in deliveries the second ones included."""
 
     at: float
@@ -157,8 +157,8 @@ class _Moment:
 class _Broker:
     """The counters of one node over all its epochs, beside the account at the same moments; and when epochs ended."""
 
-    reads: list[tuple[Counted, _Moment]] = field(default_factory=list)
-    ends: list[_Moment] = field(default_factory=list)
+    reads: list[tuple[CountersRecord, _CountsAt]] = field(default_factory=list)
+    ends: list[_CountsAt] = field(default_factory=list)
     was_read_first: bool = False
 
     def balanced(self, what: str) -> tuple[int, int]:
@@ -176,10 +176,10 @@ class _Broker:
         return counted, allowed
 
 
-class Witness:
+class EvidenceCollector:
     """Takes the records of one journal in order; not thread-safe."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: RunSetup) -> None:
         self._setting = setting
         self._start: float | None = None
         self._offset: float | None = None
@@ -194,14 +194,14 @@ class Witness:
         self._running: tuple[str, ...] | None = None
         self._looked_late = False
         self._brokers: dict[str, _Broker] = {}
-        self._recent: deque[_Moment] = deque()
+        self._recent: deque[_CountsAt] = deque()
         self._ending: deque[tuple[float, str]] = deque()
         self._damage: list[str] = []
         self._is_cut = False
 
     def take(self, record: Record) -> None:
         """Notes a record."""
-        if not isinstance(record, Damage):
+        if not isinstance(record, DamageRecord):
             offset = record.wall - record.at
             self._offset = offset if self._offset is None else self._offset
             self._step = max(self._step, abs(offset - self._offset))
@@ -233,12 +233,12 @@ class Witness:
         """Other records prove nothing here."""
 
     @_note.register
-    def _attempted(self, record: Attempted) -> None:
+    def _attempted(self, record: AttemptRecord) -> None:
         self._newest = max(self._newest, *record.numbers, 0)
         self._something_moved()
 
     @_note.register
-    def _settled(self, record: Settled) -> None:
+    def _settled(self, record: OutcomeRecord) -> None:
         if record.outcome is not Outcome.CONFIRMED:
             return
         self._confirmed += len(record.numbers)
@@ -249,54 +249,54 @@ class Witness:
             self._faults[index] = replace(fault, confirmed_after=fault.confirmed_after + after)
 
     @_note.register
-    def _came(self, record: Delivered) -> None:
+    def _came(self, record: DeliveryRecord) -> None:
         self._delivered += len(record.numbers)
         self._remember(record.at, 0, len(record.numbers))
         self._something_moved()
 
     @_note.register
-    def _foreign(self, record: Foreign) -> None:
+    def _foreign(self, record: ForeignRecord) -> None:
         self._something_moved()
 
     @_note.register
-    def _phase(self, record: PhaseReached) -> None:
+    def _phase(self, record: PhaseRecord) -> None:
         self._phases[record.phase] = record.text
         if record.phase is RunPhase.BEGAN and self._start is None:
             self._start = record.at
 
     @_note.register
-    def _depth_read(self, record: DepthRead) -> None:
+    def _depth_read(self, record: DepthRecord) -> None:
         self._depths.setdefault((record.node, record.queue), _Reads()).add(record)
 
     @_note.register
-    def _health(self, record: HealthSeen) -> None:
+    def _health(self, record: HealthRecord) -> None:
         self._running, self._looked_late = record.running, self._moved
         if not self._moved:
             missing = [f"{node} does not run" for node in self._setting.nodes if node not in record.running]
             self._ails = (*missing, *record.problems)
 
     @_note.register
-    def _counted(self, record: Counted) -> None:
+    def _counted(self, record: CountersRecord) -> None:
         broker = self._brokers.setdefault(record.node, _Broker())
         broker.was_read_first |= not self._moved
         later = [new for new in self._recent if new.at >= record.at]
         confirmed = self._confirmed - sum(new.confirmed for new in later)
         delivered = self._delivered - sum(new.delivered for new in later)
-        broker.reads.append((record, _Moment(record.at, confirmed, delivered)))
+        broker.reads.append((record, _CountsAt(record.at, confirmed, delivered)))
 
     @_note.register
-    def _damaged(self, record: Damage) -> None:
+    def _damaged(self, record: DamageRecord) -> None:
         if record.torn:
             self._is_cut = True
         elif len(self._damage) < KEPT_DAMAGE:
             self._damage.append(record.why)
 
     @_note.register
-    def _fault_step(self, record: FaultStep) -> None:
+    def _fault_step(self, record: FaultRecord) -> None:
         if record.undo:
             self._undo_step(record)
             return
-        if record.stage is Stage.ASKED:
+        if record.stage is FaultStage.ASKED:
             self._faults.append(self._new_fault(record))
             return
         index = self._open_fault(record.node, record.act)
@@ -305,26 +305,26 @@ class Witness:
             index = len(self._faults) - 1
         fault, at_s = self._faults[index], self._since_load(record.at)
         match record.stage:
-            case Stage.BEGAN:
+            case FaultStage.BEGAN:
                 self._faults[index] = replace(fault, began_s=at_s)
-            case Stage.HOLDS:
+            case FaultStage.HOLDS:
                 self._faults[index] = replace(fault, held_s=at_s, text=record.text)
                 self._after[index] = self._newest
                 if record.act in _ENDS_THE_BROKER:
                     self._ending.append((record.at + RECORDED_WITHIN_S, record.node))
-            case Stage.FAILED:
+            case FaultStage.FAILED:
                 self._faults[index] = replace(fault, failed=record.text or "it is not known why")
 
-    def _undo_step(self, record: FaultStep) -> None:
+    def _undo_step(self, record: FaultRecord) -> None:
         index = self._open_fault(record.node, *_ENDED_BY.get(record.act, ()))
         if index is None:
             return
-        if record.stage is Stage.HOLDS:
+        if record.stage is FaultStage.HOLDS:
             self._faults[index] = replace(self._faults[index], undone_s=self._since_load(record.at))
-        elif record.stage is Stage.FAILED:
+        elif record.stage is FaultStage.FAILED:
             self._faults[index] = replace(self._faults[index], undo_failed=record.text or "it is not known why")
 
-    def _new_fault(self, record: FaultStep) -> FaultSeen:
+    def _new_fault(self, record: FaultRecord) -> FaultSeen:
         return FaultSeen(record.act, record.node, self._since_load(record.at), confirmed_before=self._confirmed)
 
     def _open_fault(self, node: str, *acts: str) -> int | None:
@@ -357,14 +357,14 @@ class Witness:
 
     def _remember(self, at: float, confirmed: int, delivered: int) -> None:
         """What the account grew by lately: a broker may have told its counters before that."""
-        self._recent.append(_Moment(at, confirmed, delivered))
+        self._recent.append(_CountsAt(at, confirmed, delivered))
         while self._recent[0].at < at - TOLD_WITHIN_S:
             self._recent.popleft()
 
     def _note_ends(self, at: float) -> None:
         while self._ending and self._ending[0][0] < at:
             end, node = self._ending.popleft()
-            self._brokers.setdefault(node, _Broker()).ends.append(_Moment(end, self._confirmed, self._delivered))
+            self._brokers.setdefault(node, _Broker()).ends.append(_CountsAt(end, self._confirmed, self._delivered))
 
     def _ran_on(self, fault: FaultSeen) -> bool:
         broker = self._brokers.get(fault.node)

@@ -10,7 +10,16 @@ from array import array
 from dataclasses import dataclass, field
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.journal.records import Attempted, ClientEvent, ClientStep, Delivered, FaultStep, Led, Settled, Stage
+from dmq_core.proof.journal.records import (
+    AttemptRecord,
+    ClientEvent,
+    ClientRecord,
+    DeliveryRecord,
+    FaultRecord,
+    FaultStage,
+    LeaderRecord,
+    OutcomeRecord,
+)
 from dmq_core.proof.result import Timeline
 
 MOST_STEPS = 10_000
@@ -34,7 +43,7 @@ class _FirstThrough:
         return min([*moments, *([] if self.best is None else [self.best])], default=None)
 
 
-class Aftermath:
+class FirstFaultTimeline:
     """Takes the records of one journal in order; not thread-safe."""
 
     def __init__(self) -> None:
@@ -43,9 +52,9 @@ class Aftermath:
         self._began: float | None = None
         self._holds: float | None = None
         self._undone: float | None = None
-        self._clients: list[ClientStep] = []
+        self._clients: list[ClientRecord] = []
         self._leaders: dict[str, str] = {}
-        self._elections: list[Led] = []
+        self._elections: list[LeaderRecord] = []
         self._newest = 0
         self._base = 0
         self._sent_at = array("d")
@@ -53,7 +62,7 @@ class Aftermath:
         self._confirm, self._delivery = _FirstThrough(), _FirstThrough()
         self._resolved: float | None = None
 
-    def fault(self, step: FaultStep) -> None:
+    def fault(self, step: FaultRecord) -> None:
         """Notes a stage; only the first fault has a timeline."""
         if step.undo:
             if self._asked is not None and self._undone is None:
@@ -65,7 +74,7 @@ class Aftermath:
         elif step.node == self.node:
             self._note_stage(step)
 
-    def attempted(self, record: Attempted) -> None:
+    def attempted(self, record: AttemptRecord) -> None:
         """Notes attempts."""
         top = max(record.numbers, default=0)
         self._newest = max(self._newest, top)
@@ -80,7 +89,7 @@ class Aftermath:
             if number >= self._base and not self._sent_at[number - self._base]:
                 self._sent_at[number - self._base] = record.at
 
-    def settled(self, record: Settled) -> None:
+    def settled(self, record: OutcomeRecord) -> None:
         """Notes outcomes."""
         self._unsettled -= len(record.numbers)
         if self._asked is None:
@@ -90,17 +99,17 @@ class Aftermath:
         if record.outcome is Outcome.CONFIRMED and not self._is_through:
             self._confirm.offer(self._last_sent(record.numbers), record.at, self._moment)
 
-    def delivered(self, record: Delivered) -> None:
+    def delivered(self, record: DeliveryRecord) -> None:
         """Notes deliveries."""
         if self._asked is not None and not self._is_through:
             self._delivery.offer(self._last_sent(record.numbers), record.at, self._moment)
 
-    def client(self, step: ClientStep) -> None:
+    def client(self, step: ClientRecord) -> None:
         """Notes what a client went through."""
         if len(self._clients) < MOST_STEPS:
             self._clients.append(step)
 
-    def led(self, step: Led) -> bool:
+    def led(self, step: LeaderRecord) -> bool:
         """Notes who leads; whether that is news."""
         before = self._leaders.get(step.queue)
         self._leaders[step.queue] = step.node
@@ -137,10 +146,10 @@ class Aftermath:
     def _is_through(self) -> bool:
         return self._moment is not None and self._confirm.best is not None and self._delivery.best is not None
 
-    def _note_stage(self, step: FaultStep) -> None:
-        if step.stage is Stage.BEGAN and self._began is None:
+    def _note_stage(self, step: FaultRecord) -> None:
+        if step.stage is FaultStage.BEGAN and self._began is None:
             self._began = step.at
-        elif step.stage is Stage.HOLDS and self._holds is None:
+        elif step.stage is FaultStage.HOLDS and self._holds is None:
             self._holds = step.at
 
     def _last_sent(self, numbers: tuple[int, ...]) -> float:
@@ -151,7 +160,7 @@ class Aftermath:
         # Clients may know before the cluster's own news of the fault has a time.
         return self._asked is not None and at >= self._asked and (self._undone is None or at < self._undone)
 
-    def _reconnected(self, lost: list[ClientStep]) -> float | None:
+    def _reconnected(self, lost: list[ClientRecord]) -> float | None:
         """When the last client that had lost its node was back; None if one never was."""
         back: list[float] = []
         for step in lost:

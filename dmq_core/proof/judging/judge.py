@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dmq_core.proof.journal.file import JournalReading
-from dmq_core.proof.journal.records import Damage, Record, Setting
-from dmq_core.proof.judging.accounting import Algebra
-from dmq_core.proof.judging.evidence import Witness
-from dmq_core.proof.judging.timeline import Follower
+from dmq_core.proof.journal.records import DamageRecord, Record, RunSetup
+from dmq_core.proof.judging.accounting import Accounting
+from dmq_core.proof.judging.evidence import EvidenceCollector
+from dmq_core.proof.judging.timeline import TimelineBuilder
 from dmq_core.proof.judging.verdict import verdict_of
 from dmq_core.proof.result import ProofResult
 
@@ -21,15 +21,15 @@ def judge(reading: JournalReading, trouble: str = "") -> ProofResult:
     return judged(reading.records(), reading.setting, str(reading.path), trouble)
 
 
-def judged(records: Iterable[Record], setting: Setting, journal: str = "", trouble: str = "") -> ProofResult:
+def judged(records: Iterable[Record], setting: RunSetup, journal: str = "", trouble: str = "") -> ProofResult:
     """The result that these records make; as `judge`."""
-    algebra, follower, witness = Algebra(setting), Follower(), Witness(setting)
+    algebra, follower, witness = Accounting(setting), TimelineBuilder(), EvidenceCollector(setting)
     for record in records:
         algebra.take(record)
         follower.take(record)
         witness.take(record)
     if trouble:
-        witness.take(Damage(0.0, 0.0, trouble))
+        witness.take(DamageRecord(0.0, 0.0, trouble))
     accounted, course = algebra.accounted(), follower.course()
     evidence = witness.evidence()
     verdict, reasons = verdict_of(accounted, course.timeline, evidence)

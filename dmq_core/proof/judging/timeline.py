@@ -16,21 +16,21 @@ from typing import Final
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.gauges import GapMeter
 from dmq_core.proof.journal.records import (
-    Attempted,
+    AttemptRecord,
     ClientEvent,
-    ClientStep,
-    Damage,
-    Delivered,
-    FaultStep,
-    Led,
-    PhaseReached,
+    ClientRecord,
+    DamageRecord,
+    DeliveryRecord,
+    FaultRecord,
+    FaultStage,
+    LeaderRecord,
+    OutcomeRecord,
+    PhaseRecord,
     Record,
     RunPhase,
-    Settled,
-    Stage,
 )
-from dmq_core.proof.judging.first_fault import Aftermath
-from dmq_core.proof.result import Curves, Mark, Timeline
+from dmq_core.proof.judging.first_fault import FirstFaultTimeline
+from dmq_core.proof.result import Curves, Timeline, TimelineMark
 
 SLICE_S: Final = 0.25
 MOST_SLICES: Final = 2400
@@ -62,14 +62,14 @@ _DONE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RunTimeline:
     """How a run went; `began` and `ended` are monotonic and `began_at` and `ended_at` epoch seconds, 0 without records.
 
     `node` is the first that was hit.
     """
 
     timeline: Timeline
-    marks: tuple[Mark, ...]
+    marks: tuple[TimelineMark, ...]
     curves: Curves
     max_confirm_gap_s: float
     max_delivery_gap_s: float
@@ -80,9 +80,9 @@ class Course:
     node: str = ""
 
 
-def course_of(records: Iterable[Record]) -> Course:
+def timeline_of(records: Iterable[Record]) -> RunTimeline:
     """The course of a whole journal."""
-    follower = Follower()
+    follower = TimelineBuilder()
     for record in records:
         follower.take(record)
     return follower.course()
@@ -163,7 +163,7 @@ class _Gaps:
         return found
 
 
-class Follower:
+class TimelineBuilder:
     """Takes the records of one journal in order; not thread-safe."""
 
     def __init__(self) -> None:
@@ -173,23 +173,23 @@ class Follower:
         self._confirms, self._deliveries = _Slices(), _Slices()
         self._gaps = _Gaps()
         self._marks: list[tuple[float, str, str]] = []
-        self._fault = Aftermath()
+        self._fault = FirstFaultTimeline()
 
     def take(self, record: Record) -> None:
         """Notes a record."""
-        if isinstance(record, Damage):
+        if isinstance(record, DamageRecord):
             return
         if self._began is None:
             self._began = (record.at, record.wall)
         self._last = max(self._last, (record.at, record.wall))
         self._note(record)
 
-    def course(self) -> Course:
+    def course(self) -> RunTimeline:
         """The course as far as the records go."""
         began, began_at = self._began or (0.0, 0.0)
         start = began if self._load_began is None else self._load_began
         self._gaps.ended(self._last[0])
-        return Course(
+        return RunTimeline(
             timeline=self._fault.timeline(start),
             marks=self._marks_since(start),
             curves=self._curves(self._last[0] - start),
@@ -207,39 +207,39 @@ class Follower:
         """Other records have no place in time."""
 
     @_note.register
-    def _phase(self, record: PhaseReached) -> None:
+    def _phase(self, record: PhaseRecord) -> None:
         if record.phase is RunPhase.BEGAN:
             self._load_began = record.at
 
     @_note.register
-    def _attempted(self, record: Attempted) -> None:
+    def _attempted(self, record: AttemptRecord) -> None:
         self._gaps.attempted(record.at, record.numbers)
         self._fault.attempted(record)
 
     @_note.register
-    def _settled(self, record: Settled) -> None:
+    def _settled(self, record: OutcomeRecord) -> None:
         self._gaps.settled(record.at, record.outcome, record.numbers)
         self._fault.settled(record)
         if record.outcome is Outcome.CONFIRMED:
             self._confirms.add(self._since_load(record.at), len(record.numbers))
 
     @_note.register
-    def _delivered(self, record: Delivered) -> None:
+    def _delivered(self, record: DeliveryRecord) -> None:
         self._gaps.delivered(record.at, record.numbers)
         self._fault.delivered(record)
         self._deliveries.add(self._since_load(record.at), len(record.numbers))
 
     @_note.register
-    def _fault_step(self, record: FaultStep) -> None:
+    def _fault_step(self, record: FaultRecord) -> None:
         self._fault.fault(record)
         kind = "undo" if record.undo else "fault"
-        if record.stage is Stage.FAILED:
+        if record.stage is FaultStage.FAILED:
             self._mark(record.at, kind, f"{record.act} of {record.node} failed: {record.text}")
-        elif record.stage is Stage.BEGAN:
+        elif record.stage is FaultStage.BEGAN:
             self._mark(record.at, kind, f"{record.node} {deed(record.act)}")
 
     @_note.register
-    def _client(self, record: ClientStep) -> None:
+    def _client(self, record: ClientRecord) -> None:
         self._fault.client(record)
         who = f"{record.role} {record.number + 1}"
         match record.event:
@@ -252,7 +252,7 @@ class Follower:
         self._mark(record.at, "client", text)
 
     @_note.register
-    def _led(self, record: Led) -> None:
+    def _led(self, record: LeaderRecord) -> None:
         if self._fault.led(record):
             term = f" (term {record.term})" if record.term else ""
             text = f"{record.node} leads {record.queue}{term}" if record.node else f"nobody leads {record.queue}"
@@ -262,10 +262,10 @@ class Follower:
         if len(self._marks) < MOST_MARKS:
             self._marks.append((at, kind, text))
 
-    def _marks_since(self, start: float) -> tuple[Mark, ...]:
+    def _marks_since(self, start: float) -> tuple[TimelineMark, ...]:
         # What clients noticed at the same moment follows from the fault.
         in_order = sorted(self._marks, key=lambda mark: (mark[0], mark[1] != "fault"))
-        return tuple(Mark(round(at - start, 6), kind, text) for at, kind, text in in_order)
+        return tuple(TimelineMark(round(at - start, 6), kind, text) for at, kind, text in in_order)
 
     def _since_load(self, at: float) -> float:
         start = self._load_began if self._load_began is not None else (self._began or self._last)[0]

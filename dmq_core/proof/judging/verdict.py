@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from dmq_core.proof.acts import undo_command
-from dmq_core.proof.judging.accounting import Accounted
+from dmq_core.proof.judging.accounting import AccountedJournal
 from dmq_core.proof.judging.evidence import Depth, Evidence, FaultSeen
 from dmq_core.proof.judging.timeline import deed
 from dmq_core.proof.result import Account, Timeline, Verdict
@@ -22,7 +22,7 @@ NAMED: Final = 5
 CLOCK_STEP_S: Final = 0.5
 
 
-def verdict_of(accounted: Accounted, timeline: Timeline, evidence: Evidence) -> tuple[Verdict, tuple[str, ...]]:
+def verdict_of(accounted: AccountedJournal, timeline: Timeline, evidence: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict, and the sentences that it rests on: violations first, then doubts, or what makes it a PASS."""
     doubts = tuple(_doubts(accounted, evidence))
     proven, alleged = _violations(accounted, evidence)
@@ -39,7 +39,7 @@ def named(ids: Sequence[str]) -> str:
     return shown if len(ids) <= NAMED else f"{shown} and {len(ids) - NAMED:,} more"
 
 
-def _violations(accounted: Accounted, evidence: Evidence) -> tuple[list[str], list[str]]:
+def _violations(accounted: AccountedJournal, evidence: Evidence) -> tuple[list[str], list[str]]:
     """What is proven wrong, and what only looks wrong."""
     account = accounted.account
     readable = not evidence.damage and not accounted.contradicting
@@ -96,7 +96,7 @@ def _disorder(account: Account) -> str:
     )
 
 
-def _doubts(accounted: Accounted, evidence: Evidence) -> Iterator[str]:
+def _doubts(accounted: AccountedJournal, evidence: Evidence) -> Iterator[str]:
     yield from _journal_doubts(accounted, evidence)
     if evidence.ails is None:
         yield "Nobody looked at the health of the cluster before the load began."
@@ -121,7 +121,7 @@ def _doubts(accounted: Accounted, evidence: Evidence) -> Iterator[str]:
             )
 
 
-def _journal_doubts(accounted: Accounted, evidence: Evidence) -> Iterator[str]:
+def _journal_doubts(accounted: AccountedJournal, evidence: Evidence) -> Iterator[str]:
     if evidence.interrupted is not None:
         yield f"The run was interrupted{_because(evidence.interrupted)}."
     if evidence.damage:

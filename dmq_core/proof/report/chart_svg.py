@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from dmq_core.proof.result import Mark, ProofResult
+from dmq_core.proof.result import ProofResult, TimelineMark
 from dmq_core.text import visible
 
 WIDTH: Final = 960
@@ -57,7 +57,7 @@ def chart(result: ProofResult) -> str:
     )
 
 
-def numbered(marks: Sequence[Mark]) -> tuple[tuple[int, Mark], ...]:
+def numbered(marks: Sequence[TimelineMark]) -> tuple[tuple[int, TimelineMark], ...]:
     """The marks that the chart shows, in order, each with its number: faults, undos and elections."""
     shown = sorted((m for m in marks if m.kind in _DRAWN), key=lambda mark: mark.at_s)
     return tuple(enumerate(shown[:MOST_MARKS], start=1))
@@ -127,7 +127,7 @@ def _curve(rates: Sequence[float], slice_s: float, plot: _Plot, name: str) -> st
     return f'<polyline class="curve {name}" points="{" ".join(points)}"/>'
 
 
-def _marks(marks: Iterable[tuple[int, Mark]], plot: _Plot) -> Iterable[str]:
+def _marks(marks: Iterable[tuple[int, TimelineMark]], plot: _Plot) -> Iterable[str]:
     badge_x = -math.inf
     for number, mark in marks:
         x = plot.x(mark.at_s)

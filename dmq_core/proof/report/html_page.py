@@ -9,16 +9,16 @@ from typing import Final
 from dmq_core.proof.report.chart_svg import chart, numbered
 from dmq_core.proof.report.wording import (
     IDS_SHOWN,
-    Moment,
-    Term,
+    AccountRow,
+    TimelineRow,
+    account_rows,
     headline,
-    moments,
     repeat_command,
     seconds_text,
-    terms,
+    timeline_rows,
     what_was_done,
 )
-from dmq_core.proof.result import Mark, ProofResult, Verdict
+from dmq_core.proof.result import ProofResult, TimelineMark, Verdict
 from dmq_core.text import visible
 
 MARKS_SHOWN: Final = 300
@@ -88,9 +88,9 @@ def html(result: ProofResult, command: str = "") -> str:
 <div class="wide">{chart(result)}</div>
 {_LEGEND}
 <h2>What became of every message</h2>
-{_account(terms(result))}
+{_account(account_rows(result))}
 <h2>After the fault</h2>
-{_moments(moments(result.timeline))}
+{_timeline(timeline_rows(result.timeline))}
 {_story(result)}
 <h2>Do it again</h2>
 <pre>{_safe(command or repeat_command(result))}</pre>
@@ -127,7 +127,7 @@ def _figures(result: ProofResult) -> str:
     return f'<dl class="figures">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in shown)}</dl>'
 
 
-def _account(lines: Iterable[Term]) -> str:
+def _account(lines: Iterable[AccountRow]) -> str:
     rows = "".join(_term(term) for term in lines)
     return (
         '<div class="wide"><table><thead><tr><th>term</th><th class="n">messages</th><th>meaning</th></tr></thead>'
@@ -135,7 +135,7 @@ def _account(lines: Iterable[Term]) -> str:
     )
 
 
-def _term(term: Term) -> str:
+def _term(term: AccountRow) -> str:
     look = "bad" if term.is_bad else "zero" if not term.value else ""
     ids = ""
     if term.ids:
@@ -146,7 +146,7 @@ def _term(term: Term) -> str:
     return f'<tr class="{look}"><td>{term.name}</td>{figure}<td>{_safe(term.meaning)}{ids}</td></tr>'
 
 
-def _moments(lines: Iterable[Moment]) -> str:
+def _timeline(lines: Iterable[TimelineRow]) -> str:
     rows = "".join(
         f'<tr class="{"zero" if m.after_s is None else ""}"><td>{m.name}</td>'
         f'<td class="n">{seconds_text(m.after_s)}</td><td>{_safe(m.meaning)}</td></tr>'
@@ -168,7 +168,7 @@ def _story(result: ProofResult) -> str:
     )
 
 
-def _line(mark: Mark, number: int | None) -> str:
+def _line(mark: TimelineMark, number: int | None) -> str:
     kind = mark.kind if mark.kind in ("fault", "undo", "leader") else ""
     return (
         f'<tr class="{kind}"><td>{"" if number is None else number}</td><td class="n">{mark.at_s:.2f}</td>'

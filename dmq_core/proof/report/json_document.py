@@ -10,7 +10,17 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 
 from dmq_core.errors import InvalidInputError
-from dmq_core.proof.result import Account, Balance, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict, Workload
+from dmq_core.proof.result import (
+    Account,
+    Balance,
+    Curves,
+    Duplicates,
+    ProofResult,
+    Timeline,
+    TimelineMark,
+    Verdict,
+    Workload,
+)
 
 _IDS: Final = ("lost", "unexpected", "leak", "phantom")
 _TEXTS: Final = ("backend", "rabbitmq", "fault", "target", "node", "journal")
@@ -81,7 +91,7 @@ def _result(told: Mapping[str, Any]) -> ProofResult:
         workload=_workload(_mapping(told["workload"])),
         account=_account(told),
         timeline=Timeline(**{f.name: _seconds(told["timeline"].get(f.name)) for f in fields(Timeline)}),
-        marks=tuple(Mark(_number(m["at_s"]), _text(m["kind"]), _text(m["text"])) for m in told["marks"]),
+        marks=tuple(TimelineMark(_number(m["at_s"]), _text(m["kind"]), _text(m["text"])) for m in told["marks"]),
         curves=Curves(
             _number(curves["slice_s"]),
             tuple(_number(rate) for rate in curves["confirms"]),

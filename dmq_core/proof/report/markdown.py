@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 from dmq_core.proof.report.wording import (
     IDS_SHOWN,
+    account_rows,
     headline,
-    moments,
     repeat_command,
     seconds_text,
-    terms,
+    timeline_rows,
     what_was_done,
 )
-from dmq_core.proof.result import Mark, ProofResult
+from dmq_core.proof.result import ProofResult, TimelineMark
 from dmq_core.text import visible
 
 MARKS_SHOWN = 200
@@ -44,7 +44,7 @@ def markdown(result: ProofResult, command: str = "") -> str:
         "",
         "| what | after the fault | meaning |",
         "|---|---:|---|",
-        *(f"| {m.name} | {seconds_text(m.after_s)} | {m.meaning} |" for m in moments(result.timeline)),
+        *(f"| {m.name} | {seconds_text(m.after_s)} | {m.meaning} |" for m in timeline_rows(result.timeline)),
         "",
         *_story(result.marks),
         "## Again",
@@ -57,20 +57,20 @@ def markdown(result: ProofResult, command: str = "") -> str:
 
 
 def _account_rows(result: ProofResult) -> Iterable[str]:
-    for term in terms(result):
+    for term in account_rows(result):
         name, value = (f"**{term.name}**", f"**{term.value:,}**") if term.is_bad else (term.name, f"{term.value:,}")
         yield f"| {name} | {value} | {term.meaning} |"
 
 
 def _ids(result: ProofResult) -> Iterable[str]:
-    for term in terms(result):
+    for term in account_rows(result):
         if term.ids:
             more = len(term.ids) - IDS_SHOWN
             shown = ", ".join(f"`{_in_code(i)}`" for i in term.ids[:IDS_SHOWN])
             yield f"{term.name}: {shown}{f' and {more:,} more' if more > 0 else ''}\n"
 
 
-def _story(marks: tuple[Mark, ...]) -> Iterable[str]:
+def _story(marks: tuple[TimelineMark, ...]) -> Iterable[str]:
     if not marks:
         return
     for mark in marks[:MARKS_SHOWN]:

@@ -51,7 +51,7 @@ _OPTION_OF: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class AccountRow:
     """A line of the account: its name, its figure, what it means, and whether the figure is wrong."""
 
     name: str
@@ -62,7 +62,7 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TimelineRow:
     """A line of the timeline: what happened, seconds after the fault (None: it did not), and what it means."""
 
     name: str
@@ -80,29 +80,33 @@ def what_was_done(result: ProofResult) -> str:
     return f"{_setting(result)} {_load(result.workload)} {_fault(result)}"
 
 
-def terms(result: ProofResult) -> tuple[Term, ...]:
+def account_rows(result: ProofResult) -> tuple[AccountRow, ...]:
     """Every line of the account, in the order in which a message lives."""
     a = result.account
     again = a.duplicates
     return (
-        Term("attempted", a.attempted, "messages that publishers set out to send, noted before each was sent"),
-        Term("confirmed", a.confirmed, "the broker took responsibility for these: each has to be delivered"),
-        Term("nacked", a.nacked, "the broker refused these and said so"),
-        Term("returned", a.returned, "no queue wanted these, and the publisher was told"),
-        Term("unknown", a.unknown, "sent, and no answer came before the connection was lost: either fate is right"),
-        Term("not sent", a.not_sent, "provably never left the publisher, and it was told so"),
-        Term("delivered", a.delivered, "different messages that reached a consumer"),
-        Term("recovered", a.recovered, "of unknown outcome, and delivered after all"),
-        Term("redelivered", a.redelivered, "deliveries that the broker itself marked as perhaps not the first"),
-        Term("duplicates: redelivery", again.redelivery, "delivered again, since the acknowledgement had not arrived"),
-        Term("duplicates: republish", again.republish, "delivered again, since the publisher sent it again"),
-        Term("duplicates: retry hand-off", again.retry_handoff, "delivered again by the hand-off of a retry"),
+        AccountRow("attempted", a.attempted, "messages that publishers set out to send, noted before each was sent"),
+        AccountRow("confirmed", a.confirmed, "the broker took responsibility for these: each has to be delivered"),
+        AccountRow("nacked", a.nacked, "the broker refused these and said so"),
+        AccountRow("returned", a.returned, "no queue wanted these, and the publisher was told"),
+        AccountRow(
+            "unknown", a.unknown, "sent, and no answer came before the connection was lost: either fate is right"
+        ),
+        AccountRow("not sent", a.not_sent, "provably never left the publisher, and it was told so"),
+        AccountRow("delivered", a.delivered, "different messages that reached a consumer"),
+        AccountRow("recovered", a.recovered, "of unknown outcome, and delivered after all"),
+        AccountRow("redelivered", a.redelivered, "deliveries that the broker itself marked as perhaps not the first"),
+        AccountRow(
+            "duplicates: redelivery", again.redelivery, "delivered again, since the acknowledgement had not arrived"
+        ),
+        AccountRow("duplicates: republish", again.republish, "delivered again, since the publisher sent it again"),
+        AccountRow("duplicates: retry hand-off", again.retry_handoff, "delivered again by the hand-off of a retry"),
         _wrong("duplicates: unexplained", again.unexplained, "delivered again, and nothing explains why"),
         _listed("lost", a.lost, "confirmed and never delivered"),
         _listed("unexpected", a.unexpected, "delivered, and nobody had ever sent it"),
         _listed("leak", a.leak, "returned to the publisher as not routed, and yet delivered"),
         _listed("phantom", a.phantom, "reported as never sent, and yet delivered"),
-        Term(
+        AccountRow(
             "order violations",
             a.order_violations,
             "first deliveries that came before an earlier message of the same routing key",
@@ -110,15 +114,15 @@ def terms(result: ProofResult) -> tuple[Term, ...]:
     )
 
 
-def moments(timeline: Timeline) -> tuple[Moment, ...]:
+def timeline_rows(timeline: Timeline) -> tuple[TimelineRow, ...]:
     """What followed the fault, in the order in which it should."""
     return (
-        Moment("noticed", timeline.noticed_s, "a client found out that something is wrong"),
-        Moment("reconnected", timeline.reconnected_s, "the last client that had lost its node was on another one"),
-        Moment("leader elected", timeline.leader_elected_s, "the queue had a new leader"),
-        Moment("first confirm", timeline.first_confirm_s, "a message sent after the fault was confirmed"),
-        Moment("first delivery", timeline.first_delivery_s, "a message sent after the fault was delivered"),
-        Moment("unknowns resolved", timeline.unknowns_resolved_s, "every message had its outcome"),
+        TimelineRow("noticed", timeline.noticed_s, "a client found out that something is wrong"),
+        TimelineRow("reconnected", timeline.reconnected_s, "the last client that had lost its node was on another one"),
+        TimelineRow("leader elected", timeline.leader_elected_s, "the queue had a new leader"),
+        TimelineRow("first confirm", timeline.first_confirm_s, "a message sent after the fault was confirmed"),
+        TimelineRow("first delivery", timeline.first_delivery_s, "a message sent after the fault was delivered"),
+        TimelineRow("unknowns resolved", timeline.unknowns_resolved_s, "every message had its outcome"),
     )
 
 
@@ -200,12 +204,12 @@ def _undone(result: ProofResult) -> str:
     return f" That was undone {undo.at_s - result.timeline.fault_s:.1f} s later."
 
 
-def _wrong(name: str, value: int, meaning: str) -> Term:
-    return Term(name, value, meaning, is_bad=value > 0)
+def _wrong(name: str, value: int, meaning: str) -> AccountRow:
+    return AccountRow(name, value, meaning, is_bad=value > 0)
 
 
-def _listed(name: str, ids: tuple[str, ...], meaning: str) -> Term:
-    return Term(name, len(ids), meaning, bool(ids), ids)
+def _listed(name: str, ids: tuple[str, ...], meaning: str) -> AccountRow:
+    return AccountRow(name, len(ids), meaning, bool(ids), ids)
 
 
 def _count(number: int, noun: str) -> str:

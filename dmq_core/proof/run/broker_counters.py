@@ -49,7 +49,7 @@ def counters_in(text: str) -> NodeCounters:
         raise NotReachableError("a node tells no counters that make sense", "Which RabbitMQ is it?") from error
 
 
-class Epochs:
+class BrokerEpochs:
     """Tells the lives of one broker apart, by when it began and by counters that only a new one sets back."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class CounterReader:
     """
 
     def __init__(self, cluster: Cluster, journal: Journal) -> None:
-        self._desks = [_Desk(cluster, node.name, journal) for node in cluster.nodes()]
+        self._desks = [_NodeReader(cluster, node.name, journal) for node in cluster.nodes()]
         for desk in self._desks:
             desk.start()
 
@@ -102,14 +102,14 @@ class CounterReader:
             desk.join(deadline)
 
 
-class _Desk:
+class _NodeReader:
     """Where one node is asked."""
 
     def __init__(self, cluster: Cluster, node: str, journal: Journal) -> None:
         self._cluster = cluster
         self._node = node
         self._journal = journal
-        self._epochs = Epochs()
+        self._epochs = BrokerEpochs()
         self._changed = threading.Condition()
         self._asked = self._answered = 0
         self._closed = False

@@ -40,7 +40,7 @@ class _Burst:
         return bool(self.number) and now - self.last_at >= QUIET_S
 
 
-class _Pulse:
+class _UsualGap:
     """What gaps are usual, so that only unusual ones are told: the worst of the last ten seconds or so."""
 
     def __init__(self, notable_s: float) -> None:
@@ -55,7 +55,7 @@ class _Pulse:
 
 
 @dataclass(slots=True)
-class _Client:
+class _RoleConnection:
     """The connection of one role, as far as it was followed."""
 
     role: str
@@ -64,7 +64,7 @@ class _Client:
     was_lost: bool = False
 
 
-class ClientStory:
+class ClientEventDetector:
     """Tells what publishers and consumers went through. Times are epoch seconds.
 
     A gap is told if it follows the loss of a node, or is twice as long as has lately been usual and lasted a quarter
@@ -74,8 +74,8 @@ class ClientStory:
     def __init__(self, rate: float, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         notable_s = max(NOTABLE_GAP_S, 5.0 / rate)
-        self._confirm_pulse, self._delivery_pulse = _Pulse(notable_s), _Pulse(notable_s)
-        self._clients = {Role.PUBLISHING: _Client("publisher"), Role.CONSUMING: _Client("consumer")}
+        self._confirm_pulse, self._delivery_pulse = _UsualGap(notable_s), _UsualGap(notable_s)
+        self._clients = {Role.PUBLISHING: _RoleConnection("publisher"), Role.CONSUMING: _RoleConnection("consumer")}
         self._redelivered = _Burst()
         self._recovered = _Burst()
         self._unknown = _Burst()
@@ -160,12 +160,12 @@ class ClientStory:
         return Event(self._clock() if at is None else at, Origin.CLIENT, gravity, kind, subject, text)
 
 
-class Felt:
+class ClientEventLog:
     """What the clients of one run felt: told from any thread, and taken by whoever shows it."""
 
     def __init__(self, rate: float) -> None:
         self._lock = threading.Lock()
-        self._story = ClientStory(rate)
+        self._story = ClientEventDetector(rate)
         self._untold: deque[Event] = deque(maxlen=_MOST_UNTOLD)
 
     def connection_changed(self, event: ConnectionEvent) -> None:

@@ -32,7 +32,7 @@ def monotonic_of(wall: float) -> float:
 
 
 @dataclass(slots=True)
-class _Client:
+class _ClientConnection:
     """A connection of the clients: the how manieth of its role, how often it was opened, and where it is."""
 
     role: Role
@@ -42,7 +42,7 @@ class _Client:
     live: bool = False
 
 
-class Witness:
+class ClusterRecorder:
     """Hears node changes, elections of `queues` and what the clients' connections go through, from when it is made.
 
     Elections come from the log exchange, never from the API, which may hang for seconds when it matters. `consumers` is
@@ -69,7 +69,7 @@ class Witness:
         self._heard = threading.Condition()
         self._changes: list[NodeChange] = []
         self._leaders: dict[str, tuple[int, str]] = {}
-        self._clients: dict[str, _Client] = {}
+        self._clients: dict[str, _ClientConnection] = {}
         self._losses: list[tuple[float, str]] = []
         self._stop = threading.Event()
         self._feeds = Feeds(cluster.credentials, self._news)
@@ -133,7 +133,7 @@ class Witness:
         """Hears a change of a client's connection, on its I/O thread."""
         with self._heard:
             number = sum(client.role is event.role for client in self._clients.values())
-            client = self._clients.setdefault(event.connection, _Client(event.role, number))
+            client = self._clients.setdefault(event.connection, _ClientConnection(event.role, number))
             was, client.live = client.live, event.status.state in LIVE_STATES
             if client.live and not was:
                 first = client.epoch == 0
@@ -153,7 +153,7 @@ class Witness:
         self._feeds.close()
         self._watcher.join(_JOIN_S)
 
-    def _tell(self, client: _Client, event: ClientEvent, text: str, at: float) -> None:
+    def _tell(self, client: _ClientConnection, event: ClientEvent, text: str, at: float) -> None:
         role = _ROLES[client.role]
         # All consumers share one connection, and the account asks for the end of each one's channel.
         numbers = range(self._consumers) if client.role is Role.CONSUMING else (client.number,)

@@ -13,7 +13,7 @@ from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.proof.acts import told_of
-from dmq_core.proof.journal.records import Stage
+from dmq_core.proof.journal.records import FaultStage
 from dmq_core.proof.run.cluster_recorder import monotonic_of
 from dmq_core.proof.run.queue_checks import leader_of
 from dmq_core.text import visible
@@ -27,7 +27,7 @@ _RESTARTED: Final = frozenset({NodeAction.KILL, NodeAction.STOP, NodeAction.REST
 _ALARMS: Final = frozenset({FaultKind.MEMORY_ALARM, FaultKind.DISK_ALARM})
 
 
-class Beside:
+class ExternalClusterFaults:
     """Puts down in `journal` what is done to `cluster` inside its contexts; `queue` of `host` is the load's own.
 
     Of an act on a node, which its state shows, it only hears that the node is back.
@@ -106,18 +106,18 @@ class Beside:
 
     @contextlib.contextmanager
     def _striking(self, name: str, node: str, word: Callable[[], str]) -> Iterator[None]:
-        self._fault(Stage.ASKED, name, node)
+        self._fault(FaultStage.ASKED, name, node)
         try:
             yield
         except DmqError as error:
-            self._fault(Stage.FAILED, name, node, error.what)
+            self._fault(FaultStage.FAILED, name, node, error.what)
             raise
         at, said = time.monotonic(), ""
         # Without evidence the verdict is in doubt, and says so.
         with contextlib.suppress(DmqError):
             said = word()
-        self._fault(Stage.BEGAN, name, node, at=at)
-        self._fault(Stage.HOLDS, name, node, said, at)
+        self._fault(FaultStage.BEGAN, name, node, at=at)
+        self._fault(FaultStage.HOLDS, name, node, said, at)
 
     @contextlib.contextmanager
     def _mending(self, mend: Fault) -> Iterator[None]:
@@ -126,7 +126,7 @@ class Beside:
             yield
         except DmqError as error:
             for fault in self._meant(mend):
-                self._undo(Stage.FAILED, str(mend.kind), fault.node or "", error.what)
+                self._undo(FaultStage.FAILED, str(mend.kind), fault.node or "", error.what)
             raise
         at = time.monotonic()
         # Nobody can tell what is left of them while the nodes do not answer.
@@ -142,13 +142,13 @@ class Beside:
         try:
             yield
         except DmqError as error:
-            self._undo(Stage.FAILED, REMOVE, node, error.what)
+            self._undo(FaultStage.FAILED, REMOVE, node, error.what)
             raise
         with self._lock:
             self._added.discard(node)
         at = time.monotonic()
-        self._undo(Stage.BEGAN, REMOVE, node, at=began)
-        self._undo(Stage.HOLDS, REMOVE, node, self._is_gone(node), at)
+        self._undo(FaultStage.BEGAN, REMOVE, node, at=began)
+        self._undo(FaultStage.HOLDS, REMOVE, node, self._is_gone(node), at)
 
     def _forget(self, left: dict[Fault, tuple[Fault, ...]], began: float, at: float, text: str) -> None:
         """Puts down the end of every fault of which nothing is left."""
@@ -159,8 +159,8 @@ class Beside:
                 if told:
                     self._standing[fault] = told
             if is_over and undo is not None:
-                self._undo(Stage.BEGAN, str(undo.kind), fault.node or "", at=began)
-                self._undo(Stage.HOLDS, str(undo.kind), fault.node or "", text, at)
+                self._undo(FaultStage.BEGAN, str(undo.kind), fault.node or "", at=began)
+                self._undo(FaultStage.HOLDS, str(undo.kind), fault.node or "", text, at)
 
     def _meant(self, mend: Fault) -> list[Fault]:
         """The faults that `mend` was to end, or a part of them."""
@@ -204,12 +204,12 @@ class Beside:
         gone = node not in [info.name for info in self._cluster.nodes()]
         return f"{self._cluster.backend} knows it no more" if gone else ""
 
-    def _fault(self, stage: Stage, name: str, node: str, text: str = "", at: float | None = None) -> None:
+    def _fault(self, stage: FaultStage, name: str, node: str, text: str = "", at: float | None = None) -> None:
         with self._lock:
             if not self._over:
                 self._journal.append_fault(stage, name, node, text, at)
 
-    def _undo(self, stage: Stage, name: str, node: str, text: str = "", at: float | None = None) -> None:
+    def _undo(self, stage: FaultStage, name: str, node: str, text: str = "", at: float | None = None) -> None:
         with self._lock:
             if not self._over:
                 self._journal.append_undo(stage, name, node, text, at)
@@ -243,7 +243,7 @@ _UNDOES: Final = {
 }
 
 
-class Bystander:
+class ExternalNodeFaults:
     """Puts node faults down in `journal`: those that are announced under their name, all others by the state they show.
 
     `lost_at` gives the monotonic second, not before another one, at which a client first lost a node; `back`
@@ -272,20 +272,20 @@ class Bystander:
         with self._lock:
             if action in _STATES:
                 self._announced[node] = (action, time.monotonic())
-                self._journal.append_fault(Stage.ASKED, str(action), node)
+                self._journal.append_fault(FaultStage.ASKED, str(action), node)
             elif node in self._down:
                 self._mending.add(node)
-                self._journal.append_undo(Stage.BEGAN, str(action), node)
+                self._journal.append_undo(FaultStage.BEGAN, str(action), node)
 
     def failed(self, operation: NodeOperation, why: str) -> None:
         """An act that was announced failed."""
         action, node = operation.action, operation.node
         with self._lock:
             if self._announced.pop(node, None) is not None:
-                self._journal.append_fault(Stage.FAILED, str(action), node, why)
+                self._journal.append_fault(FaultStage.FAILED, str(action), node, why)
             elif node in self._mending:
                 self._mending.discard(node)
-                self._journal.append_undo(Stage.FAILED, str(action), node, why)
+                self._journal.append_undo(FaultStage.FAILED, str(action), node, why)
 
     def changed(self, change: NodeChange) -> None:
         """A node changed its state."""
@@ -307,7 +307,7 @@ class Bystander:
         self._down[node] = action
         act = str(action)
         if not was_announced:
-            self._journal.append_fault(Stage.ASKED, act, node, at=at)
+            self._journal.append_fault(FaultStage.ASKED, act, node, at=at)
         began = at
         if action in (NodeAction.KILL, NodeAction.PAUSE, NodeAction.ISOLATE) or not was_announced:
             lost = self._lost_at(node, asked if was_announced else at - NOTICED_S)
@@ -315,8 +315,8 @@ class Bystander:
         else:
             # These take a while, and clients feel them from the beginning.
             began = min(at, asked)
-        self._journal.append_fault(Stage.BEGAN, act, node, at=began)
-        self._journal.append_fault(Stage.HOLDS, act, node, f"{self._backend} says that it is {change.state}", at)
+        self._journal.append_fault(FaultStage.BEGAN, act, node, at=began)
+        self._journal.append_fault(FaultStage.HOLDS, act, node, f"{self._backend} says that it is {change.state}", at)
 
     def _up(self, change: NodeChange) -> None:
         node = change.node
@@ -325,7 +325,7 @@ class Bystander:
             return
         undo, at = NodeOperation(_UNDOES[action], node), monotonic_of(change.at)
         if node not in self._mending:
-            self._journal.append_undo(Stage.BEGAN, str(undo.action), node, at=at)
+            self._journal.append_undo(FaultStage.BEGAN, str(undo.action), node, at=at)
         self._mending.discard(node)
-        self._journal.append_undo(Stage.HOLDS, str(undo.action), node, visible(undo.done), at)
+        self._journal.append_undo(FaultStage.HOLDS, str(undo.action), node, visible(undo.done), at)
         self._back(node, action)

@@ -16,10 +16,10 @@ from dmq_core.connection_manager import Role
 from dmq_core.errors import DmqError, InvalidInputError, NotReachableError, RefusedError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.acts import STATES, TAKES_AWAY, Act, act_for, on_node, word_of
-from dmq_core.proof.journal.records import Stage
-from dmq_core.proof.run.cluster_recorder import Witness, monotonic_of
+from dmq_core.proof.journal.records import FaultStage
+from dmq_core.proof.run.cluster_recorder import ClusterRecorder, monotonic_of
 from dmq_core.proof.run.queue_checks import leader_of
-from dmq_core.proof.scenario import ROLES, UNTARGETED, Fault, Step
+from dmq_core.proof.scenario import ROLES, UNTARGETED, Fault, ScenarioStep
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
@@ -40,14 +40,14 @@ _AT_ONCE: Final = frozenset({Fault.KILL, Fault.PAUSE, Fault.ISOLATE})
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class FaultLimits:
     """What the strikes of a run may do."""
 
     read_only: bool = False
     allow_majority_loss: bool = False
 
 
-def check(cluster: Cluster, step: Step, rules: Rules) -> None:
+def check(cluster: Cluster, step: ScenarioStep, rules: FaultLimits) -> None:
     """Raises what would keep `step` from being done, before anything is begun.
 
     Raises `RefusedError` or `InvalidInputError`.
@@ -66,7 +66,7 @@ def check(cluster: Cluster, step: Step, rules: Rules) -> None:
         refuse_majority_loss(nodes, "", title, rules)
 
 
-def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, rules: Rules) -> None:
+def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, rules: FaultLimits) -> None:
     """`RefusedError` if without one more node (`target`, empty: any) no majority serves, unless that was asked for."""
     serving = sum(node.state is NodeState.RUNNING and node.name != target for node in nodes)
     serving -= not target
@@ -79,7 +79,7 @@ def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, r
         )
 
 
-class Lane(threading.Thread):
+class FaultSequence(threading.Thread):
     """Steps one after the other on a thread of its own; whatever happens, each fault that began is undone.
 
     A step begins at its second after `began_at` (monotonic), and not before the one before it is undone. With `skips`,
@@ -87,7 +87,7 @@ class Lane(threading.Thread):
     its `error`.
     """
 
-    def __init__(self, striker: Striker, steps: tuple[Step, ...], began_at: float, skips: bool) -> None:
+    def __init__(self, striker: FaultInjector, steps: tuple[ScenarioStep, ...], began_at: float, skips: bool) -> None:
         super().__init__(name="proof faults", daemon=True)
         self._striker = striker
         self._steps = steps
@@ -107,7 +107,7 @@ class Lane(threading.Thread):
         except DmqError as error:
             self.error = error
 
-    def _do(self, step: Step) -> None:
+    def _do(self, step: ScenarioStep) -> None:
         hold_s = None if step.undo_s is None else step.undo_s - step.at_s
         try:
             self._striker.strike(step, hold_s, self.stopped, alone=self._skips)
@@ -117,7 +117,7 @@ class Lane(threading.Thread):
             self._striker.tell_skipped(step, error)
 
 
-class Striker:
+class FaultInjector:
     """Does faults to a cluster through the one gate, and tells the journal how far each is.
 
     `look` is called, and must not wait, a little before each fault and once its node is back; `told` hears of each act
@@ -129,8 +129,8 @@ class Striker:
         cluster: Cluster,
         queue: str,
         journal: Journal,
-        witness: Witness,
-        rules: Rules,
+        witness: ClusterRecorder,
+        rules: FaultLimits,
         seed: int,
         progress: ProgressListener,
         look: Callable[[], object] = lambda: None,
@@ -157,11 +157,13 @@ class Striker:
         self._look()
         return stopped.wait(max(0.0, min(pause_s, LOOKS_AHEAD_S)))
 
-    def tell_skipped(self, step: Step, error: DmqError) -> None:
+    def tell_skipped(self, step: ScenarioStep, error: DmqError) -> None:
         """Tells that a step was left out, and why."""
         self._progress(Progress(f"left out {step.fault} {step.target}".rstrip() + f": {error.what}"))
 
-    def strike(self, step: Step, hold_s: float | None, stopped: threading.Event, *, alone: bool = False) -> None:
+    def strike(
+        self, step: ScenarioStep, hold_s: float | None, stopped: threading.Event, *, alone: bool = False
+    ) -> None:
         """Does one step, holds it for `hold_s` seconds or until `stopped`, and undoes it.
 
         `alone`: `RefusedError` for a node that another step has hit and not given back yet.
@@ -187,7 +189,7 @@ class Striker:
             with self._lock:
                 self._busy -= act.ends
 
-    def _act(self, step: Step) -> Act:
+    def _act(self, step: ScenarioStep) -> Act:
         """What the step does, to the nodes as they are now."""
         nodes, leader = self._cluster.nodes(), self._witness.leader(self._queue)
         node = "" if step.fault in UNTARGETED else self._resolve(step.target)
@@ -200,12 +202,12 @@ class Striker:
         """Does the act; gives the epoch second of asking for it."""
         self._progress(Progress(act.title, act.node))
         self._told(act, False)
-        self._journal.append_fault(Stage.ASKED, act.name, act.node)
+        self._journal.append_fault(FaultStage.ASKED, act.name, act.node)
         asked_at = time.time()
         try:
             act.do(self._cluster, self._rules.read_only)
         except DmqError as error:
-            self._journal.append_fault(Stage.FAILED, act.name, act.node, error.what)
+            self._journal.append_fault(FaultStage.FAILED, act.name, act.node, error.what)
             self._undo(act)
             raise
         return asked_at
@@ -217,8 +219,8 @@ class Striker:
             began, at, text = self._change(act, asked_at)
         else:
             began, text = at, self._word(act)
-        self._journal.append_fault(Stage.BEGAN, act.name, act.node, at=began)
-        self._journal.append_fault(Stage.HOLDS, act.name, act.node, text, at)
+        self._journal.append_fault(FaultStage.BEGAN, act.name, act.node, at=began)
+        self._journal.append_fault(FaultStage.HOLDS, act.name, act.node, text, at)
         return at
 
     def _change(self, act: Act, asked_at: float) -> tuple[float, float, str]:
@@ -268,19 +270,19 @@ class Striker:
             return
         self._progress(Progress(back.title, act.node))
         self._told(act, True)
-        self._journal.append_undo(Stage.BEGAN, back.name, act.node)
+        self._journal.append_undo(FaultStage.BEGAN, back.name, act.node)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 back.do(self._cluster, self._rules.read_only)
             except DmqError as error:
                 if attempt == _ATTEMPTS:
-                    self._journal.append_undo(Stage.FAILED, back.name, act.node, error.what)
+                    self._journal.append_undo(FaultStage.FAILED, back.name, act.node, error.what)
                     again = on_cluster(back.command, self._cluster.name)
                     what = f"{act.node} is not back" if act.kind in STATES else f"{act.title} is not taken back"
                     self.not_undone.append(f"{what}: {error.what}; '{again}' tries again")
                 time.sleep(_PAUSE_S)
             else:
-                self._journal.append_undo(Stage.HOLDS, back.name, act.node, back.title)
+                self._journal.append_undo(FaultStage.HOLDS, back.name, act.node, back.title)
                 self._look()
                 return
 

@@ -17,7 +17,7 @@ _PAUSE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class MessageCounts:
     """Numbers of messages. `duplicates` counts second deliveries, `redelivered` deliveries with the flag.
 
     `leak` was returned and yet delivered, `phantom` not sent and yet delivered, `unexpected` never attempted;
@@ -42,10 +42,10 @@ class Counts:
     lost: int = 0
 
 
-_COUNTED: Final = tuple(f.name for f in fields(Counts) if f.name not in ("outstanding", "in_flight", "lost"))
+_COUNTED: Final = tuple(f.name for f in fields(MessageCounts) if f.name not in ("outstanding", "in_flight", "lost"))
 
 
-class Ledger:
+class LiveAccount:
     """The account of one run whose messages are numbered from 1; not thread-safe.
 
     Times are monotonic seconds. A confirmed message counts as lost once deliveries have flowed for 90 s since its
@@ -132,10 +132,12 @@ class Ledger:
             lost.append(number)
         return tuple(lost)
 
-    def counts(self) -> Counts:
+    def counts(self) -> MessageCounts:
         """The account now."""
         lost = len(self.lost())
-        return Counts(**self._tally, outstanding=len(self._unsettled), in_flight=len(self._awaited) - lost, lost=lost)
+        return MessageCounts(
+            **self._tally, outstanding=len(self._unsettled), in_flight=len(self._awaited) - lost, lost=lost
+        )
 
     def _first_delivery(self, number: int) -> bool:
         if number in self._unsettled:

@@ -18,15 +18,15 @@ from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.progress import Progress
 from dmq_core.proof.acts import Act
 from dmq_core.proof.gauges import RateHistory
-from dmq_core.proof.progress import LoadAccount, ProofReport, ProofStanding, final_account
+from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport, final_account
 from dmq_core.proof.report.html_page import html
 from dmq_core.proof.report.json_document import contract_json
 from dmq_core.proof.report.wording import repeat_command
-from dmq_core.proof.result import Mark, ProofResult
-from dmq_core.proof.run.external_faults import Beside
-from dmq_core.proof.run.live_ledger import Counts
+from dmq_core.proof.result import ProofResult, TimelineMark
+from dmq_core.proof.run.external_faults import ExternalClusterFaults
+from dmq_core.proof.run.live_ledger import MessageCounts
 from dmq_core.proof.run.run import ProofOptions, ProofRun
-from dmq_core.proof.run.workload import Standing
+from dmq_core.proof.run.workload import TrafficProgress
 from dmq_core.proof.scenario import Scenario
 from dmq_core.text import visible
 
@@ -41,7 +41,7 @@ _CLOSES_WITHIN_S: Final = 4.0
 _Doing = contextlib.AbstractContextManager[None]
 
 
-class FollowedProof:
+class LiveProofRun:
     """A `ProofRun` that is looked at 20 times a second; satisfies `dmq_core.session.protocol.Proof`.
 
     `hear` is told of every fault that it does as it begins, of its undoing, and of what its clients felt.
@@ -59,16 +59,16 @@ class FollowedProof:
         self._hear = hear
         self._run = ProofRun(cluster, scenario, options, self._progressed, self._told)
         self._lock = threading.Lock()
-        self._course: _Course | None = None
-        self._marks: list[Mark] = []
-        self._struck: tuple[Mark, str] | None = None
+        self._course: _LiveCurves | None = None
+        self._marks: list[TimelineMark] = []
+        self._struck: tuple[TimelineMark, str] | None = None
         self._doing = "is the cluster well?"
         self._ending = False
         self._result: ProofResult | None = None
         self._run.begin()
         threading.Thread(target=self._follow, name="proof follower", daemon=True).start()
 
-    def standing(self) -> ProofStanding:
+    def standing(self) -> ProofProgress:
         """How it does, without I/O."""
         with self._lock:
             planned_s, marks = self._scenario.duration_s, tuple(self._marks)
@@ -85,7 +85,7 @@ class FollowedProof:
                 publisher_at=self._run.felt.node_of(Role.PUBLISHING),
                 consumer_at=self._run.felt.node_of(Role.CONSUMING),
             )
-            return ProofStanding(account, elapsed_s, planned_s, marks, self._doing, self._ending)
+            return ProofProgress(account, elapsed_s, planned_s, marks, self._doing, self._ending)
 
     def announce(self, operation: NodeOperation) -> None:
         """Somebody else is about to do an act on a node: a load has it in its account."""
@@ -157,7 +157,9 @@ class FollowedProof:
         self._hear(Event(time.time(), Origin.YOU, gravity, kind, act.node, f"{visible(done)} (you)"))
 
     @contextlib.contextmanager
-    def _done_beside(self, doing: Callable[[Beside], _Doing], done: str, *, mends: bool) -> Iterator[None]:
+    def _done_beside(
+        self, doing: Callable[[ExternalClusterFaults], _Doing], done: str, *, mends: bool
+    ) -> Iterator[None]:
         beside = self._run.beside
         if beside is None:
             yield
@@ -169,11 +171,11 @@ class FollowedProof:
         if mends:
             self._mark(time.time(), "undo", visible(done))
 
-    def _mark(self, at: float, kind: str, text: str) -> Mark | None:
+    def _mark(self, at: float, kind: str, text: str) -> TimelineMark | None:
         with self._lock:
             if self._course is None:
                 return None
-            mark = Mark(max(0.0, at - self._course.began_at), kind, text)
+            mark = TimelineMark(max(0.0, at - self._course.began_at), kind, text)
             self._marks.append(mark)
             self._marks.sort(key=lambda mark: mark.at_s)
             return mark
@@ -198,7 +200,7 @@ class FollowedProof:
         if standing is not None and standing.counts.attempted:
             with self._lock:
                 if self._course is None:
-                    self._course = _Course(_SLICES_OF_LOAD if self._run.is_load else _SLICES)
+                    self._course = _LiveCurves(_SLICES_OF_LOAD if self._run.is_load else _SLICES)
                 self._course.look(standing)
         for event in self._run.felt.take():
             self._hear(event)
@@ -219,13 +221,13 @@ class FollowedProof:
         return tuple(str(path) for path in paths), ""
 
 
-class _Course:
+class _LiveCurves:
     """What has been seen of a run's traffic since its first message, curves for the last `slices` of it."""
 
     def __init__(self, slices: int) -> None:
         self.began_at = time.time()
         self._began = self._seen = time.monotonic()
-        self._standing = Standing(Counts())
+        self._standing = TrafficProgress(MessageCounts())
         self._confirms = RateHistory(self._began, _SLICE_S, slices)
         self._deliveries = RateHistory(self._began, _SLICE_S, slices)
         self._last = [self._began, self._began]
@@ -234,7 +236,7 @@ class _Course:
     def elapsed_s(self) -> float:
         return self._seen - self._began
 
-    def look(self, standing: Standing) -> None:
+    def look(self, standing: TrafficProgress) -> None:
         before, now = self._standing.counts, standing.counts
         self._standing, self._seen = standing, time.monotonic()
         confirmed = now.confirmed - before.confirmed

@@ -70,7 +70,7 @@ def leader_of(cluster: Cluster, queue: str, virtual_host: str) -> str:
     )
 
 
-class Soundings:
+class DepthProbe:
     """Depths of `queues` as each node that runs tells them; one connection to each, opened when it is made."""
 
     def __init__(self, cluster: Cluster, queues: Sequence[str], journal: Journal) -> None:

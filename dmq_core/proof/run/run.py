@@ -23,19 +23,19 @@ from dmq_core.errors import ClusterError, ClusterNotFoundError, DmqError, Messag
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.proof.acts import Act
 from dmq_core.proof.journal.file import Journal, read_journal
-from dmq_core.proof.journal.records import RunPhase, Setting
-from dmq_core.proof.journal.retention import shelf, tidy
+from dmq_core.proof.journal.records import RunPhase, RunSetup
+from dmq_core.proof.journal.retention import journals_folder, prune
 from dmq_core.proof.judging.judge import judge
 from dmq_core.proof.result import ProofResult, Verdict
 from dmq_core.proof.run.broker_counters import CounterReader
-from dmq_core.proof.run.client_events import Felt
-from dmq_core.proof.run.cluster_recorder import Witness
-from dmq_core.proof.run.external_faults import Beside, Bystander
-from dmq_core.proof.run.fault_injection import Lane, Rules, Striker, check
-from dmq_core.proof.run.queue_checks import WELL_WITHIN_S, Soundings, health, leader_of
+from dmq_core.proof.run.client_events import ClientEventLog
+from dmq_core.proof.run.cluster_recorder import ClusterRecorder
+from dmq_core.proof.run.external_faults import ExternalClusterFaults, ExternalNodeFaults
+from dmq_core.proof.run.fault_injection import FaultInjector, FaultLimits, FaultSequence, check
+from dmq_core.proof.run.queue_checks import WELL_WITHIN_S, DepthProbe, health, leader_of
 from dmq_core.proof.run.stream_end import StreamEnd
-from dmq_core.proof.run.workload import SETTLES_WITHIN_S, HandlerWrapper, Standing, Traffic, as_it_is, entities
-from dmq_core.proof.scenario import LOAD, Scenario, Step
+from dmq_core.proof.run.workload import SETTLES_WITHIN_S, HandlerWrapper, Traffic, TrafficProgress, as_it_is, entities
+from dmq_core.proof.scenario import LOAD, Scenario, ScenarioStep
 
 DECLARES_WITHIN_S: Final = 20.0
 # One act on a node takes 60 s at most, an undo three of them; then the clients and the drain.
@@ -91,12 +91,12 @@ class ProofRun:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proof run", daemon=True)
         self._traffic: Traffic | None = None
-        self._bystander: Bystander | None = None
-        self._beside: Beside | None = None
+        self._bystander: ExternalNodeFaults | None = None
+        self._beside: ExternalClusterFaults | None = None
         self._journal_path: Path | None = None
         self._result: ProofResult | None = None
         self._error: BaseException | None = None
-        self.felt = Felt(scenario.workload.rate)
+        self.felt = ClientEventLog(scenario.workload.rate)
         self.troubles: list[str] = []
 
     @property
@@ -119,7 +119,7 @@ class ProofRun:
         """Whether it has ended."""
         return self._over.is_set()
 
-    def standing(self) -> Standing | None:
+    def standing(self) -> TrafficProgress | None:
         """How the traffic does, without waiting; None before there is any."""
         return None if self._traffic is None else self._traffic.standing()
 
@@ -155,7 +155,7 @@ class ProofRun:
             self._bystander.failed(operation, why)
 
     @property
-    def beside(self) -> Beside | None:
+    def beside(self) -> ExternalClusterFaults | None:
         """Where faults of the whole cluster that somebody else does are put down; None: of this run they are not."""
         return self._beside
 
@@ -203,8 +203,8 @@ class ProofRun:
     # On the run's own thread.
 
     @property
-    def _rules(self) -> Rules:
-        return Rules(self._options.read_only, self._options.allow_majority_loss)
+    def _rules(self) -> FaultLimits:
+        return FaultLimits(self._options.read_only, self._options.allow_majority_loss)
 
     def _run(self) -> None:
         try:
@@ -229,17 +229,17 @@ class ProofRun:
         trouble = "" if journal.failure is None else journal.failure.what
         return _with_troubles(judge(read_journal(path), trouble), self.troubles)
 
-    def _with_cluster(self, setting: Setting, journal: Journal) -> None:
+    def _with_cluster(self, setting: RunSetup, journal: Journal) -> None:
         host = self._cluster.nodes()[0].endpoint.virtual_host
         exchange = setting.queues[0]
         declared = entities(setting, exchange, len(setting.nodes))
         self._progress(Progress("declaring the queue"))
         with self._manager("") as early:
             early.declare(*declared, timeout_s=DECLARES_WITHIN_S)
-        witness = Witness(self._cluster, setting.queues, journal, len(setting.read_by), self._node_changed)
+        witness = ClusterRecorder(self._cluster, setting.queues, journal, len(setting.read_by), self._node_changed)
         if self.is_load:
-            beside = self._beside = Beside(journal, self._cluster, setting.queues[0], host)
-            self._bystander = Bystander(journal, str(self._cluster.backend), witness.lost_at, beside.is_back)
+            beside = self._beside = ExternalClusterFaults(journal, self._cluster, setting.queues[0], host)
+            self._bystander = ExternalNodeFaults(journal, str(self._cluster.backend), witness.lost_at, beside.is_back)
         try:
             self._ask_for_leader(witness, setting.queues[0], host)
             witness.await_feeds()
@@ -270,12 +270,12 @@ class ProofRun:
             if self._beside is not None:
                 self._beside.end()
             self._beside = None
-            with Soundings(self._cluster, setting.queues, journal) as soundings:
+            with DepthProbe(self._cluster, setting.queues, journal) as soundings:
                 trouble = soundings.delete()
             if trouble:
                 self.troubles.append(trouble)
 
-    def _ask_for_leader(self, witness: Witness, queue: str, virtual_host: str) -> None:
+    def _ask_for_leader(self, witness: ClusterRecorder, queue: str, virtual_host: str) -> None:
         try:
             witness.leads(queue, leader_of(self._cluster, queue, virtual_host))
         except DmqError:
@@ -284,10 +284,10 @@ class ProofRun:
                 raise
 
     def _under_load(
-        self, setting: Setting, journal: Journal, witness: Witness, traffic: Traffic, counters: CounterReader
+        self, setting: RunSetup, journal: Journal, witness: ClusterRecorder, traffic: Traffic, counters: CounterReader
     ) -> None:
         self._traffic = traffic
-        striker = Striker(
+        striker = FaultInjector(
             self._cluster,
             setting.queues[0],
             journal,
@@ -298,7 +298,7 @@ class ProofRun:
             counters.read,
             self._told,
         )
-        lanes: list[Lane] = []
+        lanes: list[FaultSequence] = []
         try:
             traffic.open()
             counters.wait_read()
@@ -321,18 +321,18 @@ class ProofRun:
         if traffic.error is not None and journal.failure is None:
             raise traffic.error
 
-    def _lanes(self, striker: Striker) -> list[Lane]:
+    def _lanes(self, striker: FaultInjector) -> list[FaultSequence]:
         steps, options, now = self._scenario.steps, self._options, time.monotonic()
         if options.lanes:
-            parts: list[tuple[Step, ...]] = [steps[n :: options.lanes] for n in range(options.lanes)]
+            parts: list[tuple[ScenarioStep, ...]] = [steps[n :: options.lanes] for n in range(options.lanes)]
         else:
             parts = [(step,) for step in steps]
-        lanes = [Lane(striker, part, now, skips=options.lanes > 0) for part in parts if part]
+        lanes = [FaultSequence(striker, part, now, skips=options.lanes > 0) for part in parts if part]
         for lane in lanes:
             lane.start()
         return lanes
 
-    def _await_end(self, traffic: Traffic, lanes: list[Lane], journal: Journal) -> None:
+    def _await_end(self, traffic: Traffic, lanes: list[FaultSequence], journal: Journal) -> None:
         """Until the time is up and every fault is undone, somebody stops it, or something goes wrong."""
         began_at, most = time.monotonic(), self._options.most_bytes
         while not self._stopped.wait(_LOOK_S):
@@ -345,7 +345,7 @@ class ProofRun:
             if is_late and not any(lane.is_alive() for lane in lanes):
                 return
 
-    def _end_lanes(self, lanes: list[Lane], striker: Striker) -> None:
+    def _end_lanes(self, lanes: list[FaultSequence], striker: FaultInjector) -> None:
         for lane in lanes:
             lane.stopped.set()
         deadline = time.monotonic() + ENDS_WITHIN_S
@@ -353,7 +353,7 @@ class ProofRun:
             lane.join(max(0.1, deadline - time.monotonic()))
         self.troubles += striker.not_undone
 
-    def _drain(self, setting: Setting, journal: Journal, traffic: Traffic) -> None:
+    def _drain(self, setting: RunSetup, journal: Journal, traffic: Traffic) -> None:
         """Lets the consumers take what is there, and reads on every node that nothing is left."""
         if self._aborted:
             traffic.stop_consuming()
@@ -365,13 +365,13 @@ class ProofRun:
         if is_drained:
             journal.append_phase(RunPhase.DRAINED)
 
-    def _empty_queues(self, setting: Setting, journal: Journal, traffic: Traffic) -> bool:
-        with Soundings(self._cluster, setting.queues, journal) as soundings:
+    def _empty_queues(self, setting: RunSetup, journal: Journal, traffic: Traffic) -> bool:
+        with DepthProbe(self._cluster, setting.queues, journal) as soundings:
             is_quiet = self._await_quiet(soundings, traffic)
             traffic.stop_consuming()
             return soundings.read_thrice() and is_quiet
 
-    def _read_streams(self, setting: Setting, journal: Journal, traffic: Traffic) -> bool:
+    def _read_streams(self, setting: RunSetup, journal: Journal, traffic: Traffic) -> bool:
         def readers(stream: str) -> list[int]:
             return [number for number, queue in enumerate(setting.read_by) if queue == stream]
 
@@ -380,7 +380,7 @@ class ProofRun:
         traffic.stop_consuming()
         return is_read
 
-    def _await_quiet(self, soundings: Soundings, traffic: Traffic) -> bool:
+    def _await_quiet(self, soundings: DepthProbe, traffic: Traffic) -> bool:
         """Whether everything came, or the queues read as empty three times a second apart with nothing coming."""
         deadline = time.monotonic() + self._options.settles_s
         zeros, before = 0, -1
@@ -396,7 +396,7 @@ class ProofRun:
             time.sleep(1.0 if zeros or traffic.undelivered else _LOOK_S)
         return False
 
-    def _listen(self, manager: BrokerConnectionManager, role: Role, witness: Witness) -> None:
+    def _listen(self, manager: BrokerConnectionManager, role: Role, witness: ClusterRecorder) -> None:
         def heard(event: ConnectionEvent) -> None:
             if event.role is role:
                 witness.connection_changed(event)
@@ -418,12 +418,12 @@ class ProofRun:
         manager.register_nodes(nodes, self._cluster.credentials)
         return manager
 
-    def _setting(self, rabbitmq: str) -> Setting:
+    def _setting(self, rabbitmq: str) -> RunSetup:
         workload = self._scenario.workload
         workload = replace(workload, keys=max(workload.keys, workload.publishers))
         several = workload.exchange_type == "fanout"
         name = self.queue
-        return Setting(
+        return RunSetup(
             run=self._run_id,
             backend=str(self._cluster.backend),
             rabbitmq=rabbitmq,
@@ -439,9 +439,9 @@ class ProofRun:
         )
 
     def _path(self) -> Path:
-        folder = (self._options.journal or shelf()).absolute()
+        folder = (self._options.journal or journals_folder()).absolute()
         if self._options.journal is None:
-            tidy()
+            prune()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dmq_core.messaging.consuming.decoding import MessageHeaders
     from dmq_core.proof.journal.file import Journal
-    from dmq_core.proof.journal.records import Setting
+    from dmq_core.proof.journal.records import RunSetup
 
 FOUND_WITHIN_S: Final = 5.0
 
@@ -84,7 +84,7 @@ class StreamEnd:
     def __init__(
         self,
         cluster: Cluster,
-        setting: Setting,
+        setting: RunSetup,
         journal: Journal,
         marks: EndMarks,
         readers: Callable[[str], Sequence[Hashable]],

@@ -28,8 +28,8 @@ from dmq_core.messaging.publishing.publisher import ProducerLimits
 from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue
 from dmq_core.proof.gauges import GapMeter
 from dmq_core.proof.journal.records import message_id, number_of
-from dmq_core.proof.run.client_events import Felt
-from dmq_core.proof.run.live_ledger import Counts, Ledger
+from dmq_core.proof.run.client_events import ClientEventLog
+from dmq_core.proof.run.live_ledger import LiveAccount, MessageCounts
 from dmq_core.proof.run.stream_end import EndMarks
 from dmq_core.versions import parse_version
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dmq_core.messaging.consuming.decoding import MessageHeaders
     from dmq_core.messaging.publishing.handle import Handle
     from dmq_core.proof.journal.file import Journal
-    from dmq_core.proof.journal.records import Setting
+    from dmq_core.proof.journal.records import RunSetup
 
 Handler = Callable[[object, "MessageHeaders"], bool | None]
 HandlerWrapper = Callable[[Handler], Handler]
@@ -59,15 +59,15 @@ def as_it_is(handler: Handler) -> Handler:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TrafficProgress:
     """How the traffic does now: the counts so far, and the gaps in seconds, open ones included."""
 
-    counts: Counts
+    counts: MessageCounts
     longest_confirm_gap_s: float = 0.0
     longest_delivery_gap_s: float = 0.0
 
 
-def entities(setting: Setting, exchange: str, members: int) -> tuple[Entity, ...]:
+def entities(setting: RunSetup, exchange: str, members: int) -> tuple[Entity, ...]:
     """What a run declares; its exchange goes with its last queue. `members` is how many nodes hold a queue."""
     kind = setting.workload.exchange_type
     arguments: dict[str, object] = {}
@@ -103,13 +103,13 @@ class Traffic:
     def __init__(
         self,
         manager: BrokerConnectionManager,
-        setting: Setting,
+        setting: RunSetup,
         exchange: str,
         journal: Journal,
         wrap: HandlerWrapper = as_it_is,
         epoch: Callable[[], int] = lambda: 0,
         consuming: BrokerConnectionManager | None = None,
-        felt: Felt | None = None,
+        felt: ClientEventLog | None = None,
     ) -> None:
         self._manager = manager
         self._consuming = consuming or manager
@@ -124,8 +124,8 @@ class Traffic:
         self._by_key = setting.workload.exchange_type in ("direct", "topic")
         self._most = max(200, int(setting.workload.rate / setting.workload.publishers * 2))
         self._lock = threading.Lock()
-        self._ledger = Ledger()
-        self._felt = felt or Felt(setting.workload.rate)
+        self._ledger = LiveAccount()
+        self._felt = felt or ClientEventLog(setting.workload.rate)
         self._confirm_gap, self._delivery_gap = GapMeter(), GapMeter()
         self._no_more = threading.Event()
         self._error: DmqError | None = None
@@ -138,11 +138,11 @@ class Traffic:
         """What ended the publishing too early; None: nothing."""
         return self._error
 
-    def standing(self) -> Standing:
+    def standing(self) -> TrafficProgress:
         """How it does, without waiting."""
         with self._lock:
             now = time.monotonic()
-            return Standing(
+            return TrafficProgress(
                 self._ledger.counts(), self._confirm_gap.longest_yet(now), self._delivery_gap.longest_yet(now)
             )
 

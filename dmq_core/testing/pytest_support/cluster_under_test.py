@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dmq_core.management.client import ManagementClient
     from dmq_core.proof.result import Workload
     from dmq_core.proof.run.run import ProofOptions
-    from dmq_core.testing.pytest_support.proof_block import Proof
+    from dmq_core.testing.pytest_support.proof_block import ProofBlock
 
 LEADER_LIMIT_S = 15.0
 # What one node has declared another may not know for a moment.
@@ -239,7 +239,7 @@ class ClusterUnderTest:
         scenario: str | None = None,
         workload: Workload | None = None,
         options: ProofOptions | None = None,
-    ) -> Proof:
+    ) -> ProofBlock:
         """A load with a fault in its middle, which goes on while the `with` block runs, and the account of it all.
 
         `target` is leader, follower, connected or a node; `scenario` names one in place of both, or a TOML file.
@@ -253,12 +253,12 @@ class ClusterUnderTest:
 
         from dmq_core.proof.run.run import ProofRun
         from dmq_core.proof.scenario import checked, find, of_fault
-        from dmq_core.testing.pytest_support.proof_block import Proof
+        from dmq_core.testing.pytest_support.proof_block import ProofBlock
 
         chosen = find(scenario) if scenario is not None else of_fault(fault, target, duration_s)
         if workload is not None:
             chosen = checked(replace(chosen, workload=workload), "workload")
-        return Proof(ProofRun(self._cluster, chosen, options))
+        return ProofBlock(ProofRun(self._cluster, chosen, options))
 
     def close_clients(self) -> None:
         """Closes every manager and proxy that was asked for."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dmq_core.proof.run.run import ProofRun
 
 
-class Proof:
+class ProofBlock:
     """A run that begins with the `with` block and ends, faults undone, with it; `ClusterUnderTest.proof` makes it.
 
     Leaving the block waits for the end of the run; an error in the block ends it early. A failed

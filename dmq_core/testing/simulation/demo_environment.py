@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dmq_core.cluster.protocol import Backend, Cluster, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.demo.context import CLIENT, Backdrop
+from dmq_core.demo.context import CLIENT, DemoEnvironment
 from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.testing.memory.broker import MemoryBroker
 from dmq_core.testing.memory.figures import MemoryFigures
@@ -52,9 +52,9 @@ class MemoryStage:
                 manager.register_broker(one.name, at.host, at.amqp_port)
         return manager
 
-    def backdrop(self, *, read_only: bool = False, patience_s: float = PATIENCE_S) -> Backdrop:
+    def environment(self, *, read_only: bool = False, patience_s: float = PATIENCE_S) -> DemoEnvironment:
         """What a demo is played before."""
-        return Backdrop(
+        return DemoEnvironment(
             self.cluster,
             self.connect,
             lambda _: MemoryFigures(self.broker),

@@ -11,9 +11,9 @@ from dmq_core.errors import OperationTimeoutError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.proof.acts import Act, act_for
-from dmq_core.proof.progress import LoadAccount, ProofReport, ProofStanding
-from dmq_core.proof.result import Account, Curves, Duplicates, Mark, ProofResult, Timeline, Verdict
-from dmq_core.proof.scenario import LOAD, UNTARGETED, Fault, Scenario, Step
+from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport
+from dmq_core.proof.result import Account, Curves, Duplicates, ProofResult, Timeline, TimelineMark, Verdict
+from dmq_core.proof.scenario import LOAD, UNTARGETED, Fault, Scenario, ScenarioStep
 from dmq_core.testing.simulation.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
 from dmq_core.testing.simulation.cluster import BOOT_S, FakeCluster
 from dmq_core.testing.simulation.load import LOAD_QUEUE, SimLoad
@@ -40,7 +40,7 @@ class SimProof:
         self._broker = broker
         self._scenario = scenario
         self._cluster = cluster
-        self._marks: list[Mark] = []
+        self._marks: list[TimelineMark] = []
         self._waiting = [one for step in scenario.steps for one in _single(step, tuple(broker.nodes))]
         self._down: list[tuple[float, Act, ClusterFault | None]] = []
         self._stopped = False
@@ -63,12 +63,12 @@ class SimProof:
         """The roles of its connected clients and their nodes."""
         return self._load.places
 
-    def standing(self) -> ProofStanding:
+    def standing(self) -> ProofProgress:
         """How it does."""
         with self._broker.lock:
             after = self._broker.now - self._began
             doing = "draining the queue" if self._published.is_set() else "under load"
-            return ProofStanding(
+            return ProofProgress(
                 self._load.account(), after, self._scenario.duration_s, tuple(self._marks), doing, self._stopped
             )
 
@@ -126,7 +126,7 @@ class SimProof:
             kind = "fault" if event.gravity is Gravity.FAULT else "undo"
             self._mark(event.at - self._began, kind, event.text.removesuffix(" (you)"))
 
-    def _strike(self, step: Step, after: float) -> None:
+    def _strike(self, step: ScenarioStep, after: float) -> None:
         node = "" if step.fault in UNTARGETED else self._resolve(step.target)
         if step.fault is Fault.MOVE_LEADER and node == self._leader:
             node = self._resolve("follower")
@@ -175,7 +175,7 @@ class SimProof:
         self._mark(after, "undo" if back else "fault", visible(done))
 
     def _mark(self, after: float, kind: str, text: str) -> None:
-        self._marks.append(Mark(after, kind, text))
+        self._marks.append(TimelineMark(after, kind, text))
 
     def _leads(self) -> str | None:
         return self._broker.queues[EntityKey("/", LOAD_QUEUE)].leader
@@ -230,12 +230,12 @@ class SimProof:
         )
 
 
-def _single(step: Step, nodes: tuple[str, ...]) -> list[Step]:
+def _single(step: ScenarioStep, nodes: tuple[str, ...]) -> list[ScenarioStep]:
     """`step` itself, or a rolling restart as one stop for each node."""
     if step.fault is not Fault.ROLLING:
         return [step]
     begins = [(step.at_s + number * _EACH_S, node) for number, node in enumerate(nodes)]
-    return [Step(at_s, Fault.STOP, node, at_s + _DOWN_S) for at_s, node in begins]
+    return [ScenarioStep(at_s, Fault.STOP, node, at_s + _DOWN_S) for at_s, node in begins]
 
 
 def _final(account: LoadAccount) -> Account:

@@ -31,7 +31,7 @@ from dmq_core.testing.simulation.snapshot import Photographer
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.demo.runner import Playing
+    from dmq_core.demo.runner import DemoRun
     from dmq_core.testing.simulation.demo_environment import MemoryStage
 
 CONFIRM_S = 0.004
@@ -80,7 +80,7 @@ class FakeSession:
         self._observers: list[_Observer] = []
         self._tails: list[_Tail] = []
         self._proofs: list[SimProof] = []
-        self._playings: list[Playing[Any]] = []
+        self._playings: list[DemoRun[Any]] = []
         self._stages: list[MemoryStage] = []
         self._closed = False
 
@@ -168,23 +168,23 @@ class FakeSession:
         self._proofs.append(proof)
         return proof
 
-    def demo(self, name: str) -> Playing[Any]:
+    def demo(self, name: str) -> DemoRun[Any]:
         """Begins a demo, on a RabbitMQ in memory whose time goes by by itself."""
         from dmq_core.demo.discovery import find_demo
-        from dmq_core.demo.fault_guard import acts_on
-        from dmq_core.demo.runner import Playing
+        from dmq_core.demo.fault_guard import actions_on
+        from dmq_core.demo.runner import DemoRun
         from dmq_core.testing.simulation.demo_environment import MemoryStage
 
         self._refuse_if_closed()
         self.script.enter("demo")
         stage = MemoryStage(self.broker, self._cluster, pause_s=_PAUSE_S)
         self._stages.append(stage)
-        acts = acts_on(self._cluster, silent, read_only=self._read_only)
+        acts = actions_on(self._cluster, silent, read_only=self._read_only)
         acts = replace(acts, perform=self.perform, cause=self.cause)
-        backdrop = replace(stage.backdrop(read_only=self._read_only), acts=acts)
-        playing: Playing[Any] = Playing(name, find_demo(name), backdrop)
-        self._playings.append(playing)
-        return playing
+        environment = replace(stage.environment(read_only=self._read_only), acts=acts)
+        demo_run: DemoRun[Any] = DemoRun(name, find_demo(name), environment)
+        self._playings.append(demo_run)
+        return demo_run
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
         """Does an act on a node; a destructive one is told as a fault as it begins, any other once it is done."""
@@ -223,8 +223,8 @@ class FakeSession:
     def close(self) -> None:
         """Closes every observer, tail, load, proof run and demo."""
         self._closed = True
-        for playing in self._playings:
-            playing.close()
+        for demo_run in self._playings:
+            demo_run.close()
         for stage in self._stages:
             stage.close()
         for proof in self._proofs:

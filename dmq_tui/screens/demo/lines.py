@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepWords
+from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepText
 from dmq_core.text import visible
 from dmq_tui.render.format import Cell, Line, Tone
 
 _HELD = {True: Cell("✓ held", Tone.GOOD), False: Cell("✗ not held", Tone.BAD)}
 
 
-def step_page(words: StepWords, result: StepResult | None, doing: str) -> list[Line]:
+def step_page(words: StepText, result: StepResult | None, doing: str) -> list[Line]:
     """What is to be known of a step, what will be done, its claim, and what came of it."""
     return [
         (Cell(words.title, Tone.STRONG),),
         (),
-        (Cell(words.know),),
+        (Cell(words.explanation),),
         *_terms(words),
         (),
         *((Cell(f"  {line}", Tone.ACCENT),) for line in words.code.splitlines()),
@@ -29,9 +29,12 @@ def step_page(words: StepWords, result: StepResult | None, doing: str) -> list[L
 
 def last_page(demo: AnyDemo, results: Sequence[StepResult]) -> list[Line]:
     """What to take home, once every step was done."""
-    held = all(result.held for result in results)
+    passed = all(result.passed for result in results)
     return [
-        (_HELD[held], Cell(f"  {demo.title}: {sum(r.held for r in results)} of {len(results)} claims", Tone.STRONG)),
+        (
+            _HELD[passed],
+            Cell(f"  {demo.title}: {sum(r.passed for r in results)} of {len(results)} claims", Tone.STRONG),
+        ),
         (),
         (Cell("What you saw  ", Tone.QUIET), Cell(demo.seen)),
         (),
@@ -46,12 +49,12 @@ def last_page(demo: AnyDemo, results: Sequence[StepResult]) -> list[Line]:
 
 def departure(result: DemoResult) -> str:
     """What is said once a demo is over."""
-    done = sum(step.held for step in result.steps)
+    done = sum(step.passed for step in result.steps)
     what = f"Demo {result.demo}: {done} of {len(result.steps)} claims held"
     return f"{what}; left behind: {visible(result.left)}" if result.left else f"{what}; everything is removed."
 
 
-def _terms(words: StepWords) -> Iterator[Line]:
+def _terms(words: StepText) -> Iterator[Line]:
     if words.terms:
         yield ()
     for term, meaning in words.terms:
@@ -69,4 +72,4 @@ def _outcome(result: StepResult | None, doing: str) -> Iterator[Line]:
     if doing:
         yield (Cell(f"◐ {visible(doing)}", Tone.WARN),)
     elif result is not None:
-        yield (_HELD[result.held], Cell(f"  {visible(result.seen)}"), Cell(f"  {result.took_s:.1f} s", Tone.FAINT))
+        yield (_HELD[result.passed], Cell(f"  {visible(result.seen)}"), Cell(f"  {result.took_s:.1f} s", Tone.FAINT))

@@ -7,8 +7,8 @@ from typing import Any
 
 from textual.message import Message
 
-from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepWords
-from dmq_core.demo.runner import Playing
+from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepText
+from dmq_core.demo.runner import DemoRun
 from dmq_core.errors import DmqError
 from dmq_core.session.protocol import Session
 from dmq_tui.background.work import Post, as_dmq_error, in_background
@@ -21,8 +21,8 @@ class DemoBegan(Message):
     """The demo of `epoch` is there, with its first page."""
 
     epoch: int
-    playing: Playing[Any]
-    words: StepWords
+    playing: DemoRun[Any]
+    words: StepText
 
 
 @dataclass
@@ -30,7 +30,7 @@ class DemoTurned(Message):
     """Another page is to be read."""
 
     epoch: int
-    words: StepWords
+    words: StepText
 
 
 @dataclass
@@ -39,7 +39,7 @@ class DemoPlayed(Message):
 
     epoch: int
     index: int
-    words: StepWords
+    words: StepText
     result: StepResult | None = None
     error: DmqError | None = None
 
@@ -76,14 +76,14 @@ class Demoing:
     reached.
     """
 
-    def __init__(self, post: Post, post_end: Post, standing: list[Playing[Any]]) -> None:
+    def __init__(self, post: Post, post_end: Post, standing: list[DemoRun[Any]]) -> None:
         self._post = post
         self._post_end = post_end
         self._standing = standing
         self._epoch = 0
-        self._playing: Playing[Any] | None = None
+        self._playing: DemoRun[Any] | None = None
         self._wanted = ""
-        self.words: StepWords | None = None
+        self.words: StepText | None = None
         self.results: dict[int, StepResult] = {}
         self.doing = ""
         self.is_last = False
@@ -134,7 +134,7 @@ class Demoing:
             return
         self._playing, self.words, self.doing = message.playing, message.words, ""
 
-    def play(self, answer: str | None = None, *, spoil: bool = False, through: bool = False) -> None:
+    def play(self, answer: str | None = None, *, sabotage: bool = False, through: bool = False) -> None:
         """Plays the step of this page, `through`: and all after it; nothing while one is under way."""
         playing, epoch, index = self._playing, self._epoch, self.index
         if playing is None or self.doing:
@@ -144,7 +144,7 @@ class Demoing:
 
         def work() -> Message:
             try:
-                result = playing.do(index, answer, spoil=spoil)
+                result = playing.do(index, answer, sabotage=sabotage)
             except Exception as error:
                 return DemoPlayed(epoch, index, playing.words(index), error=as_dmq_error(error))
             return DemoPlayed(epoch, index, playing.words(index), result)
@@ -158,7 +158,7 @@ class Demoing:
         self.doing, self.words = "", message.words
         if message.result is not None:
             self.results[message.index] = message.result
-        if self._through and message.result is not None and message.result.held:
+        if self._through and message.result is not None and message.result.passed:
             self.turn(1)
         else:
             self._through = False
@@ -199,7 +199,7 @@ class Demoing:
         if self._playing is None:
             self._wanted, self.doing = "", ""
 
-    def _close(self, playing: Playing[Any]) -> None:
+    def _close(self, playing: DemoRun[Any]) -> None:
         def work() -> Message:
             result = playing.close()
             self._standing.remove(playing)

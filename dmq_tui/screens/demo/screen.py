@@ -119,7 +119,7 @@ class DemoScreen(Screen[None]):
         result = self.demoing.result
         if self.demoing.is_last:
             self.action_back()
-        elif result is not None and result.held:
+        elif result is not None and result.passed:
             self.action_turn(1)
         else:
             self.action_play()
@@ -139,7 +139,7 @@ class DemoScreen(Screen[None]):
         """Plays the step and breaks its claim, so that the check has something to find."""
         if not self.page.is_asking and not self.demoing.is_last:
             words = self.demoing.words
-            self.demoing.play(words.ask.usual if words is not None and words.ask is not None else None, spoil=True)
+            self.demoing.play(words.ask.usual if words is not None and words.ask is not None else None, sabotage=True)
             self._show()
 
     def action_through(self) -> None:
@@ -349,6 +349,10 @@ def _keys(demoing: Demoing, *, asking: bool) -> Line:
     elif demoing.is_last:
         keys = (("c", "copy the code"), ("←", "steps"), ("↵ Esc", "leave"), ("1-5", "panes"))
     else:
-        on = (("↵ →", "go on"), ("r", "again")) if result is not None and result.held else (("↵", "play"), ("a", "all"))
+        on = (
+            (("↵ →", "go on"), ("r", "again"))
+            if result is not None and result.passed
+            else (("↵", "play"), ("a", "all"))
+        )
         keys = (*on, ("x", "break the claim"), ("c", "copy"), ("←", "back"), ("Esc", "leave"), ("1-5", "panes"))
     return tuple(c for key, does in keys for c in (Cell(f" {key}", Tone.ACCENT), Cell(f" {does} ", Tone.QUIET)))

@@ -50,7 +50,7 @@ from dmq_tui.screens.main.commands import BY_ID, COMMANDS, PaneId, Situation, ob
 from dmq_tui.widgets.bars import CommandClicked, HeaderLine, KeyLine, LoadLine, NodesBrief, TabLine
 
 if TYPE_CHECKING:
-    from dmq_core.demo.runner import Playing
+    from dmq_core.demo.runner import DemoRun
 
 _TICK_S = 0.5
 _MOST_NODES = 9
@@ -70,7 +70,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.session: Session | None = None
         self.newest: ClusterSnapshot | None = None
         self.proof: Proof | None = None
-        self.playings: list[Playing[Any]] = []
+        self.playings: list[DemoRun[Any]] = []
         self.pane = PaneId.QUEUES
         self.maximised = False
         self.tailing = Tailing(self.post_message)

@@ -10,8 +10,8 @@ from itertools import groupby
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.proof.progress import LoadAccount, ProofReport
-from dmq_core.proof.report.wording import headline, moments
-from dmq_core.proof.result import Curves, Mark, ProofResult, Verdict
+from dmq_core.proof.report.wording import headline, timeline_rows
+from dmq_core.proof.result import Curves, ProofResult, TimelineMark, Verdict
 from dmq_core.text import visible
 from dmq_tui.render.format import Cell, Line, Tone, count, fit, node_mark, rate, seconds
 from dmq_tui.render.lines import load_figures, width_of
@@ -33,7 +33,7 @@ _OWN_QUEUE = re.compile(r"dmq\.proof\.[0-9a-f]+")
 
 def chart(
     curves: Curves,
-    marks: Sequence[Mark],
+    marks: Sequence[TimelineMark],
     elapsed_s: float,
     planned_s: float,
     width: int,
@@ -90,7 +90,7 @@ def nodes(snapshot: ClusterSnapshot | None, leader: str | None, width: int, *, i
     return tuple(_flowing(cells, width)) if inline else tuple(cells)
 
 
-def timeline(marks: Sequence[Mark], height: int) -> tuple[Line, ...]:
+def timeline(marks: Sequence[TimelineMark], height: int) -> tuple[Line, ...]:
     """What happened on the way, with the distance from the last fault; the newest where there is no room for all."""
     told = [
         (Cell(f" {since:>8} ", Tone.QUIET), Cell(f"{glyph} ", tone), Cell(_said(mark)))
@@ -114,7 +114,7 @@ def verdict_lines(report: ProofReport) -> tuple[Line, ...]:
     lines += [(Cell("! ", Tone.BAD), Cell(visible(trouble), Tone.BAD)) for trouble in report.troubles]
     told = [
         cell
-        for moment in moments(result.timeline)
+        for moment in timeline_rows(result.timeline)
         if moment.after_s is not None
         for cell in (Cell(f"{moment.name} ", Tone.QUIET), Cell(f"+{seconds(moment.after_s)}  ", Tone.STRONG))
     ]
@@ -138,7 +138,7 @@ def _values(
     return tuple(found)
 
 
-def _columns(marks: Sequence[Mark], span: float, room: int) -> dict[int, str]:
+def _columns(marks: Sequence[TimelineMark], span: float, room: int) -> dict[int, str]:
     """Which kind of mark stands in which column; what would cover another one moves one on."""
     places: dict[int, str] = {}
     for mark in marks:
@@ -214,7 +214,7 @@ def _glyphs(columns: dict[int, str], room: int) -> list[Cell]:
     return _runs([(glyph, tone) for glyph, _, tone in glyphs])
 
 
-def _dated(marks: Sequence[Mark]) -> list[tuple[Mark, str, tuple[str, str, Tone]]]:
+def _dated(marks: Sequence[TimelineMark]) -> list[tuple[TimelineMark, str, tuple[str, str, Tone]]]:
     """Each mark with its distance from the fault before it; a fault, and what comes before any, with its own second."""
     dated = []
     fault_s: float | None = None
@@ -225,12 +225,12 @@ def _dated(marks: Sequence[Mark]) -> list[tuple[Mark, str, tuple[str, str, Tone]
     return dated
 
 
-def _said(mark: Mark) -> str:
+def _said(mark: TimelineMark) -> str:
     """What happened; the run's own queue needs no name."""
     return _OWN_QUEUE.sub("the queue", visible(mark.text))
 
 
-def _legends(marks: Sequence[Mark], width: int, most: int) -> list[Line]:
+def _legends(marks: Sequence[TimelineMark], width: int, most: int) -> list[Line]:
     """What the marks are and when; where there is no room for all, the undoings go first, then the oldest."""
     told = [
         (mark, (Cell(f"{glyph} ", tone), Cell(f"{since} ", Tone.STRONG), Cell(f"{_said(mark)}  ")))

@@ -22,7 +22,7 @@ from dmq_core.actions.impact import Impact, Margin
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.proof.progress import ProofReport, ProofStanding, final_account
+from dmq_core.proof.progress import ProofProgress, ProofReport, final_account
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import QUEUE_TYPES, UNTARGETED, Fault
 from dmq_core.session.protocol import Proof, Session
@@ -116,7 +116,7 @@ class ProofScreen(Screen[None]):
         self._epoch = 0
         self._asked = Recipe()
         self._proof: Proof | None = None
-        self._standing: ProofStanding | None = None
+        self._standing: ProofProgress | None = None
         self._report: ProofReport | None = None
         self._error: DmqError | None = None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dmq_core.actions.impact import Margin
 from dmq_core.errors import DmqError
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.proof.progress import ProofReport, ProofStanding
+from dmq_core.proof.progress import ProofProgress, ProofReport
 from dmq_core.proof.result import Curves
 from dmq_core.text import visible
 from dmq_tui.render.format import Cell, Tone
@@ -23,7 +23,7 @@ class ChartView(Painted):
     """Both curves with their marks; before a run the word that there is none."""
 
     curves = Curves(1.0, (), ())
-    standing: ProofStanding | None = None
+    standing: ProofProgress | None = None
     report: ProofReport | None = None
 
     def lines(self, width: int) -> Sequence[Line]:
@@ -79,7 +79,7 @@ def trouble(error: DmqError | None) -> list[Line]:
     return [(Cell("✗ ", Tone.BAD), Cell(visible(error.what), Tone.BAD)), *hint]
 
 
-def progress_line(standing: ProofStanding | None, recipe: Recipe) -> Line:
+def progress_line(standing: ProofProgress | None, recipe: Recipe) -> Line:
     """How far the run is."""
     if standing is None:
         return (Cell("◐ beginning", Tone.WARN), Cell(f"  {visible(recipe.scenario.title)}", Tone.QUIET))
@@ -90,7 +90,7 @@ def progress_line(standing: ProofStanding | None, recipe: Recipe) -> Line:
     return (Cell("● running", Tone.STRONG), Cell(f"  {said}", Tone.QUIET))
 
 
-def doing_line(standing: ProofStanding | None) -> Line:
+def doing_line(standing: ProofProgress | None) -> Line:
     """What it is at."""
     doing = "is the cluster well?" if standing is None else visible(standing.doing)
     return (Cell("now: ", Tone.QUIET), Cell(doing))

@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterError
-from dmq_core.proof.result import Curves, Mark, Verdict
+from dmq_core.proof.result import Curves, TimelineMark, Verdict
 from dmq_core.proof.scenario import UNTARGETED, Fault, checked
 from dmq_core.session.protocol import Proof
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
@@ -299,7 +299,7 @@ async def test_hostile_names_are_shown_safely(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_a_hostile_mark_is_escaped_in_the_chart(name: str) -> None:
-    lines = chart(Curves(1.0, (1.0,), (1.0,)), (Mark(0.5, "leader", name),), 1.0, 4.0, 400, 9)
+    lines = chart(Curves(1.0, (1.0,), (1.0,)), (TimelineMark(0.5, "leader", name),), 1.0, 4.0, 400, 9)
     text = text_of(lines)
     assert len(text.splitlines()) == len(lines)
     assert not set(text) & {"\x1b", "\x07", "\u202e"}

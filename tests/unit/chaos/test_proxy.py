@@ -16,21 +16,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmq_core.chaos import proxy
-from dmq_core.chaos.rules import Act, Trap
+from dmq_core.chaos.rules import ConnectionFault, FrameTrigger
 from dmq_core.errors import InvalidInputError, MessagingError, NotReachableError
-from dmq_core.testing import ChaosProxy, Step, Way, Which
+from dmq_core.testing import ChaosProxy, Direction, ProtocolStep, Which
 
 GREETING = b"AMQP\x00\x00\x09\x01"
 BODY, METHOD = 3, 1
 METHODS = {
-    Step.START: (10, 10),
-    Step.TUNE: (10, 30),
-    Step.OPEN: (10, 40),
-    Step.CHANNEL: (20, 10),
-    Step.DECLARE: (50, 10),
-    Step.CONSUME: (60, 20),
+    ProtocolStep.START: (10, 10),
+    ProtocolStep.TUNE: (10, 30),
+    ProtocolStep.OPEN: (10, 40),
+    ProtocolStep.CHANNEL: (20, 10),
+    ProtocolStep.DECLARE: (50, 10),
+    ProtocolStep.CONSUME: (60, 20),
 }
-FROM_BROKER = (Step.START, Step.TUNE)
+FROM_BROKER = (ProtocolStep.START, ProtocolStep.TUNE)
 
 
 def frame(kind: int, payload: bytes, channel: int = 1) -> bytes:
@@ -127,11 +127,11 @@ def connected(chaos: ChaosProxy, broker: Broker) -> Iterator[Callable[[], Ends]]
 
 def test_without_a_fault_everything_passes_and_is_counted(chaos: ChaosProxy, connected: Callable[[], Ends]) -> None:
     ends = connected().greet()
-    ends.broker.sendall(method(METHODS[Step.START]))
-    assert got(ends.client, 12) == method(METHODS[Step.START])
+    ends.broker.sendall(method(METHODS[ProtocolStep.START]))
+    assert got(ends.client, 12) == method(METHODS[ProtocolStep.START])
     counts = chaos.counts
     assert (counts.accepted, counts.open, counts.to_broker, counts.to_client) == (1, 1, 8, 12)
-    assert (counts.dropped, counts.sprung) == (0, 0)
+    assert (counts.dropped, counts.triggered) == (0, 0)
     ends.close()
     await_until(lambda: chaos.counts.open == 0, 5, "the connection is forgotten")
 
@@ -157,13 +157,13 @@ def test_whatever_comes_in_whatever_pieces_arrives_unchanged(
     server.close()
 
 
-@pytest.mark.parametrize("way", list(Way))
-def test_a_stall_of_one_way_leaves_the_other_and_loses_nothing(
-    chaos: ChaosProxy, connected: Callable[[], Ends], way: Way
+@pytest.mark.parametrize("direction", list(Direction))
+def test_a_stall_of_one_direction_leaves_the_other_and_loses_nothing(
+    chaos: ChaosProxy, connected: Callable[[], Ends], direction: Direction
 ) -> None:
     ends = connected().greet()
-    chaos.stall(way)
-    source, target = (ends.client, ends.broker) if way is Way.TO_BROKER else (ends.broker, ends.client)
+    chaos.stall(direction)
+    source, target = (ends.client, ends.broker) if direction is Direction.TO_BROKER else (ends.broker, ends.client)
     source.sendall(HEARTBEAT)
     target.sendall(HEARTBEAT)
     assert got(source, 8) == HEARTBEAT
@@ -176,7 +176,7 @@ def test_a_stall_of_future_connections_takes_them_on_and_dials_the_broker_once_h
     chaos: ChaosProxy, broker: Broker, connected: Callable[[], Ends]
 ) -> None:
     before = connected().greet()
-    chaos.stall_at(Step.CONNECT)
+    chaos.stall_at(ProtocolStep.CONNECT)
     client = socket.create_connection(("127.0.0.1", chaos.port), 5)
     client.sendall(GREETING)
     assert is_silent(client)
@@ -256,7 +256,7 @@ def test_a_cut_passes_so_many_bytes_of_the_frame_and_no_more(
     chaos: ChaosProxy, connected: Callable[[], Ends], into: int
 ) -> None:
     ends = connected().greet()
-    chaos.cut_at(Step.MID_BODY, into)
+    chaos.cut_at(ProtocolStep.MID_BODY, into)
     body = frame(BODY, b"x" * 200)
     ends.client.sendall(HEARTBEAT + body + HEARTBEAT)
     expected = HEARTBEAT + body[: min(into, len(body) - 1)]
@@ -265,11 +265,13 @@ def test_a_cut_passes_so_many_bytes_of_the_frame_and_no_more(
         ends.broker.recv(1)
     with pytest.raises(ConnectionResetError):
         ends.client.recv(1)
-    assert chaos.counts.sprung == 1
+    assert chaos.counts.triggered == 1
 
 
 @pytest.mark.parametrize("step", METHODS)
-def test_from_a_step_on_nothing_passes_either_way(chaos: ChaosProxy, connected: Callable[[], Ends], step: Step) -> None:
+def test_from_a_step_on_nothing_passes_either_way(
+    chaos: ChaosProxy, connected: Callable[[], Ends], step: ProtocolStep
+) -> None:
     chaos.stall_at(step)
     ends = connected().greet()
     speaker, listener = (ends.broker, ends.client) if step in FROM_BROKER else (ends.client, ends.broker)
@@ -279,7 +281,7 @@ def test_from_a_step_on_nothing_passes_either_way(chaos: ChaosProxy, connected: 
     assert is_silent(listener)
     listener.sendall(HEARTBEAT)
     assert is_silent(speaker)
-    assert chaos.counts.sprung == 1
+    assert chaos.counts.triggered == 1
     chaos.heal()
     assert got(listener, 20) == method(METHODS[step]) + HEARTBEAT
     assert got(speaker, 8) == HEARTBEAT
@@ -287,7 +289,7 @@ def test_from_a_step_on_nothing_passes_either_way(chaos: ChaosProxy, connected: 
 
 def test_a_stall_in_the_middle_of_a_body_lets_half_of_it_pass(chaos: ChaosProxy, connected: Callable[[], Ends]) -> None:
     ends = connected().greet()
-    chaos.stall_at(Step.MID_BODY, way=Way.TO_CLIENT)
+    chaos.stall_at(ProtocolStep.MID_BODY, direction=Direction.TO_CLIENT)
     body = frame(BODY, b"x" * 92)
     ends.client.sendall(body)
     assert got(ends.broker, 100) == body, "only the broker's bodies are meant"
@@ -328,7 +330,7 @@ def test_a_throttled_way_takes_its_time_and_the_other_does_not(
     chaos: ChaosProxy, connected: Callable[[], Ends]
 ) -> None:
     ends = connected().greet()
-    chaos.throttle(50_000, Way.TO_BROKER)
+    chaos.throttle(50_000, Direction.TO_BROKER)
     began = time.monotonic()
     ends.client.sendall(b"\x08" + b"\0" * 6 + b"\xce" + frame(BODY, b"x" * 20_000))
     ends.broker.sendall(frame(BODY, b"x" * 200_000))
@@ -365,7 +367,7 @@ def stands_still(value: Callable[[], int]) -> bool:
 
 
 def test_faults_that_make_no_sense_are_refused(chaos: ChaosProxy) -> None:
-    for nonsense in (lambda: chaos.delay(-1), lambda: chaos.throttle(0), lambda: chaos.cut_at(Step.CONNECT)):
+    for nonsense in (lambda: chaos.delay(-1), lambda: chaos.throttle(0), lambda: chaos.cut_at(ProtocolStep.CONNECT)):
         with pytest.raises(InvalidInputError):
             nonsense()
     with pytest.raises(NotReachableError, match="not known"):
@@ -403,9 +405,9 @@ def open_things() -> tuple[int, int]:
 @given(into=st.integers(0, 1 << 40) | st.none(), payload=st.binary(max_size=300))
 def test_a_sprung_trap_never_passes_a_whole_frame(into: int | None, payload: bytes) -> None:
     whole = frame(BODY, payload)
-    trap = Trap(Act.RESET, Step.MID_BODY, into)
-    assert trap.is_sprung_by(whole)
-    assert 0 <= trap.passing(whole) < len(whole)
+    trigger = FrameTrigger(ConnectionFault.RESET, ProtocolStep.MID_BODY, into)
+    assert trigger.is_triggered_by(whole)
+    assert 0 <= trigger.bytes_passed(whole) < len(whole)
 
 
 def test_the_example_in_its_docstring_runs() -> None:

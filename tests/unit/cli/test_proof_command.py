@@ -19,7 +19,7 @@ from dmq_core.cli.running import run
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.progress import ProgressListener
 from dmq_core.proof.journal.file import Journal
-from dmq_core.proof.journal.records import Setting
+from dmq_core.proof.journal.records import RunSetup
 from dmq_core.proof.result import ProofResult, Verdict
 from dmq_core.proof.run.run import ProofOptions, ProofRun
 from dmq_core.proof.scenario import Fault, Scenario
@@ -180,7 +180,7 @@ def test_the_journal_of_a_killed_run_is_judged(
     proof: Prove, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "left.journal"
-    with Journal.create(path, Setting(run="r", fault="kill", nodes=("rmq1",), queues=("q",), keys=("k",))) as journal:
+    with Journal.create(path, RunSetup(run="r", fault="kill", nodes=("rmq1",), queues=("q",), keys=("k",))) as journal:
         journal.append_attempts(0, [1, 2], [0, 0])
     assert proof("judge", str(path)) == 5
     assert capsys.readouterr().out.startswith("INCONCLUSIVE")

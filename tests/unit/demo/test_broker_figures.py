@@ -10,7 +10,7 @@ import pytest
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.demo.broker_figures import activity, leader, spread
-from dmq_core.demo.context import Scene
+from dmq_core.demo.context import DemoContext
 from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey
 from dmq_core.messaging import ConnectionState, DirectConsumer, DirectProducer, Policy, Queue
 from dmq_core.testing.simulation.demo_environment import MemoryStage
@@ -25,10 +25,10 @@ def stage() -> Iterator[MemoryStage]:
 
 
 @pytest.fixture
-def scene(stage: MemoryStage) -> Iterator[Scene]:
-    scene = Scene(stage.backdrop())
-    yield scene
-    scene.close()
+def context(stage: MemoryStage) -> Iterator[DemoContext]:
+    context = DemoContext(stage.environment())
+    yield context
+    context.close()
 
 
 def test_a_consumer_is_known_by_the_name_of_its_connection() -> None:
@@ -55,16 +55,16 @@ def test_names_that_begin_alike_are_told_apart(stage: MemoryStage) -> None:
     assert not any(spread(connections, "a publish", stage.cluster.nodes()).values())
 
 
-def test_the_scene_tells_who_is_active_who_leads_and_who_is_where(scene: Scene) -> None:
-    jobs = scene.named("jobs")
-    scene.manager.declare(Queue(jobs, "quorum", arguments={"x-single-active-consumer": True}))
+def test_the_scene_tells_who_is_active_who_leads_and_who_is_where(context: DemoContext) -> None:
+    jobs = context.named("jobs")
+    context.manager.declare(Queue(jobs, "quorum", arguments={"x-single-active-consumer": True}))
     for name in ("Ann", "Ben"):
-        consumer = DirectConsumer(jobs, scene.client(name, Policy.LEAST_CONNECTIONS))
-        scene.collect(consumer)
-        assert scene.wait_subscribed(consumer)
-    assert scene.activity(jobs) == {"Ann": True, "Ben": False}
-    assert sum(scene.spread("Ann").values()) == 1
-    assert scene.leader(jobs) == "rmq1"
+        consumer = DirectConsumer(jobs, context.client(name, Policy.LEAST_CONNECTIONS))
+        context.collect(consumer)
+        assert context.wait_subscribed(consumer)
+    assert context.activity(jobs) == {"Ann": True, "Ben": False}
+    assert sum(context.spread("Ann").values()) == 1
+    assert context.leader(jobs) == "rmq1"
 
 
 @pytest.mark.parametrize(
@@ -78,25 +78,25 @@ def test_the_scene_tells_who_is_active_who_leads_and_who_is_where(scene: Scene) 
     ],
 )
 def test_what_is_done_to_a_node_is_felt_by_clients(
-    stage: MemoryStage, scene: Scene, down: NodeAction, up: NodeAction
+    stage: MemoryStage, context: DemoContext, down: NodeAction, up: NodeAction
 ) -> None:
-    jobs = scene.named("jobs")
-    scene.manager.declare(Queue(jobs, "quorum"))
-    assert scene.leader(jobs) == "rmq1"
+    jobs = context.named("jobs")
+    context.manager.declare(Queue(jobs, "quorum"))
+    assert context.leader(jobs) == "rmq1"
     stage.cluster.act(down, "rmq1")
-    assert scene.until(lambda: scene.leader(jobs) not in ("", "rmq1"))
-    assert scene.until(lambda: scene.ready(jobs) == 0)
+    assert context.until(lambda: context.leader(jobs) not in ("", "rmq1"))
+    assert context.until(lambda: context.ready(jobs) == 0)
     stage.cluster.act(up, "rmq1")
     stage.cluster.act(NodeAction.KILL, "rmq2")
-    assert scene.until(lambda: scene.leader(jobs) in ("rmq1", "rmq3")), "two of three can elect one"
+    assert context.until(lambda: context.leader(jobs) in ("rmq1", "rmq3")), "two of three can elect one"
 
 
-def test_an_alarm_blocks_publishers_until_it_is_over(stage: MemoryStage, scene: Scene) -> None:
-    jobs = scene.named("jobs")
-    scene.manager.declare(Queue(jobs, "quorum"))
+def test_an_alarm_blocks_publishers_until_it_is_over(stage: MemoryStage, context: DemoContext) -> None:
+    jobs = context.named("jobs")
+    context.manager.declare(Queue(jobs, "quorum"))
     stage.cluster.cause(Fault(FaultKind.DISK_ALARM, "rmq2"))
-    with DirectProducer(scene.manager) as producer:
+    with DirectProducer(context.manager) as producer:
         handle = producer.publish(jobs, "a job")
-        assert scene.until(lambda: scene.manager.state is ConnectionState.BLOCKED)
+        assert context.until(lambda: context.manager.state is ConnectionState.BLOCKED)
         stage.cluster.cause(Fault(FaultKind.CLEAR_DISK_ALARM, "rmq2"))
         assert handle.wait(10).outcome == "confirmed"

@@ -12,10 +12,10 @@ from dmq_core.actions.impact import Margin
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
-from dmq_core.demo.context import Scene
-from dmq_core.demo.fault_guard import Acts, acts_on
-from dmq_core.demo.model import AnyDemo, Demo, Seen, Step
-from dmq_core.demo.runner import Playing, check, impact_of_demo
+from dmq_core.demo.context import DemoContext
+from dmq_core.demo.fault_guard import ClusterActions, actions_on
+from dmq_core.demo.model import AnyDemo, CheckResult, Demo, DemoStep
+from dmq_core.demo.runner import DemoRun, check_may_run, impact_of_demo
 from dmq_core.errors import ClusterError, DmqError, InvalidInputError, RefusedError
 from dmq_core.progress import silent
 from dmq_core.testing import FakeCluster, SimBroker
@@ -25,13 +25,13 @@ RUN, DOWN = NodeState.RUNNING, NodeState.STOPPED
 ALARM = Fault(FaultKind.MEMORY_ALARM, "rmq1")
 
 
-def demo_that(act: Callable[[Scene], object], *, loses_majority: bool = False, breaks: bool = True) -> AnyDemo:
+def demo_that(act: Callable[[DemoContext], object], *, loses_majority: bool = False, breaks: bool = True) -> AnyDemo:
     """A demo of one step, whose play is `act`."""
-    step: Step[Scene] = Step("s", "k", act, "c", lambda _: Seen(True, "seen"), lambda _: None)
+    step: DemoStep[DemoContext] = DemoStep("s", "k", act, "c", lambda _: CheckResult(True, "seen"), lambda _: None)
     return Demo(
         "Nodes go",
         "s",
-        Scene,
+        DemoContext,
         (step,),
         "s",
         "w",
@@ -52,12 +52,12 @@ def stage() -> Iterator[MemoryStage]:
 
 
 @pytest.fixture
-def play(stage: MemoryStage) -> Iterator[Callable[[AnyDemo], Playing[Scene]]]:
+def run(stage: MemoryStage) -> Iterator[Callable[[AnyDemo], DemoRun[DemoContext]]]:
     with contextlib.ExitStack() as playings:
-        yield lambda demo: playings.enter_context(Playing("it", demo, stage.backdrop()))
+        yield lambda demo: playings.enter_context(DemoRun("it", demo, stage.environment()))
 
 
-Play = Callable[[AnyDemo], Playing[Scene]]
+Play = Callable[[AnyDemo], DemoRun[DemoContext]]
 
 
 def states(stage: MemoryStage) -> tuple[NodeState, ...]:
@@ -66,38 +66,38 @@ def states(stage: MemoryStage) -> tuple[NodeState, ...]:
 
 @pytest.mark.parametrize("action", [NodeAction.KILL, NodeAction.STOP, NodeAction.PAUSE, NodeAction.DRAIN])
 def test_a_node_that_was_taken_down_is_brought_back_when_the_demo_is_left(
-    stage: MemoryStage, play: Play, action: NodeAction
+    stage: MemoryStage, run: Play, action: NodeAction
 ) -> None:
-    playing = play(demo_that(lambda scene: scene.perform(action, "rmq2")))
-    assert playing.do(0).held
+    demo_run = run(demo_that(lambda context: context.perform(action, "rmq2")))
+    assert demo_run.do(0).passed
     assert states(stage) != (RUN, RUN, RUN)
-    assert not playing.close().left
+    assert not demo_run.close().left
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_a_node_that_was_frozen_while_it_was_cut_off_is_brought_back(stage: MemoryStage, play: Play) -> None:
-    def act(scene: Scene) -> None:
-        scene.perform(NodeAction.ISOLATE, "rmq3")
-        scene.perform(NodeAction.PAUSE, "rmq3")
+def test_a_node_that_was_frozen_while_it_was_cut_off_is_brought_back(stage: MemoryStage, run: Play) -> None:
+    def act(context: DemoContext) -> None:
+        context.perform(NodeAction.ISOLATE, "rmq3")
+        context.perform(NodeAction.PAUSE, "rmq3")
 
-    with play(demo_that(act)) as playing:
-        assert playing.do(0).held
+    with run(demo_that(act)) as demo_run:
+        assert demo_run.do(0).passed
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_whoever_interrupts_it_gets_a_whole_cluster_back(stage: MemoryStage, play: Play) -> None:
-    def act(scene: Scene) -> None:
-        scene.perform(NodeAction.KILL, "rmq2")
+def test_whoever_interrupts_it_gets_a_whole_cluster_back(stage: MemoryStage, run: Play) -> None:
+    def act(context: DemoContext) -> None:
+        context.perform(NodeAction.KILL, "rmq2")
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), play(demo_that(act)) as playing:
-        playing.do(0)
+    with pytest.raises(KeyboardInterrupt), run(demo_that(act)) as demo_run:
+        demo_run.do(0)
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_a_whole_cluster_that_was_stopped_is_started_together(stage: MemoryStage, play: Play) -> None:
-    with play(demo_that(lambda scene: scene.stop_cluster(), loses_majority=True)) as playing:
-        assert playing.do(0).held
+def test_a_whole_cluster_that_was_stopped_is_started_together(stage: MemoryStage, run: Play) -> None:
+    with run(demo_that(lambda context: context.stop_cluster(), loses_majority=True)) as demo_run:
+        assert demo_run.do(0).passed
         assert states(stage) == (DOWN, DOWN, DOWN)
     assert states(stage) == (RUN, RUN, RUN)
 
@@ -106,25 +106,27 @@ def test_what_was_down_before_the_demo_stays_down() -> None:
     sim = SimBroker("dmq", 5, backend=Backend.LOCAL, started=True, realtime=False)
     with contextlib.closing(MemoryStage(sim)) as stage:
         stage.cluster.act(NodeAction.STOP, "rmq5")
-        with Playing("it", demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1")), stage.backdrop()) as one:
-            assert one.do(0).held
+        with DemoRun(
+            "it", demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1")), stage.environment()
+        ) as one:
+            assert one.do(0).passed
         assert states(stage) == (RUN, RUN, RUN, RUN, DOWN)
 
 
-def test_a_fault_is_taken_back_at_the_end_and_not_twice(stage: MemoryStage, play: Play) -> None:
+def test_a_fault_is_taken_back_at_the_end_and_not_twice(stage: MemoryStage, run: Play) -> None:
     assert isinstance(stage.cluster, FakeCluster)
-    with play(demo_that(lambda scene: scene.cause(ALARM))) as playing:
-        assert playing.do(0).held
+    with run(demo_that(lambda context: context.cause(ALARM))) as demo_run:
+        assert demo_run.do(0).passed
         assert stage.cluster.standing() == (ALARM,)
     assert stage.cluster.standing() == ()
 
-    def there_and_back(scene: Scene) -> None:
-        back = scene.cause(ALARM)
+    def there_and_back(context: DemoContext) -> None:
+        back = context.cause(ALARM)
         assert back == undo_of(ALARM)
-        scene.cause(back)
+        context.cause(back)
 
-    with play(demo_that(there_and_back)) as playing:
-        assert playing.do(0).held
+    with run(demo_that(there_and_back)) as demo_run:
+        assert demo_run.do(0).passed
         before = stage.cluster.script.calls.count("cause")
     assert stage.cluster.script.calls.count("cause") == before
 
@@ -138,13 +140,13 @@ def test_a_fault_that_was_interrupted_is_taken_back_too(stage: MemoryStage) -> N
             raise KeyboardInterrupt
         return None
 
-    acts = replace(acts_on(stage.cluster, silent, read_only=False), cause=interrupted)
-    demo = demo_that(lambda scene: scene.cause(ALARM))
+    acts = replace(actions_on(stage.cluster, silent, read_only=False), cause=interrupted)
+    demo = demo_that(lambda context: context.cause(ALARM))
     with (
         pytest.raises(KeyboardInterrupt),
-        Playing("it", demo, replace(stage.backdrop(), acts=acts)) as playing,
+        DemoRun("it", demo, replace(stage.environment(), acts=acts)) as demo_run,
     ):
-        playing.do(0)
+        demo_run.do(0)
     assert told == [ALARM, undo_of(ALARM)]
 
 
@@ -158,65 +160,65 @@ def test_an_act_that_was_interrupted_is_done_to_its_end_and_then_taken_back(stag
             raise KeyboardInterrupt
         stage.cluster.act(operation.action, operation.node)
 
-    acts = replace(acts_on(stage.cluster, silent, read_only=False), perform=interrupted)
-    demo = demo_that(lambda scene: scene.perform(NodeAction.DRAIN, "rmq2"))
+    acts = replace(actions_on(stage.cluster, silent, read_only=False), perform=interrupted)
+    demo = demo_that(lambda context: context.perform(NodeAction.DRAIN, "rmq2"))
     with (
         pytest.raises(KeyboardInterrupt),
-        Playing("it", demo, replace(stage.backdrop(), acts=acts)) as playing,
+        DemoRun("it", demo, replace(stage.environment(), acts=acts)) as demo_run,
     ):
-        playing.do(0)
+        demo_run.do(0)
     assert told == ["Drain rmq2", "Drain rmq2", "Revive rmq2"]
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_a_cluster_that_cannot_be_made_whole_is_told(stage: MemoryStage, play: Play) -> None:
+def test_a_cluster_that_cannot_be_made_whole_is_told(stage: MemoryStage, run: Play) -> None:
     assert isinstance(stage.cluster, FakeCluster)
-    playing = play(demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq2")))
-    playing.do(0)
+    demo_run = run(demo_that(lambda context: context.perform(NodeAction.KILL, "rmq2")))
+    demo_run.do(0)
     for _ in range(2):
         stage.cluster.script.fail_next("act", ClusterError("rmq2 does not boot"))
-    assert "dmq is not whole: rmq2 does not boot" in playing.close().left
+    assert "dmq is not whole: rmq2 does not boot" in demo_run.close().left
 
 
-def test_a_majority_is_not_taken_by_a_demo_that_did_not_say_so(stage: MemoryStage, play: Play) -> None:
-    with play(demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))) as playing:
-        assert playing.do(0).held
+def test_a_majority_is_not_taken_by_a_demo_that_did_not_say_so(stage: MemoryStage, run: Play) -> None:
+    with run(demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))) as demo_run:
+        assert demo_run.do(0).passed
         stage.cluster.act(NodeAction.STOP, "rmq2")
-        assert "no majority" in playing.do(0).seen
+        assert "no majority" in demo_run.do(0).seen
         stage.cluster.act(NodeAction.START, "rmq2")
-    with play(demo_that(lambda scene: scene.stop_cluster())) as playing:
-        assert "no majority" in playing.do(0).seen
+    with run(demo_that(lambda context: context.stop_cluster())) as demo_run:
+        assert "no majority" in demo_run.do(0).seen
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_a_node_that_somebody_else_stopped_meanwhile_stays_down(stage: MemoryStage, play: Play) -> None:
-    with play(demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))) as playing:
-        assert playing.do(0).held
+def test_a_node_that_somebody_else_stopped_meanwhile_stays_down(stage: MemoryStage, run: Play) -> None:
+    with run(demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))) as demo_run:
+        assert demo_run.do(0).passed
         stage.cluster.act(NodeAction.START, "rmq1")
         stage.cluster.act(NodeAction.STOP, "rmq2")
     assert states(stage) == (RUN, DOWN, RUN)
 
 
-def test_two_demos_do_not_take_nodes_down_at_once(stage: MemoryStage, play: Play) -> None:
-    demo = demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))
-    first = play(demo)
+def test_two_demos_do_not_take_nodes_down_at_once(stage: MemoryStage, run: Play) -> None:
+    demo = demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))
+    first = run(demo)
     with pytest.raises(RefusedError, match="another demo is taking nodes of dmq down"):
-        play(demo)
+        run(demo)
     first.close()
-    assert play(demo).do(0).held
+    assert run(demo).do(0).passed
 
 
-def test_clusters_have_turns_of_their_own(stage: MemoryStage, play: Play) -> None:
-    demo = demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))
-    play(demo)
+def test_clusters_have_turns_of_their_own(stage: MemoryStage, run: Play) -> None:
+    demo = demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))
+    run(demo)
     sim = SimBroker("shop", 3, backend=Backend.LOCAL, started=True, realtime=False)
-    with contextlib.closing(MemoryStage(sim)) as other, Playing("it", demo, other.backdrop()) as playing:
-        assert playing.do(0).held
+    with contextlib.closing(MemoryStage(sim)) as other, DemoRun("it", demo, other.environment()) as demo_run:
+        assert demo_run.do(0).passed
 
 
-def test_a_demo_that_does_not_say_that_it_takes_nodes_down_takes_none(stage: MemoryStage, play: Play) -> None:
-    with play(demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"), breaks=False)) as playing:
-        assert "does not say that it takes nodes down" in playing.do(0).seen
+def test_a_demo_that_does_not_say_that_it_takes_nodes_down_takes_none(stage: MemoryStage, run: Play) -> None:
+    with run(demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"), breaks=False)) as demo_run:
+        assert "does not say that it takes nodes down" in demo_run.do(0).seen
     assert states(stage) == (RUN, RUN, RUN)
 
 
@@ -226,10 +228,10 @@ def test_the_acts_of_a_session_are_used_where_there_are_some(stage: MemoryStage)
     def refuse() -> None:
         raise InvalidInputError("not asked for")
 
-    acts = Acts(lambda operation: told.append(operation.title), lambda _: None, refuse, refuse)
-    demo = demo_that(lambda scene: scene.perform(NodeAction.KILL, "rmq1"))
-    with Playing("it", demo, replace(stage.backdrop(), acts=acts)) as playing:
-        assert playing.do(0).held
+    acts = ClusterActions(lambda operation: told.append(operation.title), lambda _: None, refuse, refuse)
+    demo = demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))
+    with DemoRun("it", demo, replace(stage.environment(), acts=acts)) as demo_run:
+        assert demo_run.do(0).passed
     assert told == ["Kill rmq1"]
 
 
@@ -246,7 +248,7 @@ def test_it_is_refused_where_nodes_may_not_or_must_not_go(
 ) -> None:
     sim = SimBroker("dmq", nodes, backend=backend, started=True, realtime=False)
     with contextlib.closing(MemoryStage(sim)) as stage, pytest.raises(error, match=why):
-        check(demo_that(lambda _: None), stage.backdrop(read_only=read_only))
+        check_may_run(demo_that(lambda _: None), stage.environment(read_only=read_only))
 
 
 @pytest.mark.parametrize(

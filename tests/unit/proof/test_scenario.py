@@ -13,7 +13,7 @@ from dmq_core.proof.scenario import (
     ROLES,
     UNTARGETED,
     Fault,
-    Step,
+    ScenarioStep,
     built_in,
     checked,
     find,
@@ -47,7 +47,10 @@ def test_the_times_of_a_fault_fit_any_duration(fault: Fault, duration_s: float) 
 
 def test_the_example_is_read_as_it_stands() -> None:
     scenario = parse(EXAMPLE, "example.toml")
-    assert scenario.steps == (Step(4.0, Fault.PAUSE, "leader", 12.0), Step(20.0, Fault.KILL, "connected", 26.0))
+    assert scenario.steps == (
+        ScenarioStep(4.0, Fault.PAUSE, "leader", 12.0),
+        ScenarioStep(20.0, Fault.KILL, "connected", 26.0),
+    )
     assert scenario.workload.rate == 200
     assert (scenario.fault, scenario.target) == ("pause+kill", "leader+connected")
 

@@ -10,9 +10,18 @@ import pytest
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.file import Journal, read_journal
-from dmq_core.proof.journal.records import Attempted, Damage, Delivered, Ended, Setting, Settled, head_of, setting_of
+from dmq_core.proof.journal.records import (
+    AttemptRecord,
+    DamageRecord,
+    DeliveryRecord,
+    EndRecord,
+    OutcomeRecord,
+    RunSetup,
+    head_of,
+    setup_of,
+)
 
-SETTING = Setting(run="6f0c", nodes=("rmq1", "rmq2"), queues=("proof",), keys=("k0", "k1"))
+SETTING = RunSetup(run="6f0c", nodes=("rmq1", "rmq2"), queues=("proof",), keys=("k0", "k1"))
 
 
 def test_what_was_put_down_is_read_back(tmp_path: Path) -> None:
@@ -24,13 +33,13 @@ def test_what_was_put_down_is_read_back(tmp_path: Path) -> None:
     reading = read_journal(tmp_path / "journal")
     assert reading.setting == SETTING
     attempted, delivered, first, second, ended = reading.records()
-    assert isinstance(attempted, Attempted)
+    assert isinstance(attempted, AttemptRecord)
     assert (attempted.numbers, attempted.keys) == ((1, 2, 3), (0, 1, 0))
-    assert delivered == Delivered(5.0, delivered.wall, 1, 2, "proof", (1, 3), (0, 0), (1,))
+    assert delivered == DeliveryRecord(5.0, delivered.wall, 1, 2, "proof", (1, 3), (0, 0), (1,))
     assert attempted.wall - attempted.at == pytest.approx(delivered.wall - 5.0, abs=0.1)
-    assert first == Settled(first.at, first.wall, Outcome.CONFIRMED, (1,))
-    assert second == Settled(second.at, second.wall, Outcome.RETURNED, (2,), reason="NO_ROUTE (312)")
-    assert ended == Ended(ended.at, ended.wall, lines=6)
+    assert first == OutcomeRecord(first.at, first.wall, Outcome.CONFIRMED, (1,))
+    assert second == OutcomeRecord(second.at, second.wall, Outcome.RETURNED, (2,), reason="NO_ROUTE (312)")
+    assert ended == EndRecord(ended.at, ended.wall, lines=6)
 
 
 def test_a_cut_tail_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -39,8 +48,8 @@ def test_a_cut_tail_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
         journal.append_attempts(0, [1], [0])
     path.write_bytes(path.read_bytes()[:-3])
     attempted, *damage = read_journal(path).records()
-    assert isinstance(attempted, Attempted)
-    assert all(isinstance(record, Damage) and record.torn for record in damage)
+    assert isinstance(attempted, AttemptRecord)
+    assert all(isinstance(record, DamageRecord) and record.torn for record in damage)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b'["dmq-journal",2,{}]\n', b"\x00" * 5000, b"[" * 100_000, b"{}"])
@@ -56,4 +65,4 @@ def test_foreign_files_are_refused_in_one_sentence(tmp_path: Path, content: byte
 def test_a_setting_that_no_run_could_have_is_no_setting() -> None:
     crowd = replace(SETTING, workload=replace(SETTING.workload, queue_type="stream", consumers=10**9))
     with pytest.raises(ValueError, match="not a setting"):
-        setting_of(head_of(crowd).encode())
+        setup_of(head_of(crowd).encode())

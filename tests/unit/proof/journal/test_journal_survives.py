@@ -21,25 +21,25 @@ from dmq_core.proof.journal.file import Journal, JournalError, _fate_lines, read
 from dmq_core.proof.journal.records import (
     LONGEST_TEXT,
     MOST_NUMBER,
-    Answered,
-    Attempted,
+    AnswerRecord,
+    AttemptRecord,
     ClientEvent,
-    ClientStep,
-    Counted,
-    Damage,
-    Delivered,
-    DepthRead,
-    Ended,
-    FaultStep,
-    Foreign,
-    HealthSeen,
-    Led,
-    PhaseReached,
+    ClientRecord,
+    CountersRecord,
+    DamageRecord,
+    DeliveryRecord,
+    DepthRecord,
+    EndRecord,
+    FaultRecord,
+    FaultStage,
+    ForeignRecord,
+    HealthRecord,
+    LeaderRecord,
+    OutcomeRecord,
+    PhaseRecord,
     Record,
     RunPhase,
-    Setting,
-    Settled,
-    Stage,
+    RunSetup,
     head_of,
     line_of,
     record_of,
@@ -47,14 +47,14 @@ from dmq_core.proof.journal.records import (
 from dmq_core.proof.judging.judge import judge
 from dmq_core.proof.result import Verdict
 
-SETTING = Setting(run="6f0c", nodes=("rmq1",), queues=("proof",), keys=("k0",))
+SETTING = RunSetup(run="6f0c", nodes=("rmq1",), queues=("proof",), keys=("k0",))
 WRITER = """
 import sys, threading
 from pathlib import Path
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.file import Journal
-from dmq_core.proof.journal.records import Setting
-journal = Journal.create(Path(sys.argv[1]), Setting(run="6f0c"))
+from dmq_core.proof.journal.records import RunSetup
+journal = Journal.create(Path(sys.argv[1]), RunSetup(run="6f0c"))
 lock = threading.Lock()
 def publish(publisher):
     for number in range(1 + publisher, 10_000_000, 4):
@@ -79,28 +79,30 @@ KEYS = st.integers(-1, 100)
 
 
 @st.composite
-def deliveries(draw: st.DrawFn) -> Delivered:
+def deliveries(draw: st.DrawFn) -> DeliveryRecord:
     numbers = draw(NUMBERS)
     keys = tuple(draw(KEYS) for _ in numbers)
     places = st.lists(st.integers(0, max(0, len(numbers) - 1)), max_size=len(numbers), unique=True).map(tuple)
     moment = draw(MOMENTS), draw(MOMENTS), draw(SMALL), draw(SMALL), draw(TEXTS)
-    return Delivered(*moment, numbers, keys, draw(places), draw(places), draw(places))
+    return DeliveryRecord(*moment, numbers, keys, draw(places), draw(places), draw(places))
 
 
 RECORDS: st.SearchStrategy[Record] = st.one_of(
-    st.builds(lambda at, wall, who, ns: Attempted(at, wall, who, ns, (0,) * len(ns)), MOMENTS, MOMENTS, SMALL, NUMBERS),
-    st.builds(Settled, MOMENTS, MOMENTS, st.sampled_from(Outcome), NUMBERS, SMALL, TEXTS),
+    st.builds(
+        lambda at, wall, who, ns: AttemptRecord(at, wall, who, ns, (0,) * len(ns)), MOMENTS, MOMENTS, SMALL, NUMBERS
+    ),
+    st.builds(OutcomeRecord, MOMENTS, MOMENTS, st.sampled_from(Outcome), NUMBERS, SMALL, TEXTS),
     deliveries(),
-    st.builds(Foreign, MOMENTS, MOMENTS, SMALL, SMALL, TEXTS, st.lists(TEXTS, max_size=3).map(tuple)),
-    st.builds(Answered, MOMENTS, MOMENTS, SMALL, SMALL, NUMBERS),
-    st.builds(FaultStep, MOMENTS, MOMENTS, st.booleans(), st.sampled_from(Stage), TEXTS, TEXTS, TEXTS),
-    st.builds(ClientStep, MOMENTS, MOMENTS, TEXTS, SMALL, st.sampled_from(ClientEvent), TEXTS, SMALL, TEXTS),
-    st.builds(Led, MOMENTS, MOMENTS, TEXTS, TEXTS, SMALL),
-    st.builds(Counted, MOMENTS, MOMENTS, TEXTS, TEXTS, SMALL, SMALL, SMALL, SMALL),
-    st.builds(DepthRead, MOMENTS, MOMENTS, TEXTS, TEXTS, st.none() | SMALL, st.none() | SMALL),
-    st.builds(HealthSeen, MOMENTS, MOMENTS, st.lists(TEXTS).map(tuple), st.lists(TEXTS, max_size=2).map(tuple)),
-    st.builds(PhaseReached, MOMENTS, MOMENTS, st.sampled_from(RunPhase), TEXTS),
-    st.builds(Ended, MOMENTS, MOMENTS, SMALL),
+    st.builds(ForeignRecord, MOMENTS, MOMENTS, SMALL, SMALL, TEXTS, st.lists(TEXTS, max_size=3).map(tuple)),
+    st.builds(AnswerRecord, MOMENTS, MOMENTS, SMALL, SMALL, NUMBERS),
+    st.builds(FaultRecord, MOMENTS, MOMENTS, st.booleans(), st.sampled_from(FaultStage), TEXTS, TEXTS, TEXTS),
+    st.builds(ClientRecord, MOMENTS, MOMENTS, TEXTS, SMALL, st.sampled_from(ClientEvent), TEXTS, SMALL, TEXTS),
+    st.builds(LeaderRecord, MOMENTS, MOMENTS, TEXTS, TEXTS, SMALL),
+    st.builds(CountersRecord, MOMENTS, MOMENTS, TEXTS, TEXTS, SMALL, SMALL, SMALL, SMALL),
+    st.builds(DepthRecord, MOMENTS, MOMENTS, TEXTS, TEXTS, st.none() | SMALL, st.none() | SMALL),
+    st.builds(HealthRecord, MOMENTS, MOMENTS, st.lists(TEXTS).map(tuple), st.lists(TEXTS, max_size=2).map(tuple)),
+    st.builds(PhaseRecord, MOMENTS, MOMENTS, st.sampled_from(RunPhase), TEXTS),
+    st.builds(EndRecord, MOMENTS, MOMENTS, SMALL),
 )
 
 
@@ -159,12 +161,12 @@ def test_what_a_killed_writer_called_written_is_in_the_file(tmp_path: Path, afte
     found: dict[str, set[int]] = {"A": set(), "D": set()}
     *records, last = read_journal(path).records()
     for record in records:
-        if isinstance(record, Attempted | Delivered):
-            found["A" if isinstance(record, Attempted) else "D"].update(record.numbers)
+        if isinstance(record, AttemptRecord | DeliveryRecord):
+            found["A" if isinstance(record, AttemptRecord) else "D"].update(record.numbers)
     assert len(told) > 10
     assert {int(line[1:]) for line in told if line[:1] == b"A"} <= found["A"]
     assert {int(line[1:]) for line in told if line[:1] == b"D"} <= found["D"]
-    assert isinstance(last, Damage)
+    assert isinstance(last, DamageRecord)
     assert last.torn
     result = judge(read_journal(path))
     assert result.verdict is Verdict.INCONCLUSIVE
@@ -182,8 +184,8 @@ def test_late_records_reach_the_file_without_being_asked_for(tmp_path: Path) -> 
         while time.monotonic() < deadline and path.read_bytes().count(b"\n") < 4:
             time.sleep(0.01)
         kinds = [type(record) for record in read_journal(path).records()]
-    assert kinds[0] is Attempted
-    assert {Settled, Answered} <= set(kinds)
+    assert kinds[0] is AttemptRecord
+    assert {OutcomeRecord, AnswerRecord} <= set(kinds)
 
 
 def test_outcomes_that_are_alike_share_a_line_and_others_do_not() -> None:
@@ -192,11 +194,11 @@ def test_outcomes_that_are_alike_share_a_line_and_others_do_not() -> None:
     later = [(3.0, Outcome.UNKNOWN, 6, 2, "lost"), (3.0, Outcome.UNKNOWN, 7, 2, "timed out")]
     lines = list(_fate_lines([*fates, sent_twice, unknown, *later], offset=1000.0))
     assert [record_of(line.encode()) for line in lines] == [
-        Settled(2.0001, 1002.0001, Outcome.CONFIRMED, (1, 2, 3)),
-        Settled(2.0006, 1002.0006, Outcome.CONFIRMED, (4,), 2),
-        Settled(2.0007, 1002.0007, Outcome.UNKNOWN, (5,), 2, "lost"),
-        Settled(3.0, 1003.0, Outcome.UNKNOWN, (6,), 2, "lost"),
-        Settled(3.0, 1003.0, Outcome.UNKNOWN, (7,), 2, "timed out"),
+        OutcomeRecord(2.0001, 1002.0001, Outcome.CONFIRMED, (1, 2, 3)),
+        OutcomeRecord(2.0006, 1002.0006, Outcome.CONFIRMED, (4,), 2),
+        OutcomeRecord(2.0007, 1002.0007, Outcome.UNKNOWN, (5,), 2, "lost"),
+        OutcomeRecord(3.0, 1003.0, Outcome.UNKNOWN, (6,), 2, "lost"),
+        OutcomeRecord(3.0, 1003.0, Outcome.UNKNOWN, (7,), 2, "timed out"),
     ]
 
 
@@ -226,14 +228,14 @@ def test_a_full_disk_stops_whoever_is_about_to_send_and_lets_the_rest_go_on(
             journal.append_attempts(0, [2], [0])
     with pytest.raises(JournalError):
         journal.append_deliveries(0, 1, "proof", [1], [0])
-    journal.append_undo(Stage.HOLDS, "start", "rmq1")
+    journal.append_undo(FaultStage.HOLDS, "start", "rmq1")
     journal.append_settled(1, Outcome.CONFIRMED)
     journal.close()
     assert journal.failure is not None
     assert len(told) == 1
     attempted, end = read_journal(path).records()
-    assert isinstance(attempted, Attempted)
-    assert isinstance(end, Damage)
+    assert isinstance(attempted, AttemptRecord)
+    assert isinstance(end, DamageRecord)
     result = judge(read_journal(path), trouble=journal.failure.what)
     assert result.verdict is Verdict.INCONCLUSIVE
     assert any("No space left on device" in reason for reason in result.reasons)
@@ -243,13 +245,13 @@ def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
     """The limit of a file's size stands in for the disk's; it belongs to the process, so another one meets it."""
     program = (
         "import sys; from pathlib import Path; from dmq_core.proof.journal.file import Journal, JournalError;"
-        "from dmq_core.proof.journal.records import Setting;"
-        "journal = Journal.create(Path(sys.argv[1]), Setting(run='r'));"
+        "from dmq_core.proof.journal.records import RunSetup;"
+        "journal = Journal.create(Path(sys.argv[1]), RunSetup(run='r'));"
         "n = 0\n"
         "try:\n"
         "    while n < 100_000:\n"
         "        journal.append_attempts(0, [n + 1], [0]); n += 1\n"
-        "except JournalFailed as error:\n"
+        "except JournalError as error:\n"
         "    print(n, error.what)\n"
         "journal.close()\n"
     )
@@ -265,10 +267,10 @@ def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
     number, _, what = done.stdout.partition(" ")
     assert "File too large" in what
     *attempts, end = read_journal(path).records()
-    assert [record.numbers for record in attempts if isinstance(record, Attempted)] == [
+    assert [record.numbers for record in attempts if isinstance(record, AttemptRecord)] == [
         (n + 1,) for n in range(int(number))
     ]
-    assert isinstance(end, Damage)
+    assert isinstance(end, DamageRecord)
     assert path.read_bytes().endswith(b"\n")
 
 
@@ -289,7 +291,7 @@ def test_a_closed_journal_takes_nothing_more(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="closed"):
         journal.append_attempts(0, [1], [0])
     *_, end = read_journal(tmp_path / "journal").records()
-    assert isinstance(end, Ended)
+    assert isinstance(end, EndRecord)
 
 
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
@@ -307,9 +309,9 @@ def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(30)
     *records, end = read_journal(path).records()
-    assert isinstance(end, Ended)
-    assert not [record for record in records if isinstance(record, Damage)]
-    for kind in (Attempted, Settled):
+    assert isinstance(end, EndRecord)
+    assert not [record for record in records if isinstance(record, DamageRecord)]
+    for kind in (AttemptRecord, OutcomeRecord):
         numbers = [n for record in records if isinstance(record, kind) for n in record.numbers]
         assert sorted(numbers) == list(range(1, 4001))
 

@@ -19,21 +19,21 @@ from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.acts import undo_command
 from dmq_core.proof.journal.file import read_journal
 from dmq_core.proof.journal.records import (
-    Answered,
-    Attempted,
-    Counted,
-    Damage,
-    Delivered,
-    DepthRead,
-    Ended,
-    FaultStep,
-    Foreign,
-    HealthSeen,
-    PhaseReached,
+    AnswerRecord,
+    AttemptRecord,
+    CountersRecord,
+    DamageRecord,
+    DeliveryRecord,
+    DepthRecord,
+    EndRecord,
+    FaultRecord,
+    FaultStage,
+    ForeignRecord,
+    HealthRecord,
+    OutcomeRecord,
+    PhaseRecord,
     Record,
     RunPhase,
-    Settled,
-    Stage,
     head_of,
     line_of,
     message_id,
@@ -68,10 +68,10 @@ def an_id(number: int) -> tuple[str, ...]:
 
 def plain_numbers(records: Records) -> list[int]:
     """Numbers of messages about whose life there is nothing to explain."""
-    attempts = Counter(n for r in records if isinstance(r, Attempted) for n in r.numbers)
-    came = Counter(n for r in records if isinstance(r, Delivered) for n in r.numbers)
-    odd = {r.numbers[i] for r in records if isinstance(r, Delivered) for i in (*r.redelivered, *r.retried)}
-    sure = {n for r in records if isinstance(r, Settled) and r.outcome is Outcome.CONFIRMED for n in r.numbers}
+    attempts = Counter(n for r in records if isinstance(r, AttemptRecord) for n in r.numbers)
+    came = Counter(n for r in records if isinstance(r, DeliveryRecord) for n in r.numbers)
+    odd = {r.numbers[i] for r in records if isinstance(r, DeliveryRecord) for i in (*r.redelivered, *r.retried)}
+    sure = {n for r in records if isinstance(r, OutcomeRecord) and r.outcome is Outcome.CONFIRMED for n in r.numbers}
     return [n for n in sorted(sure) if attempts[n] == came[n] == 1 and n not in odd]
 
 
@@ -86,7 +86,7 @@ def without_numbers(*gone: int) -> Callable[[Any], Record]:
         kept = [i for i, n in enumerate(record.numbers) if n not in gone]
         place = {old: new for new, old in enumerate(kept)}
         values: dict[str, Any] = {"numbers": tuple(record.numbers[i] for i in kept)}
-        if isinstance(record, Delivered):
+        if isinstance(record, DeliveryRecord):
             values["keys"] = tuple(record.keys[i] for i in kept)
             for name in ("redelivered", "republished", "retried"):
                 values[name] = tuple(place[i] for i in getattr(record, name) if i in place)
@@ -96,13 +96,13 @@ def without_numbers(*gone: int) -> Callable[[Any], Record]:
     return change
 
 
-def a_delivery(number: int, like: Record, **more: Any) -> Delivered:
-    return Delivered(like.at, like.wall, 0, 1, "proof", (number,), (0,), **more)
+def a_delivery(number: int, like: Record, **more: Any) -> DeliveryRecord:
+    return DeliveryRecord(like.at, like.wall, 0, 1, "proof", (number,), (0,), **more)
 
 
 def before_drain(records: Records, record: Callable[[Record], Record]) -> Records:
     """`records` with one more, made like the one that says that all is drained, before it."""
-    index = next(i for i, r in enumerate(records) if isinstance(r, PhaseReached) and r.phase is RunPhase.DRAINED)
+    index = next(i for i, r in enumerate(records) if isinstance(r, PhaseRecord) and r.phase is RunPhase.DRAINED)
     return [*records[:index], record(records[index]), *records[index:]]
 
 
@@ -123,13 +123,13 @@ def test_the_account_is_what_plain_sets_say(seed: int) -> None:
     came: Counter[int] = Counter()
     flags = 0
     for record in records:
-        if isinstance(record, Attempted):
+        if isinstance(record, AttemptRecord):
             for number in record.numbers:
                 seen.setdefault(number, set())
-        elif isinstance(record, Settled):
+        elif isinstance(record, OutcomeRecord):
             for number in record.numbers:
                 seen[number].add(record.outcome)
-        elif isinstance(record, Delivered):
+        elif isinstance(record, DeliveryRecord):
             came.update(record.numbers)
             flags += len(record.redelivered)
     confirmed = {n for n, outcomes in seen.items() if Outcome.CONFIRMED in outcomes}
@@ -168,7 +168,7 @@ def test_honest_runs_hold_everything_that_has_to_be_explained() -> None:
 def test_a_dropped_delivery_is_lost(seed: int, data: st.DataObject) -> None:
     records = honest_run(seed)
     number = data.draw(st.sampled_from(plain_numbers(records)))
-    broken = mapped(records, Delivered | Answered, without_numbers(number))
+    broken = mapped(records, DeliveryRecord | AnswerRecord, without_numbers(number))
     assert changes(records, broken) == {"lost": an_id(number), "delivered": -1}
     result = judged(broken, SETTING)
     assert result.verdict is Verdict.FAIL
@@ -189,7 +189,7 @@ def test_a_doubled_delivery_is_unexplained(seed: int, data: st.DataObject) -> No
 def test_a_delivery_doubled_within_its_batch_is_unexplained(seed: int, data: st.DataObject) -> None:
     records = honest_run(seed)
     number = data.draw(st.sampled_from(plain_numbers(records)))
-    first = next(r for r in records if isinstance(r, Delivered) and number in r.numbers)
+    first = next(r for r in records if isinstance(r, DeliveryRecord) and number in r.numbers)
     twice = replace(first, numbers=(*first.numbers, number), keys=(*first.keys, 0))
     broken = [twice if r is first else r for r in records]
     assert changes(records, broken) == {"again_unexplained": 1}
@@ -213,10 +213,10 @@ def test_sending_again_explains_one_more_delivery_and_only_after_an_unknown_outc
     assume(was_answered(records, number))
 
     def sent_again(outcomes: tuple[Outcome, ...]) -> Records:
-        first = next(r for r in records if isinstance(r, Settled) and number in r.numbers)
+        first = next(r for r in records if isinstance(r, OutcomeRecord) and number in r.numbers)
         settled = [replace(first, numbers=(number,), outcome=outcome) for outcome in outcomes]
         rest = [r for r in records if r is not first]
-        attempt = Attempted(first.at, first.wall, 0, (number,), (0,))
+        attempt = AttemptRecord(first.at, first.wall, 0, (number,), (0,))
         index = records.index(first)
         made = [*rest[:index], attempt, *settled, *rest[index:]]
         return before_drain(made, lambda like: a_delivery(number, like))
@@ -231,10 +231,10 @@ def test_sending_again_explains_one_more_delivery_and_only_after_an_unknown_outc
 def test_an_acknowledgement_before_its_record_proves_nothing(seed: int, data: st.DataObject) -> None:
     records = honest_run(seed)
     number = data.draw(st.sampled_from([n for n in plain_numbers(records) if was_answered(records, n)]))
-    missing = mapped(records, Delivered, without_numbers(number))
+    missing = mapped(records, DeliveryRecord, without_numbers(number))
     assert changes(records, missing) == {"lost": an_id(number), "delivered": -1, "unrecorded": an_id(number)}
     assert judged(missing, SETTING).verdict is Verdict.INCONCLUSIVE
-    came = next(r for r in records if isinstance(r, Delivered) and number in r.numbers)
+    came = next(r for r in records if isinstance(r, DeliveryRecord) and number in r.numbers)
     late = before_drain(missing, lambda like: a_delivery(number, replace(came, at=like.at, wall=like.wall)))
     changed = changes(records, late)
     assert changed.pop("order_violations", 1) == 1
@@ -244,12 +244,12 @@ def test_an_acknowledgement_before_its_record_proves_nothing(seed: int, data: st
 @given(RUNS, st.integers(0, 10_000), st.text(max_size=20))
 def test_a_forged_id_is_unexpected(seed: int, ahead: int, text: str) -> None:
     records = honest_run(seed)
-    number = 1 + ahead + max(n for r in records if isinstance(r, Attempted) for n in r.numbers)
+    number = 1 + ahead + max(n for r in records if isinstance(r, AttemptRecord) for n in r.numbers)
     forged = before_drain(records, lambda like: a_delivery(number, like))
     assert changes(records, forged) == {"unexpected": an_id(number)}
     assert judged(forged, SETTING).verdict is Verdict.FAIL
     assume(number_of(SETTING.run, text) is None)
-    foreign = before_drain(records, lambda like: Foreign(like.at, like.wall, 0, 1, "proof", (text,)))
+    foreign = before_drain(records, lambda like: ForeignRecord(like.at, like.wall, 0, 1, "proof", (text,)))
     assert changes(records, foreign) == {"unexpected": (text,)}
     assert judged(foreign, SETTING).verdict is Verdict.FAIL
 
@@ -260,26 +260,26 @@ def test_a_lost_confirm_makes_a_message_unknown(seed: int, data: st.DataObject) 
     number = data.draw(st.sampled_from(plain_numbers(records)))
     flipped = {"confirmed": -1, "unknown": 1, "recovered": 1}
 
-    def lost(record: Settled) -> Record | None:
+    def lost(record: OutcomeRecord) -> Record | None:
         return record if number not in record.numbers else None
 
-    def unanswered(record: Settled) -> Record:
+    def unanswered(record: OutcomeRecord) -> Record:
         return record if number not in record.numbers else replace(record, outcome=Outcome.UNKNOWN)
 
-    assert changes(records, mapped(records, Settled, unanswered)) == flipped
-    assert judged(mapped(records, Settled, unanswered), SETTING).verdict is Verdict.PASS
-    assert changes(records, mapped(records, Settled, lost)) == flipped
+    assert changes(records, mapped(records, OutcomeRecord, unanswered)) == flipped
+    assert judged(mapped(records, OutcomeRecord, unanswered), SETTING).verdict is Verdict.PASS
+    assert changes(records, mapped(records, OutcomeRecord, lost)) == flipped
     # A journal that was closed in good order has an outcome for every message.
-    assert judged(mapped(records, Settled, lost), SETTING).verdict is Verdict.INCONCLUSIVE
+    assert judged(mapped(records, OutcomeRecord, lost), SETTING).verdict is Verdict.INCONCLUSIVE
 
 
 @given(RUNS, st.data())
 def test_two_messages_of_a_key_that_change_places_are_out_of_order(seed: int, data: st.DataObject) -> None:
     records = honest_run(seed)
-    key_of = {n: k for r in records if isinstance(r, Attempted) for n, k in zip(r.numbers, r.keys, strict=True)}
+    key_of = {n: k for r in records if isinstance(r, AttemptRecord) for n, k in zip(r.numbers, r.keys, strict=True)}
     firsts: dict[int, list[int]] = {}
     for record in records:
-        for number in record.numbers if isinstance(record, Delivered) else ():
+        for number in record.numbers if isinstance(record, DeliveryRecord) else ():
             line = firsts.setdefault(key_of[number], [])
             if number not in line:
                 line.append(number)
@@ -292,7 +292,7 @@ def test_two_messages_of_a_key_that_change_places_are_out_of_order(seed: int, da
         (a, b)
         for line in firsts.values()
         for a, b in pairwise(line)
-        if {a, b} <= plain and place(Attempted, b) < place(Delivered, a)
+        if {a, b} <= plain and place(AttemptRecord, b) < place(DeliveryRecord, a)
     ]
     assume(pairs)
     a, b = data.draw(st.sampled_from(pairs))
@@ -302,7 +302,7 @@ def test_two_messages_of_a_key_that_change_places_are_out_of_order(seed: int, da
         changed: Record = replace(record, numbers=tuple(swap.get(n, n) for n in record.numbers))
         return changed
 
-    broken = mapped(records, Delivered | Answered, change)
+    broken = mapped(records, DeliveryRecord | AnswerRecord, change)
     assert changes(records, broken) == {"order_violations": 1}
     assert judged(broken, SETTING).verdict is Verdict.FAIL
     assert judged(broken, replace(SETTING, ordered=False)).verdict is Verdict.PASS
@@ -312,8 +312,8 @@ def test_two_messages_of_a_key_that_change_places_are_out_of_order(seed: int, da
 @given(seed=RUNS)
 def test_what_must_not_be_delivered_and_is(outcome: Outcome, wrong: str, seed: int) -> None:
     records = honest_run(seed)
-    again = Counter(n for r in records if isinstance(r, Attempted) for n in r.numbers)
-    ended_so = [n for r in records if isinstance(r, Settled) and r.outcome is outcome for n in r.numbers]
+    again = Counter(n for r in records if isinstance(r, AttemptRecord) for n in r.numbers)
+    ended_so = [n for r in records if isinstance(r, OutcomeRecord) and r.outcome is outcome for n in r.numbers]
     numbers = [n for n in ended_so if again[n] == 1]
     assume(numbers)
     broken = before_drain(records, lambda like: a_delivery(numbers[0], like))
@@ -329,7 +329,7 @@ def test_what_must_not_be_delivered_and_is(outcome: Outcome, wrong: str, seed: i
 @given(RUNS, st.data())
 def test_an_outcome_too_many_is_a_contradiction(seed: int, data: st.DataObject) -> None:
     records = honest_run(seed)
-    settled = data.draw(st.sampled_from([r for r in records if isinstance(r, Settled)]))
+    settled = data.draw(st.sampled_from([r for r in records if isinstance(r, OutcomeRecord)]))
     broken = before_drain(records, lambda _: settled)
     assert changes(records, broken) == {"contradicting": an_id(settled.numbers[0])}
     assert judged(broken, SETTING).verdict is Verdict.INCONCLUSIVE
@@ -373,21 +373,21 @@ def test_a_line_gone_from_the_middle_is_never_a_pass(
 # What no PASS may rest on: each is taken away from an honest run.
 
 
-def no_holds(record: FaultStep) -> Record | None:
-    return None if record.stage is Stage.HOLDS and not record.undo else record
+def no_holds(record: FaultRecord) -> Record | None:
+    return None if record.stage is FaultStage.HOLDS and not record.undo else record
 
 
-def no_evidence(record: FaultStep) -> Record:
-    return replace(record, text="") if record.stage is Stage.HOLDS else record
+def no_evidence(record: FaultRecord) -> Record:
+    return replace(record, text="") if record.stage is FaultStage.HOLDS else record
 
 
-def failed(record: FaultStep) -> Record:
-    if record.undo or record.stage is not Stage.HOLDS:
+def failed(record: FaultRecord) -> Record:
+    if record.undo or record.stage is not FaultStage.HOLDS:
         return record
-    return replace(record, stage=Stage.FAILED, text="the container was not there")
+    return replace(record, stage=FaultStage.FAILED, text="the container was not there")
 
 
-def same_broker(record: Counted) -> Record:
+def same_broker(record: CountersRecord) -> Record:
     return replace(record, epoch="epoch 0")
 
 
@@ -395,75 +395,75 @@ def drop(_: Record) -> None:
     return None
 
 
-def only_late(record: HealthSeen) -> Record | None:
+def only_late(record: HealthRecord) -> Record | None:
     return None if record.at < 100.001 else record
 
 
-def silent_node(record: DepthRead) -> Record:
+def silent_node(record: DepthRecord) -> Record:
     return replace(record, ready=None) if record.node == "rmq3" else record
 
 
-def one_left(record: DepthRead) -> Record:
+def one_left(record: DepthRecord) -> Record:
     return replace(record, ready=1) if record.node == "rmq3" else record
 
 
-def unacked(record: DepthRead) -> Record:
+def unacked(record: DepthRecord) -> Record:
     return replace(record, unacked=2) if record.node == "rmq1" else record
 
 
-def in_one_breath(record: DepthRead) -> Record:
+def in_one_breath(record: DepthRecord) -> Record:
     return replace(record, at=1.0)
 
 
-def never_drained(record: PhaseReached) -> Record | None:
+def never_drained(record: PhaseRecord) -> Record | None:
     return None if record.phase is RunPhase.DRAINED else record
 
 
-def interrupted(record: PhaseReached) -> Record:
+def interrupted(record: PhaseRecord) -> Record:
     return replace(record, phase=RunPhase.INTERRUPTED, text="ctrl-c") if record.phase is RunPhase.PUBLISHED else record
 
 
-def sick(record: HealthSeen) -> Record:
+def sick(record: HealthRecord) -> Record:
     return replace(record, problems=("rmq3 has a disk alarm.",))
 
 
-def alone(record: HealthSeen) -> Record:
+def alone(record: HealthRecord) -> Record:
     return record if record.at < 100.001 else replace(record, running=("rmq1",))
 
 
-def stepped(record: PhaseReached) -> Record:
+def stepped(record: PhaseRecord) -> Record:
     return replace(record, wall=record.wall + 0.6) if record.phase is RunPhase.DRAINED else record
 
 
-def modest(record: Counted) -> Record:
+def modest(record: CountersRecord) -> Record:
     return replace(record, epoch="one", confirmed=record.confirmed // 2)
 
 
-def no_undo(record: FaultStep) -> Record:
-    return replace(record, stage=Stage.FAILED, text="no such container") if record.undo else record
+def no_undo(record: FaultRecord) -> Record:
+    return replace(record, stage=FaultStage.FAILED, text="no such container") if record.undo else record
 
 
 @pytest.mark.parametrize(
     ("kind", "change", "reason"),
     [
-        (FaultStep, no_holds, "nothing shows that it ever held"),
-        (FaultStep, no_evidence, "without any evidence"),
-        (FaultStep, drop, "holds no fault"),
-        (FaultStep, failed, "The kill of rmq2 failed: the container was not there."),
-        (FaultStep, no_undo, "could not be undone: no such container"),
-        (Counted, same_broker, "cannot have happened"),
-        (Counted, modest, "the brokers' own counters say"),
-        (HealthSeen, only_late, "Nobody looked at the health"),
-        (HealthSeen, sick, "not well before the load began: rmq3 has a disk alarm."),
-        (HealthSeen, alone, "A majority of the nodes never came back: rmq2; rmq3."),
-        (DepthRead, drop, "is not known from rmq1"),
-        (DepthRead, silent_node, "is not known from rmq3"),
-        (DepthRead, one_left, "still held 1 ready and 0 unacknowledged messages"),
-        (DepthRead, unacked, "0 ready and 2 unacknowledged messages"),
-        (DepthRead, in_one_breath, "too few to be sure"),
-        (PhaseReached, never_drained, "before everything was drained"),
-        (PhaseReached, interrupted, "interrupted: ctrl-c"),
-        (PhaseReached, stepped, "The clock of this machine stepped by 0.60 s"),
+        (FaultRecord, no_holds, "nothing shows that it ever held"),
+        (FaultRecord, no_evidence, "without any evidence"),
+        (FaultRecord, drop, "holds no fault"),
+        (FaultRecord, failed, "The kill of rmq2 failed: the container was not there."),
+        (FaultRecord, no_undo, "could not be undone: no such container"),
+        (CountersRecord, same_broker, "cannot have happened"),
+        (CountersRecord, modest, "the brokers' own counters say"),
+        (HealthRecord, only_late, "Nobody looked at the health"),
+        (HealthRecord, sick, "not well before the load began: rmq3 has a disk alarm."),
+        (HealthRecord, alone, "A majority of the nodes never came back: rmq2; rmq3."),
+        (DepthRecord, drop, "is not known from rmq1"),
+        (DepthRecord, silent_node, "is not known from rmq3"),
+        (DepthRecord, one_left, "still held 1 ready and 0 unacknowledged messages"),
+        (DepthRecord, unacked, "0 ready and 2 unacknowledged messages"),
+        (DepthRecord, in_one_breath, "too few to be sure"),
+        (PhaseRecord, never_drained, "before everything was drained"),
+        (PhaseRecord, interrupted, "interrupted: ctrl-c"),
+        (PhaseRecord, stepped, "The clock of this machine stepped by 0.60 s"),
     ],
 )
 def test_a_run_is_inconclusive_without(kind: type[Any], change: Callable[[Any], Any], reason: str) -> None:
@@ -489,10 +489,12 @@ def test_a_run_is_inconclusive_without(kind: type[Any], change: Callable[[Any], 
 )
 def test_what_a_killed_run_left_standing_is_told_with_what_takes_it_back(act: str, cluster: str, command: str) -> None:
     setting = replace(SETTING, cluster=cluster)
-    records = mapped(honest_run(1), FaultStep, lambda r: r if r.undo else replace(r, act=act))
-    held = next(i for i, r in enumerate(records) if isinstance(r, FaultStep) and r.stage is Stage.HOLDS)
-    undone = next(i for i, r in enumerate(records) if isinstance(r, FaultStep) and r.undo and r.stage is Stage.HOLDS)
-    torn = Damage(0.0, 0.0, "it ends here", torn=True)
+    records = mapped(honest_run(1), FaultRecord, lambda r: r if r.undo else replace(r, act=act))
+    held = next(i for i, r in enumerate(records) if isinstance(r, FaultRecord) and r.stage is FaultStage.HOLDS)
+    undone = next(
+        i for i, r in enumerate(records) if isinstance(r, FaultRecord) and r.undo and r.stage is FaultStage.HOLDS
+    )
+    torn = DamageRecord(0.0, 0.0, "it ends here", torn=True)
     said = f"Nothing shows that the {act} of rmq2 was undone: {command} takes it back if it still stands."
     assert said in judged([*records[: held + 1], torn], setting).reasons
     assert said not in judged([*records[: undone + 1], torn], setting).reasons
@@ -512,23 +514,23 @@ def test_faults_that_leave_nothing_behind_need_no_way_back() -> None:
 def test_a_loss_is_not_proven_while_a_queue_may_hold_it(seed: int) -> None:
     records = honest_run(seed)
     number = plain_numbers(records)[0]
-    broken = mapped(records, Delivered | Answered, without_numbers(number))
-    unread = mapped(broken, DepthRead, silent_node)
+    broken = mapped(records, DeliveryRecord | AnswerRecord, without_numbers(number))
+    unread = mapped(broken, DepthRecord, silent_node)
     result = judged(unread, SETTING)
     assert (result.verdict, result.account.lost) == (Verdict.INCONCLUSIVE, an_id(number))
     # A loss that is proven stays proven, whatever else the run leaves open.
-    assert judged(mapped(broken, FaultStep, drop), SETTING).verdict is Verdict.FAIL
+    assert judged(mapped(broken, FaultRecord, drop), SETTING).verdict is Verdict.FAIL
 
 
 def test_traffic_has_to_be_confirmed_before_the_fault_and_after_it() -> None:
     records = honest_run(1)
-    held = next(i for i, r in enumerate(records) if isinstance(r, FaultStep) and r.stage is Stage.HOLDS)
+    held = next(i for i, r in enumerate(records) if isinstance(r, FaultRecord) and r.stage is FaultStage.HOLDS)
 
-    def unknown(record: Settled) -> Record:
+    def unknown(record: OutcomeRecord) -> Record:
         return replace(record, outcome=Outcome.UNKNOWN) if record.outcome is Outcome.CONFIRMED else record
 
-    early = [*mapped(records[:held], Settled, unknown), *records[held:]]
-    late = [*records[:held], *mapped(records[held:], Settled, unknown)]
+    early = [*mapped(records[:held], OutcomeRecord, unknown), *records[held:]]
+    late = [*records[:held], *mapped(records[held:], OutcomeRecord, unknown)]
     assert [r for r in judged(early, SETTING).reasons if "No message was confirmed before the kill of rmq2" in r]
     assert [r for r in judged(late, SETTING).reasons if "that was sent after the kill of rmq2 held" in r]
 
@@ -536,12 +538,12 @@ def test_traffic_has_to_be_confirmed_before_the_fault_and_after_it() -> None:
 @given(RUNS)
 def test_messages_that_no_broker_counted_are_inconclusive(seed: int) -> None:
     records = honest_run(seed)
-    newest = max(n for r in records if isinstance(r, Attempted) for n in r.numbers)
+    newest = max(n for r in records if isinstance(r, AttemptRecord) for n in r.numbers)
     forged = tuple(range(newest + 1, newest + 1001))
     keys = (0,) * len(forged)
-    made = before_drain(records, lambda like: Attempted(like.at, like.wall, 0, forged, keys))
-    made = before_drain(made, lambda like: Settled(like.at, like.wall, Outcome.CONFIRMED, forged))
-    made = before_drain(made, lambda like: Delivered(like.at, like.wall, 0, 1, "proof", forged, keys))
+    made = before_drain(records, lambda like: AttemptRecord(like.at, like.wall, 0, forged, keys))
+    made = before_drain(made, lambda like: OutcomeRecord(like.at, like.wall, Outcome.CONFIRMED, forged))
+    made = before_drain(made, lambda like: DeliveryRecord(like.at, like.wall, 0, 1, "proof", forged, keys))
     result = judged(made, SETTING)
     assert (result.verdict, result.account.lost) == (Verdict.INCONCLUSIVE, ())
     assert len([r for r in result.reasons if "the brokers' own counters say" in r]) == 2
@@ -554,12 +556,12 @@ def test_the_brokers_of_an_honest_run_counted_it_all_but_what_an_ended_one_did_l
         assert balance.allowed < balance.accounted
 
 
-def counted(at: float, node: str, epoch: str, number: int) -> Counted:
-    return Counted(at, at, node, epoch, number, number, 0, 0)
+def counted(at: float, node: str, epoch: str, number: int) -> CountersRecord:
+    return CountersRecord(at, at, node, epoch, number, number, 0, 0)
 
 
-def settled(at: float, first: int, count: int) -> Settled:
-    return Settled(at, at, Outcome.CONFIRMED, tuple(range(first, first + count)))
+def settled(at: float, first: int, count: int) -> OutcomeRecord:
+    return OutcomeRecord(at, at, Outcome.CONFIRMED, tuple(range(first, first + count)))
 
 
 def test_only_what_an_ended_broker_did_after_the_last_look_may_be_missing() -> None:
@@ -572,7 +574,7 @@ def test_only_what_an_ended_broker_did_after_the_last_look_may_be_missing() -> N
         settled(4, 101, 5),
         counted(3.5, "a", "1", 107),
         settled(5, 106, 45),
-        FaultStep(6, 6, False, Stage.HOLDS, "kill", "a", "gone"),
+        FaultRecord(6, 6, False, FaultStage.HOLDS, "kill", "a", "gone"),
         settled(8, 151, 2),
         settled(10, 153, 30),
         counted(11, "a", "2", 0),
@@ -585,7 +587,7 @@ def test_only_what_an_ended_broker_did_after_the_last_look_may_be_missing() -> N
 def test_without_a_look_at_every_node_before_and_after_nothing_is_balanced() -> None:
     setting = replace(SETTING, nodes=("a", "b"))
     early: Records = [counted(1, "a", "1", 0), counted(1, "b", "1", 0)]
-    between: Records = [Attempted(2, 2, 0, (1, 2), (0, 0)), settled(2, 1, 2)]
+    between: Records = [AttemptRecord(2, 2, 0, (1, 2), (0, 0)), settled(2, 1, 2)]
     late: Records = [counted(3, "a", "1", 2), counted(3, "b", "1", 0)]
     assert len(evidence_of([*early, *between, *late], setting).balances) == 2
     for missing in range(2):
@@ -595,18 +597,18 @@ def test_without_a_look_at_every_node_before_and_after_nothing_is_balanced() -> 
 
 def test_a_journal_that_could_not_be_written_to_its_end_is_inconclusive(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    records = [r for r in honest_run(3) if not isinstance(r, Ended)]
+    records = [r for r in honest_run(3) if not isinstance(r, EndRecord)]
     path.write_text(head_of(SETTING) + "".join(line_of(r) for r in records))
     result = judge(read_journal(path), trouble="the disk is full")
     assert result.verdict is Verdict.INCONCLUSIVE
     assert "The journal is damaged: the disk is full." in result.reasons
-    assert evidence_of([*records, Damage(0.0, 0.0, "x", torn=True)], SETTING).is_cut
+    assert evidence_of([*records, DamageRecord(0.0, 0.0, "x", torn=True)], SETTING).is_cut
 
 
 def test_of_many_ids_five_are_named() -> None:
     records = honest_run(5)
     numbers = plain_numbers(records)[:9]
-    result = judged(mapped(records, Delivered | Answered, without_numbers(*numbers)), SETTING)
+    result = judged(mapped(records, DeliveryRecord | AnswerRecord, without_numbers(*numbers)), SETTING)
     assert result.reasons[0].endswith(f"{', '.join(message_id('6f0c', n) for n in numbers[:5])} and 4 more.")
 
 
@@ -618,8 +620,8 @@ def test_a_rolling_restart_has_to_reach_every_node() -> None:
 
 def test_in_a_fanout_each_queue_is_owed_each_message() -> None:
     setting = replace(SETTING, queues=("a", "b"), every_queue=True, nodes=NODES)
-    base: Records = [Attempted(1.0, 2.0, 0, (1, 2), (0, 0)), Settled(1.1, 2.1, Outcome.CONFIRMED, (1, 2))]
-    both = [Delivered(1.2, 2.2, q, 1, name, (1, 2), (0, 0)) for q, name in enumerate("ab")]
+    base: Records = [AttemptRecord(1.0, 2.0, 0, (1, 2), (0, 0)), OutcomeRecord(1.1, 2.1, Outcome.CONFIRMED, (1, 2))]
+    both = [DeliveryRecord(1.2, 2.2, q, 1, name, (1, 2), (0, 0)) for q, name in enumerate("ab")]
     whole = account_of([*base, *both], setting).account
     assert (whole.delivered, whole.duplicates.unexplained, whole.lost) == (2, 0, ())
     assert account_of([*base, both[0]], setting).account.lost == ("6f0c-1", "6f0c-2")
@@ -627,14 +629,14 @@ def test_in_a_fanout_each_queue_is_owed_each_message() -> None:
 
 def test_each_reader_of_a_stream_is_owed_each_message() -> None:
     setting = replace(SETTING, workload=Workload(queue_type="stream", consumers=2))
-    base: Records = [Attempted(1.0, 2.0, 0, (1, 2), (0, 0)), Settled(1.1, 2.1, Outcome.CONFIRMED, (1, 2))]
-    both = [Delivered(1.2, 2.2, reader, 1, "proof", (1, 2), (0, 0)) for reader in (0, 1)]
+    base: Records = [AttemptRecord(1.0, 2.0, 0, (1, 2), (0, 0)), OutcomeRecord(1.1, 2.1, Outcome.CONFIRMED, (1, 2))]
+    both = [DeliveryRecord(1.2, 2.2, reader, 1, "proof", (1, 2), (0, 0)) for reader in (0, 1)]
     whole = account_of([*base, *both], setting).account
     assert (whole.delivered, whole.duplicates.unexplained, whole.lost) == (2, 0, ())
     assert account_of([*base, both[0]], setting).account.lost == ("6f0c-1", "6f0c-2")
-    again = Delivered(1.3, 2.3, 1, 1, "proof", (2,), (0,))
+    again = DeliveryRecord(1.3, 2.3, 1, 1, "proof", (2,), (0,))
     assert account_of([*base, *both, again], setting).account.duplicates.unexplained == 1
 
 
 def was_answered(records: Records, number: int) -> bool:
-    return any(isinstance(r, Answered) and number in r.numbers for r in records)
+    return any(isinstance(r, AnswerRecord) and number in r.numbers for r in records)

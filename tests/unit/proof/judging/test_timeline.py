@@ -6,74 +6,74 @@ import pytest
 
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.records import (
-    Attempted,
+    AttemptRecord,
     ClientEvent,
-    ClientStep,
-    Delivered,
-    FaultStep,
-    Led,
-    PhaseReached,
+    ClientRecord,
+    DeliveryRecord,
+    FaultRecord,
+    FaultStage,
+    LeaderRecord,
+    OutcomeRecord,
+    PhaseRecord,
     Record,
     RunPhase,
-    Settled,
-    Stage,
 )
-from dmq_core.proof.judging.timeline import MOST_SLICES, Course, course_of
-from dmq_core.proof.result import Mark, Timeline
+from dmq_core.proof.judging.timeline import MOST_SLICES, RunTimeline, timeline_of
+from dmq_core.proof.result import Timeline, TimelineMark
 
 WALL = 1_790_000_000.0
-BEGAN = PhaseReached(10.0, WALL, RunPhase.BEGAN)
+BEGAN = PhaseRecord(10.0, WALL, RunPhase.BEGAN)
 
 
-def attempted(at: float, *numbers: int) -> Attempted:
-    return Attempted(at, WALL + at, 0, numbers, (0,) * len(numbers))
+def attempted(at: float, *numbers: int) -> AttemptRecord:
+    return AttemptRecord(at, WALL + at, 0, numbers, (0,) * len(numbers))
 
 
-def settled(at: float, *numbers: int, outcome: Outcome = Outcome.CONFIRMED) -> Settled:
-    return Settled(at, WALL + at, outcome, numbers)
+def settled(at: float, *numbers: int, outcome: Outcome = Outcome.CONFIRMED) -> OutcomeRecord:
+    return OutcomeRecord(at, WALL + at, outcome, numbers)
 
 
-def delivered(at: float, *numbers: int) -> Delivered:
-    return Delivered(at, WALL + at, 0, 1, "proof", numbers, (0,) * len(numbers))
+def delivered(at: float, *numbers: int) -> DeliveryRecord:
+    return DeliveryRecord(at, WALL + at, 0, 1, "proof", numbers, (0,) * len(numbers))
 
 
-def fault(at: float, stage: Stage, undo: bool = False, act: str = "kill", text: str = "") -> FaultStep:
-    return FaultStep(at, WALL + at, undo, stage, act, "rmq2", text)
+def fault(at: float, stage: FaultStage, undo: bool = False, act: str = "kill", text: str = "") -> FaultRecord:
+    return FaultRecord(at, WALL + at, undo, stage, act, "rmq2", text)
 
 
-def client(at: float, event: ClientEvent, node: str, role: str = "publisher", number: int = 0) -> ClientStep:
-    return ClientStep(at, WALL + at, role, number, event, node, 1, "closed" if event is ClientEvent.LOST else "")
+def client(at: float, event: ClientEvent, node: str, role: str = "publisher", number: int = 0) -> ClientRecord:
+    return ClientRecord(at, WALL + at, role, number, event, node, 1, "closed" if event is ClientEvent.LOST else "")
 
 
-def course(*records: Record) -> Course:
-    return course_of([BEGAN, *records])
+def course(*records: Record) -> RunTimeline:
+    return timeline_of([BEGAN, *records])
 
 
-def killed() -> Course:
+def killed() -> RunTimeline:
     return course(
-        Led(10.0, WALL, "proof", "rmq2", 1),
+        LeaderRecord(10.0, WALL, "proof", "rmq2", 1),
         attempted(11.0, 1, 2),
         settled(11.1, 1),
         delivered(11.2, 1),
-        fault(12.0, Stage.ASKED),
+        fault(12.0, FaultStage.ASKED),
         attempted(12.05, 3),
         # The cluster's news of the kill comes after what clients saw of it.
         client(12.11, ClientEvent.LOST, "rmq2"),
         settled(12.12, 2, 3, outcome=Outcome.UNKNOWN),
-        fault(12.1, Stage.BEGAN),
+        fault(12.1, FaultStage.BEGAN),
         client(12.2, ClientEvent.LOST, "rmq2", "consumer"),
         client(12.3, ClientEvent.RECONNECTED, "rmq3"),
-        Led(12.4, WALL, "proof", "rmq3", 2),
-        fault(12.45, Stage.HOLDS, text="exited"),
+        LeaderRecord(12.4, WALL, "proof", "rmq3", 2),
+        fault(12.45, FaultStage.HOLDS, text="exited"),
         attempted(12.5, 4),
         settled(12.6, 4),
         client(12.7, ClientEvent.RECONNECTED, "rmq1", "consumer"),
         delivered(12.8, 2, 4),
-        fault(14.0, Stage.ASKED, undo=True, act="start"),
-        fault(14.5, Stage.BEGAN, undo=True, act="start"),
+        fault(14.0, FaultStage.ASKED, undo=True, act="start"),
+        fault(14.5, FaultStage.BEGAN, undo=True, act="start"),
         client(14.6, ClientEvent.LOST, "rmq3"),
         client(14.7, ClientEvent.RECONNECTED, "rmq2"),
-        Led(14.8, WALL, "proof", "rmq2", 3),
+        LeaderRecord(14.8, WALL, "proof", "rmq2", 3),
     )
 
 
@@ -92,30 +92,30 @@ def test_each_moment_is_counted_from_the_fault_and_what_undoing_it_does_is_none_
 
 def test_marks_say_what_happened_in_the_words_of_the_report() -> None:
     assert killed().marks == (
-        Mark(2.1, "fault", "rmq2 killed"),
-        Mark(2.11, "client", "publisher 1 lost rmq2: closed"),
-        Mark(2.2, "client", "consumer 1 lost rmq2: closed"),
-        Mark(2.3, "client", "publisher 1 now on rmq3"),
-        Mark(2.4, "leader", "rmq3 leads proof (term 2)"),
-        Mark(2.7, "client", "consumer 1 now on rmq1"),
-        Mark(4.5, "undo", "rmq2 started"),
-        Mark(4.6, "client", "publisher 1 lost rmq3: closed"),
-        Mark(4.7, "client", "publisher 1 now on rmq2"),
-        Mark(4.8, "leader", "rmq2 leads proof (term 3)"),
+        TimelineMark(2.1, "fault", "rmq2 killed"),
+        TimelineMark(2.11, "client", "publisher 1 lost rmq2: closed"),
+        TimelineMark(2.2, "client", "consumer 1 lost rmq2: closed"),
+        TimelineMark(2.3, "client", "publisher 1 now on rmq3"),
+        TimelineMark(2.4, "leader", "rmq3 leads proof (term 2)"),
+        TimelineMark(2.7, "client", "consumer 1 now on rmq1"),
+        TimelineMark(4.5, "undo", "rmq2 started"),
+        TimelineMark(4.6, "client", "publisher 1 lost rmq3: closed"),
+        TimelineMark(4.7, "client", "publisher 1 now on rmq2"),
+        TimelineMark(4.8, "leader", "rmq2 leads proof (term 3)"),
     )
 
 
 def test_a_fault_that_failed_has_no_moment_but_a_mark() -> None:
-    found = course(fault(12.0, Stage.ASKED), fault(12.5, Stage.FAILED, text="no such container"))
+    found = course(fault(12.0, FaultStage.ASKED), fault(12.5, FaultStage.FAILED, text="no such container"))
     assert found.timeline == Timeline()
-    assert found.marks == (Mark(2.5, "fault", "kill of rmq2 failed: no such container"),)
+    assert found.marks == (TimelineMark(2.5, "fault", "kill of rmq2 failed: no such container"),)
 
 
 def test_a_client_that_never_comes_back_and_an_outcome_that_never_comes_have_no_moment() -> None:
     found = course(
         attempted(11.0, 1),
-        fault(12.0, Stage.ASKED),
-        fault(12.0, Stage.HOLDS),
+        fault(12.0, FaultStage.ASKED),
+        fault(12.0, FaultStage.HOLDS),
         client(12.1, ClientEvent.LOST, "rmq2"),
         client(12.1, ClientEvent.LOST, "rmq2", "consumer"),
         client(12.3, ClientEvent.RECONNECTED, "rmq3"),
@@ -126,8 +126,8 @@ def test_a_client_that_never_comes_back_and_an_outcome_that_never_comes_have_no_
 def test_a_message_sent_before_the_fault_is_not_the_first_one_after_it() -> None:
     found = course(
         attempted(11.0, 1),
-        fault(12.0, Stage.ASKED),
-        fault(12.2, Stage.HOLDS),
+        fault(12.0, FaultStage.ASKED),
+        fault(12.2, FaultStage.HOLDS),
         settled(12.3, 1),
         delivered(12.3, 1),
         attempted(12.4, 2),
@@ -167,7 +167,7 @@ def test_messages_that_fail_at_once_do_not_hide_an_outage() -> None:
 
 
 def test_what_is_due_in_the_end_has_waited_until_then() -> None:
-    found = course(attempted(11.0, 1), settled(11.5, 1), fault(15.0, Stage.ASKED))
+    found = course(attempted(11.0, 1), settled(11.5, 1), fault(15.0, FaultStage.ASKED))
     assert found.max_confirm_gap_s == pytest.approx(0.5)
     assert found.max_delivery_gap_s == pytest.approx(4.0)
 
@@ -192,5 +192,5 @@ def test_long_runs_have_wider_slices_and_no_message_is_lost_in_them() -> None:
 
 
 def test_nothing_makes_an_empty_course() -> None:
-    found = course_of([])
+    found = timeline_of([])
     assert (found.timeline, found.marks, found.max_confirm_gap_s) == (Timeline(), (), 0.0)

@@ -14,8 +14,8 @@ from proof_samples import HOSTILE, failed, hostile, passed
 from dmq_core.proof.report.chart_svg import chart, longest_gap, numbered
 from dmq_core.proof.report.html_page import html
 from dmq_core.proof.report.markdown import markdown
-from dmq_core.proof.report.wording import repeat_command, terms, what_was_done
-from dmq_core.proof.result import Curves, Mark, ProofResult, Timeline, Verdict, Workload
+from dmq_core.proof.report.wording import account_rows, repeat_command, what_was_done
+from dmq_core.proof.result import Curves, ProofResult, Timeline, TimelineMark, Verdict, Workload
 
 EVERY = (passed(), failed(), hostile(), replace(passed(), verdict=Verdict.INCONCLUSIVE, timeline=Timeline(), marks=()))
 
@@ -54,7 +54,7 @@ def test_the_page_says_the_verdict_the_figures_and_how_to_repeat() -> None:
     for said in ("PASS", "9,874", "0.51 s", "0.66 s", "rmq2 killed", "dmq proof run --fault kill --duration 20"):
         assert said in text
     assert passed().journal in text
-    for term in terms(passed()):
+    for term in account_rows(passed()):
         assert term.name in text
 
 
@@ -136,7 +136,7 @@ def test_a_run_without_a_message_has_a_chart() -> None:
 
 
 def test_many_marks_stay_on_the_paper() -> None:
-    crowd = tuple(Mark(5.0 + n / 1000, "leader", "moved") for n in range(100))
+    crowd = tuple(TimelineMark(5.0 + n / 1000, "leader", "moved") for n in range(100))
     drawn = parsed(chart(replace(passed(), marks=crowd)))
     circles = [float(e.get("cx", "0")) for e in drawn.iter() if e.tag.endswith("circle")]
     assert circles

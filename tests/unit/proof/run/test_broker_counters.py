@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.errors import NotReachableError
 from dmq_core.proof.journal.file import Journal, read_journal
-from dmq_core.proof.journal.records import Counted, Setting
-from dmq_core.proof.run.broker_counters import CounterReader, Epochs, NodeCounters, counters_in
+from dmq_core.proof.journal.records import CountersRecord, RunSetup
+from dmq_core.proof.run.broker_counters import BrokerEpochs, CounterReader, NodeCounters, counters_in
 from dmq_core.testing import FakeSession
 
 TOLD = """\
@@ -41,13 +41,13 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal.create(tmp_path / "run.journal", Setting(run="r")) as opened:
+    with Journal.create(tmp_path / "run.journal", RunSetup(run="r")) as opened:
         yield opened
 
 
 def read_from(journal: Journal) -> list[str]:
     journal.close()
-    return [r.node for r in read_journal(journal.path).records() if isinstance(r, Counted)]
+    return [r.node for r in read_journal(journal.path).records() if isinstance(r, CountersRecord)]
 
 
 def test_the_counters_of_our_protocol_are_summed_over_queue_types() -> None:
@@ -61,7 +61,7 @@ def test_whatever_a_node_tells_is_counters_or_not_reachable(text: str) -> None:
 
 
 def test_a_broker_that_began_anew_has_another_epoch() -> None:
-    epochs = Epochs()
+    epochs = BrokerEpochs()
     first = epochs.of(NodeCounters(100.0, 5, 5, 5, 5), at=1000.0)
     assert epochs.of(NodeCounters(109.0, 5, 5, 5, 5), at=1010.5) == first
     second = epochs.of(NodeCounters(4.0, 50, 50, 50, 50), at=1020.0)
@@ -115,7 +115,7 @@ def test_a_node_that_answers_after_the_end_does_not_come_to_a_journal_that_is_cl
         may_answer.wait(5)
         return answer(node)
 
-    with Journal.create(tmp_path / "late.journal", Setting(run="r")) as opened:
+    with Journal.create(tmp_path / "late.journal", RunSetup(run="r")) as opened:
         cluster.metrics = late  # type: ignore[method-assign]  # a node that takes its time
         with CounterReader(cluster, opened) as reader:
             reader.read()

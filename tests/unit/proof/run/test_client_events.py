@@ -5,7 +5,7 @@ from __future__ import annotations
 from dmq_core.connection_manager import Role
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.observe.events import Event, Gravity, Origin
-from dmq_core.proof.run.client_events import QUIET_S, ClientStory
+from dmq_core.proof.run.client_events import QUIET_S, ClientEventDetector
 
 ONE, TWO = "rmq1", "rmq\x1b2"
 PUBLISHING, CONSUMING = Role.PUBLISHING, Role.CONSUMING
@@ -18,13 +18,13 @@ class Clock:
         return self.now
 
 
-def told() -> tuple[ClientStory, Clock]:
+def told() -> tuple[ClientEventDetector, Clock]:
     clock = Clock()
-    return ClientStory(rate=500.0, clock=clock), clock
+    return ClientEventDetector(rate=500.0, clock=clock), clock
 
 
 def change(
-    story: ClientStory, role: Role, state: ConnectionState, node: str | None = None, problem: str = ""
+    story: ClientEventDetector, role: Role, state: ConnectionState, node: str | None = None, problem: str = ""
 ) -> list[Event]:
     return story.client(role, node, ConnectionStatus(state, 1000.0, problem=problem))
 

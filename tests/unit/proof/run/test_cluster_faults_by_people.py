@@ -13,10 +13,10 @@ from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import ClusterError, DmqError
 from dmq_core.proof.journal.file import Journal, read_journal
-from dmq_core.proof.journal.records import RunPhase, Setting
+from dmq_core.proof.journal.records import RunPhase, RunSetup
 from dmq_core.proof.judging.evidence import FaultSeen, evidence_of
 from dmq_core.proof.run import external_faults as beside_module
-from dmq_core.proof.run.external_faults import Beside
+from dmq_core.proof.run.external_faults import ExternalClusterFaults
 from dmq_core.testing import FakeSession
 
 ALARM = Fault(FaultKind.MEMORY_ALARM, "rmq2")
@@ -31,11 +31,11 @@ class Story:
         self.session = FakeSession()
         self.cluster = self.session.cluster
         self.path = path / "a.journal"
-        setting = Setting("6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("dmq.load",))
+        setting = RunSetup("6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("dmq.load",))
         self.journal = Journal.create(self.path, setting)
         self.began = time.monotonic()
         self.journal.append_phase(RunPhase.BEGAN)
-        self.beside = Beside(self.journal, self.cluster, "dmq.load", "/")
+        self.beside = ExternalClusterFaults(self.journal, self.cluster, "dmq.load", "/")
 
     def do(self, fault: Fault) -> Fault | None:
         with self.beside.doing(fault):

@@ -15,8 +15,8 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.observe.broker_events import LeaderNews, StreamLeaderNews
 from dmq_core.proof.journal.file import Journal, read_journal
-from dmq_core.proof.journal.records import ClientEvent, ClientStep, Led, Setting
-from dmq_core.proof.run.cluster_recorder import Witness
+from dmq_core.proof.journal.records import ClientEvent, ClientRecord, LeaderRecord, RunSetup
+from dmq_core.proof.run.cluster_recorder import ClusterRecorder
 from dmq_core.testing import FakeSession
 
 AT = NodeEndpoint("127.0.0.1", 5672, None)
@@ -40,8 +40,8 @@ class Hearing:
 
     def __init__(self, session: FakeSession, folder: Path) -> None:
         self.cluster = session.cluster
-        self.journal = Journal.create(folder / "run.journal", Setting(run="r"))
-        self.witness = Witness(self.cluster, ["q"], self.journal, consumers=2)
+        self.journal = Journal.create(folder / "run.journal", RunSetup(run="r"))
+        self.witness = ClusterRecorder(self.cluster, ["q"], self.journal, consumers=2)
 
     def records(self) -> list[object]:
         self.journal.close()
@@ -73,7 +73,7 @@ def test_the_newest_term_tells_who_leads(hearing: Hearing) -> None:
     hearing.elected("rmq2", 2)
     hearing.elected("rmq1", 9, queue="another")
     assert hearing.witness.leader("q") == "rmq3"
-    assert [(r.node, r.term) for r in hearing.records() if isinstance(r, Led)] == [("rmq1", 0), ("rmq3", 3)]
+    assert [(r.node, r.term) for r in hearing.records() if isinstance(r, LeaderRecord)] == [("rmq1", 0), ("rmq3", 3)]
 
 
 def test_what_was_heard_of_an_election_is_better_than_what_was_asked(hearing: Hearing) -> None:
@@ -90,7 +90,7 @@ def test_who_writes_a_stream_is_told_by_the_name_of_its_files(hearing: Hearing) 
         ("rmq2", 3, "_q_"),
     ):
         hearing.witness._news(StreamLeaderNews(time.time(), name, f"rabbit@{node}", epoch))
-    assert [(r.node, r.term) for r in hearing.records() if isinstance(r, Led)] == [("rmq1", 1), ("rmq3", 2)]
+    assert [(r.node, r.term) for r in hearing.records() if isinstance(r, LeaderRecord)] == [("rmq1", 1), ("rmq3", 2)]
 
 
 def test_clients_are_followed_from_node_to_node(hearing: Hearing) -> None:
@@ -109,7 +109,7 @@ def test_clients_are_followed_from_node_to_node(hearing: Hearing) -> None:
     assert hearing.witness.lost_at("rmq1", began) is not None
     assert hearing.witness.lost_at("rmq2", began) is None
     assert hearing.witness.node_of(Role.CONSUMING) is None
-    steps = [(r.event, r.node, r.epoch) for r in hearing.records() if isinstance(r, ClientStep)]
+    steps = [(r.event, r.node, r.epoch) for r in hearing.records() if isinstance(r, ClientRecord)]
     assert steps == [
         (ClientEvent.CONNECTED, "rmq1", 1),
         (ClientEvent.LOST, "rmq1", 1),
@@ -120,7 +120,7 @@ def test_clients_are_followed_from_node_to_node(hearing: Hearing) -> None:
 def test_the_consumers_share_a_connection_and_each_loses_its_channel(hearing: Hearing) -> None:
     hearing.connection("a", Role.CONSUMING, ConnectionState.OPEN, "rmq1")
     hearing.connection("a", Role.CONSUMING, ConnectionState.RECOVERING, "")
-    lost = [r.number for r in hearing.records() if isinstance(r, ClientStep) and r.event is ClientEvent.LOST]
+    lost = [r.number for r in hearing.records() if isinstance(r, ClientRecord) and r.event is ClientEvent.LOST]
     assert lost == [0, 1]
 
 

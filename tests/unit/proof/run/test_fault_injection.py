@@ -17,9 +17,9 @@ from dmq_core.errors import ClusterError, InvalidInputError, NotReachableError, 
 from dmq_core.progress import silent
 from dmq_core.proof.acts import other_end
 from dmq_core.proof.journal.file import Journal, read_journal
-from dmq_core.proof.journal.records import FaultStep, Setting, Stage
-from dmq_core.proof.run.fault_injection import Lane, Rules, Striker, check
-from dmq_core.proof.scenario import Fault, Step
+from dmq_core.proof.journal.records import FaultRecord, FaultStage, RunSetup
+from dmq_core.proof.run.fault_injection import FaultInjector, FaultLimits, FaultSequence, check
+from dmq_core.proof.scenario import Fault, ScenarioStep
 from dmq_core.testing import FakeSession
 
 
@@ -55,21 +55,21 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal.create(tmp_path / "run.journal", Setting(run="r")) as opened:
+    with Journal.create(tmp_path / "run.journal", RunSetup(run="r")) as opened:
         yield opened
 
 
 def striker(
-    cluster: Cluster, journal: Journal, witness: object | None = None, rules: Rules | None = None, seed: int = 0
-) -> Striker:
+    cluster: Cluster, journal: Journal, witness: object | None = None, rules: FaultLimits | None = None, seed: int = 0
+) -> FaultInjector:
     hearsay = witness or Hearsay()
-    return Striker(cluster, "q", journal, hearsay, rules or Rules(), seed, silent)  # type: ignore[arg-type]
+    return FaultInjector(cluster, "q", journal, hearsay, rules or FaultLimits(), seed, silent)  # type: ignore[arg-type]
 
 
-def steps_of(journal: Journal) -> list[tuple[bool, Stage, str, str]]:
+def steps_of(journal: Journal) -> list[tuple[bool, FaultStage, str, str]]:
     journal.close()
     records = read_journal(journal.path).records()
-    return [(r.undo, r.stage, r.act, r.node) for r in records if isinstance(r, FaultStep)]
+    return [(r.undo, r.stage, r.act, r.node) for r in records if isinstance(r, FaultRecord)]
 
 
 def running(cluster: Cluster) -> list[str]:
@@ -81,20 +81,20 @@ def running(cluster: Cluster) -> list[str]:
 )
 def test_the_target_is_found_when_the_fault_begins(cluster: Cluster, journal: Journal, target: str, hit: str) -> None:
     struck = striker(cluster, journal)
-    struck.strike(Step(0, Fault.KILL, target, 0), 0.0, threading.Event())
+    struck.strike(ScenarioStep(0, Fault.KILL, target, 0), 0.0, threading.Event())
     assert struck.hit == [hit]
 
 
 def test_a_fault_is_told_and_undone_in_order(cluster: Cluster, journal: Journal) -> None:
     struck = striker(cluster, journal)
-    struck.strike(Step(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
+    struck.strike(ScenarioStep(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
     assert steps_of(journal) == [
-        (False, Stage.ASKED, "pause", "rmq2"),
-        (False, Stage.BEGAN, "pause", "rmq2"),
-        (False, Stage.HOLDS, "pause", "rmq2"),
-        (True, Stage.BEGAN, "unpause", "rmq2"),
-        (True, Stage.HOLDS, "unpause", "rmq2"),
+        (False, FaultStage.ASKED, "pause", "rmq2"),
+        (False, FaultStage.BEGAN, "pause", "rmq2"),
+        (False, FaultStage.HOLDS, "pause", "rmq2"),
+        (True, FaultStage.BEGAN, "unpause", "rmq2"),
+        (True, FaultStage.HOLDS, "unpause", "rmq2"),
     ]
 
 
@@ -110,14 +110,14 @@ def test_a_fault_of_the_whole_cluster_is_told_and_undone_too(
     cluster: Cluster, journal: Journal, fault: Fault, target: str, hit: str, undo: str
 ) -> None:
     struck = striker(cluster, journal)
-    struck.strike(Step(0, fault, target, 0), 0.0, threading.Event())
+    struck.strike(ScenarioStep(0, fault, target, 0), 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
     assert [(stage, act) for _, stage, act, node in steps_of(journal) if node == hit] == [
-        (Stage.ASKED, str(fault)),
-        (Stage.BEGAN, str(fault)),
-        (Stage.HOLDS, str(fault)),
-        (Stage.BEGAN, undo),
-        (Stage.HOLDS, undo),
+        (FaultStage.ASKED, str(fault)),
+        (FaultStage.BEGAN, str(fault)),
+        (FaultStage.HOLDS, str(fault)),
+        (FaultStage.BEGAN, undo),
+        (FaultStage.HOLDS, undo),
     ]
 
 
@@ -126,7 +126,7 @@ def test_a_leader_that_moves_away_goes_to_a_follower_and_back(
 ) -> None:
     moved: list[str | None] = []
     monkeypatch.setattr(cluster, "cause", lambda fault, _progress: moved.append(fault.node))
-    striker(cluster, journal).strike(Step(0, Fault.MOVE_LEADER, "leader", 0), 0.0, threading.Event())
+    striker(cluster, journal).strike(ScenarioStep(0, Fault.MOVE_LEADER, "leader", 0), 0.0, threading.Event())
     assert moved == ["rmq3", "rmq2"]
 
 
@@ -136,7 +136,7 @@ def test_a_link_is_cut_to_a_node_that_does_not_lead_and_mended(
     caused: list[tuple[str, str | None, str | None]] = []
     monkeypatch.setattr(cluster, "cause", lambda fault, _progress: caused.append((fault.kind, fault.node, fault.peer)))
     for fault in (Fault.CUT_LINK, Fault.SLOW_LINK):
-        striker(cluster, journal).strike(Step(0, fault, "connected", 0), 0.0, threading.Event())
+        striker(cluster, journal).strike(ScenarioStep(0, fault, "connected", 0), 0.0, threading.Event())
     assert caused == [
         ("cut-link", "rmq1", "rmq3"),
         ("mend-link", "rmq1", "rmq3"),
@@ -165,14 +165,16 @@ def test_an_alarm_that_cannot_be_taken_back_is_told_with_what_to_do(
     monkeypatch.setattr(cluster, "cause", stubborn)
     monkeypatch.setattr("dmq_core.proof.run.fault_injection._PAUSE_S", 0.0)
     struck = striker(cluster, journal)
-    struck.strike(Step(0, Fault.MEMORY_ALARM, "leader", 0), 0.0, threading.Event())
+    struck.strike(ScenarioStep(0, Fault.MEMORY_ALARM, "leader", 0), 0.0, threading.Event())
     assert struck.not_undone == [
         "Memory alarm at rmq2 is not taken back: no luck; 'dmq fault do clear-memory-alarm --node rmq2' tries again"
     ]
 
 
 def test_a_run_that_ends_early_undoes_at_once(cluster: Cluster, journal: Journal) -> None:
-    lane = Lane(striker(cluster, journal), (Step(0, Fault.PAUSE, "leader", 600),), time.monotonic(), skips=False)
+    lane = FaultSequence(
+        striker(cluster, journal), (ScenarioStep(0, Fault.PAUSE, "leader", 600),), time.monotonic(), skips=False
+    )
     lane.start()
     deadline = time.monotonic() + 10
     while running(cluster) == ["rmq1", "rmq2", "rmq3"] and time.monotonic() < deadline:
@@ -196,9 +198,9 @@ def test_a_fault_that_fails_half_way_is_undone_and_told(
 
     monkeypatch.setattr(cluster, "act", half)
     with pytest.raises(ClusterError, match="half way"):
-        striker(cluster, journal).strike(Step(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
+        striker(cluster, journal).strike(ScenarioStep(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
-    assert (False, Stage.FAILED, "kill", "rmq2") in steps_of(journal)
+    assert (False, FaultStage.FAILED, "kill", "rmq2") in steps_of(journal)
 
 
 def test_an_undo_that_fails_is_tried_again_and_told_with_what_to_do(
@@ -215,28 +217,28 @@ def test_an_undo_that_fails_is_tried_again_and_told_with_what_to_do(
     monkeypatch.setattr(cluster, "act", stubborn)
     monkeypatch.setattr("dmq_core.proof.run.fault_injection._PAUSE_S", 0.0)
     struck = striker(cluster, journal)
-    struck.strike(Step(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
+    struck.strike(ScenarioStep(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
     assert tried == ["rmq2"] * 3
     assert struck.not_undone == ["rmq2 is not back: no luck; 'dmq node unpause rmq2' tries again"]
 
 
 def test_the_majority_is_never_lost_unless_that_was_asked_for(cluster: Cluster, journal: Journal) -> None:
     cluster.act(NodeAction.PAUSE, "rmq3")
-    step = Step(0, Fault.PAUSE, "leader", 0)
+    step = ScenarioStep(0, Fault.PAUSE, "leader", 0)
     with pytest.raises(RefusedError, match="no majority of the 3 nodes") as refused:
-        check(cluster, step, Rules())
+        check(cluster, step, FaultLimits())
     assert "rmq3 is paused; 'dmq doctor' tells the way back" in refused.value.hint
     struck = striker(cluster, journal)
     with pytest.raises(RefusedError, match="Pause rmq2: no majority"):
         struck.strike(step, 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2"]
-    striker(cluster, journal, rules=Rules(allow_majority_loss=True)).strike(step, 0.0, threading.Event())
+    striker(cluster, journal, rules=FaultLimits(allow_majority_loss=True)).strike(step, 0.0, threading.Event())
 
 
 def test_a_lane_of_random_faults_leaves_out_what_would_cost_the_majority(cluster: Cluster, journal: Journal) -> None:
     cluster.act(NodeAction.PAUSE, "rmq3")
     struck = striker(cluster, journal)
-    lane = Lane(struck, (Step(0, Fault.PAUSE, "leader", 0),), time.monotonic(), skips=True)
+    lane = FaultSequence(struck, (ScenarioStep(0, Fault.PAUSE, "leader", 0),), time.monotonic(), skips=True)
     lane.start()
     lane.join(20)
     assert lane.error is None
@@ -248,22 +250,28 @@ def test_a_lane_of_random_faults_hits_no_node_that_another_one_holds_and_outlive
 ) -> None:
     struck, done = striker(cluster, journal), threading.Event()
     holding = threading.Thread(
-        target=struck.strike, args=(Step(0, Fault.MEMORY_ALARM, "rmq2", 600), 600.0, done), kwargs={"alone": True}
+        target=struck.strike,
+        args=(ScenarioStep(0, Fault.MEMORY_ALARM, "rmq2", 600), 600.0, done),
+        kwargs={"alone": True},
     )
     holding.start()
     deadline = time.monotonic() + 10
     while "rmq2" not in struck.hit and time.monotonic() < deadline:
         time.sleep(0.01)
     monkeypatch.setattr("dmq_core.proof.run.fault_injection.REST_S", 0.0)
-    steps = (Step(0, Fault.PAUSE, "rmq2", 0), Step(0, Fault.MOVE_LEADER, "rmq3", 0), Step(0, Fault.PAUSE, "rmq1", 0))
-    lane = Lane(struck, steps, time.monotonic(), skips=True)
+    steps = (
+        ScenarioStep(0, Fault.PAUSE, "rmq2", 0),
+        ScenarioStep(0, Fault.MOVE_LEADER, "rmq3", 0),
+        ScenarioStep(0, Fault.PAUSE, "rmq1", 0),
+    )
+    lane = FaultSequence(struck, steps, time.monotonic(), skips=True)
     lane.start()
     lane.join(20)
     done.set()
     holding.join(20)
     assert (lane.error, struck.hit) == (None, ["rmq2", "rmq3", "rmq1"])
-    told = [(stage, act) for undo, stage, act, _ in steps_of(journal) if not undo and stage is Stage.FAILED]
-    assert told == [(Stage.FAILED, "move-leader")]
+    told = [(stage, act) for undo, stage, act, _ in steps_of(journal) if not undo and stage is FaultStage.FAILED]
+    assert told == [(FaultStage.FAILED, "move-leader")]
 
 
 def test_a_rolling_restart_comes_to_every_node_and_to_the_leader_last(
@@ -271,20 +279,20 @@ def test_a_rolling_restart_comes_to_every_node_and_to_the_leader_last(
 ) -> None:
     monkeypatch.setattr("dmq_core.proof.run.fault_injection.REST_S", 0.0)
     struck = striker(cluster, journal)
-    struck.strike(Step(0, Fault.ROLLING, ""), None, threading.Event())
+    struck.strike(ScenarioStep(0, Fault.ROLLING, ""), None, threading.Event())
     assert struck.hit == ["rmq1", "rmq3", "rmq2"]
     assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
 
 
 def test_who_may_not_do_it_is_told_before_anything_is_done(cluster: Cluster) -> None:
     with pytest.raises(RefusedError, match="read-only"):
-        check(cluster, Step(0, Fault.KILL, "leader", 1), Rules(read_only=True))
+        check(cluster, ScenarioStep(0, Fault.KILL, "leader", 1), FaultLimits(read_only=True))
     with pytest.raises(InvalidInputError, match="no node 'rmq9'"):
-        check(cluster, Step(0, Fault.KILL, "rmq9", 1), Rules())
+        check(cluster, ScenarioStep(0, Fault.KILL, "rmq9", 1), FaultLimits())
 
 
 def test_nobody_is_hit_where_nobody_knows_the_target(cluster: Cluster, journal: Journal) -> None:
     struck = striker(cluster, journal, Hearsay(leader=None))
     with pytest.raises(NotReachableError, match="nobody knows who the leader is"):
-        struck.strike(Step(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
+        struck.strike(ScenarioStep(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
     assert struck.hit == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.run.live_ledger import OVERTAKEN_S, Counts, Ledger
+from dmq_core.proof.run.live_ledger import OVERTAKEN_S, LiveAccount, MessageCounts
 
 STEPS = st.lists(
     st.one_of(
@@ -23,7 +23,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_any_history_is_counted_as_sets_would(steps: list[tuple[str, int, object]]) -> None:
-    ledger = Ledger()
+    ledger = LiveAccount()
     attempted: set[int] = set()
     outcome: dict[int, Outcome] = {}
     delivered: set[int] = set()
@@ -48,7 +48,7 @@ def test_any_history_is_counted_as_sets_would(steps: list[tuple[str, int, object
     with_outcome = {o: {n for n, seen in outcome.items() if seen is o} for o in Outcome}
     ledger.close(drained=True)
     lost = with_outcome[Outcome.CONFIRMED] - delivered
-    assert ledger.counts() == Counts(
+    assert ledger.counts() == MessageCounts(
         attempted=len(attempted),
         outstanding=len(attempted - set(outcome)),
         confirmed=len(with_outcome[Outcome.CONFIRMED]),
@@ -68,9 +68,9 @@ def test_any_history_is_counted_as_sets_would(steps: list[tuple[str, int, object
     assert set(ledger.lost()) == lost
 
 
-def run(drop: int = 0, double: int = 0, forge: int = 0, never_sent: int = 0, lose_confirm: int = 0) -> Counts:
+def run(drop: int = 0, double: int = 0, forge: int = 0, never_sent: int = 0, lose_confirm: int = 0) -> MessageCounts:
     """A run of 100 messages, all confirmed and delivered, but for what is broken on purpose."""
-    ledger = Ledger()
+    ledger = LiveAccount()
     for number in range(1, 101):
         assert ledger.attempt() == number
         outcome = Outcome.CONFIRMED
@@ -112,7 +112,7 @@ def test_what_is_broken_on_purpose_changes_exactly_its_own_figures(
 
 
 def test_what_is_confirmed_and_delivered_is_forgotten() -> None:
-    ledger = Ledger()
+    ledger = LiveAccount()
     for _ in range(50_000):
         number = ledger.attempt()
         ledger.settled(number, Outcome.CONFIRMED)
@@ -124,7 +124,7 @@ def test_what_is_confirmed_and_delivered_is_forgotten() -> None:
 
 
 def test_oddities_are_kept_up_to_a_bound() -> None:
-    ledger = Ledger(kept=10)
+    ledger = LiveAccount(kept=10)
     for _ in range(100):
         ledger.settled(ledger.attempt(), Outcome.UNKNOWN)
     assert ledger.unresolved == 10
@@ -132,7 +132,7 @@ def test_oddities_are_kept_up_to_a_bound() -> None:
 
 
 def test_a_message_counts_as_lost_only_after_deliveries_have_flowed_past_it_for_long() -> None:
-    ledger = Ledger()
+    ledger = LiveAccount()
     missing = ledger.attempt()
     ledger.settled(missing, Outcome.CONFIRMED)
 
@@ -155,7 +155,7 @@ def test_a_message_counts_as_lost_only_after_deliveries_have_flowed_past_it_for_
 
 
 def test_an_undrained_queue_leaves_its_messages_in_flight() -> None:
-    ledger = Ledger()
+    ledger = LiveAccount()
     ledger.settled(ledger.attempt(), Outcome.CONFIRMED)
     ledger.close(drained=False)
     assert (ledger.counts().in_flight, ledger.counts().lost) == (1, 0)

@@ -8,9 +8,9 @@ from pathlib import Path
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction, NodeChange, NodeState
 from dmq_core.proof.journal.file import Journal, read_journal
-from dmq_core.proof.journal.records import RunPhase, Setting
+from dmq_core.proof.journal.records import RunPhase, RunSetup
 from dmq_core.proof.judging.evidence import Evidence, evidence_of
-from dmq_core.proof.run.external_faults import Bystander
+from dmq_core.proof.run.external_faults import ExternalNodeFaults
 
 KILL, START = NodeOperation(NodeAction.KILL, "rmq2"), NodeOperation(NodeAction.START, "rmq2")
 
@@ -20,9 +20,9 @@ class Story:
 
     def __init__(self, path: Path) -> None:
         self.path = path / "a.journal"
-        self.journal = Journal.create(self.path, Setting("6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("q",)))
+        self.journal = Journal.create(self.path, RunSetup("6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("q",)))
         self.journal.append_phase(RunPhase.BEGAN)
-        self.bystander = Bystander(self.journal, "docker", lambda _node, since: since + 0.001)
+        self.bystander = ExternalNodeFaults(self.journal, "docker", lambda _node, since: since + 0.001)
 
     def change(self, state: NodeState, node: str = "rmq2") -> None:
         self.bystander.changed(NodeChange(time.time(), node, state))

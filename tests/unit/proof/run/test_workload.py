@@ -13,8 +13,8 @@ import pytest
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging.consuming.decoding import MessageHeaders
 from dmq_core.proof.journal.file import Journal, read_journal
-from dmq_core.proof.journal.records import Setting, message_id
-from dmq_core.proof.judging.accounting import Accounted, account_of
+from dmq_core.proof.journal.records import RunSetup, message_id
+from dmq_core.proof.judging.accounting import AccountedJournal, account_of
 from dmq_core.proof.result import Workload
 from dmq_core.proof.run.workload import Handler, HandlerWrapper, Traffic, as_it_is, entities
 from dmq_core.testing import MemoryBroker
@@ -31,13 +31,13 @@ class Stage:
         self.broker = broker
         self._manager = manager
         self._path = folder / "run.journal"
-        self.setting = Setting(run="r")
+        self.setting = RunSetup(run="r")
 
-    def run(self, workload: Workload, wrap: HandlerWrapper = as_it_is, kill: str = "") -> Accounted:
+    def run(self, workload: Workload, wrap: HandlerWrapper = as_it_is, kill: str = "") -> AccountedJournal:
         """What became of the messages of a short run; `kill` names a node that dies in the middle."""
         fanout = workload.exchange_type == "fanout"
         queues = ("q", "q.2") if fanout else ("q",)
-        self.setting = Setting(run="r", queues=queues, keys=KEYS, workload=workload, every_queue=fanout)
+        self.setting = RunSetup(run="r", queues=queues, keys=KEYS, workload=workload, every_queue=fanout)
         with Journal.create(self._path, self.setting) as journal:
             self._manager.declare(*entities(self.setting, "x", members=3))
             traffic = Traffic(self._manager, self.setting, "x", journal, wrap)

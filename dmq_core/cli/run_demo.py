@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 
-def play(file: str) -> int:
-    """Plays the demo in `file`; gives the exit status."""
+def run_demo(file: str) -> int:
+    """Runs the demo in `file`; gives the exit status."""
     from dmq_core.cli import main
 
     return main(["demo", "run", Path(file).stem, *sys.argv[1:]])
