@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dmq_core.testing.simulation.broker import SimBroker
     from dmq_core.testing.simulation.cluster import FakeCluster
     from dmq_core.testing.simulation.samples import HOSTILE_NAMES, hostile, nothing, shop, thousand_queues
-    from dmq_core.testing.simulation.scripted_failures import Script
+    from dmq_core.testing.simulation.scripted_failures import ScriptedFailures
     from dmq_core.testing.simulation.session import FakeSession
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "MemoryBroker",
     "ProtocolStep",
     "ProxyCounts",
-    "Script",
+    "ScriptedFailures",
     "SimBroker",
     "Which",
     "hostile",
@@ -60,7 +60,7 @@ _HOMES = {
         "shop",
         "thousand_queues",
     ),
-    "dmq_core.testing.simulation.scripted_failures": ("Script",),
+    "dmq_core.testing.simulation.scripted_failures": ("ScriptedFailures",),
     "dmq_core.testing.simulation.session": ("FakeSession",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -19,10 +19,13 @@ ALLOWED = {
         "dmq_core.messaging.consuming.subscription",
         "Consumer._work",
     ): "the idle wait of a daemon thread until stop()",
-    ("dmq_core.messaging.tap.tap", "_Buffer.take"): "the idle wait of a daemon thread until close()",
+    ("dmq_core.messaging.tap.tap", "_Buffer.take"): "its idle wait until close()",
     ("dmq_core.cluster.prerequisites", "_run_lines"): "a timer ends the process that is waited for",
-    ("dmq_core.testing.memory.clock", "Clock.serve"): "the idle wait of a loop's thread, ended by stop()",
-    ("dmq_core.testing.simulation.listener_thread", "Pump._run"): "the idle wait of a daemon thread until close()",
+    ("dmq_core.testing.memory.clock", "MemoryClock.serve"): "the idle wait of a loop's thread, ended by stop()",
+    (
+        "dmq_core.testing.simulation.listener_thread",
+        "ListenerThread._run",
+    ): "its idle wait until close()",
 }
 
 

@@ -16,13 +16,13 @@ from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.topology.model import Queue, QueueDepth
-from dmq_core.testing.memory.clock import Clock
+from dmq_core.testing.memory.clock import MemoryClock
 from dmq_core.testing.memory.message import Message, Reason, respliced
 from dmq_core.testing.memory.node import MemoryNode
 from dmq_core.testing.memory.queue import Confirm, MemoryQueue, Verdicts
 from dmq_core.testing.memory.refusal import Refusal, refuse
-from dmq_core.testing.memory.rules import Rules
-from dmq_core.testing.memory.server_connection import Peer
+from dmq_core.testing.memory.rules import VersionRules
+from dmq_core.testing.memory.server_connection import ServerConnection
 from dmq_core.testing.memory.stream import MemoryStream
 from dmq_core.testing.memory.transport import MemoryLink, MemoryNetwork
 from dmq_core.testing.memory.virtual_host import VirtualHost
@@ -72,8 +72,8 @@ class MemoryBroker:
         credentials: Credentials | None = None,
         virtual_hosts: Sequence[str] = ("/",),
     ) -> None:
-        self.rules = Rules.of(parse_version(version))
-        self.clock = Clock()
+        self.rules = VersionRules.of(parse_version(version))
+        self.clock = MemoryClock()
         self.network = MemoryNetwork(self)
         self.credentials = credentials or Credentials()
         self.alarmed = False
@@ -183,8 +183,8 @@ class MemoryBroker:
             if not node.up:
                 return
             node.up = node.frozen = False
-            for peer in tuple(node.peers):
-                peer.killed()
+            for client in tuple(node.clients):
+                client.killed()
             for host in self._hosts.values():
                 self._lose_queues(host, node)
             self._elect_later(node)
@@ -209,10 +209,10 @@ class MemoryBroker:
         """A frozen node goes on where it was."""
         with self.clock.turn():
             node = self._node(name)
-            node.frozen = node.given_up = False
+            node.frozen = False
             self._elect()
-            for peer in tuple(node.peers):
-                peer.catch_up()
+            for client in tuple(node.clients):
+                client.catch_up()
             self._carry_on()
 
     def alarm(self, on: bool) -> None:
@@ -220,8 +220,8 @@ class MemoryBroker:
         with self.clock.turn():
             self.alarmed = on
             if not on:
-                for peer in self.peers():
-                    peer.unblock()
+                for client in self.clients():
+                    client.unblock()
 
     def drop_confirms(self, on: bool) -> None:
         """Messages are taken but their confirms get lost, for good."""
@@ -231,11 +231,11 @@ class MemoryBroker:
     def close_connection(self, name: str) -> None:
         """The broker closes the connections called `name`, as an operator can; `InvalidInputError` if there is none."""
         with self.clock.turn():
-            peers = [peer for peer in self.peers() if peer.link.name == name]
-            if not peers:
+            clients = [client for client in self.clients() if client.link.name == name]
+            if not clients:
                 raise InvalidInputError(f"no connection is called {name!r}")
-            for peer in peers:
-                peer.close(Refusal(320, "Closed via management plugin"))
+            for client in clients:
+                client.close(Refusal(320, "Closed via management plugin"))
 
     def delete_queue(self, queue: str, virtual_host: str = "/") -> None:
         """An operator deletes a queue; its consumers are cancelled. `InvalidInputError` if there is none."""
@@ -245,9 +245,9 @@ class MemoryBroker:
 
     # What links, sessions and queues ask of the broker, in its turn.
 
-    def peers(self) -> list[Peer]:
+    def clients(self) -> list[ServerConnection]:
         """Every connection of a client."""
-        return [peer for node in self._nodes.values() for peer in node.peers]
+        return [client for node in self._nodes.values() for client in node.clients]
 
     def queue(self, name: str, virtual_host: str) -> MemoryQueue | None:
         """The queue called `name`, if there is one."""
@@ -276,15 +276,15 @@ class MemoryBroker:
             why = f"NOT_ALLOWED - vhost {link.endpoint.virtual_host} not found"
             link.ended(CloseReason(Cure.GIVE_UP, why, 530, denied=True))
         else:
-            peer = Peer(self, node, host, link, link.credentials.username)
-            node.peers.append(peer)
-            link.let_in(peer)
+            client = ServerConnection(self, node, host, link, link.credentials.username)
+            node.clients.append(client)
+            link.let_in(client)
 
-    def reached(self, peer: Peer, name: str) -> MemoryQueue:
+    def reached(self, client: ServerConnection, name: str) -> MemoryQueue:
         """The queue called `name`, if this client may use it and its node is there."""
-        queue = peer.host.queue(name)
-        what = f"queue '{name}' in vhost '{peer.host.name}'"
-        if queue.spec.exclusive and queue not in peer.exclusive:
+        queue = client.host.queue(name)
+        what = f"queue '{name}' in vhost '{client.host.name}'"
+        if queue.spec.exclusive and queue not in client.exclusive:
             refuse(
                 405,
                 f"cannot obtain exclusive access to locked {what}. It could be originally declared on another "
@@ -294,19 +294,19 @@ class MemoryBroker:
             refuse(404, f"home node 'rabbit@{queue.members[0]}' of durable {what} is down or inaccessible")
         return queue
 
-    def declare_queue(self, peer: Peer, wanted: Queue) -> MemoryQueue:
+    def declare_queue(self, client: ServerConnection, wanted: Queue) -> MemoryQueue:
         """Declares a queue, or finds it as wanted."""
-        if wanted.name in peer.host.queues:
-            queue = self.reached(peer, wanted.name)
-            peer.host.check_again(queue, wanted)
+        if wanted.name in client.host.queues:
+            queue = self.reached(client, wanted.name)
+            client.host.check_again(queue, wanted)
             queue.touch()
             return queue
-        spec = peer.host.checked_queue(wanted)
+        spec = client.host.checked_queue(wanted)
         kind = MemoryStream if spec.type == "stream" else MemoryQueue
-        queue = kind(spec, self._members(spec, peer.node), self.rules, self)
-        peer.host.add(queue)
+        queue = kind(spec, self._members(spec, client.node), self.rules, self)
+        client.host.add(queue)
         if spec.exclusive:
-            peer.exclusive.append(queue)
+            client.exclusive.append(queue)
         return queue
 
     def when_quorate(self, action: Callable[[], None]) -> None:
@@ -327,9 +327,9 @@ class MemoryBroker:
         """Whether the one node that holds the queue is down."""
         return not queue.is_replicated and not self._nodes[queue.members[0]].up
 
-    def is_elsewhere(self, peer: Peer, queue: MemoryQueue) -> bool:
+    def is_elsewhere(self, client: ServerConnection, queue: MemoryQueue) -> bool:
         """Whether the queue lives on without the client's node."""
-        return queue.leader is not None and queue.leader != peer.node.name
+        return queue.leader is not None and queue.leader != client.node.name
 
     def dead_letter(self, queue: MemoryQueue, message: Message, reason: Reason, done: Confirm | None) -> None:
         """Sends a dead letter on; `done` hears whether there were targets and every one took it."""
@@ -413,10 +413,9 @@ class MemoryBroker:
     def _give_up(self, node: MemoryNode) -> None:
         if not node.frozen or len(self._nodes) == 1:
             return
-        node.given_up = True
         self._elect_later(node)
-        for peer in tuple(node.peers):
-            peer.detach()
+        for client in tuple(node.clients):
+            client.detach()
 
     def _elect_later(self, node: MemoryNode) -> None:
         for queue in self._queues():

@@ -29,7 +29,7 @@ class _Timer:
     cancelled: bool = False
 
 
-class Clock:
+class MemoryClock:
     """The time, the timers, and whose turn it is.
 
     Loops have threads of their own, yet only one of them runs a callback at any moment, in the order in which
@@ -211,7 +211,7 @@ class Clock:
 class MemoryLoop:
     """An I/O loop on virtual time; a `Loop` of `dmq_core.messaging.transport.protocol`."""
 
-    clock: Clock
+    clock: MemoryClock
     owner: LoopOwner
     open: bool = True
     changed: threading.Condition = field(init=False)

@@ -9,7 +9,7 @@ from dmq_core.management.models import ConnectionFigures, ConsumerFigures, Entit
 if TYPE_CHECKING:
     from dmq_core.testing.memory.broker import MemoryBroker
     from dmq_core.testing.memory.queue import MemoryQueue
-    from dmq_core.testing.memory.server_connection import Peer
+    from dmq_core.testing.memory.server_connection import ServerConnection
 
 
 class MemoryFigures:
@@ -33,8 +33,10 @@ class MemoryFigures:
         """Every client connection."""
         with self._broker.clock.turn():
             return tuple(
-                ConnectionFigures(_name(peer), _erlang(peer.node.name), peer.host.name, client_name=peer.link.name)
-                for peer in self._broker.peers()
+                ConnectionFigures(
+                    _name(client), _erlang(client.node.name), client.host.name, client_name=client.link.name
+                )
+                for client in self._broker.clients()
             )
 
     def consumers(self) -> tuple[ConsumerFigures, ...]:
@@ -42,16 +44,16 @@ class MemoryFigures:
         with self._broker.clock.turn():
             return tuple(
                 ConsumerFigures(
-                    peer.host.name,
+                    client.host.name,
                     subscription.queue.name,
                     subscription.tag,
-                    _name(peer),
-                    _erlang(peer.node.name),
+                    _name(client),
+                    _erlang(client.node.name),
                     prefetch=subscription.prefetch,
                     active=subscription.queue.is_active(subscription),
                 )
-                for peer in self._broker.peers()
-                for subscription in peer.subscriptions()
+                for client in self._broker.clients()
+                for subscription in client.subscriptions()
             )
 
     def close(self) -> None:
@@ -73,8 +75,12 @@ def _queue(key: EntityKey, queue: MemoryQueue, broker: MemoryBroker) -> QueueFig
     )
 
 
-def _name(peer: Peer) -> str:
-    return f"client {id(peer):x} -> {peer.node.name}"
+def _connection(client: ServerConnection) -> ConnectionFigures:
+    return ConnectionFigures(_name(client), _erlang(client.node.name), client.host.name, client_name=client.link.name)
+
+
+def _name(client: ServerConnection) -> str:
+    return f"client {id(client):x} -> {client.node.name}"
 
 
 def _erlang(name: str) -> str:

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 from dmq_core.endpoints import NodeEndpoint
 
 if TYPE_CHECKING:
-    from dmq_core.testing.memory.server_connection import Peer
+    from dmq_core.testing.memory.server_connection import ServerConnection
 
 
 @dataclass(slots=True, eq=False)
 class MemoryNode:
-    """A node: whether it is up, whether it is frozen, whether the others noticed, and who is connected to it."""
+    """A node: whether it is up, whether it is frozen, and who is connected to it."""
 
     name: str
     endpoint: NodeEndpoint
     up: bool = True
     frozen: bool = False
-    given_up: bool = False
-    peers: list[Peer] = field(default_factory=list)
+    clients: list[ServerConnection] = field(default_factory=list)
 
     @property
     def serves(self) -> bool:

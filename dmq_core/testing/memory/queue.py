@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing.memory.message import Message, Reason
-from dmq_core.testing.memory.rules import QueueRules, Rules
+from dmq_core.testing.memory.rules import QueueRules, VersionRules
 
 if TYPE_CHECKING:
-    from dmq_core.testing.memory.clock import Clock
+    from dmq_core.testing.memory.clock import MemoryClock
 
 Confirm = Callable[[bool], None]
 """Called once with whether the queue takes responsibility."""
@@ -66,11 +66,11 @@ class Subscription:
         return not self.suspended and (self.prefetch == 0 or self.held < self.prefetch)
 
 
-class Surroundings(Protocol):
+class QueueBroker(Protocol):
     """What a queue asks of the broker around it."""
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> MemoryClock:
         """The time."""
         ...
 
@@ -96,7 +96,7 @@ class MemoryQueue:
 
     is_stream = False
 
-    def __init__(self, spec: Queue, members: tuple[str, ...], rules: Rules, around: Surroundings) -> None:
+    def __init__(self, spec: Queue, members: tuple[str, ...], rules: VersionRules, broker: QueueBroker) -> None:
         self.spec = spec
         self.is_quorum = spec.all_arguments.get("x-queue-type") == "quorum"
         self.members = members
@@ -105,8 +105,8 @@ class MemoryQueue:
         self.settings = QueueRules.of(spec.all_arguments, self.is_quorum, rules)
         self.gone = False
         self._rules = rules
-        self._around = around
-        self._clock = around.clock
+        self._broker = broker
+        self._clock = broker.clock
         self._numbers = 0
         self._returns: deque[Stored] = deque()
         self._waiting: deque[Stored] = deque()
@@ -133,11 +133,6 @@ class MemoryQueue:
         """Messages that wait to be delivered, those whose retry is delayed among them."""
         return len(self._returns) + len(self._waiting) + len(self._delayed)
 
-    @property
-    def dying(self) -> int:
-        """Dead letters that no target has taken yet."""
-        return len(self._dying)
-
     def messages(self) -> tuple[Message, ...]:
         """What waits, in the order of delivery."""
         delayed = [stored for _, stored in sorted(self._delayed)]
@@ -147,8 +142,8 @@ class MemoryQueue:
 
     def publish(self, message: Message, confirm: Confirm) -> None:
         """Takes a message, now or once there is a leader."""
-        if not self._around.is_available(self):
-            if self._around.is_lost(self):
+        if not self._broker.is_available(self):
+            if self._broker.is_lost(self):
                 confirm(False)
             else:
                 self._undecided.append((message, confirm))
@@ -213,7 +208,7 @@ class MemoryQueue:
         self.subscriptions.remove(subscription)
         self.touch()
         if self.spec.auto_delete and not self.subscriptions:
-            self._around.vanish(self)
+            self._broker.vanish(self)
         else:
             self.pump()
 
@@ -244,7 +239,7 @@ class MemoryQueue:
 
     def pump(self) -> None:
         """Delivers what can be delivered, lets expire what is due, and sees that it is called again in time."""
-        if self.gone or not self._around.is_available(self):
+        if self.gone or not self._broker.is_available(self):
             return
         self._promote_delayed()
         self._expire(before=self._clock.now)
@@ -335,7 +330,7 @@ class MemoryQueue:
             return
         message = stored.message.died(self.name, reason, self._clock.wall)
         if not self.settings.at_least_once:
-            self._around.dead_letter(self, message, reason, None)
+            self._broker.dead_letter(self, message, reason, None)
             return
         self._dying.append(stored)
         self._pass_on(stored, message, reason)
@@ -350,7 +345,7 @@ class MemoryQueue:
                 self._clock.later(PASS_ON_AGAIN_S, lambda: self._pass_on(stored, message, reason))
 
         if not self.gone:
-            self._around.dead_letter(self, message, reason, answered)
+            self._broker.dead_letter(self, message, reason, answered)
 
     def lose_node(self) -> None:
         """Its one node died: messages that are not persistent are gone, and consumers are told."""
@@ -381,7 +376,7 @@ class MemoryQueue:
         expires = self.settings.expires_s
         unused = not self.subscriptions and expires is not None and self._clock.now >= self._touched_at + expires
         if unused and not self.gone:
-            self._around.vanish(self)
+            self._broker.vanish(self)
 
     def _set_alarm(self) -> None:
         heads = [queue[0].due for queue in (self._returns, self._waiting) if queue]

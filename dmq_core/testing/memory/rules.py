@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from dmq_core.messaging.topology.queue_arguments import delivery_limit
 from dmq_core.versions import Version
 
-KNOWN = ("3.10", "4.0", "4.3")
-
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class VersionRules:
     """The habits of `version`.
 
     `counts_tries`: a message that was given back is told from one that failed, and only the latter counts toward the
@@ -34,7 +32,7 @@ class Rules:
     largest_body: int
 
     @classmethod
-    def of(cls, version: Version) -> Rules:
+    def of(cls, version: Version) -> VersionRules:
         """The habits of a version from 3.10 on."""
         v4, v43 = version >= Version(4, 0), version >= Version(4, 3)
         return cls(
@@ -68,7 +66,7 @@ class QueueRules:
     retry: RetryDelay | None
 
     @classmethod
-    def of(cls, arguments: Mapping[str, object], quorum: bool, rules: Rules) -> QueueRules:
+    def of(cls, arguments: Mapping[str, object], quorum: bool, rules: VersionRules) -> QueueRules:
         """What `arguments` mean to a queue; they are known to be well formed."""
         overflow = arguments.get("x-overflow")
         rejects = overflow == "reject-publish" or (overflow == "reject-publish-dlx" and not quorum)

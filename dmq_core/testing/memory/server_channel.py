@@ -16,22 +16,22 @@ from dmq_core.testing.memory.refusal import Refusal, refuse
 from dmq_core.testing.memory.stream import MemoryStream
 
 if TYPE_CHECKING:
-    from dmq_core.testing.memory.server_connection import Peer
+    from dmq_core.testing.memory.server_connection import ServerConnection
     from dmq_core.testing.memory.transport import MemoryChannel
     from dmq_core.testing.memory.wire import Published
 
 NO_ROUTE = 312
 
 
-class Session:
+class ServerChannel:
     """Does what comes over one channel. Everything happens in the broker's turn."""
 
-    def __init__(self, peer: Peer, channel: MemoryChannel) -> None:
+    def __init__(self, connection: ServerConnection, channel: MemoryChannel) -> None:
         self.confirming = False
         self.prefetch_count = 0
-        self._peer = peer
-        self._broker = peer.broker
-        self._host = peer.host
+        self._connection = connection
+        self._broker = connection.broker
+        self._host = connection.host
         self._channel = channel
         self._closed = False
         self._published = 0
@@ -45,7 +45,7 @@ class Session:
         """Its consumers."""
         return [subscription for subscription, _ in self._subscriptions.values()]
 
-    def do(self, action: Callable[[Session], None]) -> None:
+    def do(self, action: Callable[[ServerChannel], None]) -> None:
         """Does something that was asked for, or closes the channel over it."""
         if self._closed:
             return
@@ -53,17 +53,17 @@ class Session:
             action(self)
         except Refusal as refusal:
             if refusal.ends_connection:
-                self._peer.close(refusal)
+                self._connection.close(refusal)
             else:
                 self.close()
                 reason = CloseReason(Cure.RECOVER, refusal.text, refusal.code, denied=refusal.code == 403)
-                self._peer.reply(lambda: self._channel.closed(reason))
+                self._connection.reply(lambda: self._channel.closed(reason))
 
     # Publishing.
 
     def publish(self, published: Published) -> None:
         """Routes a message and answers for it; an alarm keeps it and all that comes after it from being read."""
-        if self._peer.holds_back(lambda: self.do(lambda session: session.publish(published))):
+        if self._connection.holds_back(lambda: self.do(lambda channel: channel.publish(published))):
             return
         exchange = self._host.exchange(published.exchange)
         if exchange.internal:
@@ -96,8 +96,8 @@ class Session:
         if size > largest:
             refuse(406, f"message size {size} is larger than configured max size {largest}")
         user = safe_properties(published.raw_properties).user_id
-        if user is not None and user != self._peer.user:
-            refuse(406, f"user_id property set to '{user}' but authenticated user was '{self._peer.user}'")
+        if user is not None and user != self._connection.user:
+            refuse(406, f"user_id property set to '{user}' but authenticated user was '{self._connection.user}'")
 
     def _confirm(self, number: int, taken: bool) -> None:
         if not self.confirming or self._closed:
@@ -119,7 +119,7 @@ class Session:
         cancelled: Callable[[], None],
     ) -> None:
         """Begins to deliver from a queue."""
-        queue = self._broker.reached(self._peer, name)
+        queue = self._broker.reached(self._connection, name)
         place = self._place(queue, arguments)
         claimed = any(other.exclusive for other in queue.subscriptions) or (exclusive and queue.subscriptions)
         # A queue of several nodes pays no heed to it.
@@ -218,16 +218,16 @@ class Session:
             case Exchange():
                 self._host.declare_exchange(entity)
             case Queue():
-                depth = _depth(self._broker.declare_queue(self._peer, entity))
+                depth = _depth(self._broker.declare_queue(self._connection, entity))
             case Binding():
                 if not entity.to_exchange and entity.destination in self._host.queues:
-                    self._broker.reached(self._peer, entity.destination)
+                    self._broker.reached(self._connection, entity.destination)
                 self._host.bind(entity)
         self._reply(lambda: done(depth))
 
     def depth(self, name: str, done: Callable[[QueueDepth], None]) -> None:
         """Tells how deep a queue is."""
-        queue = self._broker.reached(self._peer, name)
+        queue = self._broker.reached(self._connection, name)
         # One whose leader is silent answers all the same, with nothing.
         depth = _depth(queue) if self._broker.is_available(queue) else QueueDepth(name, 0, 0)
         self._reply(lambda: done(depth))
@@ -238,7 +238,7 @@ class Session:
 
     def _delete_queue(self, name: str, only_empty: bool, done: Callable[[], None]) -> None:
         if name in self._host.queues:
-            queue = self._broker.reached(self._peer, name)
+            queue = self._broker.reached(self._connection, name)
             where = f"queue '{name}' in vhost '{self._host.name}'"
             if only_empty and queue.is_quorum:
                 words = "queue.delete operations with if-empty flag set are not supported by quorum queues"
@@ -261,7 +261,7 @@ class Session:
         self._reply(done)
 
     def _reply(self, callback: Callable[[], None]) -> None:
-        self._peer.reply(lambda: self._channel.heard(callback))
+        self._connection.reply(lambda: self._channel.heard(callback))
 
     # Ending.
 
@@ -274,9 +274,9 @@ class Session:
     def detach(self) -> None:
         """The rest of the cluster has lost sight of this node: what its consumers hold goes back, if held elsewhere."""
         for subscription, _ in tuple(self._subscriptions.values()):
-            if self._broker.is_elsewhere(self._peer, subscription.queue):
+            if self._broker.is_elsewhere(self._connection, subscription.queue):
                 self.cancelled(subscription)
-        self.release(lambda queue: self._broker.is_elsewhere(self._peer, queue))
+        self.release(lambda queue: self._broker.is_elsewhere(self._connection, queue))
 
     def suspend(self) -> None:
         """The node is gone: quorum queues hold what its consumers have for a moment, others return it at once."""

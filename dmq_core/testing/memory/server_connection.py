@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.testing.memory.queue import MemoryQueue, Subscription
 from dmq_core.testing.memory.refusal import Refusal
-from dmq_core.testing.memory.server_channel import Session
+from dmq_core.testing.memory.server_channel import ServerChannel
 
 if TYPE_CHECKING:
     from dmq_core.testing.memory.broker import MemoryBroker
@@ -21,7 +21,7 @@ ALARM = "low on memory"
 HUNG_UP = CloseReason(Cure.RECOVER, "the peer closed the connection")
 
 
-class Peer:
+class ServerConnection:
     """A client's connection as its node sees it. Everything happens in the broker's turn."""
 
     def __init__(self, broker: MemoryBroker, node: MemoryNode, host: VirtualHost, link: MemoryLink, user: str) -> None:
@@ -32,7 +32,7 @@ class Peer:
         self.link = link
         self.exclusive: list[MemoryQueue] = []
         self.gone = False
-        self._sessions: list[Session] = []
+        self._channels: list[ServerChannel] = []
         self._unread: deque[Callable[[], None]] = deque()
         self._unsent: deque[Callable[[], None]] = deque()
         self._blocked = False
@@ -60,15 +60,15 @@ class Peer:
         else:
             self.link.arrived(callback)
 
-    def session(self, channel: MemoryChannel) -> Session:
+    def open_channel(self, channel: MemoryChannel) -> ServerChannel:
         """Opens a channel."""
-        session = Session(self, channel)
-        self._sessions.append(session)
-        return session
+        opened = ServerChannel(self, channel)
+        self._channels.append(opened)
+        return opened
 
     def subscriptions(self) -> list[Subscription]:
         """Every consumer of this connection."""
-        return [subscription for session in self._sessions for subscription in session.subscriptions]
+        return [subscription for opened in self._channels for subscription in opened.subscriptions]
 
     def holds_back(self, publish: Callable[[], None]) -> bool:
         """Whether an alarm has a message wait, and with it everything else from whoever publishes."""
@@ -95,8 +95,8 @@ class Peer:
 
     def detach(self) -> None:
         """The other nodes have lost sight of this one."""
-        for session in tuple(self._sessions):
-            session.detach()
+        for opened in tuple(self._channels):
+            opened.detach()
 
     def close(self, refusal: Refusal) -> None:
         """Closes the connection on the client."""
@@ -107,21 +107,21 @@ class Peer:
 
     def hung_up(self) -> None:
         """The client is gone."""
-        self._end(Session.close)
+        self._end(ServerChannel.close)
 
     def killed(self) -> None:
         """The node died under it."""
         if not self.gone:
             self.link.arrived(lambda: self.link.ended(HUNG_UP))
-        self._end(Session.suspend)
+        self._end(ServerChannel.suspend)
 
-    def _end(self, end: Callable[[Session], None]) -> None:
+    def _end(self, end: Callable[[ServerChannel], None]) -> None:
         if self.gone:
             return
         self.gone = True
-        self.node.peers.remove(self)
+        self.node.clients.remove(self)
         self._unread.clear()
-        for session in tuple(self._sessions):
-            end(session)
+        for opened in tuple(self._channels):
+            end(opened)
         for queue in tuple(self.exclusive):
             self.host.drop(queue)

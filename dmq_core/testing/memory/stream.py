@@ -25,7 +25,7 @@ class MemoryStream(MemoryQueue):
 
     def publish(self, message: Message, confirm: Confirm) -> None:
         """Takes a message, now or once there is a leader."""
-        if not self._around.is_available(self):
+        if not self._broker.is_available(self):
             self._undecided.append((message, confirm))
             return
         offset = len(self._waiting)
@@ -60,7 +60,7 @@ class MemoryStream(MemoryQueue):
 
     def pump(self) -> None:
         """Delivers to each consumer what comes next to it, as far as it has room."""
-        if self.gone or not self._around.is_available(self):
+        if self.gone or not self._broker.is_available(self):
             return
         for subscription in tuple(self.subscriptions):
             while subscription.has_room and subscription.place < self.ready:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from dmq_core.messaging.topology.model import Arguments, Entity, QueueDepth
     from dmq_core.messaging.transport.protocol import Channel
     from dmq_core.testing.memory.broker import MemoryBroker
-    from dmq_core.testing.memory.server_channel import Session
-    from dmq_core.testing.memory.server_connection import Peer
+    from dmq_core.testing.memory.server_channel import ServerChannel
+    from dmq_core.testing.memory.server_connection import ServerConnection
 
 FRAME_LIMIT: Final = 131_072 - 8
 OURS: Final = CloseReason(Cure.RECOVER, "closed by us")
@@ -74,7 +74,7 @@ class MemoryLink:
         self.loop = loop
         self.heard_at = 0.0
         self._broker = broker
-        self._peer: Peer | None = None
+        self._server: ServerConnection | None = None
         self._over = False
         self._arrived: deque[Callable[[], None]] = deque()
         self._touched: dict[FrameSink, None] = {}
@@ -86,32 +86,32 @@ class MemoryLink:
     @property
     def broker_version(self) -> str:
         """The version that the broker plays."""
-        return "" if self._peer is None else str(self._broker.rules.version)
+        return "" if self._server is None else str(self._broker.rules.version)
 
     def channel(self, on_open: Callable[[Channel], None], on_closed: Callable[[CloseReason], None]) -> None:
         """Opens a channel; `on_closed` comes once, also when the link is lost."""
-        if self._peer is not None and not self._over:
-            channel = MemoryChannel(self, self._peer, next(self._numbers), on_open, on_closed)
+        if self._server is not None and not self._over:
+            channel = MemoryChannel(self, self._server, next(self._numbers), on_open, on_closed)
             self._channels.append(channel)
 
     def close(self) -> None:
         """Closes it; without a word where nobody would answer, since no time passes while somebody waits for it."""
         if self._over:
             return
-        if self._peer is None or not self._peer.reads:
+        if self._server is None or not self._server.reads:
             self.abandon(OURS.text)
             return
-        peer = self._peer
-        peer.reply(lambda: self.ended(OURS))
-        peer.hung_up()
+        server = self._server
+        server.reply(lambda: self.ended(OURS))
+        server.hung_up()
 
     def abandon(self, why: str) -> None:
         """Ends it now without a word to the broker."""
         if self._over:
             return
-        if self._peer is not None:
+        if self._server is not None:
             # A frozen node reads what was sent to it before it notices that the client is gone.
-            (self._peer.receive if self._peer.node.frozen else _at_once)(self._peer.hung_up)
+            (self._server.receive if self._server.node.frozen else _at_once)(self._server.hung_up)
         self.ended(CloseReason(Cure.RECOVER, why))
 
     def forget(self, channel: MemoryChannel) -> None:
@@ -121,10 +121,10 @@ class MemoryLink:
 
     # What the broker's end calls.
 
-    def let_in(self, peer: Peer) -> None:
+    def let_in(self, server: ServerConnection) -> None:
         """The node let the client in."""
-        self._peer = peer
-        peer.reply(self._opened)
+        self._server = server
+        server.reply(self._opened)
 
     def arrived(self, callback: Callable[[], None]) -> None:
         """Something came over the wire for the client's loop."""
@@ -166,7 +166,7 @@ class MemoryChannel:
     def __init__(
         self,
         link: MemoryLink,
-        peer: Peer,
+        server: ServerConnection,
         number: int,
         on_open: Callable[[Channel], None],
         on_closed: Callable[[CloseReason], None],
@@ -176,17 +176,17 @@ class MemoryChannel:
         self.unsent = 0
         self.is_open = False
         self._link = link
-        self._peer = peer
+        self._server = server
         self._on_closed = on_closed
         self._sink: FrameSink | None = None
         self._over = False
         self._tags = itertools.count(1)
-        self._session: Session | None = None
-        peer.receive(lambda: self._begin(on_open))
+        self._served: ServerChannel | None = None
+        server.receive(lambda: self._begin(on_open))
 
     def _begin(self, on_open: Callable[[Channel], None]) -> None:
-        self._session = self._peer.session(self)
-        self._peer.reply(lambda: self._opened(on_open))
+        self._served = self._server.open_channel(self)
+        self._server.reply(lambda: self._opened(on_open))
 
     def _opened(self, on_open: Callable[[Channel], None]) -> None:
         if not self._over:
@@ -210,9 +210,9 @@ class MemoryChannel:
     def select_confirms(self, done: Callable[[], None]) -> None:
         """Switches publisher confirms on."""
 
-        def select(session: Session) -> None:
-            session.confirming = True
-            session.answer(done)
+        def select(channel: ServerChannel) -> None:
+            channel.confirming = True
+            channel.answer(done)
 
         self._send(select)
 
@@ -227,9 +227,9 @@ class MemoryChannel:
     def prefetch(self, count: int, done: Callable[[], None]) -> None:
         """Sets how many unacknowledged deliveries the next consumer may hold."""
 
-        def set_it(session: Session) -> None:
-            session.prefetch_count = count
-            session.answer(done)
+        def set_it(channel: ServerChannel) -> None:
+            channel.prefetch_count = count
+            channel.answer(done)
 
         self._send(set_it)
 
@@ -238,64 +238,64 @@ class MemoryChannel:
     ) -> str:
         """Begins to consume; gives the consumer tag. Of `arguments` only the offset in a stream is heeded."""
         tag = f"ctag{self.number}.{next(self._tags)}"
-        self._send(lambda session: session.consume(queue, tag, exclusive, arguments, done, cancelled))
+        self._send(lambda channel: channel.consume(queue, tag, exclusive, arguments, done, cancelled))
         return tag
 
     def cancel(self, consumer_tag: str, done: Callable[[], None]) -> None:
         """Asks the broker to send no more."""
-        self._send(lambda session: session.cancel(consumer_tag, done))
+        self._send(lambda channel: channel.cancel(consumer_tag, done))
 
     def ack(self, tag: int, multiple: bool) -> None:
         """Acknowledges one delivery, or all up to it."""
-        self._send(lambda session: session.acknowledge(tag, multiple))
+        self._send(lambda channel: channel.acknowledge(tag, multiple))
 
     def reject(self, tag: int, requeue: bool) -> None:
         """Tells that a delivery failed."""
-        self._send(lambda session: session.reject(tag, requeue))
+        self._send(lambda channel: channel.reject(tag, requeue))
 
     def give_back(self, tag: int) -> None:
         """Returns a delivery that was not tried."""
-        self._send(lambda session: session.give_back(tag))
+        self._send(lambda channel: channel.give_back(tag))
 
     def ping(self) -> None:
         """Asks for a reply that changes nothing."""
-        self._send(lambda session: session.answer(lambda: None))
+        self._send(lambda channel: channel.answer(lambda: None))
 
     def declare(self, entity: Entity, done: Callable[[QueueDepth | None], None]) -> None:
         """Declares or binds; the depth comes for a queue."""
-        self._send(lambda session: session.declare(entity, done))
+        self._send(lambda channel: channel.declare(entity, done))
 
     def depth(self, queue: str, done: Callable[[QueueDepth], None]) -> None:
         """How deep a queue is; the channel closes with 404 if there is none."""
-        self._send(lambda session: session.depth(queue, done))
+        self._send(lambda channel: channel.depth(queue, done))
 
     def delete_queue(self, queue: str, only_empty: bool, done: Callable[[], None]) -> None:
         """Deletes a queue."""
-        self._send(lambda session: session.delete_queue(queue, only_empty, done))
+        self._send(lambda channel: channel.delete_queue(queue, only_empty, done))
 
     def delete_exchange(self, exchange: str, done: Callable[[], None]) -> None:
         """Deletes an exchange and its bindings."""
-        self._send(lambda session: session.delete_exchange(exchange, done))
+        self._send(lambda channel: channel.delete_exchange(exchange, done))
 
     def close(self) -> None:
         """Closes it; a second call does nothing."""
         if self._over:
             return
         self.is_open = False
-        self._peer.receive(self._end)
+        self._server.receive(self._end)
 
     def _end(self) -> None:
-        if self._session is not None:
-            self._session.close()
-        self._peer.reply(lambda: self.closed(OURS))
+        if self._served is not None:
+            self._served.close()
+        self._server.reply(lambda: self.closed(OURS))
 
-    def _send(self, action: Callable[[Session], None]) -> None:
+    def _send(self, action: Callable[[ServerChannel], None]) -> None:
         if self.is_open:
-            self._peer.receive(lambda: self._do(action))
+            self._server.receive(lambda: self._do(action))
 
-    def _do(self, action: Callable[[Session], None]) -> None:
-        if self._session is not None:
-            self._session.do(action)
+    def _do(self, action: Callable[[ServerChannel], None]) -> None:
+        if self._served is not None:
+            self._served.do(action)
 
     # What the broker's end has the loop call.
 
@@ -332,8 +332,8 @@ class MemoryChannel:
             self._link.touch(self._sink)
 
 
-def _publish(session: Session, published: Published) -> None:
-    session.publish(published)
+def _publish(channel: ServerChannel, published: Published) -> None:
+    channel.publish(published)
 
 
 def _at_once(action: Callable[[], None]) -> None:

@@ -75,7 +75,7 @@ class SimNode:
 
 
 @dataclass(slots=True)
-class Stored:
+class SimMessage:
     """A message in a queue; `confirmed` tells that its publisher knows, `seen` that a consumer had it before."""
 
     message: OutgoingMessage
@@ -91,7 +91,7 @@ class SimQueue:
     figures: QueueFigures
     leader: str | None
     members: tuple[str, ...]
-    messages: deque[Stored] = field(default_factory=deque)
+    messages: deque[SimMessage] = field(default_factory=deque)
     unacked: int = 0
     consumers: int = 0
     steady_rate: float = 0.0
@@ -432,7 +432,7 @@ class SimBroker:
             if queue.figures.arguments.get("x-overflow") == "reject-publish":
                 return Outcome.NACKED, f"queue {name} is full"
             queue.messages.popleft()
-        queue.messages.append(Stored(message))
+        queue.messages.append(SimMessage(message))
         queue.published += 1
         return None
 

@@ -22,7 +22,7 @@ from dmq_core.errors import ClusterNotFoundError, InvalidInputError, NotReachabl
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.progress import Progress, ProgressListener, silent
 from dmq_core.testing.simulation.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
-from dmq_core.testing.simulation.scripted_failures import Script
+from dmq_core.testing.simulation.scripted_failures import ScriptedFailures
 
 BOOT_S = 3.0
 STOP_S = 1.0
@@ -48,9 +48,9 @@ class FakeCluster:
     ['running', 'running', 'running']
     """
 
-    def __init__(self, broker: SimBroker, script: Script | None = None) -> None:
+    def __init__(self, broker: SimBroker, script: ScriptedFailures | None = None) -> None:
         self._broker = broker
-        self.script = script or Script()
+        self.script = script or ScriptedFailures()
         self._before_pause: dict[str, NodeState] = {}
         self._links: dict[tuple[str, str], Fault] = {}
 

@@ -23,7 +23,7 @@ _SILENT = frozenset({NodeState.PAUSED, NodeState.ISOLATED})
 PATIENCE_S = 5.0
 
 
-class MemoryStage:
+class MemoryDemoEnvironment:
     """Plays the messages of a simulated cluster in a `MemoryBroker` whose time passes while nothing is left to do.
 
     A node that the cluster stops, kills or drains is down for clients, too, one that it pauses or isolates is frozen,
@@ -60,7 +60,7 @@ class MemoryStage:
             lambda _: MemoryFigures(self.broker),
             read_only,
             patience_s=patience_s,
-            link=lambda cluster, name: MemoryLink(self.broker, self.connect(cluster, name)),
+            link=lambda cluster, name: LossyMemoryLink(self.broker, self.connect(cluster, name)),
         )
 
     @property
@@ -82,7 +82,7 @@ class MemoryStage:
             self.broker.alarm(bool(self._sim.alarms))
 
 
-class MemoryLink:
+class LossyMemoryLink:
     """A `Link` to a broker in memory."""
 
     def __init__(self, broker: MemoryBroker, manager: BrokerConnectionManager) -> None:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Pump(Generic[T]):
+class ListenerThread(Generic[T]):
     """Calls `deliver` from one thread of its own, never two at once, with all that came since its last call."""
 
     def __init__(self, name: str, deliver: Callable[[tuple[T, ...]], None]) -> None:

@@ -9,7 +9,7 @@ from dmq_core.cluster.protocol import NodeState
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
 from dmq_core.observe.events import Gravity, Origin
 from dmq_core.proof.progress import LoadAccount
-from dmq_core.testing.simulation.broker import ROUNDING_S, SimBroker, Stored
+from dmq_core.testing.simulation.broker import ROUNDING_S, SimBroker, SimMessage
 
 LOAD_QUEUE = "dmq.load"
 RECONNECT_S = 0.25
@@ -92,7 +92,7 @@ class SimLoad:
         self._outstanding: deque[float] = deque()
         self._confirmed = self._unknown = self._nacked = self._returned = 0
         self._delivered = self._redelivered = self._duplicates = self._in_flight = self._lost = 0
-        self._unacked: deque[tuple[float, Stored]] = deque()
+        self._unacked: deque[tuple[float, SimMessage]] = deque()
         self._awaiting_first: set[str] = set()
         self._told_redelivered = 0
         self._gaps = {"confirm": 0.0, "delivery": 0.0}
@@ -205,7 +205,7 @@ class SimLoad:
         count = sum(1 for sent in self._outstanding if sent < now - ROUNDING_S)
         for _ in range(count):
             self._outstanding.popleft()
-            stored = Stored(_MESSAGE)
+            stored = SimMessage(_MESSAGE)
             if self._broker.lose_confirmed > 0:
                 self._broker.lose_confirmed -= 1
                 self._lost += 1
@@ -229,7 +229,7 @@ class SimLoad:
         self._queue.delivered += count
         self._felt("delivery", count, now)
 
-    def _count_delivery(self, stored: Stored) -> None:
+    def _count_delivery(self, stored: SimMessage) -> None:
         if stored.redelivered:
             self._redelivered += 1
             self._queue.redelivered += 1
@@ -276,7 +276,7 @@ class SimLoad:
             self._say(Gravity.NOTICE, "unknown", text)
         self._unknown += len(self._outstanding)
         self._outstanding.clear()
-        self._queue.messages.extend(Stored(_MESSAGE, confirmed=False) for _ in range(arrived))
+        self._queue.messages.extend(SimMessage(_MESSAGE, confirmed=False) for _ in range(arrived))
 
     def _give_back(self) -> None:
         back = [stored for _, stored in self._unacked]

@@ -12,7 +12,7 @@ from dmq_core.errors import DmqError, OperationTimeoutError
 _LONGEST_HOLD_S = 30.0
 
 
-class Script:
+class ScriptedFailures:
     """What a fake will do wrong; methods are named as in the protocol, `boot rmq2` names one node's boot.
 
     >>> from dmq_core.errors import ClusterError

@@ -23,16 +23,16 @@ from dmq_core.proof.run.load import load_of
 from dmq_core.proof.scenario import Scenario
 from dmq_core.testing.simulation.broker import STEP_S, SimBroker, SimNode
 from dmq_core.testing.simulation.cluster import FakeCluster
-from dmq_core.testing.simulation.listener_thread import Pump
+from dmq_core.testing.simulation.listener_thread import ListenerThread
 from dmq_core.testing.simulation.proof_run import SimProof
 from dmq_core.testing.simulation.samples import shop
-from dmq_core.testing.simulation.scripted_failures import Script
+from dmq_core.testing.simulation.scripted_failures import ScriptedFailures
 from dmq_core.testing.simulation.snapshot import Photographer
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.demo.runner import DemoRun
-    from dmq_core.testing.simulation.demo_environment import MemoryStage
+    from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
 
 CONFIRM_S = 0.004
 # Front ends under test are known to be done by the process being idle.
@@ -71,7 +71,7 @@ class FakeSession:
         read_only: bool = False,
         realtime: bool = False,
     ) -> None:
-        self.script = Script()
+        self.script = ScriptedFailures()
         self.broker = SimBroker(name, node_count, backend=backend, started=started, realtime=realtime)
         sample(self.broker)
         self._cluster = FakeCluster(self.broker, self.script)
@@ -81,7 +81,7 @@ class FakeSession:
         self._tails: list[_Tail] = []
         self._proofs: list[SimProof] = []
         self._playings: list[DemoRun[Any]] = []
-        self._stages: list[MemoryStage] = []
+        self._stages: list[MemoryDemoEnvironment] = []
         self._closed = False
 
     @property
@@ -173,11 +173,11 @@ class FakeSession:
         from dmq_core.demo.discovery import find_demo
         from dmq_core.demo.fault_guard import actions_on
         from dmq_core.demo.runner import DemoRun
-        from dmq_core.testing.simulation.demo_environment import MemoryStage
+        from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
 
         self._refuse_if_closed()
         self.script.enter("demo")
-        stage = MemoryStage(self.broker, self._cluster, pause_s=_PAUSE_S)
+        stage = MemoryDemoEnvironment(self.broker, self._cluster, pause_s=_PAUSE_S)
         self._stages.append(stage)
         acts = actions_on(self._cluster, silent, read_only=self._read_only)
         acts = replace(acts, perform=self.perform, cause=self.cause)
@@ -253,7 +253,7 @@ class _Observer:
     def __init__(self, session: FakeSession, listener: Callable[[Observation], None]) -> None:
         self._session = session
         self._listener = listener
-        self._pump: Pump[Event | None] = Pump("fake-observer", self._tell)
+        self._pump: ListenerThread[Event | None] = ListenerThread("fake-observer", self._tell)
         self._hear = self._pump.put
         session.broker.listeners.append(self._hear)
         self.poke()
@@ -284,7 +284,7 @@ class _Tail:
         self._broker = broker
         self._source = source
         self._seen = 0
-        self._pump: Pump[SeenMessage] = Pump("fake-tail", listener)
+        self._pump: ListenerThread[SeenMessage] = ListenerThread("fake-tail", listener)
         self._tap = self._take
         broker.taps.append(self._tap)
 

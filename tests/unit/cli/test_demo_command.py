@@ -19,12 +19,12 @@ from dmq_core.demo.context import DemoEnvironment
 from dmq_core.demo.discovery import demo_names, find_demo
 from dmq_core.demo.fault_guard import DemoLock
 from dmq_core.testing import SimBroker
-from dmq_core.testing.simulation.demo_environment import MemoryStage
+from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoEnvironment]:
-    with contextlib.closing(MemoryStage()) as stage:
+    with contextlib.closing(MemoryDemoEnvironment()) as stage:
         made = stage.environment()
         monkeypatch.setattr(reach, "find_cluster", lambda _settings: stage.cluster)
         monkeypatch.setattr(reach, "environment", lambda *_: made)
@@ -119,7 +119,7 @@ def test_a_cluster_of_somebody_else_keeps_its_nodes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sim = SimBroker("mq.example.org", 3, backend=Backend.ATTACHED, started=True, realtime=False)
-    with contextlib.closing(MemoryStage(sim)) as stage:
+    with contextlib.closing(MemoryDemoEnvironment(sim)) as stage:
         monkeypatch.setattr(reach, "find_cluster", lambda _settings: stage.cluster)
         monkeypatch.setattr(reach, "environment", lambda *_: stage.environment())
         assert run(dmq, "dmq", ("demo", "run", "message_persistence", "--yes")) == 6

@@ -13,19 +13,19 @@ from dmq_core.demo.broker_figures import activity, leader, spread
 from dmq_core.demo.context import DemoContext
 from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey
 from dmq_core.messaging import ConnectionState, DirectConsumer, DirectProducer, Policy, Queue
-from dmq_core.testing.simulation.demo_environment import MemoryStage
+from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
 
 KEY = EntityKey("/", "jobs")
 
 
 @pytest.fixture
-def stage() -> Iterator[MemoryStage]:
-    with contextlib.closing(MemoryStage()) as made:
+def stage() -> Iterator[MemoryDemoEnvironment]:
+    with contextlib.closing(MemoryDemoEnvironment()) as made:
         yield made
 
 
 @pytest.fixture
-def context(stage: MemoryStage) -> Iterator[DemoContext]:
+def context(stage: MemoryDemoEnvironment) -> Iterator[DemoContext]:
     context = DemoContext(stage.environment())
     yield context
     context.close()
@@ -45,11 +45,11 @@ def test_a_connection_that_is_not_told_yet_has_no_name() -> None:
     assert activity([ConsumerFigures("/", "jobs", "t1", "c1")], [], KEY) == {"?": True}
 
 
-def test_nobody_leads_a_queue_that_is_not_there(stage: MemoryStage) -> None:
+def test_nobody_leads_a_queue_that_is_not_there(stage: MemoryDemoEnvironment) -> None:
     assert leader(None, stage.cluster.nodes()) == ""
 
 
-def test_names_that_begin_alike_are_told_apart(stage: MemoryStage) -> None:
+def test_names_that_begin_alike_are_told_apart(stage: MemoryDemoEnvironment) -> None:
     connections = [ConnectionFigures("c1", "rabbit@rmq2", client_name="a publishing 1")]
     assert spread(connections, "a", stage.cluster.nodes()) == {"rmq1": 0, "rmq2": 1, "rmq3": 0}
     assert not any(spread(connections, "a publish", stage.cluster.nodes()).values())
@@ -78,7 +78,7 @@ def test_the_scene_tells_who_is_active_who_leads_and_who_is_where(context: DemoC
     ],
 )
 def test_what_is_done_to_a_node_is_felt_by_clients(
-    stage: MemoryStage, context: DemoContext, down: NodeAction, up: NodeAction
+    stage: MemoryDemoEnvironment, context: DemoContext, down: NodeAction, up: NodeAction
 ) -> None:
     jobs = context.named("jobs")
     context.manager.declare(Queue(jobs, "quorum"))
@@ -91,7 +91,7 @@ def test_what_is_done_to_a_node_is_felt_by_clients(
     assert context.until(lambda: context.leader(jobs) in ("rmq1", "rmq3")), "two of three can elect one"
 
 
-def test_an_alarm_blocks_publishers_until_it_is_over(stage: MemoryStage, context: DemoContext) -> None:
+def test_an_alarm_blocks_publishers_until_it_is_over(stage: MemoryDemoEnvironment, context: DemoContext) -> None:
     jobs = context.named("jobs")
     context.manager.declare(Queue(jobs, "quorum"))
     stage.cluster.cause(Fault(FaultKind.DISK_ALARM, "rmq2"))

@@ -19,7 +19,7 @@ from dmq_core.demo.runner import DemoRun
 from dmq_core.demo.text import WIDTH, closing, opening, result_lines, step_lines
 from dmq_core.errors import DmqError, InvalidInputError, RefusedError
 from dmq_core.testing.simulation.broker import SimBroker
-from dmq_core.testing.simulation.demo_environment import PATIENCE_S, MemoryStage
+from dmq_core.testing.simulation.demo_environment import PATIENCE_S, MemoryDemoEnvironment
 
 # Their clients wait for seconds at nodes that are silent or down.
 LONG = {"message_persistence", "network_partition", "node_failover", "rolling_upgrade"}
@@ -35,7 +35,7 @@ BREAKING = [
 ]
 
 
-class World(MemoryStage):
+class World(MemoryDemoEnvironment):
     """A stage on which demos are found by their names."""
 
     def run(self, name: str, patience_s: float = PATIENCE_S) -> DemoRun:  # type: ignore[type-arg]  # of any scene

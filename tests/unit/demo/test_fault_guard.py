@@ -19,7 +19,7 @@ from dmq_core.demo.runner import DemoRun, check_may_run, impact_of_demo
 from dmq_core.errors import ClusterError, DmqError, InvalidInputError, RefusedError
 from dmq_core.progress import silent
 from dmq_core.testing import FakeCluster, SimBroker
-from dmq_core.testing.simulation.demo_environment import MemoryStage
+from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
 
 RUN, DOWN = NodeState.RUNNING, NodeState.STOPPED
 ALARM = Fault(FaultKind.MEMORY_ALARM, "rmq1")
@@ -46,13 +46,13 @@ def demo_that(act: Callable[[DemoContext], object], *, loses_majority: bool = Fa
 
 
 @pytest.fixture
-def stage() -> Iterator[MemoryStage]:
-    with contextlib.closing(MemoryStage()) as made:
+def stage() -> Iterator[MemoryDemoEnvironment]:
+    with contextlib.closing(MemoryDemoEnvironment()) as made:
         yield made
 
 
 @pytest.fixture
-def run(stage: MemoryStage) -> Iterator[Callable[[AnyDemo], DemoRun[DemoContext]]]:
+def run(stage: MemoryDemoEnvironment) -> Iterator[Callable[[AnyDemo], DemoRun[DemoContext]]]:
     with contextlib.ExitStack() as playings:
         yield lambda demo: playings.enter_context(DemoRun("it", demo, stage.environment()))
 
@@ -60,13 +60,13 @@ def run(stage: MemoryStage) -> Iterator[Callable[[AnyDemo], DemoRun[DemoContext]
 Play = Callable[[AnyDemo], DemoRun[DemoContext]]
 
 
-def states(stage: MemoryStage) -> tuple[NodeState, ...]:
+def states(stage: MemoryDemoEnvironment) -> tuple[NodeState, ...]:
     return tuple(node.state for node in stage.cluster.nodes())
 
 
 @pytest.mark.parametrize("action", [NodeAction.KILL, NodeAction.STOP, NodeAction.PAUSE, NodeAction.DRAIN])
 def test_a_node_that_was_taken_down_is_brought_back_when_the_demo_is_left(
-    stage: MemoryStage, run: Play, action: NodeAction
+    stage: MemoryDemoEnvironment, run: Play, action: NodeAction
 ) -> None:
     demo_run = run(demo_that(lambda context: context.perform(action, "rmq2")))
     assert demo_run.do(0).passed
@@ -75,7 +75,7 @@ def test_a_node_that_was_taken_down_is_brought_back_when_the_demo_is_left(
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_a_node_that_was_frozen_while_it_was_cut_off_is_brought_back(stage: MemoryStage, run: Play) -> None:
+def test_a_node_that_was_frozen_while_it_was_cut_off_is_brought_back(stage: MemoryDemoEnvironment, run: Play) -> None:
     def act(context: DemoContext) -> None:
         context.perform(NodeAction.ISOLATE, "rmq3")
         context.perform(NodeAction.PAUSE, "rmq3")
@@ -85,7 +85,7 @@ def test_a_node_that_was_frozen_while_it_was_cut_off_is_brought_back(stage: Memo
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_whoever_interrupts_it_gets_a_whole_cluster_back(stage: MemoryStage, run: Play) -> None:
+def test_whoever_interrupts_it_gets_a_whole_cluster_back(stage: MemoryDemoEnvironment, run: Play) -> None:
     def act(context: DemoContext) -> None:
         context.perform(NodeAction.KILL, "rmq2")
         raise KeyboardInterrupt
@@ -95,7 +95,7 @@ def test_whoever_interrupts_it_gets_a_whole_cluster_back(stage: MemoryStage, run
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_a_whole_cluster_that_was_stopped_is_started_together(stage: MemoryStage, run: Play) -> None:
+def test_a_whole_cluster_that_was_stopped_is_started_together(stage: MemoryDemoEnvironment, run: Play) -> None:
     with run(demo_that(lambda context: context.stop_cluster(), loses_majority=True)) as demo_run:
         assert demo_run.do(0).passed
         assert states(stage) == (DOWN, DOWN, DOWN)
@@ -104,7 +104,7 @@ def test_a_whole_cluster_that_was_stopped_is_started_together(stage: MemoryStage
 
 def test_what_was_down_before_the_demo_stays_down() -> None:
     sim = SimBroker("dmq", 5, backend=Backend.LOCAL, started=True, realtime=False)
-    with contextlib.closing(MemoryStage(sim)) as stage:
+    with contextlib.closing(MemoryDemoEnvironment(sim)) as stage:
         stage.cluster.act(NodeAction.STOP, "rmq5")
         with DemoRun(
             "it", demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1")), stage.environment()
@@ -113,7 +113,7 @@ def test_what_was_down_before_the_demo_stays_down() -> None:
         assert states(stage) == (RUN, RUN, RUN, RUN, DOWN)
 
 
-def test_a_fault_is_taken_back_at_the_end_and_not_twice(stage: MemoryStage, run: Play) -> None:
+def test_a_fault_is_taken_back_at_the_end_and_not_twice(stage: MemoryDemoEnvironment, run: Play) -> None:
     assert isinstance(stage.cluster, FakeCluster)
     with run(demo_that(lambda context: context.cause(ALARM))) as demo_run:
         assert demo_run.do(0).passed
@@ -131,7 +131,7 @@ def test_a_fault_is_taken_back_at_the_end_and_not_twice(stage: MemoryStage, run:
     assert stage.cluster.script.calls.count("cause") == before
 
 
-def test_a_fault_that_was_interrupted_is_taken_back_too(stage: MemoryStage) -> None:
+def test_a_fault_that_was_interrupted_is_taken_back_too(stage: MemoryDemoEnvironment) -> None:
     told: list[Fault] = []
 
     def interrupted(fault: Fault) -> Fault | None:
@@ -150,7 +150,7 @@ def test_a_fault_that_was_interrupted_is_taken_back_too(stage: MemoryStage) -> N
     assert told == [ALARM, undo_of(ALARM)]
 
 
-def test_an_act_that_was_interrupted_is_done_to_its_end_and_then_taken_back(stage: MemoryStage) -> None:
+def test_an_act_that_was_interrupted_is_done_to_its_end_and_then_taken_back(stage: MemoryDemoEnvironment) -> None:
     """A drain goes on in its node when whoever asked for it is gone, and takes the node away later."""
     told: list[str] = []
 
@@ -171,7 +171,7 @@ def test_an_act_that_was_interrupted_is_done_to_its_end_and_then_taken_back(stag
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_a_cluster_that_cannot_be_made_whole_is_told(stage: MemoryStage, run: Play) -> None:
+def test_a_cluster_that_cannot_be_made_whole_is_told(stage: MemoryDemoEnvironment, run: Play) -> None:
     assert isinstance(stage.cluster, FakeCluster)
     demo_run = run(demo_that(lambda context: context.perform(NodeAction.KILL, "rmq2")))
     demo_run.do(0)
@@ -180,7 +180,7 @@ def test_a_cluster_that_cannot_be_made_whole_is_told(stage: MemoryStage, run: Pl
     assert "dmq is not whole: rmq2 does not boot" in demo_run.close().left
 
 
-def test_a_majority_is_not_taken_by_a_demo_that_did_not_say_so(stage: MemoryStage, run: Play) -> None:
+def test_a_majority_is_not_taken_by_a_demo_that_did_not_say_so(stage: MemoryDemoEnvironment, run: Play) -> None:
     with run(demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))) as demo_run:
         assert demo_run.do(0).passed
         stage.cluster.act(NodeAction.STOP, "rmq2")
@@ -191,7 +191,7 @@ def test_a_majority_is_not_taken_by_a_demo_that_did_not_say_so(stage: MemoryStag
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_a_node_that_somebody_else_stopped_meanwhile_stays_down(stage: MemoryStage, run: Play) -> None:
+def test_a_node_that_somebody_else_stopped_meanwhile_stays_down(stage: MemoryDemoEnvironment, run: Play) -> None:
     with run(demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))) as demo_run:
         assert demo_run.do(0).passed
         stage.cluster.act(NodeAction.START, "rmq1")
@@ -199,7 +199,7 @@ def test_a_node_that_somebody_else_stopped_meanwhile_stays_down(stage: MemorySta
     assert states(stage) == (RUN, DOWN, RUN)
 
 
-def test_two_demos_do_not_take_nodes_down_at_once(stage: MemoryStage, run: Play) -> None:
+def test_two_demos_do_not_take_nodes_down_at_once(stage: MemoryDemoEnvironment, run: Play) -> None:
     demo = demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))
     first = run(demo)
     with pytest.raises(RefusedError, match="another demo is taking nodes of dmq down"):
@@ -208,21 +208,21 @@ def test_two_demos_do_not_take_nodes_down_at_once(stage: MemoryStage, run: Play)
     assert run(demo).do(0).passed
 
 
-def test_clusters_have_turns_of_their_own(stage: MemoryStage, run: Play) -> None:
+def test_clusters_have_turns_of_their_own(stage: MemoryDemoEnvironment, run: Play) -> None:
     demo = demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))
     run(demo)
     sim = SimBroker("shop", 3, backend=Backend.LOCAL, started=True, realtime=False)
-    with contextlib.closing(MemoryStage(sim)) as other, DemoRun("it", demo, other.environment()) as demo_run:
+    with contextlib.closing(MemoryDemoEnvironment(sim)) as other, DemoRun("it", demo, other.environment()) as demo_run:
         assert demo_run.do(0).passed
 
 
-def test_a_demo_that_does_not_say_that_it_takes_nodes_down_takes_none(stage: MemoryStage, run: Play) -> None:
+def test_a_demo_that_does_not_say_that_it_takes_nodes_down_takes_none(stage: MemoryDemoEnvironment, run: Play) -> None:
     with run(demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"), breaks=False)) as demo_run:
         assert "does not say that it takes nodes down" in demo_run.do(0).seen
     assert states(stage) == (RUN, RUN, RUN)
 
 
-def test_the_acts_of_a_session_are_used_where_there_are_some(stage: MemoryStage) -> None:
+def test_the_acts_of_a_session_are_used_where_there_are_some(stage: MemoryDemoEnvironment) -> None:
     told: list[str] = []
 
     def refuse() -> None:
@@ -247,7 +247,7 @@ def test_it_is_refused_where_nodes_may_not_or_must_not_go(
     backend: Backend, nodes: int, read_only: bool, error: type[DmqError], why: str
 ) -> None:
     sim = SimBroker("dmq", nodes, backend=backend, started=True, realtime=False)
-    with contextlib.closing(MemoryStage(sim)) as stage, pytest.raises(error, match=why):
+    with contextlib.closing(MemoryDemoEnvironment(sim)) as stage, pytest.raises(error, match=why):
         check_may_run(demo_that(lambda _: None), stage.environment(read_only=read_only))
 
 

@@ -29,7 +29,7 @@ from dmq_core.messaging.topology.commands import declare, queue_depth
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing import MemoryBroker
 from dmq_core.testing.memory import broker as broker_module
-from dmq_core.testing.memory.clock import Clock, MemoryLoop
+from dmq_core.testing.memory.clock import MemoryClock, MemoryLoop
 from dmq_core.testing.memory.message import respliced
 from dmq_core.testing.memory.wire import read_publish
 
@@ -113,7 +113,7 @@ class _Owner:
 
 @given(st.lists(st.integers(0, 30), max_size=12), st.integers(0, 35))
 def test_timers_go_off_in_their_order_each_at_its_time(delays: list[int], until: int) -> None:
-    clock = Clock()
+    clock = MemoryClock()
     loop: MemoryLoop = clock.loop(_Owner())
     thread = threading.Thread(target=loop.run)
     thread.start()
@@ -130,7 +130,7 @@ def test_timers_go_off_in_their_order_each_at_its_time(delays: list[int], until:
 
 
 def test_a_callback_that_fails_is_told_and_harms_no_other() -> None:
-    clock, owner, called = Clock(), _Owner(), []
+    clock, owner, called = MemoryClock(), _Owner(), []
     loop = clock.loop(owner)
     thread = threading.Thread(target=loop.run)
     thread.start()
@@ -147,7 +147,7 @@ def test_a_callback_that_fails_is_told_and_harms_no_other() -> None:
 
 
 def test_settling_waits_for_handlers_and_not_for_ever() -> None:
-    clock, owner = Clock(), _Owner()
+    clock, owner = MemoryClock(), _Owner()
     clock.loop(owner)
     owner.at_work = True
     with pytest.raises(OperationTimeoutError, match="still something to do"):
