@@ -17,21 +17,18 @@ from dmq_core.connection_manager import Role
 from dmq_core.observe.events import Event, Gravity, Origin
 from dmq_core.progress import Progress
 from dmq_core.proof.acts import Act
-from dmq_core.proof.gauges import RateHistory
 from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport, final_account
 from dmq_core.proof.report.html_page import html
 from dmq_core.proof.report.json_document import contract_json
 from dmq_core.proof.report.wording import repeat_command
 from dmq_core.proof.result import ProofResult, TimelineMark
 from dmq_core.proof.run.external_faults import ExternalClusterFaults
-from dmq_core.proof.run.live_ledger import MessageCounts
+from dmq_core.proof.run.live_curves import LiveCurves
 from dmq_core.proof.run.run import ProofOptions, ProofRun
-from dmq_core.proof.run.workload import TrafficProgress
 from dmq_core.proof.scenario import Scenario
 from dmq_core.text import visible
 
 _LOOK_S: Final = 0.05
-_SLICE_S: Final = 0.25
 # An hour in slices; a front end's runs are minutes. Of a load the last two minutes are shown.
 _SLICES: Final = 14_400
 _SLICES_OF_LOAD: Final = 480
@@ -59,7 +56,7 @@ class LiveProofRun:
         self._hear = hear
         self._run = ProofRun(cluster, scenario, options, self._progressed, self._told)
         self._lock = threading.Lock()
-        self._course: _LiveCurves | None = None
+        self._course: LiveCurves | None = None
         self._marks: list[TimelineMark] = []
         self._struck: tuple[TimelineMark, str] | None = None
         self._doing = "is the cluster well?"
@@ -200,7 +197,7 @@ class LiveProofRun:
         if standing is not None and standing.counts.attempted:
             with self._lock:
                 if self._course is None:
-                    self._course = _LiveCurves(_SLICES_OF_LOAD if self._run.is_load else _SLICES)
+                    self._course = LiveCurves(_SLICES_OF_LOAD if self._run.is_load else _SLICES)
                 self._course.look(standing)
         for event in self._run.felt.take():
             self._hear(event)
@@ -219,63 +216,3 @@ class LiveProofRun:
         except OSError as error:
             return (), f"no report was written beside {journal}: {error.strerror}"
         return tuple(str(path) for path in paths), ""
-
-
-class _LiveCurves:
-    """What has been seen of a run's traffic since its first message, curves for the last `slices` of it."""
-
-    def __init__(self, slices: int) -> None:
-        self.began_at = time.time()
-        self._began = self._seen = time.monotonic()
-        self._standing = TrafficProgress(MessageCounts())
-        self._confirms = RateHistory(self._began, _SLICE_S, slices)
-        self._deliveries = RateHistory(self._began, _SLICE_S, slices)
-        self._last = [self._began, self._began]
-
-    @property
-    def elapsed_s(self) -> float:
-        return self._seen - self._began
-
-    def look(self, standing: TrafficProgress) -> None:
-        before, now = self._standing.counts, standing.counts
-        self._standing, self._seen = standing, time.monotonic()
-        confirmed = now.confirmed - before.confirmed
-        # As confirms are counted once for each message, so are deliveries.
-        delivered = now.delivered - before.delivered
-        for index, (history, new) in enumerate(((self._confirms, confirmed), (self._deliveries, delivered))):
-            history.add(self._seen, max(0, new))
-            if new > 0:
-                self._last[index] = self._seen
-
-    def account(self, queue: str, rate: float, *, running: bool) -> LoadAccount:
-        counts, seen = self._standing.counts, self._seen
-        account = LoadAccount(
-            running=running,
-            queue=queue,
-            rate=rate,
-            taken_at=time.time(),
-            longest_confirm_gap_s=self._standing.longest_confirm_gap_s,
-            longest_delivery_gap_s=self._standing.longest_delivery_gap_s,
-            current_confirm_gap_s=seen - self._last[0] if counts.outstanding else 0.0,
-            current_delivery_gap_s=seen - self._last[1] if counts.in_flight or counts.outstanding else 0.0,
-            slice_s=_SLICE_S,
-            confirm_history=self._confirms.rates(seen),
-            delivery_history=self._deliveries.rates(seen),
-        )
-        return replace(account, **{name: getattr(counts, name) for name in _SHARED})
-
-
-_SHARED: Final = (
-    "attempted",
-    "outstanding",
-    "confirmed",
-    "nacked",
-    "returned",
-    "unknown",
-    "not_sent",
-    "delivered",
-    "redelivered",
-    "duplicates",
-    "in_flight",
-    "lost",
-)

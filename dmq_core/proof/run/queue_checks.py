@@ -42,10 +42,15 @@ def health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple[Cluster
     deadline = time.monotonic() + patience_s
     while True:
         snapshot = glance(cluster)
-        problems = tuple(f.text for f in findings(snapshot) if f.gravity is Gravity.BAD and f.kind not in _NOT_OURS)
+        problems = problems_of(snapshot)
         if not problems or time.monotonic() >= deadline:
             return snapshot, problems
         time.sleep(READ_EVERY_S)
+
+
+def problems_of(snapshot: ClusterSnapshot) -> tuple[str, ...]:
+    """What ails a cluster, as far as a run on it is concerned, in whole sentences."""
+    return tuple(f.text for f in findings(snapshot) if f.gravity is Gravity.BAD and f.kind not in _NOT_OURS)
 
 
 def leader_of(cluster: Cluster, queue: str, virtual_host: str) -> str:
