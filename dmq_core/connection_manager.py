@@ -24,7 +24,7 @@ from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.connection.pool import Lease, Pool, Role
 from dmq_core.messaging.connection.states import FINAL_STATES, LIVE_STATES, ConnectionState, ConnectionStatus
 from dmq_core.messaging.topology.commands import declare
-from dmq_core.messaging.topology.lint import Explanation, Severity, explain, in_order, judge
+from dmq_core.messaging.topology.lint import Explanation, LintSeverity, explain, in_order, judge
 from dmq_core.messaging.topology.model import Entity, Queue
 from dmq_core.messaging.transport.amqp import AMQP
 from dmq_core.messaging.transport.protocol import Network
@@ -391,9 +391,9 @@ class BrokerConnectionManager:
         for finding in judge((*beside, *balanced), self.broker_version(cluster, timeout_s)):
             if not any(finding.entity is entity for entity in balanced):
                 continue
-            if finding.severity in (Severity.REFUSED, Severity.IGNORED):
+            if finding.severity in (LintSeverity.REFUSED, LintSeverity.IGNORED):
                 raise InvalidInputError(finding.what, finding.hint)
-            if finding.severity is Severity.LOSS_TRAP:
+            if finding.severity is LintSeverity.LOSS_TRAP:
                 _LOG.warning("%s (%s)", finding.what, finding.hint)
         return balanced
 

@@ -18,5 +18,5 @@ class Progress:
 ProgressListener = Callable[[Progress], None]
 
 
-def silent(_progress: Progress) -> None:
+def no_progress(_progress: Progress) -> None:
     """A progress listener that ignores what it hears."""

@@ -37,7 +37,7 @@ def console(settings: Settings, theme: str) -> int:
 
 def open_session(settings: Settings) -> Session:
     """A session with the cluster that the settings name, whether it exists yet or not; blocks for some seconds."""
-    from dmq_core.cli.reach import open_for_start
+    from dmq_core.cli.connect import open_for_start
     from dmq_core.session.live import LiveSession
 
     cluster = open_for_start(settings, backend="auto", nodes=None, rabbitmq=None)

@@ -20,7 +20,7 @@ from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 
-from dmq_core.cli.running import deaf
+from dmq_core.cli.running import signals_ignored
 from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.session.protocol import Proof, Session
@@ -160,7 +160,7 @@ def run_console(app: DmqApp) -> int:
     try:
         app.run()
     finally:
-        with deaf():
+        with signals_ignored():
             end_proof(app.proof)
             end_demos(app.playings)
             session = app.session

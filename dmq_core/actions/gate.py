@@ -6,7 +6,7 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.errors import RefusedError
-from dmq_core.progress import ProgressListener, silent
+from dmq_core.progress import ProgressListener, no_progress
 
 
 def perform(
@@ -14,14 +14,14 @@ def perform(
     operation: NodeOperation,
     *,
     read_only: bool,
-    progress: ProgressListener = silent,
+    progress: ProgressListener = no_progress,
 ) -> None:
     """Does `operation`, unless the session is read-only or the cluster is somebody else's (`RefusedError`)."""
     guard(cluster, operation.title, read_only=read_only)
     cluster.act(operation.action, operation.node, progress)
 
 
-def add_node(cluster: Cluster, *, read_only: bool, progress: ProgressListener = silent) -> str:
+def add_node(cluster: Cluster, *, read_only: bool, progress: ProgressListener = no_progress) -> str:
     """Adds a node and returns its name, unless the session is read-only or the cluster somebody else's
     (`RefusedError`)."""
     guard(cluster, "Add a node", read_only=read_only)
@@ -29,7 +29,7 @@ def add_node(cluster: Cluster, *, read_only: bool, progress: ProgressListener = 
 
 
 def remove_node(
-    cluster: Cluster, node: str, *, read_only: bool, force: bool = False, progress: ProgressListener = silent
+    cluster: Cluster, node: str, *, read_only: bool, force: bool = False, progress: ProgressListener = no_progress
 ) -> None:
     """Removes `node`, unless the session is read-only or the cluster is somebody else's (`RefusedError`).
 
@@ -39,7 +39,7 @@ def remove_node(
     cluster.remove_node(node, progress, force=force)
 
 
-def cause(cluster: Cluster, fault: Fault, *, read_only: bool, progress: ProgressListener = silent) -> Fault | None:
+def cause(cluster: Cluster, fault: Fault, *, read_only: bool, progress: ProgressListener = no_progress) -> Fault | None:
     """Does `fault` and returns its way back, unless the session is read-only or the cluster somebody else's."""
     guard(cluster, fault.title, read_only=read_only)
     return cluster.cause(fault, progress)

@@ -17,7 +17,7 @@ from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.producers import DirectProducer
 from dmq_core.messaging.topology.commands import declare, delete_queue
 from dmq_core.messaging.topology.model import Queue
-from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.progress import Progress, ProgressListener, no_progress
 
 LIMIT_S = 120.0
 
@@ -56,7 +56,7 @@ class BenchResult:
 
 
 def run_bench(
-    manager: BrokerConnectionManager, settings: BenchSettings, progress: ProgressListener = silent
+    manager: BrokerConnectionManager, settings: BenchSettings, progress: ProgressListener = no_progress
 ) -> BenchResult:
     """Measures on a queue of its own, which is deleted at the end, however it ends.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dmq_core.actions.gate import guard_change
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def bench(invocation: Invocation, messages: int, rounds: int, size: int, kind: s
     from dmq_core.bench.rounds import BenchSettings, run_bench
 
     settings = BenchSettings(messages=messages, size=size, rounds=rounds, queue_type=kind)
-    with reach.open_manager(invocation.settings, "dmq bench") as manager, invocation.out.progress() as progress:
+    with connect.open_manager(invocation.settings, "dmq bench") as manager, invocation.out.progress() as progress:
         result = run_bench(manager, settings, progress)
     if invocation.out.json:
         invocation.out.document(_document(result))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import UNKNOWN, known
@@ -21,7 +21,7 @@ from dmq_core.text import visible
 @common_options
 def list_connections(invocation: Invocation) -> None:
     """List client connections with their node, user and rates."""
-    snapshot = reach.take_figures(invocation.settings)
+    snapshot = connect.take_figures(invocation.settings)
     if invocation.out.json:
         invocation.out.document([_document(c, snapshot) for c in snapshot.connections])
         return

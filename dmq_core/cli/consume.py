@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dmq_core.actions.gate import guard_change
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.messages import write_message
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.messaging.consuming.stream_offset import checked_offset
@@ -64,7 +64,7 @@ def consume(
     taken = 0
     deadline = None if seconds is None else time.monotonic() + seconds
     at_once = min(prefetch, limit or prefetch)
-    with reach.open_consumer(invocation.settings, queue, arrive, prefetch=at_once, offset=start):
+    with connect.open_consumer(invocation.settings, queue, arrive, prefetch=at_once, offset=start):
         while (limit is None or taken < limit) and (deadline is None or time.monotonic() < deadline):
             try:
                 delivery = arrived.get(timeout=_LOOK_S)

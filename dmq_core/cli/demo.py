@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dmq_core.actions.impact import Margin
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import Output, confirm, painted
-from dmq_core.cli.running import deaf
+from dmq_core.cli.running import signals_ignored
 from dmq_core.errors import InvalidInputError, RefusedError
 from dmq_core.text import visible
 
@@ -64,7 +64,7 @@ def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
 
     names = demo_names() if name == ALL else (name,)
     demos = [(each, find_demo(each)) for each in names]
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     out = invocation.out
     # What the library warns of is what is shown here on purpose.
     logging.getLogger().addHandler(logging.NullHandler())
@@ -72,7 +72,7 @@ def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
     results = []
     for each, demo in demos:
         with out.progress() as progress:
-            environment = reach.environment(invocation.settings, cluster, progress)
+            environment = connect.environment(invocation.settings, cluster, progress)
             if _may_play(each, demo, environment, out, yes=yes, leave_out=name == ALL):
                 results.append(_play(each, demo, environment, out, by_hand))
     if out.json:
@@ -122,7 +122,7 @@ def _play(name: str, demo: AnyDemo, environment: DemoEnvironment, out: Output, b
             if not _step(demo_run, index, out, by_hand):
                 break
     finally:
-        with deaf():
+        with signals_ignored():
             result = demo_run.close()
         if result.left:
             out.say(f"left behind: {visible(result.left)}")

@@ -7,18 +7,18 @@ from typing import Any
 import click
 
 from dmq_core.actions.gate import guard_change
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
 from dmq_core.cluster.prerequisites import DockerState, Package, Prerequisites
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.errors import ClusterNotFoundError, DmqError
-from dmq_core.observe.events import Gravity
+from dmq_core.observe.events import Severity
 from dmq_core.observe.health import Finding, findings, standing_findings
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
-_MARK = {Gravity.BAD: "✗", Gravity.NOTICE: "▲"}
+_MARK = {Severity.BAD: "✗", Severity.NOTICE: "▲"}
 
 
 @click.command()
@@ -31,10 +31,10 @@ def doctor(invocation: Invocation, install: bool) -> int:
     """
     if install:
         _install(invocation)
-    machine = reach.inspect_machine()
+    machine = connect.inspect_machine()
     cluster = _existing(invocation)
-    found = () if cluster is None else (*findings(reach.take_snapshot(cluster)), *_links(cluster))
-    sick = any(f.gravity is Gravity.BAD for f in found) or not (cluster or machine.can_start)
+    found = () if cluster is None else (*findings(connect.take_snapshot(cluster)), *_links(cluster))
+    sick = any(f.severity is Severity.BAD for f in found) or not (cluster or machine.can_start)
     name = invocation.settings.cluster.value if cluster is None else cluster.name
     if invocation.out.json:
         invocation.out.document(
@@ -58,7 +58,7 @@ def doctor(invocation: Invocation, install: bool) -> int:
 
 def _existing(invocation: Invocation) -> Cluster | None:
     try:
-        return reach.find_cluster(invocation.settings)
+        return connect.find_cluster(invocation.settings)
     except ClusterNotFoundError:
         return None
 
@@ -73,12 +73,12 @@ def _links(cluster: Cluster) -> tuple[Finding, ...]:
 
 def _install(invocation: Invocation) -> None:
     guard_change("Install what is missing", read_only=invocation.settings.read_only.value)
-    machine = reach.inspect_machine()
+    machine = connect.inspect_machine()
     wanted = [Package.RABBITMQ_SERVER] if machine.rabbitmq is None else []
     if machine.docker is DockerState.ANSWERS and not machine.debootstrap:
         wanted.append(Package.DEBOOTSTRAP)
     with invocation.out.progress() as progress:
-        reach.install(wanted, progress)
+        connect.install(wanted, progress)
 
 
 def _write(out: Output, machine: Prerequisites, found: tuple[Finding, ...]) -> None:
@@ -87,7 +87,7 @@ def _write(out: Output, machine: Prerequisites, found: tuple[Finding, ...]) -> N
     for line in machine.advice:
         out.text(f"    {line}")
     for finding in found:
-        out.text(f"{_MARK[finding.gravity]} {finding.text}")
+        out.text(f"{_MARK[finding.severity]} {finding.text}")
         out.text(f"    {finding.advice}")
 
 
@@ -95,7 +95,7 @@ def _document(finding: Finding) -> dict[str, Any]:
     return {
         "kind": finding.kind,
         "subject": finding.subject,
-        "severity": str(finding.gravity),
+        "severity": str(finding.severity),
         "text": finding.text,
         "advice": finding.advice,
     }

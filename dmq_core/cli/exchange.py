@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import known
@@ -22,7 +22,7 @@ from dmq_core.text import visible
 @common_options
 def list_exchanges(invocation: Invocation) -> None:
     """List exchanges with their type, bindings and rates."""
-    snapshot = reach.take_figures(invocation.settings)
+    snapshot = connect.take_figures(invocation.settings)
     bound = Counter(EntityKey(b.vhost, b.source) for b in snapshot.bindings)
     if invocation.out.json:
         invocation.out.document([_document(e, bound[e.key], snapshot) for e in snapshot.exchanges])

@@ -8,7 +8,7 @@ import click
 
 from dmq_core.actions.gate import cause, guard
 from dmq_core.actions.impact import Margin, impact_of_fault
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
@@ -97,7 +97,7 @@ def undo(invocation: Invocation, name: str, node: str | None, peer: str | None, 
 @common_options
 def standing(invocation: Invocation) -> None:
     """Tell which alarms and which cut or slow links hold now, and what takes each back; the nodes are asked."""
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     found = [(fault, undo_of(fault)) for fault in cluster.standing()]
     commands = [None if back is None else on_cluster(back.command, cluster.name) for _, back in found]
     if invocation.out.json:
@@ -121,11 +121,11 @@ def standing(invocation: Invocation) -> None:
 
 
 def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     read_only = invocation.settings.read_only.value
     guard(cluster, fault.title, read_only=read_only)
     if fault.destructive and not yes:
-        impact = impact_of_fault(fault, reach.take_snapshot(cluster))
+        impact = impact_of_fault(fault, connect.take_snapshot(cluster))
         loss = " No majority is left." if impact.margin is Margin.NO_MAJORITY else ""
         confirm(f"{visible(fault.title)}: {' '.join(impact.sentences)}{loss}", yes=yes)
     began = time.monotonic()

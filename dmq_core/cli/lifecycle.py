@@ -7,7 +7,7 @@ import time
 import click
 
 from dmq_core.actions.gate import guard, guard_change
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
 from dmq_core.cli.status import show_status
@@ -36,7 +36,7 @@ def start(invocation: Invocation, nodes: int | None, backend: str, rabbitmq: str
         if install:
             guard_change("Install what is missing", read_only=settings.read_only.value)
             _install_server(backend, progress)
-        cluster = reach.open_for_start(settings, backend=backend, nodes=nodes, rabbitmq=rabbitmq)
+        cluster = connect.open_for_start(settings, backend=backend, nodes=nodes, rabbitmq=rabbitmq)
         guard(cluster, f"Start {cluster.name}", read_only=settings.read_only.value)
         try:
             cluster.start(progress)
@@ -49,19 +49,19 @@ def start(invocation: Invocation, nodes: int | None, backend: str, rabbitmq: str
 
 
 def _install_server(backend: str, progress: ProgressListener) -> None:
-    machine = reach.inspect_machine()
+    machine = connect.inspect_machine()
     wanted = machine.missing
     if backend == Backend.LOCAL and machine.rabbitmq is None:
         wanted = (Package.RABBITMQ_SERVER,)
-    reach.install(wanted, progress)
+    connect.install(wanted, progress)
 
 
 def _installed_debootstrap(progress: ProgressListener) -> bool:
     """Gets what builds the image; whether that may be why the start failed."""
-    machine = reach.inspect_machine()
+    machine = connect.inspect_machine()
     if machine.docker is not DockerState.ANSWERS or machine.debootstrap:
         return False
-    reach.install((Package.DEBOOTSTRAP,), progress)
+    connect.install((Package.DEBOOTSTRAP,), progress)
     return True
 
 
@@ -69,7 +69,7 @@ def _installed_debootstrap(progress: ProgressListener) -> bool:
 @common_options
 def stop(invocation: Invocation) -> None:
     """Stop every node and keep the data."""
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     guard(cluster, f"Stop {cluster.name}", read_only=invocation.settings.read_only.value)
     with invocation.out.progress() as progress:
         cluster.stop(progress)
@@ -81,7 +81,7 @@ def stop(invocation: Invocation) -> None:
 @common_options
 def destroy(invocation: Invocation, yes: bool) -> None:
     """Remove the cluster's nodes and all their data."""
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     guard(cluster, f"Destroy {cluster.name}", read_only=invocation.settings.read_only.value)
     count = len(cluster.nodes())
     confirm(f"Destroy {cluster.name}: {count} nodes and all their messages are lost for good.", yes=yes)

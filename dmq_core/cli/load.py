@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output, clock
 from dmq_core.observe.events import Event
-from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.progress import Progress, ProgressListener, no_progress
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.proof.report.wording import headline
 from dmq_core.text import visible
@@ -45,12 +45,12 @@ def load(invocation: Invocation, rate: float, seconds: float | None) -> int:
     Ends with 0 if nothing was lost, and with 1 otherwise.
     """
     out = invocation.out
-    with reach.open_session(invocation.settings) as session:
+    with connect.open_session(invocation.settings) as session:
         session.observe(lambda observation: _tell(out, observation.events))
         running = session.load(rate)
         try:
             with out.progress() as progress:
-                _run(running, seconds, progress if out.live else silent)
+                _run(running, seconds, progress if out.live else no_progress)
         finally:
             running.stop()
             report = running.finish()

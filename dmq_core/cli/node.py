@@ -9,7 +9,7 @@ import click
 from dmq_core.actions.gate import add_node, guard, perform, remove_node
 from dmq_core.actions.impact import LOST_STATES, impact_of_removal
 from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
@@ -37,7 +37,7 @@ _HELP = {
 @common_options
 def list_nodes(invocation: Invocation) -> None:
     """List the nodes."""
-    snapshot = reach.take_snapshot(reach.find_cluster(invocation.settings))
+    snapshot = connect.take_snapshot(connect.find_cluster(invocation.settings))
     if invocation.out.json:
         invocation.out.document([node_document(node) for node in snapshot.nodes])
     else:
@@ -50,7 +50,7 @@ def list_nodes(invocation: Invocation) -> None:
 @common_options
 def logs(invocation: Invocation, node: str, lines: int) -> None:
     """Show the last lines of NODE's log, also while it is stopped."""
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     written = cluster.logs(_known_node(cluster, node).name, lines).splitlines()
     if invocation.out.json:
         invocation.out.document({"node": node, "lines": written})
@@ -74,7 +74,7 @@ def _act_command(action: NodeAction) -> click.Command:
 @common_options
 def add(invocation: Invocation) -> None:
     """Add a node; returns once it serves and quorum queues and streams have grown onto it."""
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     began = time.monotonic()
     with invocation.out.progress() as progress:
         name = add_node(cluster, read_only=invocation.settings.read_only.value, progress=progress)
@@ -90,11 +90,11 @@ def add(invocation: Invocation) -> None:
 @common_options
 def remove(invocation: Invocation, node: str, force: bool, yes: bool) -> None:
     """Remove NODE and its data; returns once its queue members are elsewhere and the others forgot it."""
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     read_only = invocation.settings.read_only.value
     guard(cluster, f"Remove {visible(node)}", read_only=read_only)
     if not yes:
-        impact = impact_of_removal(node, reach.take_snapshot(cluster))
+        impact = impact_of_removal(node, connect.take_snapshot(cluster))
         loss = " Queues that are only on it are deleted." if force else ""
         confirm(f"Remove {visible(node)}: {' '.join(impact.sentences)}{loss}", yes=yes)
     began = time.monotonic()
@@ -116,7 +116,7 @@ def _tell(
 
 
 def _act(invocation: Invocation, operation: NodeOperation, yes: bool) -> None:
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     read_only = invocation.settings.read_only.value
     guard(cluster, operation.title, read_only=read_only)
     _known_node(cluster, operation.node)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Decorated, Invocation, common_options
 from dmq_core.cli.output import Output, painted
@@ -142,7 +142,7 @@ def soak(invocation: Invocation, duration: float, **said: Any) -> int:
     """
     from dmq_core.proof.soak import lanes_for, soak_scenario
 
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     seed = said["seed"] if said["seed"] is not None else int(time.time()) % 100_000
     nodes = len(cluster.nodes())
     scenario = soak_scenario(duration, seed, nodes, said["queue_type"] or "quorum")
@@ -203,7 +203,7 @@ def _prove(invocation: Invocation, scenario: Scenario, said: dict[str, Any], *, 
         journal=journal,
         lanes=lanes,
     )
-    cluster = reach.find_cluster(invocation.settings)
+    cluster = connect.find_cluster(invocation.settings)
     # What the library warns of while nodes fail is what is asked for here, and told by the timeline.
     logging.getLogger().addHandler(logging.NullHandler())
     with invocation.out.progress() as progress:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from dmq_core.actions.gate import guard_change
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
 from dmq_core.messaging.typed_fields import parse_headers, parse_properties
-from dmq_core.progress import Progress, silent
+from dmq_core.progress import Progress, no_progress
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def publish(
     message = OutgoingMessage(exchange, key, _body(body, file), parse_properties(properties, parse_headers(headers)))
     tally = _Tally()
     try:
-        with reach.open_producer(invocation.settings, tally.settled) as producer:
+        with connect.open_producer(invocation.settings, tally.settled) as producer:
             _publish_all(invocation.out, producer, message, count, rate, tally)
             producer.close(timeout)
     finally:
@@ -82,7 +82,7 @@ def _publish_all(
     began = told = tally.began = time.monotonic()
     pause = threading.Event()
     with out.progress() as progress:
-        show = progress if out.live else silent
+        show = progress if out.live else no_progress
         for number in range(count):
             if rate is not None:
                 pause.wait(max(0.0, began + number / rate - time.monotonic()))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dmq_core.actions.gate import guard_change
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import UNKNOWN, Output, confirm, known
@@ -27,7 +27,7 @@ vhost_option = click.option("--vhost", metavar="NAME", default=None, help="The v
 @common_options
 def list_queues(invocation: Invocation, vhost: str | None) -> None:
     """List queues with their leader, members, depth and rates."""
-    snapshot = reach.take_figures(invocation.settings)
+    snapshot = connect.take_figures(invocation.settings)
     queues = [q for q in snapshot.queues if vhost is None or q.key.vhost == vhost]
     if invocation.out.json:
         age = age_of(snapshot, time.time())
@@ -48,7 +48,7 @@ def list_queues(invocation: Invocation, vhost: str | None) -> None:
 @common_options
 def show(invocation: Invocation, queue: str, vhost: str | None) -> None:
     """Show QUEUE: members, depth, rates, bindings, arguments and policy."""
-    snapshot = reach.take_figures(invocation.settings)
+    snapshot = connect.take_figures(invocation.settings)
     key = EntityKey(vhost or "/", queue)
     found = snapshot.queue(key)
     if found is None:
@@ -75,7 +75,7 @@ def declare(invocation: Invocation, queue: str, kind: str, arguments: tuple[str,
 
     guard_change(f"Declare queue {queue}", read_only=invocation.settings.read_only.value)
     wanted = Queue(queue, kind, arguments=parse_headers(arguments))
-    with reach.open_connection(invocation.settings, "dmq queue declare", vhost) as connection:
+    with connect.open_connection(invocation.settings, "dmq queue declare", vhost) as connection:
         commands.declare(connection, [wanted])
     _tell(invocation.out, queue, vhost, "declared")
 
@@ -90,7 +90,7 @@ def delete(invocation: Invocation, queue: str, vhost: str | None, yes: bool) -> 
     from dmq_core.messaging.topology import commands
 
     guard_change(f"Delete queue {queue}", read_only=invocation.settings.read_only.value)
-    with reach.open_connection(invocation.settings, "dmq queue delete", vhost) as connection:
+    with connect.open_connection(invocation.settings, "dmq queue delete", vhost) as connection:
         depth = commands.queue_depth(connection, queue)
         if depth is None:
             raise _no_such(EntityKey(vhost or "/", queue))

@@ -59,7 +59,7 @@ def run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[None]:
+def signals_ignored() -> Iterator[None]:
     """Meanwhile neither Ctrl-C nor a signal that asks for the end is heard: for what undoes things, within bounds."""
     # Not ignored by SIG_IGN, which a process that is started meanwhile would inherit.
     with _handled((signal.SIGINT, *_ASK_FOR_THE_END), lambda _number, _frame: None):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import UNKNOWN, Output, bytes_text, known
 from dmq_core.cluster.protocol import Cluster
@@ -25,12 +25,12 @@ def status(invocation: Invocation) -> None:
     Node states come from the container or process itself, so they hold when RabbitMQ does not answer; figures that
     nobody gave are unknown, never 0.
     """
-    show_status(invocation.out, reach.find_cluster(invocation.settings))
+    show_status(invocation.out, connect.find_cluster(invocation.settings))
 
 
 def show_status(out: Output, cluster: Cluster) -> None:
     """Writes the status of `cluster`."""
-    snapshot = reach.take_snapshot(cluster)
+    snapshot = connect.take_snapshot(cluster)
     if out.json:
         out.document(status_document(snapshot, time.time()))
         return

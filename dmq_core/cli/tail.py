@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dmq_core.actions.gate import guard_change
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.messages import MessageFilter, write_message
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
@@ -74,7 +74,7 @@ def tail(
                 except queue_module.Full:
                     overflow.append(1)
 
-    with reach.open_session(invocation.settings) as session:
+    with connect.open_session(invocation.settings) as session:
         running = session.tail(source, arrive)
         try:
             _write_all(invocation.out, running, arrived, limit, seconds)

@@ -7,16 +7,16 @@ import socket
 
 from dmq_core.cluster.node_config import NODE_NAME_PREFIX
 from dmq_core.errors import ClusterError
+from dmq_core.settings.settings import DEFAULT_CLUSTER
 
-FAVOURED_CLUSTER = "dmq"
-FAVOURED_AMQP_PORT = 5672
-FAVOURED_MANAGEMENT_PORT = 15672
+DEFAULT_AMQP_PORT = 5672
+DEFAULT_MANAGEMENT_PORT = 15672
 _FREE_PORTS = range(21000, 31000)
 
 
-def favoured(first: int, cluster: str, node: str) -> int | None:
+def default_port(first: int, cluster: str, node: str) -> int | None:
     """The port that a node of the usual cluster should have, where `first` is that of rmq1; None: any will do."""
-    return first + int(node.removeprefix(NODE_NAME_PREFIX)) - 1 if cluster == FAVOURED_CLUSTER else None
+    return first + int(node.removeprefix(NODE_NAME_PREFIX)) - 1 if cluster == DEFAULT_CLUSTER else None
 
 
 class PortChooser:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from dmq_core.cluster.docker.errors import errno_in
 from dmq_core.cluster.local.installation import find_installation, search_path
 from dmq_core.errors import BackendUnavailableError, OperationTimeoutError
-from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.progress import Progress, ProgressListener, no_progress
 from dmq_core.resources import cluster_folder
 from dmq_core.versions import Version
 
@@ -119,7 +119,7 @@ def inspect(docker: Callable[[], tuple[DockerState, str]] | None = None) -> Prer
 
 def install(
     packages: Sequence[Package],
-    progress: ProgressListener = silent,
+    progress: ProgressListener = no_progress,
     *,
     access: AptAccess | None = None,
     run: Runner | None = None,

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
-from dmq_core.progress import ProgressListener, silent
+from dmq_core.progress import ProgressListener, no_progress
 
 if TYPE_CHECKING:
     from dmq_core.cluster.faults.model import Fault
@@ -104,7 +104,7 @@ class Cluster(Protocol):
         """Every node in name order, without asking RabbitMQ; empty if the cluster does not exist."""
         ...
 
-    def start(self, progress: ProgressListener = silent) -> None:
+    def start(self, progress: ProgressListener = no_progress) -> None:
         """Makes the cluster if need be and starts it; returns when every node serves and the cluster is whole.
 
         A second call changes nothing. Interrupted half way, it removes what it half made, or leaves what the next
@@ -112,15 +112,15 @@ class Cluster(Protocol):
         """
         ...
 
-    def stop(self, progress: ProgressListener = silent) -> None:
+    def stop(self, progress: ProgressListener = no_progress) -> None:
         """Stops every node and keeps all data."""
         ...
 
-    def destroy(self, progress: ProgressListener = silent) -> None:
+    def destroy(self, progress: ProgressListener = no_progress) -> None:
         """Removes nodes, networks, volumes, directories and processes of this cluster, and nothing else."""
         ...
 
-    def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
+    def act(self, action: NodeAction, node: str, progress: ProgressListener = no_progress) -> None:
         """Does `action` to `node` and returns once it holds.
 
         That is, for start, restart and unpause, once the node serves, and for rejoin once it and all that run see each
@@ -128,7 +128,7 @@ class Cluster(Protocol):
         """
         ...
 
-    def add_node(self, progress: ProgressListener = silent) -> str:
+    def add_node(self, progress: ProgressListener = no_progress) -> str:
         """Makes one more node and returns its name, the lowest `rmqN` that is free, once the queues have grown onto it.
 
         That is within 180 s: it serves, it and all others see each other, and every quorum queue and stream has a
@@ -137,7 +137,7 @@ class Cluster(Protocol):
         """
         ...
 
-    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+    def remove_node(self, node: str, progress: ProgressListener = no_progress, *, force: bool = False) -> None:
         """Takes the members of all queues off `node`, lets the others forget it and removes it with its data.
 
         That is within 180 s. `RefusedError` if queues are only on it (unless `force`, which deletes them), if a queue
@@ -146,7 +146,7 @@ class Cluster(Protocol):
         """
         ...
 
-    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back (None: there is none) once it holds.
 
         It takes as long as `notes_of` tells at most. An alarm ends with a restart of its node, and so does what was

@@ -22,7 +22,7 @@ from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.consuming.consumers import DirectConsumer
 from dmq_core.messaging.topology.commands import delete_exchange, delete_queue, queue_depth
 from dmq_core.messaging.topology.model import QueueDepth
-from dmq_core.progress import ProgressListener, silent
+from dmq_core.progress import ProgressListener, no_progress
 
 if TYPE_CHECKING:
     from dmq_core.cluster.faults.model import Fault
@@ -73,7 +73,7 @@ class DemoEnvironment:
     connect: ConnectionManagerFactory = manager_of
     figures: Callable[[Cluster], BrokerFigures] = figures_of
     read_only: bool = False
-    progress: ProgressListener = silent
+    progress: ProgressListener = no_progress
     run: str = field(default_factory=_new_run)
     patience_s: float = 10.0
     link: Callable[[Cluster, str], LossyLink] = ProxyLink

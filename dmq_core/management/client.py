@@ -70,7 +70,7 @@ class ManagementClient:
         self._largest_body = largest_body
         self._changed = threading.Condition()
         self._closed = False
-        self._desks = tuple(_Desk(endpoint, credentials) for endpoint in endpoints)
+        self._clients = tuple(_EndpointClient(endpoint, credentials) for endpoint in endpoints)
         self._asks: ManagementEndpoint | None = None
 
     @property
@@ -81,16 +81,16 @@ class ManagementClient:
     @property
     def endpoints(self) -> tuple[ManagementEndpoint, ...]:
         """Whom it may ask."""
-        return tuple(desk.endpoint for desk in self._desks)
+        return tuple(client.endpoint for client in self._clients)
 
     def use(self, endpoints: Sequence[ManagementEndpoint]) -> None:
         """Asks these endpoints from now on; what is known of those that stay is kept."""
         with self._changed:
-            known = {desk.endpoint: desk for desk in self._desks}
-            self._desks = tuple(known.get(e) or _Desk(e, self._credentials) for e in endpoints)
-        for desk in known.values():
-            if desk not in self._desks:
-                desk.close()
+            known = {client.endpoint: client for client in self._clients}
+            self._clients = tuple(known.get(e) or _EndpointClient(e, self._credentials) for e in endpoints)
+        for client in known.values():
+            if client not in self._clients:
+                client.close()
 
     def overview(self) -> Overview:
         """The cluster as a whole."""
@@ -158,8 +158,8 @@ class ManagementClient:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for desk in self._desks:
-            desk.close()
+        for client in self._clients:
+            client.close()
 
     def _get(
         self,
@@ -170,61 +170,61 @@ class ManagementClient:
         good: tuple[int, ...] = (200,),
         absent: Callable[[], T] | None = None,
     ) -> T:
-        for desk in self._desks:
-            desk.session()
+        for client in self._clients:
+            client.session()
         deadline = time.monotonic() + self._timeout_s
-        troubles: list[tuple[_Desk, _Trouble]] = []
-        for desk in self._order():
+        troubles: list[tuple[_EndpointClient, _Trouble]] = []
+        for client in self._order():
             if troubles and time.monotonic() >= deadline:
                 break
             try:
-                answer = self._ask(desk, path, query or {}, deadline)
+                answer = self._ask(client, path, query or {}, deadline)
                 if answer.status == 404 and absent is not None:
-                    self._answered(desk)
+                    self._answered(client)
                     return absent()
                 value = _value_of(answer, good, read)
             except _Trouble as trouble:
-                desk.avoid_until = time.monotonic() + AVOID_S
-                troubles.append((desk, trouble))
+                client.avoid_until = time.monotonic() + AVOID_S
+                troubles.append((client, trouble))
             else:
-                self._answered(desk)
+                self._answered(client)
                 return value
         raise _error(troubles)
 
-    def _order(self) -> list[_Desk]:
+    def _order(self) -> list[_EndpointClient]:
         """Who answered last first, those that just failed last."""
         now, asks = time.monotonic(), self._asks
-        return sorted(self._desks, key=lambda d: (d.avoid_until > now, d.endpoint != asks))
+        return sorted(self._clients, key=lambda d: (d.avoid_until > now, d.endpoint != asks))
 
-    def _answered(self, desk: _Desk) -> None:
-        desk.avoid_until = 0.0
-        self._asks = desk.endpoint
+    def _answered(self, client: _EndpointClient) -> None:
+        client.avoid_until = 0.0
+        self._asks = client.endpoint
 
-    def _ask(self, desk: _Desk, path: str, query: Query, deadline: float) -> _Answer:
-        call = self._launch(desk, path, query, deadline)
+    def _ask(self, client: _EndpointClient, path: str, query: Query, deadline: float) -> _Answer:
+        call = self._launch(client, path, query, deadline)
         try:
             if not self._await(call, min(PATIENCE_S, deadline - time.monotonic())):
-                self._outlast(desk, call, deadline)
+                self._outlast(client, call, deadline)
         finally:
             call.left = not call.done
         if call.trouble is not None:
             raise call.trouble
         if call.answer is None:
             raise OperationTimeoutError(
-                f"{desk.endpoint.name} lives, but did not answer /api/{path} within {self._timeout_s:g} s",
+                f"{client.endpoint.name} lives, but did not answer /api/{path} within {self._timeout_s:g} s",
                 "A frozen or cut off node makes the others wait; they answer again once they gave it up.",
             )
         return call.answer
 
-    def _outlast(self, desk: _Desk, call: _Call, deadline: float) -> None:
+    def _outlast(self, client: _EndpointClient, call: _Call, deadline: float) -> None:
         """Waits on for `call` for as long as its node answers `whoami`."""
         while not call.done and deadline - time.monotonic() > PROBE_S:
-            probe = self._launch(desk, _WHOAMI, {}, time.monotonic() + PROBE_S)
+            probe = self._launch(client, _WHOAMI, {}, time.monotonic() + PROBE_S)
             self._await(call, PROBE_S)
             probe.left = not probe.done
             if not call.done and probe.answer is None:
                 raise _Trouble("does not answer")
-            self._asks = desk.endpoint
+            self._asks = client.endpoint
             self._await(call, min(PROBE_EVERY_S, deadline - time.monotonic()))
         # Too late to find out more before the bound.
         self._await(call, deadline - time.monotonic())
@@ -237,12 +237,12 @@ class ManagementClient:
                 raise NotReachableError("the management client is closed")
             return call.done
 
-    def _launch(self, desk: _Desk, path: str, query: Query, deadline: float) -> _Call:
-        if desk.left_behind >= MOST_LEFT_BEHIND:
+    def _launch(self, client: _EndpointClient, path: str, query: Query, deadline: float) -> _Call:
+        if client.left_behind >= MOST_LEFT_BEHIND:
             raise _Trouble("does not answer")
-        call = _Call(desk, desk.session(), path, query, deadline, self._largest_body)
-        desk.calls.append(call)
-        threading.Thread(target=self._run, args=(call,), name=f"management {desk.endpoint.name}", daemon=True).start()
+        call = _Call(client, client.session(), path, query, deadline, self._largest_body)
+        client.calls.append(call)
+        threading.Thread(target=self._run, args=(call,), name=f"management {client.endpoint.name}", daemon=True).start()
         return call
 
     def _run(self, call: _Call) -> None:
@@ -252,7 +252,7 @@ class ManagementClient:
             call.trouble = trouble
         finally:
             with contextlib.suppress(ValueError):
-                call.desk.calls.remove(call)
+                call.client.calls.remove(call)
             with self._changed:
                 call.done = True
                 self._changed.notify_all()
@@ -273,7 +273,7 @@ class _Trouble(Exception):
         self.denied = denied
 
 
-class _Desk:
+class _EndpointClient:
     """One endpoint with its HTTP session and what is known of its health."""
 
     def __init__(self, endpoint: ManagementEndpoint, credentials: Credentials) -> None:
@@ -331,15 +331,15 @@ class _Call:
     """One request on a thread of its own, so that whoever waits for it can leave at any moment."""
 
     def __init__(
-        self, desk: _Desk, session: Session, path: str, query: Query, deadline: float, largest_body: int
+        self, client: _EndpointClient, session: Session, path: str, query: Query, deadline: float, largest_body: int
     ) -> None:
-        self.desk = desk
+        self.client = client
         self.answer: _Answer | None = None
         self.trouble: _Trouble | None = None
         self.done = False
         self.left = False
         self._session = session
-        self._url = f"{desk.endpoint.url}/api/{path}"
+        self._url = f"{client.endpoint.url}/api/{path}"
         self._query = dict(query)
         self._deadline = deadline
         self._largest_body = largest_body
@@ -396,10 +396,10 @@ def _reason(body: bytes) -> str:
     return visible(str(reason or "no reason given"))[:200]
 
 
-def _error(troubles: Sequence[tuple[_Desk, _Trouble]]) -> DmqError:
+def _error(troubles: Sequence[tuple[_EndpointClient, _Trouble]]) -> DmqError:
     if not troubles:
         return NotReachableError("no node of the cluster has a management API that we know of", _HINT)
-    why = ", ".join(f"{visible(desk.endpoint.name)} {trouble.why}" for desk, trouble in troubles)
+    why = ", ".join(f"{visible(client.endpoint.name)} {trouble.why}" for client, trouble in troubles)
     if any(trouble.denied for _, trouble in troubles):
         return AccessDeniedError(
             f"the management API refuses this user: {why}",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dmq_core.messaging.retry.requeue import Requeue
     from dmq_core.messaging.tap.source import TailSource, TailStatus
     from dmq_core.messaging.tap.tap import Tap
-    from dmq_core.messaging.topology.lint import Explanation, Finding, Severity
+    from dmq_core.messaging.topology.lint import Explanation, LintFinding, LintSeverity
     from dmq_core.messaging.topology.model import Binding, Exchange, PrivateBinding, Queue
 
 __all__ = [
@@ -58,10 +58,11 @@ __all__ = [
     "FailurePlan",
     "FanoutConsumer",
     "FanoutProducer",
-    "Finding",
     "Handle",
     "HeadersConsumer",
     "HeadersProducer",
+    "LintFinding",
+    "LintSeverity",
     "MessageHeaders",
     "MessageProperties",
     "Order",
@@ -76,7 +77,6 @@ __all__ = [
     "Retry",
     "SeenMessage",
     "Settlement",
-    "Severity",
     "TailSource",
     "TailStatus",
     "Tap",
@@ -147,8 +147,8 @@ _HOMES = {
     "dmq_core.messaging.tap.tap": ("Tap",),
     "dmq_core.messaging.topology.lint": (
         "Explanation",
-        "Finding",
-        "Severity",
+        "LintFinding",
+        "LintSeverity",
     ),
     "dmq_core.messaging.topology.model": (
         "Binding",

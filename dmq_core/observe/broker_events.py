@@ -40,7 +40,7 @@ _LONGEST_LINE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class LeaderNews:
+class LeaderElected:
     """A member of `queue` on `node` (Erlang name) became its leader in `term`."""
 
     at: float
@@ -50,7 +50,7 @@ class LeaderNews:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamLeaderNews:
+class StreamLeaderElected:
     """`node` (Erlang name) writes a stream from `epoch` on; `stream` is its name in the broker's files."""
 
     at: float
@@ -65,7 +65,7 @@ class StreamLeaderNews:
 
 
 @dataclass(frozen=True, slots=True)
-class ConsumerNews:
+class ConsumerChanged:
     """The consumer with that tag joined `queue`, or left it."""
 
     at: float
@@ -83,7 +83,7 @@ class QueueDeleted:
 
 
 @dataclass(frozen=True, slots=True)
-class AlarmNews:
+class AlarmChanged:
     """`alarm` was set or cleared."""
 
     at: float
@@ -92,17 +92,17 @@ class AlarmNews:
 
 
 @dataclass(frozen=True, slots=True)
-class Stir:
+class SomethingChanged:
     """Something changed that is worth a look at once; with `topology`, something was declared, deleted or bound."""
 
     at: float
     topology: bool = False
 
 
-News = LeaderNews | StreamLeaderNews | ConsumerNews | QueueDeleted | AlarmNews | Stir
+BrokerEvent = LeaderElected | StreamLeaderElected | ConsumerChanged | QueueDeleted | AlarmChanged | SomethingChanged
 
 
-def news_of_log(body: bytes, headers: Mapping[str, object], received_at: float) -> News | None:
+def read_log_line(body: bytes, headers: Mapping[str, object], received_at: float) -> BrokerEvent | None:
     """What a line of the log exchange tells; None for most lines. Lines are JSON or plain text.
 
     The broker's own clock is believed where it agrees with ours to two seconds.
@@ -113,18 +113,18 @@ def news_of_log(body: bytes, headers: Mapping[str, object], received_at: float) 
     elected = _ELECTED.match(message)
     if elected is not None:
         node = _string(headers.get("node"))
-        return None if node is None else LeaderNews(at, EntityKey(elected[2], elected[1]), node, int(elected[3]))
+        return None if node is None else LeaderElected(at, EntityKey(elected[2], elected[1]), node, int(elected[3]))
     writes = _WRITES.match(message)
     if writes is not None:
         node = _string(headers.get("node"))
-        return None if node is None else StreamLeaderNews(at, writes[1], node, int(writes[2]))
+        return None if node is None else StreamLeaderElected(at, writes[1], node, int(writes[2]))
     alarm = _ALARM.match(message)
     if alarm is not None:
-        return AlarmNews(at, Alarm(alarm[3], alarm[1]), alarm[2] == "set")
-    return Stir(at) if _PEER.match(message) else None
+        return AlarmChanged(at, Alarm(alarm[3], alarm[1]), alarm[2] == "set")
+    return SomethingChanged(at) if _PEER.match(message) else None
 
 
-def news_of_event(routing_key: str, headers: Mapping[str, object], received_at: float) -> News | None:
+def read_event(routing_key: str, headers: Mapping[str, object], received_at: float) -> BrokerEvent | None:
     """What an event of the event exchange tells; its content is in its headers."""
     told_ms = headers.get("timestamp_in_ms")
     at = received_at
@@ -134,7 +134,7 @@ def news_of_event(routing_key: str, headers: Mapping[str, object], received_at: 
     if routing_key in ("consumer.created", "consumer.deleted"):
         queue, tag = _string(headers.get("queue")), _string(headers.get("consumer_tag"))
         if vhost is not None and queue is not None and tag is not None:
-            return ConsumerNews(at, EntityKey(vhost, queue), tag, routing_key == "consumer.created")
+            return ConsumerChanged(at, EntityKey(vhost, queue), tag, routing_key == "consumer.created")
     if routing_key == "queue.deleted":
         name = _string(headers.get("name"))
         if vhost is not None and name is not None:
@@ -142,8 +142,8 @@ def news_of_event(routing_key: str, headers: Mapping[str, object], received_at: 
     if routing_key in ("alarm.set", "alarm.cleared"):
         node, resource = _string(headers.get("node")), _string(headers.get("source"))
         if node is not None and resource in ("memory", "disk"):
-            return AlarmNews(at, Alarm(node, resource), routing_key == "alarm.set")
-    return Stir(at, routing_key.startswith(_TOPOLOGY))
+            return AlarmChanged(at, Alarm(node, resource), routing_key == "alarm.set")
+    return SomethingChanged(at, routing_key.startswith(_TOPOLOGY))
 
 
 def _line(text: str) -> tuple[str, float | None]:

@@ -14,7 +14,7 @@ class Origin(StrEnum):
     CLIENT = "client"
 
 
-class Gravity(StrEnum):
+class Severity(StrEnum):
     """How much an event matters: a fault begins, something is bad, worth a look, plain, or good again."""
 
     FAULT = "fault"
@@ -34,7 +34,7 @@ class Event:
 
     at: float
     origin: Origin
-    gravity: Gravity
+    severity: Severity
     kind: str
     subject: str
     text: str

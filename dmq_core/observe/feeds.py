@@ -14,9 +14,9 @@ from dmq_core.observe.broker_events import (
     EVENT_KEYS,
     LOG_EXCHANGE,
     LOG_KEYS,
-    News,
-    news_of_event,
-    news_of_log,
+    BrokerEvent,
+    read_event,
+    read_log_line,
 )
 from dmq_core.observe.snapshot import SourceStatus
 from dmq_core.observe.state import EVENT_SOURCE, LOG_SOURCE
@@ -62,7 +62,7 @@ class Feeds:
     `on_news` is called on threads of the consumers, hears each thing once, and must not block.
     """
 
-    def __init__(self, credentials: Credentials, on_news: Callable[[News], None]) -> None:
+    def __init__(self, credentials: Credentials, on_news: Callable[[BrokerEvent], None]) -> None:
         self._on_news = on_news
         self._lock = threading.Lock()
         self._recent: dict[int, None] = {}
@@ -94,7 +94,7 @@ class Feeds:
         for closer in closers:
             closer.join(CLOSE_LIMIT_S)
 
-    def _tell(self, message: int, news: News) -> None:
+    def _tell(self, message: int, news: BrokerEvent) -> None:
         """Hands on what the other ear has not told."""
         with self._lock:
             if message in self._recent:
@@ -108,7 +108,7 @@ class Feeds:
 class _Ear:
     """One connection that listens to both exchanges, at one node at a time."""
 
-    def __init__(self, credentials: Credentials, on_news: Callable[[int, News], None]) -> None:
+    def __init__(self, credentials: Credentials, on_news: Callable[[int, BrokerEvent], None]) -> None:
         self._credentials = credentials
         self._on_news = on_news
         self._lock = threading.Lock()
@@ -176,13 +176,13 @@ class _Ear:
 
     def _hear_log(self, deliveries: tuple[Delivery, ...]) -> None:
         for delivery in deliveries:
-            self._tell(delivery, news_of_log(delivery.body, delivery.properties.headers, delivery.at))
+            self._tell(delivery, read_log_line(delivery.body, delivery.properties.headers, delivery.at))
 
     def _hear_event(self, deliveries: tuple[Delivery, ...]) -> None:
         for delivery in deliveries:
-            self._tell(delivery, news_of_event(delivery.routing_key, delivery.properties.headers, delivery.at))
+            self._tell(delivery, read_event(delivery.routing_key, delivery.properties.headers, delivery.at))
 
-    def _tell(self, delivery: Delivery, news: News | None) -> None:
+    def _tell(self, delivery: Delivery, news: BrokerEvent | None) -> None:
         delivery.ack()
         if news is not None and not self._closed:
             # Both ears get the same bytes, with the broker's time in them.

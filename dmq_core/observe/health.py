@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import Backend, NodeState
-from dmq_core.observe.events import Gravity
+from dmq_core.observe.events import Severity
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
@@ -27,7 +27,7 @@ class Finding:
 
     kind: str
     subject: str
-    gravity: Gravity
+    severity: Severity
     text: str
     advice: str
 
@@ -35,7 +35,7 @@ class Finding:
 def findings(snapshot: ClusterSnapshot) -> tuple[Finding, ...]:
     """Everything wrong that the snapshot shows, what hurts now first; empty if the cluster is whole."""
     found = [finding for rule in _RULES for finding in rule(snapshot)]
-    return tuple(sorted(found, key=lambda finding: finding.gravity is not Gravity.BAD))
+    return tuple(sorted(found, key=lambda finding: finding.severity is not Severity.BAD))
 
 
 def standing_findings(faults: Iterable[Fault], cluster: str) -> tuple[Finding, ...]:
@@ -46,7 +46,7 @@ def standing_findings(faults: Iterable[Fault], cluster: str) -> tuple[Finding, .
         if fault.kind in (FaultKind.CUT_LINK, FaultKind.SLOW_LINK) and back is not None:
             text = f"{visible(fault.title)}: that was done and still holds"
             command = visible(on_cluster(back.command, cluster))
-            found.append(Finding("link", fault.node or "", Gravity.BAD, text, f"Take it back: '{command}'."))
+            found.append(Finding("link", fault.node or "", Severity.BAD, text, f"Take it back: '{command}'."))
     return tuple(found)
 
 
@@ -58,7 +58,7 @@ def _majority(snapshot: ClusterSnapshot) -> Iterator[Finding]:
         yield Finding(
             "no_node",
             snapshot.cluster,
-            Gravity.BAD,
+            Severity.BAD,
             f"none of {total} nodes runs",
             _ours(snapshot, "'dmq start' starts them all."),
         )
@@ -66,7 +66,7 @@ def _majority(snapshot: ClusterSnapshot) -> Iterator[Finding]:
         yield Finding(
             "no_majority",
             snapshot.cluster,
-            Gravity.BAD,
+            Severity.BAD,
             f"{running} of {total} nodes run, no majority: quorum queues take no messages",
             "Start nodes until more than half run.",
         )
@@ -74,7 +74,7 @@ def _majority(snapshot: ClusterSnapshot) -> Iterator[Finding]:
         yield Finding(
             "no_margin",
             snapshot.cluster,
-            Gravity.NOTICE,
+            Severity.NOTICE,
             f"{running} of {total} nodes run: a majority, and one more loss ends it",
             "Bring the missing node back before anything else fails.",
         )
@@ -93,8 +93,8 @@ def _nodes(snapshot: ClusterSnapshot) -> Iterator[Finding]:
             NodeState.UNREACHABLE: ("node_down", "does not answer", f"See its log: 'dmq node logs {name}'."),
         }[node.state]
         if kind:
-            gravity = Gravity.NOTICE if node.state in (NodeState.STARTING, NodeState.DRAINING) else Gravity.BAD
-            yield Finding(kind, node.name, gravity, f"{name} {text}", _ours(snapshot, advice))
+            severity = Severity.NOTICE if node.state in (NodeState.STARTING, NodeState.DRAINING) else Severity.BAD
+            yield Finding(kind, node.name, severity, f"{name} {text}", _ours(snapshot, advice))
 
 
 def _alarms(snapshot: ClusterSnapshot) -> Iterator[Finding]:
@@ -104,7 +104,7 @@ def _alarms(snapshot: ClusterSnapshot) -> Iterator[Finding]:
         yield Finding(
             "alarm",
             alarm.node,
-            Gravity.BAD,
+            Severity.BAD,
             f"{name} has a {visible(alarm.resource)} alarm: every publisher of the cluster is blocked",
             "Free disk space there." if alarm.resource == "disk" else "Consume or purge what fills its memory.",
         )
@@ -115,7 +115,7 @@ def _partitions(snapshot: ClusterSnapshot) -> Iterator[Finding]:
         yield Finding(
             "partition",
             name,
-            Gravity.BAD,
+            Severity.BAD,
             f"{visible(name)} is partitioned from the others",
             "Mend the network between them, then restart the side that you trust less.",
         )
@@ -125,15 +125,15 @@ def _queues(snapshot: ClusterSnapshot) -> Iterator[Finding]:
     headless = [q for q in snapshot.queues if q.members and not q.online]
     thin = [q for q in snapshot.queues if q.online and len(q.online) < len(q.members)]
     lost = [q for q in thin if 2 * len(q.online) <= len(q.members)]
-    for queues, kind, gravity, text in (
-        ([*headless, *lost], "queue_unavailable", Gravity.BAD, "without a majority of members: no messages in or out"),
-        ([q for q in thin if q not in lost], "member_offline", Gravity.NOTICE, "with a member offline"),
+    for queues, kind, severity, text in (
+        ([*headless, *lost], "queue_unavailable", Severity.BAD, "without a majority of members: no messages in or out"),
+        ([q for q in thin if q not in lost], "member_offline", Severity.NOTICE, "with a member offline"),
     ):
         if queues:
             yield Finding(
                 kind,
                 queues[0].figures.name,
-                gravity,
+                severity,
                 f"{len(queues)} queue{'' if len(queues) == 1 else 's'} {text}: {_names(queues)}",
                 "Bring their nodes back; members catch up by themselves.",
             )
@@ -145,7 +145,7 @@ def _sources(snapshot: ClusterSnapshot) -> Iterator[Finding]:
             yield Finding(
                 "management_silent",
                 source.endpoint or snapshot.cluster,
-                Gravity.BAD,
+                Severity.BAD,
                 f"the management API does not answer: {visible(source.problem)}",
                 _ours(snapshot, "Figures are missing until it does; see why with 'dmq node logs NODE'."),
             )

@@ -48,7 +48,7 @@ QUEUE_COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Figures:
+class ManagementFigures:
     """One reading. Times are epoch seconds: `began_at` when it began, `counted_at` when the queues' counters were read.
 
     `asked` answered it, `overview_asked` the overview in it. Between two full lists the queues' counters, and thus
@@ -69,7 +69,7 @@ class Figures:
     alarms: tuple[Alarm, ...] = ()
 
 
-class Kept(Generic[T]):
+class AdaptiveCache(Generic[T]):
     """What `read` gave, kept for `least_s` seconds, or for ten times as long as it took where it took long."""
 
     def __init__(self, least_s: float, read: Callable[[], T]) -> None:
@@ -86,7 +86,7 @@ class Kept(Generic[T]):
         now = time.monotonic()
         return now >= self._rests_until and (self._hurries or now >= self._read_at + self._least_s)
 
-    def hurry(self) -> None:
+    def invalidate(self) -> None:
         """What is kept is out of date: read it again as soon as its cost allows."""
         self._hurries = True
 
@@ -111,27 +111,27 @@ class FiguresReader:
 
     def __init__(self, client: ManagementClient) -> None:
         self._client = client
-        self._overview = Kept(5.0, lambda: (client.overview(), client.asks))
-        self._exchanges = Kept(2.0, client.exchanges)
-        self._bindings = Kept(5.0, client.bindings)
-        self._connections = Kept(0.0, lambda: _permitted(client.connections))
-        self._full = Kept(0.0, self._read_full)
+        self._overview = AdaptiveCache(5.0, lambda: (client.overview(), client.asks))
+        self._exchanges = AdaptiveCache(2.0, client.exchanges)
+        self._bindings = AdaptiveCache(5.0, client.bindings)
+        self._connections = AdaptiveCache(0.0, lambda: _permitted(client.connections))
+        self._full = AdaptiveCache(0.0, self._read_full)
         self._queues: dict[EntityKey, QueueFigures] = {}
         self._counted_at = 0.0
 
     def topology_changed(self) -> None:
         """Something was declared, deleted, bound or unbound: reads these lists at the next opportunity."""
-        self._exchanges.hurry()
-        self._bindings.hurry()
+        self._exchanges.invalidate()
+        self._bindings.invalidate()
 
-    def read(self) -> Figures:
+    def read(self) -> ManagementFigures:
         """Reads; raises what `ManagementClient` raises."""
         began = time.time()
         alarms = _permitted(self._client.alarms)
         nodes = self._client.nodes()
         queues = self._read_queues(nodes)
         overview, overview_asked = self._overview.get()
-        return Figures(
+        return ManagementFigures(
             began_at=began,
             connections=self._connections.get(),
             exchanges=self._exchanges.get(),

@@ -15,29 +15,29 @@ from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.broker_events import (
-    AlarmNews,
-    ConsumerNews,
-    LeaderNews,
-    News,
+    AlarmChanged,
+    BrokerEvent,
+    ConsumerChanged,
+    LeaderElected,
     QueueDeleted,
-    Stir,
-    StreamLeaderNews,
+    SomethingChanged,
+    StreamLeaderElected,
 )
-from dmq_core.observe.diff import Hints, diff
+from dmq_core.observe.diff import KnownChanges, diff
 from dmq_core.observe.events import Event
 from dmq_core.observe.feeds import Feeds
-from dmq_core.observe.management_poll import Figures, FiguresReader
+from dmq_core.observe.management_poll import FiguresReader, ManagementFigures
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.poller import Poller
-from dmq_core.observe.rates import Measuring
+from dmq_core.observe.rates import RateCalculator
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 from dmq_core.observe.snapshot_builder import assemble
 from dmq_core.observe.state import (
     BACKEND_EVENTS,
     MANAGEMENT,
-    Picture,
-    leader_news,
+    ClusterState,
     source_problem,
+    stream_elections,
     with_alarm,
     with_change,
     with_consumer,
@@ -76,7 +76,7 @@ class _Silent:
     error: DmqError
 
 
-_Word = NodeChange | News | Figures | Event | _Listed | _Silent
+_Word = NodeChange | BrokerEvent | ManagementFigures | Event | _Listed | _Silent
 
 
 class ClusterObserver:
@@ -92,13 +92,13 @@ class ClusterObserver:
         self._inbox: queue.SimpleQueue[_Word] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._closing = threading.Lock()
-        self._picture = Picture(cluster.name, cluster.backend)
+        self._state = ClusterState(cluster.name, cluster.backend)
         self._elections: dict[EntityKey, tuple[float, str, int]] = {}
         self._last: ClusterSnapshot | None = None
         self._told: list[Event] = []
         self._poke_at: float | None = None
         self._poked_at = 0.0
-        self._measuring = Measuring()
+        self._measuring = RateCalculator()
         self._client = ManagementClient((), cluster.credentials)
         self._reader = FiguresReader(self._client)
         self._feeds = Feeds(cluster.credentials, self._inbox.put)
@@ -178,64 +178,71 @@ class ClusterObserver:
     def _hear(self, word: _Word) -> None:
         match word:
             case NodeChange():
-                self._picture = with_change(self._picture, word)
+                self._state = with_change(self._state, word)
                 self._nodes_changed()
                 self.poke()
             case _Listed():
                 self._listed(word)
-            case Figures():
+            case ManagementFigures():
                 self._counted(word)
             case Event():
                 self._told.append(word)
             case _Silent():
-                self._picture = source_problem(self._picture, word.source, word.error.what)
-            case LeaderNews() | StreamLeaderNews() | ConsumerNews() | QueueDeleted() | AlarmNews() | Stir():
+                self._state = source_problem(self._state, word.source, word.error.what)
+            case (
+                LeaderElected()
+                | StreamLeaderElected()
+                | ConsumerChanged()
+                | QueueDeleted()
+                | AlarmChanged()
+                | SomethingChanged()
+            ):
                 self._news(word)
 
-    def _news(self, news: News) -> None:
+    def _news(self, news: BrokerEvent) -> None:
         match news:
-            case LeaderNews():
+            case LeaderElected():
                 known = self._elections.get(news.queue)
                 if known is None or known[2] <= news.term:
                     self._elections[news.queue] = (news.at, news.node, news.term)
-                self._picture = with_leader(self._picture, news)
-            case StreamLeaderNews():
-                for led in leader_news(self._picture, news):
+                self._state = with_leader(self._state, news)
+            case StreamLeaderElected():
+                for led in stream_elections(self._state, news):
                     self._news(led)
-            case ConsumerNews():
-                self._picture = with_consumer(self._picture, news)
+            case ConsumerChanged():
+                self._state = with_consumer(self._state, news)
             case QueueDeleted():
-                self._picture = with_deleted(self._picture, news)
+                self._state = with_deleted(self._state, news)
                 self._reader.topology_changed()
-            case AlarmNews():
-                self._picture = with_alarm(self._picture, news)
-            case Stir() if news.topology:
+            case AlarmChanged():
+                self._state = with_alarm(self._state, news)
+            case SomethingChanged() if news.topology:
                 self._reader.topology_changed()
         if self._poke_at is None:
             self._poke_at = max(time.monotonic(), self._poked_at + NEWS_POKE_S)
 
     def _listed(self, listed: _Listed) -> None:
-        before = self._picture.nodes
-        self._picture = with_nodes(self._picture, listed.nodes, listed.asked_at)
+        before = self._state.nodes
+        self._state = with_nodes(self._state, listed.nodes, listed.asked_at)
         status = SourceStatus(BACKEND_EVENTS, None, time.time())
-        self._picture = with_source(self._picture, status)
+        self._state = with_source(self._state, status)
         self._nodes_changed()
-        if self._picture.nodes != before:
+        if self._state.nodes != before:
             self._poller.poke()
         self._poller.start()
 
     def _nodes_changed(self) -> None:
-        nodes = self._picture.nodes
+        nodes = self._state.nodes
         self._client.use(management_endpoints([n for n in nodes if n.state not in _UNFIT] or nodes))
         preferred = [n.endpoint for n in nodes if n.state in _PREFERRED]
         self._feeds.use([n.endpoint for n in nodes], preferred)
 
-    def _counted(self, figures: Figures) -> None:
+    def _counted(self, figures: ManagementFigures) -> None:
         figures = self._measuring.measured(figures)
         history = self._measuring.queue_history(figures.queues)
-        self._picture = with_figures(self._picture, figures, history, dict(self._measuring.memory_history))
+        self._state = with_figures(self._state, figures, history, dict(self._measuring.memory_history))
         url = None if figures.asked is None else figures.asked.url
-        self._picture = with_source(self._picture, SourceStatus(MANAGEMENT, url, figures.taken_at))
+        self._state = with_source(self._state, SourceStatus(MANAGEMENT, url, figures.taken_at))
         listed = {q.key for q in figures.queues}
         self._elections = {k: e for k, e in self._elections.items() if k in listed or e[0] > figures.began_at}
 
@@ -247,11 +254,11 @@ class ClusterObserver:
 
     def _tell(self) -> None:
         asks = self._client.asks
-        self._picture = replace(self._picture, asks=None if asks is None else asks.name)
+        self._state = replace(self._state, asks=None if asks is None else asks.name)
         for status in self._feeds.statuses():
-            self._picture = with_source(self._picture, status)
-        snapshot = assemble(self._picture, time.time())
-        seen = diff(self._last, snapshot, Hints(self._picture.changes, self._elections))
+            self._state = with_source(self._state, status)
+        snapshot = assemble(self._state, time.time())
+        seen = diff(self._last, snapshot, KnownChanges(self._state.changes, self._elections))
         events = tuple(sorted((*self._told, *seen), key=lambda event: event.at))
         self._last, self._told = snapshot, []
         if self._stop.is_set():

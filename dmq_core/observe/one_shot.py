@@ -12,14 +12,14 @@ from dmq_core.management.endpoints import management_endpoints
 from dmq_core.observe.management_poll import FiguresReader
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 from dmq_core.observe.snapshot_builder import assemble
-from dmq_core.observe.state import MANAGEMENT, Picture, with_figures, with_nodes, with_source
+from dmq_core.observe.state import MANAGEMENT, ClusterState, with_figures, with_nodes, with_source
 
 CALL_LIMIT_S = 4.0
 # One that is cut off answers, and tells of a cluster that is not there.
 _UNFIT = frozenset({NodeState.STOPPED, NodeState.PAUSED, NodeState.ISOLATED, NodeState.DRAINING})
 
 
-def glance(cluster: Cluster) -> ClusterSnapshot:
+def snapshot_once(cluster: Cluster) -> ClusterSnapshot:
     """What is known of `cluster` now, in about a second and at most 15; raises only what `cluster.nodes` raises.
 
     Where the management API does not answer, the states of nodes still come from the backend, and the source
@@ -27,19 +27,19 @@ def glance(cluster: Cluster) -> ClusterSnapshot:
     """
     asked_at = time.time()
     nodes = cluster.nodes()
-    picture = with_nodes(Picture(cluster.name, cluster.backend), nodes, asked_at)
+    state = with_nodes(ClusterState(cluster.name, cluster.backend), nodes, asked_at)
     reachable = [n for n in nodes if n.state not in _UNFIT]
     if not reachable:
-        return assemble(with_source(picture, SourceStatus(MANAGEMENT, problem="no node is in service")), time.time())
+        return assemble(with_source(state, SourceStatus(MANAGEMENT, problem="no node is in service")), time.time())
     client = ManagementClient(management_endpoints(reachable), cluster.credentials, timeout_s=CALL_LIMIT_S)
     try:
         figures = FiguresReader(client).read()
     except DmqError as error:
-        picture = with_source(picture, SourceStatus(MANAGEMENT, problem=error.what))
+        state = with_source(state, SourceStatus(MANAGEMENT, problem=error.what))
     else:
         asked = figures.asked
-        picture = with_figures(replace(picture, asks=asked.name if asked else None), figures, {}, {})
-        picture = with_source(picture, SourceStatus(MANAGEMENT, asked.url if asked else None, figures.taken_at))
+        state = with_figures(replace(state, asks=asked.name if asked else None), figures, {}, {})
+        state = with_source(state, SourceStatus(MANAGEMENT, asked.url if asked else None, figures.taken_at))
     finally:
         client.close()
-    return assemble(picture, time.time())
+    return assemble(state, time.time())

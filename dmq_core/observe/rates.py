@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from dmq_core.management.models import EntityKey, ExchangeFigures, QueueFigures
-from dmq_core.observe.management_poll import Figures
+from dmq_core.observe.management_poll import ManagementFigures
 
 K = TypeVar("K", bound=Hashable)
 Counters = tuple[int, ...]
@@ -111,7 +111,7 @@ def ring(history: tuple[int, ...], values: Iterable[int]) -> tuple[int, ...]:
 History = dict[EntityKey, tuple[float, ...]]
 
 
-class Measuring:
+class RateCalculator:
     """Gives each reading the rates that its counters show since the readings before it.
 
     The broker's own rates are means of five seconds or more; they stand in until a counter was read twice.
@@ -124,7 +124,7 @@ class Measuring:
         self._exchanges_seen: tuple[ExchangeFigures, ...] = ()
         self.memory_history: dict[str, tuple[int, ...]] = {}
 
-    def measured(self, figures: Figures) -> Figures:
+    def measured(self, figures: ManagementFigures) -> ManagementFigures:
         """`figures` with rates, sorted by name."""
         if figures.counted_at > self._counted_at:
             self._counted_at = figures.counted_at
@@ -144,7 +144,7 @@ class Measuring:
         """The last publish rates of each queue, oldest first."""
         return {q.key: self._queues.history(q.key) for q in queues}
 
-    def _remember_memory(self, figures: Figures) -> None:
+    def _remember_memory(self, figures: ManagementFigures) -> None:
         for node in figures.nodes:
             if node.running and node.memory_bytes is not None:
                 self.memory_history[node.name] = ring(self.memory_history.get(node.name, ()), [node.memory_bytes])

@@ -10,7 +10,7 @@ from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import Alarm, NodeFigures, QueueFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
-from dmq_core.observe.state import BACKEND_EVENTS, EVENT_SOURCE, LOG_SOURCE, MANAGEMENT, Picture
+from dmq_core.observe.state import BACKEND_EVENTS, EVENT_SOURCE, LOG_SOURCE, MANAGEMENT, ClusterState
 
 OWN_QUEUES = "dmq.observe."
 # Peers know of a kill sooner than its backend may, and of a start later; what they say for this long is true.
@@ -19,32 +19,32 @@ _AWAY = frozenset(NodeState) - {NodeState.RUNNING, NodeState.DRAINING}
 _SOURCES = (MANAGEMENT, BACKEND_EVENTS, LOG_SOURCE, EVENT_SOURCE)
 
 
-def assemble(picture: Picture, now: float) -> ClusterSnapshot:
+def assemble(state: ClusterState, now: float) -> ClusterSnapshot:
     """The snapshot at `now` (epoch seconds).
 
     What a node does, its backend knows at once; who leads, the log exchange tells first; all else is the management
     API's, as old as `sources` says. The queues through which dmq itself listens are left out.
     """
-    names = _Names(picture)
-    alarms = _alarms(picture)
-    queues = _queues(picture, names)
-    figures = picture.figures
+    names = _Names(state)
+    alarms = _alarms(state)
+    queues = _queues(state, names)
+    figures = state.figures
     connections = figures.connections if figures else ()
     return ClusterSnapshot(
-        cluster=picture.cluster,
-        backend=picture.backend,
+        cluster=state.cluster,
+        backend=state.backend,
         taken_at=now,
-        rabbitmq=_version(picture),
-        asks=picture.asks,
-        nodes=_nodes(picture, names, queues, alarms),
+        rabbitmq=_version(state),
+        asks=state.asks,
+        nodes=_nodes(state, names, queues, alarms),
         exchanges=figures.exchanges if figures else (),
         queues=queues,
         bindings=tuple(b for b in figures.bindings if not b.destination.startswith(OWN_QUEUES)) if figures else (),
         connections=connections,
         alarms=alarms,
-        partitions=_partitions(picture, names),
+        partitions=_partitions(state, names),
         totals=_totals(queues, len(connections)) if figures else Totals(),
-        sources=tuple(picture.sources.get(name, SourceStatus(name)) for name in _SOURCES),
+        sources=tuple(state.sources.get(name, SourceStatus(name)) for name in _SOURCES),
         queues_total=len(queues) if figures else None,
     )
 
@@ -52,11 +52,11 @@ def assemble(picture: Picture, now: float) -> ClusterSnapshot:
 class _Names:
     """Our short names for Erlang names, where the node is ours to name."""
 
-    def __init__(self, picture: Picture) -> None:
-        self._ours = {picture.erlang_name(n): n.name for n in picture.nodes}
-        self.stopped = frozenset(picture.erlang_name(n) for n in picture.nodes if n.state is NodeState.STOPPED)
-        ours = frozenset(picture.erlang_name(n) for n in picture.nodes if n.state in _AWAY)
-        told = picture.figures.nodes if picture.figures else ()
+    def __init__(self, state: ClusterState) -> None:
+        self._ours = {state.erlang_name(n): n.name for n in state.nodes}
+        self.stopped = frozenset(state.erlang_name(n) for n in state.nodes if n.state is NodeState.STOPPED)
+        ours = frozenset(state.erlang_name(n) for n in state.nodes if n.state in _AWAY)
+        told = state.figures.nodes if state.figures else ()
         self.away = ours | {n.name for n in told if not n.running}
 
     def short(self, erlang_name: str) -> str:
@@ -67,33 +67,33 @@ class _Names:
 
 
 def _nodes(
-    picture: Picture, names: _Names, queues: tuple[QueueView, ...], alarms: tuple[Alarm, ...]
+    state: ClusterState, names: _Names, queues: tuple[QueueView, ...], alarms: tuple[Alarm, ...]
 ) -> tuple[NodeView, ...]:
-    figures = picture.figures
+    figures = state.figures
     told = {n.name: n for n in figures.nodes} if figures else {}
     leads = Counter(q.leader for q in queues)
     members = Counter(m for q in queues for m in q.members if m != q.leader)
     clients = Counter(c.node for c in figures.connections) if figures else Counter[str | None]()
 
-    def view(name: str, erlang_name: str, state: NodeState, endpoint: NodeEndpoint) -> NodeView:
+    def view(name: str, erlang_name: str, node_state: NodeState, endpoint: NodeEndpoint) -> NodeView:
         return NodeView(
             name=name,
             erlang_name=erlang_name,
-            state=state,
+            state=node_state,
             endpoint=endpoint,
             figures=told.get(erlang_name),
             leads=leads[name] if figures else None,
             follows=members[name] if figures else None,
-            connections=_connections(state, clients[erlang_name]) if figures else None,
+            connections=_connections(node_state, clients[erlang_name]) if figures else None,
             alarms=tuple(a for a in alarms if a.node == erlang_name),
-            memory_history=picture.memory_history.get(erlang_name, ()),
+            memory_history=state.memory_history.get(erlang_name, ()),
         )
 
     views = []
-    for node in picture.nodes:
-        erlang_name = picture.erlang_name(node)
-        state = _state(node, told.get(erlang_name), picture)
-        views.append(view(node.name, erlang_name, state, node.endpoint))
+    for node in state.nodes:
+        erlang_name = state.erlang_name(node)
+        node_state = _state(node, told.get(erlang_name), state)
+        views.append(view(node.name, erlang_name, node_state, node.endpoint))
     ours = {v.erlang_name for v in views}
     for erlang_name, figure in sorted(told.items()):
         if erlang_name not in ours:
@@ -102,8 +102,8 @@ def _nodes(
     return tuple(views)
 
 
-def _connections(state: NodeState, counted: int) -> int:
-    return 0 if state is NodeState.STOPPED else counted
+def _connections(node_state: NodeState, counted: int) -> int:
+    return 0 if node_state is NodeState.STOPPED else counted
 
 
 def _peer_state(figure: NodeFigures) -> NodeState:
@@ -113,37 +113,37 @@ def _peer_state(figure: NodeFigures) -> NodeState:
     return NodeState.DRAINING if figure.being_drained else NodeState.RUNNING
 
 
-def _state(node: NodeInfo, figure: NodeFigures | None, picture: Picture) -> NodeState:
-    figures = picture.figures
+def _state(node: NodeInfo, figure: NodeFigures | None, state: ClusterState) -> NodeState:
+    figures = state.figures
     if node.state is not NodeState.RUNNING or figure is None or figures is None:
         return node.state
-    change = picture.changes.get(node.name)
+    change = state.changes.get(node.name)
     if change is not None and figures.began_at < change.at:
         return node.state
     if figure.running:
         return _peer_state(figure)
-    unseen_since = max(picture.unseen.get(figure.name, figures.began_at), 0.0 if change is None else change.at)
+    unseen_since = max(state.unseen.get(figure.name, figures.began_at), 0.0 if change is None else change.at)
     unseen_s = figures.began_at - unseen_since
-    return NodeState.UNREACHABLE if unseen_s >= UNSEEN_S and _seen_by_majority(picture) else node.state
+    return NodeState.UNREACHABLE if unseen_s >= UNSEEN_S and _seen_by_majority(state) else node.state
 
 
-def _seen_by_majority(picture: Picture) -> bool:
+def _seen_by_majority(state: ClusterState) -> bool:
     """Whether the node that was asked sees more than half of the nodes: a cut off one calls all others dead."""
-    nodes = picture.figures.nodes if picture.figures else ()
+    nodes = state.figures.nodes if state.figures else ()
     return 2 * sum(n.running for n in nodes) > len(nodes)
 
 
-def _queues(picture: Picture, names: _Names) -> tuple[QueueView, ...]:
-    if picture.figures is None:
+def _queues(state: ClusterState, names: _Names) -> tuple[QueueView, ...]:
+    if state.figures is None:
         return ()
-    shown = (q for q in picture.figures.queues if not (q.exclusive and q.name.startswith(OWN_QUEUES)))
-    return tuple(_queue(_corrected(q, picture, names), picture, names) for q in shown)
+    shown = (q for q in state.figures.queues if not (q.exclusive and q.name.startswith(OWN_QUEUES)))
+    return tuple(_queue(_corrected(q, state, names), state, names) for q in shown)
 
 
-def _corrected(queue: QueueFigures, picture: Picture, names: _Names) -> QueueFigures:
+def _corrected(queue: QueueFigures, state: ClusterState, names: _Names) -> QueueFigures:
     """The figures of a queue with what the feeds know better."""
     key = queue.key
-    elected, expected = picture.leaders.get(key), picture.consumers.get(key)
+    elected, expected = state.leaders.get(key), state.consumers.get(key)
     if elected is not None and elected.node != queue.leader:
         queue = replace(queue, leader=elected.node)
     if expected is not None and expected.count != queue.consumers:
@@ -155,19 +155,19 @@ def _corrected(queue: QueueFigures, picture: Picture, names: _Names) -> QueueFig
     return queue
 
 
-def _queue(queue: QueueFigures, picture: Picture, names: _Names) -> QueueView:
+def _queue(queue: QueueFigures, state: ClusterState, names: _Names) -> QueueView:
     return QueueView(
         figures=queue,
         leader=None if queue.leader is None else names.short(queue.leader),
         members=names.all_short(queue.members),
         online=names.all_short(queue.online),
-        history=picture.queue_history.get(queue.key, ()),
+        history=state.queue_history.get(queue.key, ()),
     )
 
 
-def _alarms(picture: Picture) -> tuple[Alarm, ...]:
-    counted = set(picture.figures.alarms) if picture.figures else set()
-    for alarm, news in picture.alarms.items():
+def _alarms(state: ClusterState) -> tuple[Alarm, ...]:
+    counted = set(state.figures.alarms) if state.figures else set()
+    for alarm, news in state.alarms.items():
         if news.is_set:
             counted.add(alarm)
         else:
@@ -175,16 +175,16 @@ def _alarms(picture: Picture) -> tuple[Alarm, ...]:
     return tuple(sorted(counted, key=lambda a: (a.node, a.resource)))
 
 
-def _partitions(picture: Picture, names: _Names) -> tuple[str, ...]:
-    told = {p for n in picture.figures.nodes for p in n.partitions} if picture.figures else set()
+def _partitions(state: ClusterState, names: _Names) -> tuple[str, ...]:
+    told = {p for n in state.figures.nodes for p in n.partitions} if state.figures else set()
     return names.all_short(told)
 
 
-def _version(picture: Picture) -> str | None:
-    if picture.figures is None:
+def _version(state: ClusterState) -> str | None:
+    if state.figures is None:
         return None
-    versions = Counter(n.version for n in picture.figures.nodes if n.version)
-    return versions.most_common(1)[0][0] if versions else picture.figures.overview.rabbitmq_version or None
+    versions = Counter(n.version for n in state.figures.nodes if n.version)
+    return versions.most_common(1)[0][0] if versions else state.figures.overview.rabbitmq_version or None
 
 
 def _totals(queues: tuple[QueueView, ...], connections: int) -> Totals:

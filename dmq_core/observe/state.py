@@ -9,8 +9,14 @@ from typing import TypeVar
 
 from dmq_core.cluster.protocol import Backend, NodeChange, NodeInfo, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures
-from dmq_core.observe.broker_events import AlarmNews, ConsumerNews, LeaderNews, QueueDeleted, StreamLeaderNews
-from dmq_core.observe.management_poll import Figures
+from dmq_core.observe.broker_events import (
+    AlarmChanged,
+    ConsumerChanged,
+    LeaderElected,
+    QueueDeleted,
+    StreamLeaderElected,
+)
+from dmq_core.observe.management_poll import ManagementFigures
 from dmq_core.observe.snapshot import SourceStatus
 
 K = TypeVar("K")
@@ -40,7 +46,7 @@ class ExpectedConsumers:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class ClusterState:
     """What each source last told of a cluster.
 
     `changes` has the last change of each node that the backend told, `erlang_names` our nodes' Erlang names as they
@@ -55,12 +61,12 @@ class Picture:
     nodes: tuple[NodeInfo, ...] = ()
     changes: Mapping[str, NodeChange] = field(default_factory=dict)
     erlang_names: Mapping[str, str] = field(default_factory=dict)
-    figures: Figures | None = None
+    figures: ManagementFigures | None = None
     queue_history: Mapping[EntityKey, tuple[float, ...]] = field(default_factory=dict)
     memory_history: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    leaders: Mapping[EntityKey, LeaderNews] = field(default_factory=dict)
+    leaders: Mapping[EntityKey, LeaderElected] = field(default_factory=dict)
     consumers: Mapping[EntityKey, ExpectedConsumers] = field(default_factory=dict)
-    alarms: Mapping[Alarm, AlarmNews] = field(default_factory=dict)
+    alarms: Mapping[Alarm, AlarmChanged] = field(default_factory=dict)
     unseen: Mapping[str, float] = field(default_factory=dict)
     missing: Mapping[EntityKey, float] = field(default_factory=dict)
     deleted: Mapping[EntityKey, float] = field(default_factory=dict)
@@ -73,11 +79,11 @@ class Picture:
         return self.erlang_names.get(node.name, node.erlang_name)
 
 
-def with_nodes(picture: Picture, nodes: tuple[NodeInfo, ...], asked_at: float) -> Picture:
+def with_nodes(state: ClusterState, nodes: tuple[NodeInfo, ...], asked_at: float) -> ClusterState:
     """The backend listed its nodes; a list may lag behind a change that was pushed, so that one wins for a second."""
-    states = {n.name: n.state for n in picture.nodes}
+    states = {n.name: n.state for n in state.nodes}
     fresh = []
-    changes = dict(picture.changes)
+    changes = dict(state.changes)
     for node in nodes:
         known = states.get(node.name)
         if known is not None and known is not node.state:
@@ -87,106 +93,106 @@ def with_nodes(picture: Picture, nodes: tuple[NodeInfo, ...], asked_at: float) -
                 continue
             changes[node.name] = NodeChange(asked_at, node.name, node.state)
         fresh.append(node)
-    return replace(picture, nodes=tuple(fresh), changes=MappingProxyType(changes))
+    return replace(state, nodes=tuple(fresh), changes=MappingProxyType(changes))
 
 
-def with_change(picture: Picture, change: NodeChange) -> Picture:
+def with_change(state: ClusterState, change: NodeChange) -> ClusterState:
     """The backend told a node's change of state."""
-    nodes = tuple(replace(n, state=change.state) if n.name == change.node else n for n in picture.nodes)
-    return replace(picture, nodes=nodes, changes=_with(picture.changes, change.node, change))
+    nodes = tuple(replace(n, state=change.state) if n.name == change.node else n for n in state.nodes)
+    return replace(state, nodes=nodes, changes=_with(state.changes, change.node, change))
 
 
 def with_figures(
-    picture: Picture,
-    figures: Figures,
+    state: ClusterState,
+    figures: ManagementFigures,
     queue_history: Mapping[EntityKey, tuple[float, ...]],
     memory_history: Mapping[str, tuple[int, ...]],
-) -> Picture:
+) -> ClusterState:
     """The management API was read; news that it has caught up with, or that is too old to differ, is dropped."""
-    figures, missing = _with_missing(picture, figures)
-    figures, headless = _with_last_leaders(picture, figures)
+    figures, missing = _with_missing(state, figures)
+    figures, headless = _with_last_leaders(state, figures)
     queues = {q.key: q for q in figures.queues}
-    names = picture.erlang_names
+    names = state.erlang_names
     if figures.overview_asked is not None and figures.overview.node:
         names = _with(names, figures.overview_asked.name, figures.overview.node)
     began = figures.began_at
     return replace(
-        picture,
+        state,
         figures=figures,
         queue_history=queue_history,
         memory_history=memory_history,
         erlang_names=names,
-        unseen=MappingProxyType({n.name: picture.unseen.get(n.name, began) for n in figures.nodes if not n.running}),
+        unseen=MappingProxyType({n.name: state.unseen.get(n.name, began) for n in figures.nodes if not n.running}),
         missing=MappingProxyType(missing),
         headless=MappingProxyType(headless),
-        deleted=MappingProxyType({k: at for k, at in picture.deleted.items() if began < at + MISSING_IN_TROUBLE_S}),
-        leaders=_kept(picture.leaders, lambda key, news: _still_ahead(news, queues.get(key), began)),
-        consumers=_kept(picture.consumers, lambda key, expected: _still_expected(expected, queues.get(key), began)),
-        alarms=_kept(picture.alarms, lambda _alarm, news: began < news.at + ALARM_LAG_S),
+        deleted=MappingProxyType({k: at for k, at in state.deleted.items() if began < at + MISSING_IN_TROUBLE_S}),
+        leaders=_kept(state.leaders, lambda key, news: _still_ahead(news, queues.get(key), began)),
+        consumers=_kept(state.consumers, lambda key, expected: _still_expected(expected, queues.get(key), began)),
+        alarms=_kept(state.alarms, lambda _alarm, news: began < news.at + ALARM_LAG_S),
     )
 
 
-def with_leader(picture: Picture, news: LeaderNews) -> Picture:
+def with_leader(state: ClusterState, news: LeaderElected) -> ClusterState:
     """A member was elected; an older term than the one known is ignored."""
-    known = picture.leaders.get(news.queue)
+    known = state.leaders.get(news.queue)
     if known is not None and known.term > news.term:
-        return picture
-    return replace(picture, leaders=_with(picture.leaders, news.queue, news))
+        return state
+    return replace(state, leaders=_with(state.leaders, news.queue, news))
 
 
-def leader_news(picture: Picture, news: StreamLeaderNews) -> tuple[LeaderNews, ...]:
+def stream_elections(state: ClusterState, news: StreamLeaderElected) -> tuple[LeaderElected, ...]:
     """The same of the streams that it may be about, of those that are known."""
-    queues = () if picture.figures is None else picture.figures.queues
+    queues = () if state.figures is None else state.figures.queues
     keys = [q.key for q in queues if q.type == "stream" and news.is_of(q.key)]
-    return tuple(LeaderNews(news.at, key, news.node, news.epoch) for key in keys)
+    return tuple(LeaderElected(news.at, key, news.node, news.epoch) for key in keys)
 
 
-def with_consumer(picture: Picture, news: ConsumerNews) -> Picture:
+def with_consumer(state: ClusterState, news: ConsumerChanged) -> ClusterState:
     """A consumer came or went."""
-    expected = picture.consumers.get(news.queue)
-    count = expected.count if expected is not None else _counted_consumers(picture, news.queue)
+    expected = state.consumers.get(news.queue)
+    count = expected.count if expected is not None else _counted_consumers(state, news.queue)
     if count is None:
-        return picture
+        return state
     after = ExpectedConsumers(news.at, max(0, count + (1 if news.joined else -1)))
-    return replace(picture, consumers=_with(picture.consumers, news.queue, after))
+    return replace(state, consumers=_with(state.consumers, news.queue, after))
 
 
-def with_alarm(picture: Picture, news: AlarmNews) -> Picture:
+def with_alarm(state: ClusterState, news: AlarmChanged) -> ClusterState:
     """An alarm was set or cleared."""
-    return replace(picture, alarms=_with(picture.alarms, news.alarm, news))
+    return replace(state, alarms=_with(state.alarms, news.alarm, news))
 
 
-def with_deleted(picture: Picture, news: QueueDeleted) -> Picture:
+def with_deleted(state: ClusterState, news: QueueDeleted) -> ClusterState:
     """A queue was deleted."""
-    return replace(picture, deleted=_with(picture.deleted, news.queue, news.at))
+    return replace(state, deleted=_with(state.deleted, news.queue, news.at))
 
 
-def with_source(picture: Picture, status: SourceStatus) -> Picture:
+def with_source(state: ClusterState, status: SourceStatus) -> ClusterState:
     """A source is well or is not."""
-    return replace(picture, sources=_with(picture.sources, status.name, status))
+    return replace(state, sources=_with(state.sources, status.name, status))
 
 
-def source_problem(picture: Picture, name: str, problem: str) -> Picture:
+def source_problem(state: ClusterState, name: str, problem: str) -> ClusterState:
     """The source called `name` is silent; when it was last heard stays known."""
-    status = picture.sources.get(name, SourceStatus(name))
-    return with_source(picture, replace(status, problem=problem))
+    status = state.sources.get(name, SourceStatus(name))
+    return with_source(state, replace(status, problem=problem))
 
 
-def _with_missing(picture: Picture, figures: Figures) -> tuple[Figures, dict[EntityKey, float]]:
+def _with_missing(state: ClusterState, figures: ManagementFigures) -> tuple[ManagementFigures, dict[EntityKey, float]]:
     """The figures with the queues of before that are not listed now but were not deleted as far as anybody told."""
-    if picture.figures is None:
+    if state.figures is None:
         return figures, {}
     listed = {q.key for q in figures.queues}
-    trouble = not all(n.running for n in figures.nodes) or any(n.state is not NodeState.RUNNING for n in picture.nodes)
+    trouble = not all(n.running for n in figures.nodes) or any(n.state is not NodeState.RUNNING for n in state.nodes)
     patience = MISSING_IN_TROUBLE_S if trouble else MISSING_S
     kept: list[QueueFigures] = []
     missing: dict[EntityKey, float] = {}
-    for queue in picture.figures.queues:
+    for queue in state.figures.queues:
         key = queue.key
         if key in listed or queue.exclusive:
             continue
-        since = picture.missing.get(key, figures.began_at)
-        was_deleted = picture.deleted.get(key, 0.0) >= picture.figures.began_at
+        since = state.missing.get(key, figures.began_at)
+        was_deleted = state.deleted.get(key, 0.0) >= state.figures.began_at
         if not was_deleted and figures.began_at - since < patience:
             kept.append(queue)
             missing[key] = since
@@ -195,22 +201,24 @@ def _with_missing(picture: Picture, figures: Figures) -> tuple[Figures, dict[Ent
     return replace(figures, queues=tuple(sorted((*figures.queues, *kept), key=lambda q: q.key))), missing
 
 
-def _with_last_leaders(picture: Picture, figures: Figures) -> tuple[Figures, dict[EntityKey, float]]:
+def _with_last_leaders(
+    state: ClusterState, figures: ManagementFigures
+) -> tuple[ManagementFigures, dict[EntityKey, float]]:
     """The figures in which a queue keeps its last leader while it elects another, which old brokers show as none."""
     headless = {
-        q.key: picture.headless.get(q.key, figures.began_at)
+        q.key: state.headless.get(q.key, figures.began_at)
         for q in figures.queues
         if q.leader is None and q.type != "classic"
     }
-    if not headless or picture.figures is None:
+    if not headless or state.figures is None:
         return figures, headless
     electing = {key for key, since in headless.items() if figures.began_at - since < LEADER_LAG_S}
-    last = {q.key: q.leader for q in picture.figures.queues if q.key in electing}
+    last = {q.key: q.leader for q in state.figures.queues if q.key in electing}
     queues = tuple(replace(q, leader=last[q.key]) if q.key in last else q for q in figures.queues)
     return replace(figures, queues=queues), headless
 
 
-def _still_ahead(news: LeaderNews, queue: QueueFigures | None, began_at: float) -> bool:
+def _still_ahead(news: LeaderElected, queue: QueueFigures | None, began_at: float) -> bool:
     if queue is None:
         return began_at < news.at
     return queue.leader != news.node and began_at < news.at + LEADER_LAG_S
@@ -222,10 +230,10 @@ def _still_expected(expected: ExpectedConsumers, queue: QueueFigures | None, beg
     return queue.consumers != expected.count and began_at < expected.at + CONSUMER_LAG_S
 
 
-def _counted_consumers(picture: Picture, key: EntityKey) -> int | None:
-    if picture.figures is None:
+def _counted_consumers(state: ClusterState, key: EntityKey) -> int | None:
+    if state.figures is None:
         return None
-    return next((q.consumers for q in picture.figures.queues if q.key == key), None)
+    return next((q.consumers for q in state.figures.queues if q.key == key), None)
 
 
 def _with(mapping: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:

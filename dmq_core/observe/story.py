@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 
 LONGEST = 500
 SAME_WITHIN_S = 2.0
@@ -16,11 +16,11 @@ _CAUSE_FIRST = (Origin.YOU, Origin.BROKER, Origin.CLIENT)
 # What takes a node away: told without a fault just before it, it is the fault itself, whoever caused it.
 _FALLS = frozenset({"node_down", "node_paused", "node_isolated"})
 _MARKS = {
-    Gravity.FAULT: "✗",
-    Gravity.BAD: "!",
-    Gravity.NOTICE: "★",
-    Gravity.PLAIN: " ",
-    Gravity.GOOD: "✓",
+    Severity.FAULT: "✗",
+    Severity.BAD: "!",
+    Severity.NOTICE: "★",
+    Severity.PLAIN: " ",
+    Severity.GOOD: "✓",
 }
 
 
@@ -72,7 +72,7 @@ def as_text(story: Story, title: str = "") -> str:
             day = today
         distance = "" if line.since_fault_s is None else f"+{line.since_fault_s:.2f}"
         at = f"{moment:%H:%M:%S}.{moment.microsecond // 10_000:02}"
-        rows.append(f"{at}  {distance:>8}  {_MARKS[line.event.gravity]}  {line.event.origin:<6}  {line.event.text}")
+        rows.append(f"{at}  {distance:>8}  {_MARKS[line.event.severity]}  {line.event.origin:<6}  {line.event.text}")
     return "\n".join(rows) + "\n" if rows else ""
 
 
@@ -86,7 +86,7 @@ def _same(event: Event, other: Event) -> bool:
 
 
 def _begins_fault(event: Event, faults: list[tuple[float, str]]) -> bool:
-    if event.gravity is Gravity.FAULT:
+    if event.severity is Severity.FAULT:
         return True
     if event.kind not in _FALLS:
         return False

@@ -26,10 +26,10 @@ from dmq_core.messaging.publishing.publisher import Producer
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.tap.tap import Tap
 from dmq_core.messaging.topology.model import PrivateBinding
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.observer import ClusterObserver
-from dmq_core.progress import ProgressListener, silent
+from dmq_core.progress import ProgressListener, no_progress
 from dmq_core.proof.scenario import Scenario
 from dmq_core.session.protocol import Observer, Proof, Tail
 from dmq_core.text import visible
@@ -74,7 +74,7 @@ class LiveSession:
         """Whether everything that changes the cluster or its messages is refused."""
         return self._read_only
 
-    def start_cluster(self, progress: ProgressListener = silent) -> None:
+    def start_cluster(self, progress: ProgressListener = no_progress) -> None:
         """Starts the cluster, made if need be."""
         guard(self._cluster, f"Start {self._cluster.name}", read_only=self._read_only)
         self._cluster.start(progress)
@@ -148,20 +148,20 @@ class LiveSession:
 
         self._refuse_if_closed()
         acts = replace(
-            actions_on(self._cluster, silent, read_only=self._read_only), perform=self.perform, cause=self.cause
+            actions_on(self._cluster, no_progress, read_only=self._read_only), perform=self.perform, cause=self.cause
         )
         return self._kept(
             DemoRun(name, find_demo(name), DemoEnvironment(self._cluster, read_only=self._read_only, acts=acts))
         )
 
-    def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
+    def perform(self, operation: NodeOperation, progress: ProgressListener = no_progress) -> None:
         """Does an act on a node; a destructive one is told as a fault from the moment at which it begins."""
         guard(self._cluster, operation.title, read_only=self._read_only)
         for proof in self._proofs:
             proof.announce(operation)
         kind = f"node_{operation.action}"
         if operation.destructive:
-            self._tell(kind, operation.node, operation.done, Gravity.FAULT)
+            self._tell(kind, operation.node, operation.done, Severity.FAULT)
         try:
             perform(self._cluster, operation, read_only=self._read_only, progress=progress)
         except DmqError as error:
@@ -169,25 +169,25 @@ class LiveSession:
                 proof.announce_failure(operation, error.what)
             raise
         if not operation.destructive:
-            self._tell(kind, operation.node, operation.done, Gravity.PLAIN)
+            self._tell(kind, operation.node, operation.done, Severity.PLAIN)
         self._look_again()
 
-    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
         """Does a fault of the whole cluster; one that takes something from clients is told as it begins."""
         guard(self._cluster, fault.title, read_only=self._read_only)
         kind, subject = f"fault_{fault.kind}", fault.node or self._cluster.name
         if fault.destructive:
-            self._tell(kind, subject, fault.done, Gravity.FAULT)
+            self._tell(kind, subject, fault.done, Severity.FAULT)
         with contextlib.ExitStack() as beside:
             for proof in self._proofs:
                 beside.enter_context(proof.beside(fault))
             back = cause(self._cluster, fault, read_only=self._read_only, progress=progress)
             if not fault.destructive:
-                self._tell(kind, subject, fault.done, Gravity.PLAIN)
+                self._tell(kind, subject, fault.done, Severity.PLAIN)
             self._look_again()
         return back
 
-    def add_node(self, progress: ProgressListener = silent) -> str:
+    def add_node(self, progress: ProgressListener = no_progress) -> str:
         """Adds a node."""
         guard(self._cluster, "Add a node", read_only=self._read_only)
         expected = lowest_free_name([node.name for node in self._cluster.nodes()])
@@ -195,14 +195,14 @@ class LiveSession:
             for proof in self._proofs:
                 beside.enter_context(proof.adding(expected))
             name = add_node(self._cluster, read_only=self._read_only, progress=progress)
-            self._tell("node_add", name, f"{name} added", Gravity.PLAIN)
+            self._tell("node_add", name, f"{name} added", Severity.PLAIN)
             self._look_again()
         return name
 
-    def remove_node(self, node: str, progress: ProgressListener = silent) -> None:
+    def remove_node(self, node: str, progress: ProgressListener = no_progress) -> None:
         """Removes a node, which is told as a fault as it begins."""
         guard(self._cluster, f"Remove {visible(node)}", read_only=self._read_only)
-        self._tell("node_remove", node, f"{node} removed", Gravity.FAULT)
+        self._tell("node_remove", node, f"{node} removed", Severity.FAULT)
         with contextlib.ExitStack() as beside:
             for proof in self._proofs:
                 beside.enter_context(proof.removing(node))
@@ -235,8 +235,8 @@ class LiveSession:
         if self._closed:
             raise _closed_error()
 
-    def _tell(self, kind: str, subject: str, done: str, gravity: Gravity) -> None:
-        self._hear(Event(time.time(), Origin.YOU, gravity, kind, subject, f"{visible(done)} (you)"))
+    def _tell(self, kind: str, subject: str, done: str, severity: Severity) -> None:
+        self._hear(Event(time.time(), Origin.YOU, severity, kind, subject, f"{visible(done)} (you)"))
 
     def _look_again(self) -> None:
         for observer in self._observers:

@@ -11,7 +11,7 @@ from dmq_core.cluster.protocol import Cluster
 from dmq_core.messaging.messages import OutgoingMessage, SeenMessage, Settlement
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.observe.observation import Observation
-from dmq_core.progress import ProgressListener, silent
+from dmq_core.progress import ProgressListener, no_progress
 from dmq_core.proof.progress import ProofProgress, ProofReport
 from dmq_core.proof.scenario import Scenario
 
@@ -81,7 +81,7 @@ class Session(Protocol):
         """Whether everything that changes the cluster or its messages is refused."""
         ...
 
-    def start_cluster(self, progress: ProgressListener = silent) -> None:
+    def start_cluster(self, progress: ProgressListener = no_progress) -> None:
         """Starts the cluster, made if need be; `RefusedError` if read-only."""
         ...
 
@@ -126,19 +126,19 @@ class Session(Protocol):
         """
         ...
 
-    def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
+    def perform(self, operation: NodeOperation, progress: ProgressListener = no_progress) -> None:
         """Does an act on a node, through the gate in `dmq_core.actions.node_operation`."""
         ...
 
-    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
         """Does a fault of the whole cluster, through the same gate, and returns its way back (None: there is none)."""
         ...
 
-    def add_node(self, progress: ProgressListener = silent) -> str:
+    def add_node(self, progress: ProgressListener = no_progress) -> str:
         """Adds a node, through the same gate, and returns its name."""
         ...
 
-    def remove_node(self, node: str, progress: ProgressListener = silent) -> None:
+    def remove_node(self, node: str, progress: ProgressListener = no_progress) -> None:
         """Removes `node`, through the same gate; `RefusedError` if messages would go with it."""
         ...
 

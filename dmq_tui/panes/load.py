@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.proof.progress import LoadAccount, ProofReport
 from dmq_core.proof.report.wording import headline
 from dmq_core.proof.result import Verdict
@@ -100,5 +100,5 @@ def _closing(report: ProofReport) -> tuple[Line, ...]:
     return ((Cell(f" {headline(result)}", tone),), (Cell(f" {visible(why)}"),))
 
 
-_GRAVITY = {Verdict.PASS: Gravity.GOOD, Verdict.FAIL: Gravity.BAD, Verdict.INCONCLUSIVE: Gravity.NOTICE}
+_GRAVITY = {Verdict.PASS: Severity.GOOD, Verdict.FAIL: Severity.BAD, Verdict.INCONCLUSIVE: Severity.NOTICE}
 _TONE = {Verdict.PASS: Tone.GOOD, Verdict.FAIL: Tone.BAD, Verdict.INCONCLUSIVE: Tone.WARN}

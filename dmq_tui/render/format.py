@@ -9,7 +9,7 @@ from enum import StrEnum
 from rich.cells import cell_len, set_cell_size
 
 from dmq_core.cluster.protocol import NodeState
-from dmq_core.observe.events import Event, Gravity
+from dmq_core.observe.events import Event, Severity
 from dmq_core.text import visible
 
 UNKNOWN = "–"
@@ -65,11 +65,11 @@ _NODE_MARKS = {
     NodeState.UNREACHABLE: Mark("?", "unreachable", Tone.BAD),
 }
 _EVENT_MARKS = {
-    Gravity.FAULT: ("✗", Tone.BAD),
-    Gravity.BAD: ("!", Tone.BAD),
-    Gravity.NOTICE: ("★", Tone.WARN),
-    Gravity.PLAIN: (" ", Tone.PLAIN),
-    Gravity.GOOD: ("✓", Tone.GOOD),
+    Severity.FAULT: ("✗", Tone.BAD),
+    Severity.BAD: ("!", Tone.BAD),
+    Severity.NOTICE: ("★", Tone.WARN),
+    Severity.PLAIN: (" ", Tone.PLAIN),
+    Severity.GOOD: ("✓", Tone.GOOD),
 }
 
 
@@ -80,13 +80,13 @@ def node_mark(state: NodeState) -> Mark:
 
 def event_mark(event: Event) -> Cell:
     """The glyph of an event."""
-    glyph, tone = _EVENT_MARKS[event.gravity]
+    glyph, tone = _EVENT_MARKS[event.severity]
     return Cell(glyph, tone)
 
 
 def event_tone(event: Event) -> Tone:
     """The tone of an event's sentence: coloured only where it is bad."""
-    return Tone.BAD if event.gravity in (Gravity.FAULT, Gravity.BAD) else Tone.PLAIN
+    return Tone.BAD if event.severity in (Severity.FAULT, Severity.BAD) else Tone.PLAIN
 
 
 def count(number: int | None) -> str:

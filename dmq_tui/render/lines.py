@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.messaging.messages import SeenMessage
-from dmq_core.observe.events import Gravity
+from dmq_core.observe.events import Severity
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.observe.story import StoryLine
 from dmq_core.proof.progress import LoadAccount
@@ -163,13 +163,13 @@ def story_line(entry: StoryLine, width: int) -> Line:
     event = entry.event
     far = distance(entry.since_fault_s)
     room = max(8, width - 14 - (9 if far else 0))
-    tone = Tone.STRONG if event.gravity is Gravity.FAULT else event_tone(event)
+    tone = Tone.STRONG if event.severity is Severity.FAULT else event_tone(event)
     return (
         Cell(f"{clock(event.at, 2)} ", Tone.QUIET),
         event_mark(event),
         Cell(" "),
         Cell(fit(event.text, room), tone),
-        Cell(f" {far:>8}" if far else "", Tone.ACCENT if event.gravity is Gravity.FAULT else Tone.QUIET),
+        Cell(f" {far:>8}" if far else "", Tone.ACCENT if event.severity is Severity.FAULT else Tone.QUIET),
     )
 
 

@@ -1,4 +1,4 @@
-"""Clusters in Docker when things go wrong: interrupted, half made, in the way of others, out of reach."""
+"""Clusters in Docker when things go wrong: interrupted, half made, in the way of others, out of connect."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from dmq_core.cluster.docker.debian_mirror import debian_mirror
 from dmq_core.cluster.docker.engine import Engine, connect
 from dmq_core.cluster.docker.image import RECIPES, build_image, ensure_image
 from dmq_core.errors import BackendUnavailableError, ClusterError
-from dmq_core.progress import silent
+from dmq_core.progress import no_progress
 from dmq_core.resources import cluster_folder
 
 pytestmark = [pytest.mark.real, pytest.mark.docker, pytest.mark.thorough]
@@ -72,7 +72,7 @@ def test_a_root_that_cannot_be_made_leaves_neither_folder_nor_image(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     before = what_is_there()
     with pytest.raises(ClusterError) as caught:
-        module._make_base(engine, "duke", NOBODY, silent)
+        module._make_base(engine, "duke", NOBODY, no_progress)
     assert "E: " in caught.value.what
     assert list(tmp_path.iterdir()) == []
     assert engine.image_environment("dmq-base:duke") is None

@@ -12,7 +12,7 @@ import pika.exceptions
 from clients import connect
 
 from dmq_core.cluster.protocol import Cluster
-from dmq_core.messaging.topology.lint import Severity, judge
+from dmq_core.messaging.topology.lint import LintSeverity, judge
 from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue
 from dmq_core.versions import Version, parse_version
 
@@ -142,7 +142,7 @@ def test_the_rules_refuse_what_the_broker_refuses_and_nothing_else(real_cluster:
     version = version_of(real_cluster)
     wrong = []
     for entity, words in refused_by_broker(real_cluster):
-        findings = [f for f in judge([entity], version) if f.severity is Severity.REFUSED]
+        findings = [f for f in judge([entity], version) if f.severity is LintSeverity.REFUSED]
         if bool(findings) != bool(words):
             wrong.append((entity, words, findings))
     assert wrong == []

@@ -22,7 +22,7 @@ from dmq_core.cluster.local.installation import find_installation
 from dmq_core.cluster.local.node import places
 from dmq_core.cluster.local.state import read_state
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
-from dmq_core.cluster.scaling.queue_members import MemberWorks
+from dmq_core.cluster.scaling.queue_members import QueueMembers
 from dmq_core.errors import InvalidInputError, RefusedError
 from dmq_core.management.models import QueueFigures
 from dmq_core.testing import ClusterUnderTest
@@ -60,7 +60,7 @@ def queues(cluster: Cluster, but: str = "") -> dict[str, QueueFigures]:
         place = next(place for place in places(cluster.folder, state) if place.node.name == name)
         return local_node.tool(place, state, installation, tool, words, limit_s)
 
-    works = MemberWorks(cluster.nodes, run, cluster.credentials)
+    works = QueueMembers(cluster.nodes, run, cluster.credentials)
     return {queue.name: queue for queue in works.queues(but)}
 
 

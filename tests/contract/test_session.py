@@ -20,7 +20,7 @@ from dmq_core.errors import MessagingError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.proof.progress import LoadAccount
@@ -251,7 +251,7 @@ def test_a_killed_node_is_seen_within_a_second_and_its_leaders_move(stand: Stand
     assert after.leader not in (None, leader)
     told = [e for e in seen.events if e.subject in (leader, stand.queue)]
     first = told[0]
-    assert (first.origin, first.gravity, first.kind) == (Origin.YOU, Gravity.FAULT, "node_kill")
+    assert (first.origin, first.severity, first.kind) == (Origin.YOU, Severity.FAULT, "node_kill")
     assert any(e.kind == "node_down" and e.origin is Origin.BROKER for e in told)
     assert stand.session.publish(stand.message("order.after")).outcome is Outcome.CONFIRMED
     assert kill.undo is not None
@@ -274,9 +274,9 @@ def test_a_fault_of_the_whole_cluster_is_told_as_it_begins_and_is_taken_back(sta
     stand.session.cause(back)
     assert stand.session.cluster.standing() == ()
     await_until(lambda: len(_by_you(seen)) == 2, 5.0, "both in the story")
-    assert [(e.gravity, e.kind, e.text) for e in _by_you(seen)] == [
-        (Gravity.FAULT, "fault_disk-alarm", "rmq3 put under a disk alarm (you)"),
-        (Gravity.PLAIN, "fault_clear-disk-alarm", "rmq3 relieved of its disk alarm (you)"),
+    assert [(e.severity, e.kind, e.text) for e in _by_you(seen)] == [
+        (Severity.FAULT, "fault_disk-alarm", "rmq3 put under a disk alarm (you)"),
+        (Severity.PLAIN, "fault_clear-disk-alarm", "rmq3 relieved of its disk alarm (you)"),
     ]
 
 
@@ -335,7 +335,7 @@ def test_a_proof_run_breaks_undoes_accounts_and_tells_of_its_fault(stand: Stand)
     assert proof.wait(0.0)
     assert report.result.account.lost == ()
     assert not report.troubles
-    assert any(e.gravity is Gravity.FAULT and e.kind == "node_kill" for e in seen.events)
+    assert any(e.severity is Severity.FAULT and e.kind == "node_kill" for e in seen.events)
 
 
 @pytest.mark.parametrize("stand", REAL_IF_THOROUGH, indirect=True)

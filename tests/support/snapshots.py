@@ -8,10 +8,10 @@ from dmq_core.cluster.protocol import Backend, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import NodeFigures, Overview, QueueFigures
-from dmq_core.observe.management_poll import Figures
+from dmq_core.observe.management_poll import ManagementFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 from dmq_core.observe.snapshot_builder import assemble
-from dmq_core.observe.state import MANAGEMENT, Picture, with_source
+from dmq_core.observe.state import MANAGEMENT, ClusterState, with_source
 
 T0 = 1_790_000_000.0
 NAMES = ("rmq1", "rmq2", "rmq3")
@@ -40,9 +40,11 @@ def quorum(
     )
 
 
-def figures(*queues: QueueFigures, at: float = T0, running: tuple[str, ...] = NAMES, asked: str = "rmq1") -> Figures:
+def figures(
+    *queues: QueueFigures, at: float = T0, running: tuple[str, ...] = NAMES, asked: str = "rmq1"
+) -> ManagementFigures:
     endpoint = ManagementEndpoint(asked, f"http://127.0.0.1:1567{asked[-1]}")
-    return Figures(
+    return ManagementFigures(
         began_at=at,
         taken_at=at + 0.1,
         counted_at=at,
@@ -54,12 +56,12 @@ def figures(*queues: QueueFigures, at: float = T0, running: tuple[str, ...] = NA
     )
 
 
-def picture(*queues: QueueFigures, at: float = T0, **more: object) -> Picture:
+def cluster_state(*queues: QueueFigures, at: float = T0, **more: object) -> ClusterState:
     told = figures(*queues, at=at)
-    whole = Picture("dmq", Backend.DOCKER, nodes=tuple(node(n) for n in NAMES), figures=told, asks="rmq1")
+    whole = ClusterState("dmq", Backend.DOCKER, nodes=tuple(node(n) for n in NAMES), figures=told, asks="rmq1")
     whole = with_source(whole, SourceStatus(MANAGEMENT, "http://127.0.0.1:15671", at + 0.1))
     return replace(whole, **more)  # type: ignore[arg-type]  # the tests know the fields
 
 
 def snapshot(*queues: QueueFigures, at: float = T0, **more: object) -> ClusterSnapshot:
-    return assemble(picture(*queues, at=at, **more), at + 0.2)
+    return assemble(cluster_state(*queues, at=at, **more), at + 0.2)

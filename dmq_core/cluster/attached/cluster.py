@@ -19,7 +19,7 @@ from dmq_core.errors import AccessDeniedError, InvalidInputError, NotReachableEr
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import ManagementEndpoint
 from dmq_core.management.models import Overview
-from dmq_core.progress import ProgressListener, silent
+from dmq_core.progress import ProgressListener, no_progress
 from dmq_core.text import visible
 from dmq_core.tls import tls_context
 from dmq_core.urls import PlannedEndpoint, credentials_of, parse_url, plan_endpoints
@@ -109,34 +109,34 @@ class AttachedCluster:
         """Every endpoint, under the name that RabbitMQ gave its node, or `host:port` until it is known."""
         return tuple(p.info for p in self._ask())
 
-    def start(self, progress: ProgressListener = silent) -> None:
+    def start(self, progress: ProgressListener = no_progress) -> None:
         """Raises `RefusedError`."""
         self._refuse("started")
 
-    def stop(self, progress: ProgressListener = silent) -> None:
+    def stop(self, progress: ProgressListener = no_progress) -> None:
         """Raises `RefusedError`."""
         self._refuse("stopped")
 
-    def destroy(self, progress: ProgressListener = silent) -> None:
+    def destroy(self, progress: ProgressListener = no_progress) -> None:
         """Raises `RefusedError`."""
         self._refuse("destroyed")
 
-    def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
+    def act(self, action: NodeAction, node: str, progress: ProgressListener = no_progress) -> None:
         """Raises `RefusedError`."""
         raise RefusedError(
             f"{node} of {self._host} is left as it is: dmq did not make this cluster",
             f"'dmq start' makes one on which 'dmq node {action}' works.",
         )
 
-    def add_node(self, progress: ProgressListener = silent) -> str:
+    def add_node(self, progress: ProgressListener = no_progress) -> str:
         """Raises `RefusedError`."""
         self._refuse("given a node")
 
-    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+    def remove_node(self, node: str, progress: ProgressListener = no_progress, *, force: bool = False) -> None:
         """Raises `RefusedError`."""
         self._refuse(f"robbed of {node}")
 
-    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
         """Raises `RefusedError`."""
         raise RefusedError(
             f"{fault.title}: refused, dmq did not make {self._host}",

@@ -12,7 +12,7 @@ from dmq_core.cluster.docker.definition import (
     CLUSTER_LABEL,
     HOME,
     USER,
-    Made,
+    ClusterDefinition,
     erlang_name,
     ports_of_others,
     started_ago_s,
@@ -22,10 +22,17 @@ from dmq_core.cluster.docker.errors import PortTaken
 from dmq_core.cluster.docker.events import watch
 from dmq_core.cluster.docker.image import ensure_image, series_of
 from dmq_core.cluster.docker.isolation import is_cut_off, is_drained, run_tool
-from dmq_core.cluster.docker.node_actions import ACTION_LIMIT_S, NodeActs, halt
-from dmq_core.cluster.docker.provisioning import ALIVE, Found, complete, find, remembered_credentials, remove_all
+from dmq_core.cluster.docker.node_actions import ACTION_LIMIT_S, NodeActions, halt
+from dmq_core.cluster.docker.provisioning import (
+    ALIVE,
+    ExistingParts,
+    complete,
+    find,
+    remembered_credentials,
+    remove_all,
+)
 from dmq_core.cluster.docker.readiness import Boot, NodeWaiter
-from dmq_core.cluster.docker.scaling import DockerGround
+from dmq_core.cluster.docker.scaling import DockerScaling
 from dmq_core.cluster.docker.values import Container
 from dmq_core.cluster.faults.erlang_links import note_name
 from dmq_core.cluster.faults.injector import MENDS_LINKS, FaultWorks
@@ -33,14 +40,14 @@ from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.local.state import reserved_ports
 from dmq_core.cluster.metrics import metrics_in, question_inside
 from dmq_core.cluster.node_config import checked_cluster_name, node_names
-from dmq_core.cluster.ports import FAVOURED_AMQP_PORT, FAVOURED_MANAGEMENT_PORT, PortChooser, favoured
+from dmq_core.cluster.ports import DEFAULT_AMQP_PORT, DEFAULT_MANAGEMENT_PORT, PortChooser, default_port
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeChange, NodeInfo, NodeState
 from dmq_core.cluster.readiness import management_answers, side_by_side
-from dmq_core.cluster.scaling import procedure as scale_works
+from dmq_core.cluster.scaling import procedure
 from dmq_core.cluster.scaling.checks import other_number
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterError, ClusterNotFoundError, InvalidInputError, NodeBootError, OperationTimeoutError
-from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.progress import Progress, ProgressListener, no_progress
 from dmq_core.state_directory import locked, remove_folder, state_folder
 from dmq_core.versions import Version, parse_version
 
@@ -101,8 +108,8 @@ class DockerCluster:
     @property
     def rabbitmq(self) -> Version | None:
         """The RabbitMQ version that the cluster was made with, as far as its image tells; None if there is none."""
-        made = self._find().made
-        return None if made is None else parse_version(made.rabbitmq)
+        definition = self._find().definition
+        return None if definition is None else parse_version(definition.rabbitmq)
 
     def exists(self) -> bool:
         """Whether there is any container, network or volume of it."""
@@ -111,17 +118,17 @@ class DockerCluster:
     def nodes(self) -> tuple[NodeInfo, ...]:
         """Every node in name order; one whose container runs is RUNNING once its management port answers."""
         found = self._find()
-        made = found.made
-        if made is None:
+        definition = found.definition
+        if definition is None:
             return ()
 
         def info(node: str) -> NodeInfo:
-            state = self._state(made, node, found.containers.get(node))
-            return NodeInfo(node, erlang_name(node), state, made.endpoint(node))
+            state = self._state(definition, node, found.containers.get(node))
+            return NodeInfo(node, erlang_name(node), state, definition.endpoint(node))
 
-        return tuple(side_by_side(info, made.nodes))
+        return tuple(side_by_side(info, definition.nodes))
 
-    def start(self, progress: ProgressListener = silent) -> None:
+    def start(self, progress: ProgressListener = no_progress) -> None:
         """Makes what is missing, starts what does not run, and returns when the cluster is whole, within 180 s.
 
         `NodeBootError` if a node ends while it boots, `PortTaken` if a stopped node's port now belongs to somebody
@@ -142,44 +149,44 @@ class DockerCluster:
                     self._remove()
                 raise
 
-    def stop(self, progress: ProgressListener = silent) -> None:
+    def stop(self, progress: ProgressListener = no_progress) -> None:
         """Stops every node and keeps all data."""
         self._existing()
         with self._locked(progress):
             found = self._existing()
             side_by_side(lambda c: halt(self._engine, c, progress), list(found.containers.values()))
 
-    def destroy(self, progress: ProgressListener = silent) -> None:
+    def destroy(self, progress: ProgressListener = no_progress) -> None:
         """Removes every container, network and volume that carries the cluster's label, and nothing else."""
         self._engine.ping()
         with self._locked(progress):
             progress(Progress("removing containers, networks and volumes"))
             self._remove()
 
-    def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
+    def act(self, action: NodeAction, node: str, progress: ProgressListener = no_progress) -> None:
         """Does `action` to `node` and returns once it holds, within 60 s."""
-        made, container = self._target(self._existing(), node)
+        definition, container = self._target(self._existing(), node)
         progress(Progress(f"{action} {node}", node))
-        if action in MENDS_LINKS and self._noted(made.nodes):
+        if action in MENDS_LINKS and self._noted(definition.nodes):
             self._works().mend_links((node,))
-        waiter = NodeWaiter(self._engine, made, self.credentials, progress)
-        NodeActs(self._engine, made, self._state, waiter, progress).do(action, container)
+        waiter = NodeWaiter(self._engine, definition, self.credentials, progress)
+        NodeActions(self._engine, definition, self._state, waiter, progress).do(action, container)
 
-    def add_node(self, progress: ProgressListener = silent) -> str:
+    def add_node(self, progress: ProgressListener = no_progress) -> str:
         """Makes one more node and returns its name once queues have grown onto it, within 180 s."""
         self._existing()
         with self._locked(progress):
             self._nodes = None
-            return scale_works.add(self._ground(), progress)
+            return procedure.add(self._scaling(), progress)
 
-    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+    def remove_node(self, node: str, progress: ProgressListener = no_progress, *, force: bool = False) -> None:
         """Takes the queues off `node`, lets the others forget it and removes it with its data, within 180 s."""
         self._existing()
         with self._locked(progress):
             self._nodes = None
-            scale_works.remove(self._ground(), node, progress, force=force)
+            procedure.remove(self._scaling(), node, progress, force=force)
 
-    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back once it holds."""
         return self._works().cause(fault, progress)
 
@@ -212,19 +219,19 @@ class DockerCluster:
     def _folder(self) -> Path:
         return state_folder() / "docker" / self._name
 
-    def _find(self) -> Found:
+    def _find(self) -> ExistingParts:
         return find(self._engine, self._name)
 
     def _works(self) -> FaultWorks:
-        made = self._existing().made
-        if made is None:
+        definition = self._existing().definition
+        if definition is None:
             raise ClusterError(f"{self._name} is half made", "'dmq start' completes it.")
 
         def run(node: str, tool: str, words: tuple[str, ...], _limit_s: float) -> str:
-            return run_tool(self._engine, made.container(node), node, tool, words)
+            return run_tool(self._engine, definition.container(node), node, tool, words)
 
         def settle(nodes: tuple[str, ...], progress: ProgressListener) -> None:
-            waiter = NodeWaiter(self._engine, made, self.credentials, progress)
+            waiter = NodeWaiter(self._engine, definition, self.credentials, progress)
             waiter.await_node(nodes[0], Boot(restarts=0), time.monotonic() + ACTION_LIMIT_S, apart=True)
 
         return FaultWorks(self.nodes, run, self.act, settle)
@@ -245,7 +252,7 @@ class DockerCluster:
         self._remembered = None
         remove_folder(self._folder)
 
-    def _existing(self) -> Found:
+    def _existing(self) -> ExistingParts:
         found = self._find()
         if not found.anything:
             raise ClusterNotFoundError(
@@ -254,24 +261,24 @@ class DockerCluster:
             )
         return found
 
-    def _target(self, found: Found, node: str) -> tuple[Made, Container]:
-        made = found.made
-        if made is None or node not in made.nodes:
-            known = ", ".join(made.nodes) if made else "none"
+    def _target(self, found: ExistingParts, node: str) -> tuple[ClusterDefinition, Container]:
+        definition = found.definition
+        if definition is None or node not in definition.nodes:
+            known = ", ".join(definition.nodes) if definition else "none"
             raise InvalidInputError(f"{self._name} has no node {node!r}", f"Its nodes: {known}.")
         container = found.containers.get(node)
         if container is None:
             raise ClusterError(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
-        return made, container
+        return definition, container
 
-    def _state(self, made: Made, node: str, container: Container | None) -> NodeState:
+    def _state(self, definition: ClusterDefinition, node: str, container: Container | None) -> NodeState:
         if container is None or container.status not in ALIVE:
             return NodeState.STOPPED
         if container.status == "paused":
             return NodeState.PAUSED
-        if is_cut_off(made, container):
+        if is_cut_off(definition, container):
             return NodeState.ISOLATED
-        return self._running_state(container, made.endpoint(node))
+        return self._running_state(container, definition.endpoint(node))
 
     def _running_state(self, container: Container, endpoint: NodeEndpoint) -> NodeState:
         served = self._served.get(container.id) == container.started_at
@@ -297,14 +304,14 @@ class DockerCluster:
                 held.enter_context(locked(self._folder, START_LIMIT_S, make=True))
             yield
 
-    def _check_asked(self, found: Found) -> None:
-        made = found.made
-        if made is None:
+    def _check_asked(self, found: ExistingParts) -> None:
+        definition = found.definition
+        if definition is None:
             return
-        if self._nodes not in (None, len(made.nodes)):
-            raise other_number(self._name, len(made.nodes))
-        if self._series not in (None, series_of(made.rabbitmq)):
-            self._differs(f"RabbitMQ {made.rabbitmq}")
+        if self._nodes not in (None, len(definition.nodes)):
+            raise other_number(self._name, len(definition.nodes))
+        if self._series not in (None, series_of(definition.rabbitmq)):
+            self._differs(f"RabbitMQ {definition.rabbitmq}")
 
     def _differs(self, what: str) -> None:
         raise InvalidInputError(
@@ -312,13 +319,13 @@ class DockerCluster:
             "Start it without that option, destroy it first, or choose another --cluster.",
         )
 
-    def _start(self, found: Found, progress: ProgressListener) -> None:
+    def _start(self, found: ExistingParts, progress: ProgressListener) -> None:
         for attempt in range(1, _PORT_ATTEMPTS + 1):
-            made = found.made or self._choose(progress)
+            definition = found.definition or self._choose(progress)
             credentials = self.credentials
-            complete(self._engine, made, found, credentials, progress)
+            complete(self._engine, definition, found, credentials, progress)
             try:
-                self._start_containers(made, progress)
+                self._start_containers(definition, progress)
                 break
             except PortTaken:
                 # A new cluster may have other ports; a made one keeps those that its users know.
@@ -327,7 +334,7 @@ class DockerCluster:
                 remove_all(self._engine, self._name)
                 found = self._find()
         self._remembered = credentials
-        waiter = NodeWaiter(self._engine, made, credentials, progress)
+        waiter = NodeWaiter(self._engine, definition, credentials, progress)
         alive = [n for n, c in found.containers.items() if c.status in ALIVE]
         noted = self._noted(alive)
         if noted:
@@ -335,15 +342,15 @@ class DockerCluster:
             self._works().mend_links(noted)
         waiter.revive_also(alive)
         waiter.await_whole(Boot(restarts=2 if found.booted_before else 0), time.monotonic() + START_LIMIT_S)
-        ground = self._ground()
-        scale_works.finish_leaving(ground, progress)
-        scale_works.finish_joining(ground, progress)
+        scaling = self._scaling()
+        procedure.finish_leaving(scaling, progress)
+        procedure.finish_joining(scaling, progress)
 
-    def _ground(self) -> DockerGround:
-        made = self._existing().made
-        if made is None:
+    def _scaling(self) -> DockerScaling:
+        definition = self._existing().definition
+        if definition is None:
             raise ClusterError(f"{self._name} is half made", "'dmq start' completes it.")
-        return DockerGround(self._engine, made, self.credentials, self.nodes, self._ports)
+        return DockerScaling(self._engine, definition, self.credentials, self.nodes, self._ports)
 
     def _ports(self, nodes: Iterable[str]) -> tuple[tuple[int, int], ...]:
         """A free AMQP and management port for each of `nodes`."""
@@ -352,18 +359,18 @@ class DockerCluster:
         chooser = PortChooser(ports_of_others(labels, self._name) | reserved_ports(self._folder))
         return tuple(
             (
-                chooser.take(favoured(FAVOURED_AMQP_PORT, self._name, node)),
-                chooser.take(favoured(FAVOURED_MANAGEMENT_PORT, self._name, node)),
+                chooser.take(default_port(DEFAULT_AMQP_PORT, self._name, node)),
+                chooser.take(default_port(DEFAULT_MANAGEMENT_PORT, self._name, node)),
             )
             for node in nodes
         )
 
-    def _choose(self, progress: ProgressListener) -> Made:
+    def _choose(self, progress: ProgressListener) -> ClusterDefinition:
         image = ensure_image(self._engine, self._rabbitmq, progress)
         nodes = node_names(self._nodes or _DEFAULT_NODES)
-        return Made(self._name, image.rabbitmq, image.reference, nodes, self._ports(nodes))
+        return ClusterDefinition(self._name, image.rabbitmq, image.reference, nodes, self._ports(nodes))
 
-    def _start_containers(self, made: Made, progress: ProgressListener) -> None:
+    def _start_containers(self, definition: ClusterDefinition, progress: ProgressListener) -> None:
         def start(item: tuple[str, Container]) -> None:
             node, container = item
             if container.status == "paused":
@@ -375,7 +382,7 @@ class DockerCluster:
 
         # A node that is leaving has a voice in the cluster until it is forgotten.
         containers = self._find().containers
-        wanted = (*made.nodes, made.leaving)
+        wanted = (*definition.nodes, definition.leaving)
         side_by_side(start, [(node, container) for node, container in containers.items() if node in wanted])
 
 

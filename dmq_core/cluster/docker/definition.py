@@ -36,7 +36,7 @@ _SETTING = re.compile(r"\{default_(user|pass), <<([\d,]*)>>\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ClusterDefinition:
     """What defines a cluster; every thing of it carries what this was, when that was made, in its labels.
 
     `ports` has each node's AMQP and management port on 127.0.0.1, in the order of `nodes`. Of several definitions that
@@ -53,21 +53,21 @@ class Made:
     joining: str | None = None
     leaving: str | None = None
 
-    def with_node(self, node: str, ports: tuple[int, int]) -> Made:
+    def with_node(self, node: str, ports: tuple[int, int]) -> ClusterDefinition:
         """The next definition, in which `node` joins."""
         known = dict(zip(self.nodes, self.ports, strict=True)) | {node: ports}
         nodes = tuple(sorted(known))
         placed = tuple(known[name] for name in nodes)
         return replace(self, nodes=nodes, ports=placed, generation=self.generation + 1, joining=node)
 
-    def without_node(self, node: str) -> Made:
+    def without_node(self, node: str) -> ClusterDefinition:
         """The next definition, in which `node` leaves."""
         stay = [i for i, name in enumerate(self.nodes) if name != node]
         nodes, ports = tuple(self.nodes[i] for i in stay), tuple(self.ports[i] for i in stay)
         joining = None if self.joining == node else self.joining
         return replace(self, nodes=nodes, ports=ports, generation=self.generation + 1, joining=joining, leaving=node)
 
-    def settled(self) -> Made:
+    def settled(self) -> ClusterDefinition:
         """The next definition, in which nothing joins or leaves."""
         return replace(self, generation=self.generation + 1, joining=None, leaving=None)
 
@@ -168,13 +168,13 @@ def erlang_name(node: str) -> str:
     return f"rabbit@{node}"
 
 
-def made_from(labels: Mapping[str, str]) -> Made:
+def definition_from(labels: Mapping[str, str]) -> ClusterDefinition:
     """What the labels of a thing say; `ClusterError` if they are not of this version of dmq."""
     cluster = labels.get(CLUSTER_LABEL, "")
     try:
         pairs = [pair.split("/") for pair in labels[_PORTS_LABEL].split()]
         ports = tuple((int(amqp), int(management)) for amqp, management in pairs)
-        made = Made(
+        definition = ClusterDefinition(
             cluster,
             labels[_RABBITMQ_LABEL],
             labels[_IMAGE_LABEL],
@@ -186,14 +186,14 @@ def made_from(labels: Mapping[str, str]) -> Made:
         )
     except (KeyError, ValueError, InvalidInputError) as error:
         raise _senseless(cluster) from error
-    if len(ports) != len(made.nodes) or not 1 <= len(ports) <= MOST_NODES:
+    if len(ports) != len(definition.nodes) or not 1 <= len(ports) <= MOST_NODES:
         raise _senseless(cluster)
-    return made
+    return definition
 
 
-def newest(labels: Iterable[Mapping[str, str]]) -> Made | None:
+def newest(labels: Iterable[Mapping[str, str]]) -> ClusterDefinition | None:
     """What the newest of the definitions that `labels` hold says; None if there are none."""
-    return max(map(made_from, labels), key=lambda made: made.generation, default=None)
+    return max(map(definition_from, labels), key=lambda definition: definition.generation, default=None)
 
 
 def _nodes_in(label: str) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from dmq_core.cluster.docker.errors import missing, translated, unreachable
 from dmq_core.cluster.docker.values import (
     Container,
     ContainerPlan,
+    DockerNetwork,
     File,
-    Network,
     Volume,
     archive_of,
     archive_of_folder,
@@ -174,12 +174,12 @@ class Engine:
                     return None
                 raise
 
-    def networks(self, label: str) -> list[Network]:
+    def networks(self, label: str) -> list[DockerNetwork]:
         """The networks with `label`."""
         client = self._client(QUERY_TIMEOUT_S)
         with translated("list networks"):
             found = client.networks(filters={"label": [label]})
-        return [Network(n["Id"], n["Name"], n["Labels"] or {}) for n in found]
+        return [DockerNetwork(n["Id"], n["Name"], n["Labels"] or {}) for n in found]
 
     def create_network(self, name: str, labels: Mapping[str, str], *, internal: bool) -> str:
         """Makes a bridge network and returns its id; `Conflict` if the name is taken."""

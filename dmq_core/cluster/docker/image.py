@@ -18,7 +18,7 @@ from typing import Any
 from dmq_core.cluster.docker.debian_mirror import debian_mirror
 from dmq_core.cluster.docker.engine import Engine
 from dmq_core.errors import BackendUnavailableError, ClusterError, DmqError, InvalidInputError, OperationTimeoutError
-from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.progress import Progress, ProgressListener, no_progress
 from dmq_core.resources import cluster_folder
 from dmq_core.text import visible
 from dmq_core.versions import parse_version
@@ -38,7 +38,7 @@ _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ImageRecipe:
     """Where Debian has a RabbitMQ series: the release to begin with and the release that has the packages."""
 
     series: str
@@ -47,12 +47,12 @@ class Recipe:
 
 
 # debootstrap of today's stable Debian may not know the release after next, so 4.3 begins with trixie too.
-RECIPES: Mapping[str, Recipe] = {
+RECIPES: Mapping[str, ImageRecipe] = {
     r.series: r
     for r in (
-        Recipe("4.3", "trixie", "forky"),
-        Recipe("4.0", "trixie", "trixie"),
-        Recipe("3.10", "bookworm", "bookworm"),
+        ImageRecipe("4.3", "trixie", "forky"),
+        ImageRecipe("4.0", "trixie", "trixie"),
+        ImageRecipe("3.10", "bookworm", "bookworm"),
     )
 }
 
@@ -89,7 +89,7 @@ def official_tag(rabbitmq: str | None) -> str:
     return "4-management" if rabbitmq is None or series_of(rabbitmq) == DEFAULT_SERIES else f"{rabbitmq}-management"
 
 
-def own_tag(recipe: Recipe, folder: Path | None = None) -> str:
+def own_tag(recipe: ImageRecipe, folder: Path | None = None) -> str:
     """The tag of the image that we build, which changes when its recipe does: `4.3-0a1b2c3d`."""
     folder = folder or cluster_folder() / "image"
     digest = hashlib.sha256(repr(recipe).encode())
@@ -98,7 +98,7 @@ def own_tag(recipe: Recipe, folder: Path | None = None) -> str:
     return f"{recipe.series}-{digest.hexdigest()[:8]}"
 
 
-def ensure_image(engine: Engine, rabbitmq: str | None = None, progress: ProgressListener = silent) -> Image:
+def ensure_image(engine: Engine, rabbitmq: str | None = None, progress: ProgressListener = no_progress) -> Image:
     """An image for RabbitMQ `rabbitmq` (None: the default) that the engine has when this returns.
 
     What is there already is used; else it is pulled where a registry answers within 4 s, else built (minutes).
@@ -128,7 +128,7 @@ def ensure_image(engine: Engine, rabbitmq: str | None = None, progress: Progress
     return _present(engine, reference, rabbitmq) or _gone(reference)
 
 
-def build_image(engine: Engine, recipe: Recipe, progress: ProgressListener = silent) -> None:
+def build_image(engine: Engine, recipe: ImageRecipe, progress: ProgressListener = no_progress) -> None:
     """Builds our own image of `recipe`; `ClusterError` or `BackendUnavailableError` with the cause if it cannot."""
     mirror = debian_mirror()
     base = f"{_BASE}:{recipe.base}"

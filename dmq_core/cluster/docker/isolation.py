@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from dmq_core.cluster.docker.definition import NODE_LABEL, USER, Made, started_ago_s
+from dmq_core.cluster.docker.definition import NODE_LABEL, USER, ClusterDefinition, started_ago_s
 from dmq_core.cluster.docker.engine import Engine
 from dmq_core.cluster.docker.errors import Conflict
 from dmq_core.cluster.docker.values import Container
@@ -13,27 +13,27 @@ from dmq_core.cluster.node_log import LOG_LINES, in_maintenance, tool_failure_re
 from dmq_core.errors import ClusterError
 
 
-def is_cut_off(made: Made, container: Container) -> bool:
+def is_cut_off(definition: ClusterDefinition, container: Container) -> bool:
     """Whether it is not on the network on which nodes meet."""
-    return made.cluster_network not in container.network_names
+    return definition.cluster_network not in container.network_names
 
 
-def cut_off(engine: Engine, made: Made, container: Container) -> None:
+def cut_off(engine: Engine, definition: ClusterDefinition, container: Container) -> None:
     """Takes it out of the network on which nodes meet; clients come by the other one. Twice does no harm."""
-    if not is_cut_off(made, container):
-        engine.disconnect(made.cluster_network, container.id)
+    if not is_cut_off(definition, container):
+        engine.disconnect(definition.cluster_network, container.id)
 
 
-def let_back(engine: Engine, made: Made, container: Container) -> None:
+def let_back(engine: Engine, definition: ClusterDefinition, container: Container) -> None:
     """Puts it back into the network on which nodes meet, under the name that they know. Twice does no harm."""
-    if not is_cut_off(made, container):
+    if not is_cut_off(definition, container):
         return
     try:
-        engine.connect(made.cluster_network, container.id, container.labels[NODE_LABEL])
+        engine.connect(definition.cluster_network, container.id, container.labels[NODE_LABEL])
     except Conflict:
         # Somebody else may have been quicker.
         now = engine.container(container.id)
-        if now is None or is_cut_off(made, now):
+        if now is None or is_cut_off(definition, now):
             raise
 
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from dmq_core.cluster.docker.definition import NODE_LABEL, Made
+from dmq_core.cluster.docker.definition import NODE_LABEL, ClusterDefinition
 from dmq_core.cluster.docker.engine import Engine
 from dmq_core.cluster.docker.errors import Conflict
 from dmq_core.cluster.docker.isolation import cut_off, is_cut_off, let_back, maintain
@@ -21,7 +21,7 @@ ACTION_LIMIT_S = 60.0
 FREEZES_WITHIN_S = 15.0
 _GRACE_S = 30
 _AGAIN_S = 0.2
-StateOf = Callable[[Made, str, Container], NodeState]
+StateOf = Callable[[ClusterDefinition, str, Container], NodeState]
 
 
 def freeze(pause: Callable[[str], None], container: str, within_s: float = FREEZES_WITHIN_S) -> None:
@@ -38,14 +38,19 @@ def freeze(pause: Callable[[str], None], container: str, within_s: float = FREEZ
         time.sleep(_AGAIN_S)
 
 
-class NodeActs:
-    """Acts on nodes of the cluster `made`, each within 60 s; `state_of` tells what a container's node is doing."""
+class NodeActions:
+    """Acts on the nodes of a cluster, each within 60 s; `state_of` says what a container's node is doing."""
 
     def __init__(
-        self, engine: Engine, made: Made, state_of: StateOf, waiter: NodeWaiter, progress: ProgressListener
+        self,
+        engine: Engine,
+        definition: ClusterDefinition,
+        state_of: StateOf,
+        waiter: NodeWaiter,
+        progress: ProgressListener,
     ) -> None:
         self._engine = engine
-        self._made = made
+        self._definition = definition
         self._state_of = state_of
         self._waiter = waiter
         self._progress = progress
@@ -78,7 +83,7 @@ class NodeActs:
         halt(self._engine, container, self._progress)
 
     def _start(self, container: Container, node: str) -> None:
-        state = self._state_of(self._made, node, container)
+        state = self._state_of(self._definition, node, container)
         if state is NodeState.PAUSED:
             raise InvalidInputError(f"{node} is paused, not stopped", f"'dmq node unpause {node}' lets it go on.")
         if state is NodeState.ISOLATED:
@@ -99,27 +104,27 @@ class NodeActs:
 
     def _unpause(self, container: Container, node: str) -> None:
         self._check_runs(container, node, frozen=True)
-        if not is_cut_off(self._made, container):
+        if not is_cut_off(self._definition, container):
             self._bring_up(container, node)
         elif container.status == "paused":
             self._engine.unpause_container(container.id)
 
     def _isolate(self, container: Container, node: str) -> None:
         self._check_runs(container, node, frozen=True)
-        cut_off(self._engine, self._made, container)
+        cut_off(self._engine, self._definition, container)
 
     def _rejoin(self, container: Container, node: str) -> None:
         self._check_runs(container, node)
-        let_back(self._engine, self._made, container)
+        let_back(self._engine, self._definition, container)
         self._waiter.await_node(node, Boot(restarts=0), self._deadline, apart=True)
 
     def _drain(self, container: Container, node: str) -> None:
         self._check_connected(container, node)
-        if self._state_of(self._made, node, container) is NodeState.DRAINING:
+        if self._state_of(self._definition, node, container) is NodeState.DRAINING:
             return
         maintain(self._engine, container, "drain")
         # What the node has said comes to the engine's log a moment later.
-        while self._state_of(self._made, node, container) is not NodeState.DRAINING:
+        while self._state_of(self._definition, node, container) is not NodeState.DRAINING:
             if time.monotonic() > self._deadline:
                 raise OperationTimeoutError(
                     f"{node} does not say that it is in maintenance", f"See 'dmq node logs {node}'."
@@ -128,7 +133,7 @@ class NodeActs:
 
     def _revive(self, container: Container, node: str) -> None:
         self._check_connected(container, node)
-        if self._state_of(self._made, node, container) is NodeState.DRAINING:
+        if self._state_of(self._definition, node, container) is NodeState.DRAINING:
             maintain(self._engine, container, "revive")
         self._waiter.await_node(node, Boot(restarts=0), self._deadline)
 
@@ -141,14 +146,14 @@ class NodeActs:
 
     def _check_connected(self, container: Container, node: str) -> None:
         self._check_runs(container, node)
-        if is_cut_off(self._made, container):
+        if is_cut_off(self._definition, container):
             raise InvalidInputError(f"{node} is isolated", f"'dmq node rejoin {node}' connects it again.")
 
     def _bring_up(self, container: Container, node: str) -> None:
         current = self._engine.container(container.id) or container
-        if is_cut_off(self._made, current):
+        if is_cut_off(self._definition, current):
             self._progress(Progress("the node was cut off; connecting it to its peers", node))
-            let_back(self._engine, self._made, current)
+            let_back(self._engine, self._definition, current)
         if current.status == "paused":
             self._engine.unpause_container(container.id)
         elif current.status != "running":

@@ -11,7 +11,7 @@ from dmq_core.cluster.docker.definition import (
     CLUSTER_LABEL,
     COOKIE_FILE,
     NODE_LABEL,
-    Made,
+    ClusterDefinition,
     credentials_in,
     newest,
     numeric_owner,
@@ -19,7 +19,7 @@ from dmq_core.cluster.docker.definition import (
 from dmq_core.cluster.docker.engine import Engine
 from dmq_core.cluster.docker.errors import Conflict
 from dmq_core.cluster.docker.isolation import is_cut_off, let_back
-from dmq_core.cluster.docker.values import Container, Network, Volume
+from dmq_core.cluster.docker.values import Container, DockerNetwork, Volume
 from dmq_core.cluster.readiness import side_by_side
 from dmq_core.endpoints import Credentials
 from dmq_core.progress import Progress, ProgressListener
@@ -28,13 +28,13 @@ ALIVE = frozenset({"running", "paused"})
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ExistingParts:
     """What there is of a cluster: containers by node name, networks, volumes, and what defines it."""
 
     containers: Mapping[str, Container]
-    networks: tuple[Network, ...]
+    networks: tuple[DockerNetwork, ...]
     volumes: tuple[Volume, ...]
-    made: Made | None
+    definition: ClusterDefinition | None
 
     @property
     def anything(self) -> bool:
@@ -47,17 +47,17 @@ class Found:
         return any(c.status != "created" for c in self.containers.values())
 
 
-def find(engine: Engine, cluster: str) -> Found:
+def find(engine: Engine, cluster: str) -> ExistingParts:
     """What there is of `cluster` on the engine, by label alone."""
     label = f"{CLUSTER_LABEL}={cluster}"
     containers = {c.labels.get(NODE_LABEL, c.name): c for c in engine.containers(label)}
     networks = tuple(engine.networks(label))
     volumes = tuple(engine.volumes(label))
     labels = [c.labels for c in containers.values()] + [n.labels for n in networks] + [v.labels for v in volumes]
-    return Found(containers, networks, volumes, newest(labels))
+    return ExistingParts(containers, networks, volumes, newest(labels))
 
 
-def remembered_credentials(engine: Engine, found: Found) -> Credentials | None:
+def remembered_credentials(engine: Engine, found: ExistingParts) -> Credentials | None:
     """The user that the cluster was made with, read from a node's own configuration."""
     for container in found.containers.values():
         configuration = engine.read_file(container.id, ADVANCED_FILE)
@@ -67,27 +67,35 @@ def remembered_credentials(engine: Engine, found: Found) -> Credentials | None:
     return None
 
 
-def complete(engine: Engine, made: Made, found: Found, credentials: Credentials, progress: ProgressListener) -> None:
+def complete(
+    engine: Engine,
+    definition: ClusterDefinition,
+    found: ExistingParts,
+    credentials: Credentials,
+    progress: ProgressListener,
+) -> None:
     """Makes every network, volume and container that is missing or was only half made; starts nothing."""
     networks = {n.name: n.id for n in found.networks}
-    for name, internal in ((made.cluster_network, True), (made.client_network, False)):
+    for name, internal in ((definition.cluster_network, True), (definition.client_network, False)):
         if name not in networks:
-            networks[name] = _create_network(engine, made, name, internal=internal)
-    missing = [n for n in made.nodes if not _usable(made, found.containers.get(n), frozenset(networks.values()))]
+            networks[name] = _create_network(engine, definition, name, internal=internal)
+    missing = [
+        n for n in definition.nodes if not _usable(definition, found.containers.get(n), frozenset(networks.values()))
+    ]
     if missing:
         cookie = _remembered_cookie(engine, found) or secrets.token_hex(24)
 
         def make(node: str) -> None:
             progress(Progress("making the node", node))
-            _make_node(engine, made, node, found.containers.get(node), credentials, cookie)
+            _make_node(engine, definition, node, found.containers.get(node), credentials, cookie)
 
         side_by_side(make, missing)
-    for node in made.nodes:
+    for node in definition.nodes:
         container = found.containers.get(node)
         if node not in missing and container is not None:
-            if is_cut_off(made, container):
+            if is_cut_off(definition, container):
                 progress(Progress("the node was cut off; connecting it to its peers", node))
-            let_back(engine, made, container)
+            let_back(engine, definition, container)
 
 
 def remove_all(engine: Engine, cluster: str) -> None:
@@ -100,68 +108,73 @@ def remove_all(engine: Engine, cluster: str) -> None:
         engine.remove_volume(volume.name)
 
 
-def record(engine: Engine, made: Made) -> None:
-    """Makes `made` what defines the cluster: the next to look, on whatever machine, finds it."""
-    label = f"{CLUSTER_LABEL}={made.cluster}"
-    engine.create_volume(made.record, made.labels())
+def record(engine: Engine, definition: ClusterDefinition) -> None:
+    """Makes `definition` what defines the cluster: the next to look, on whatever machine, finds it."""
+    label = f"{CLUSTER_LABEL}={definition.cluster}"
+    engine.create_volume(definition.record, definition.labels())
     for volume in engine.volumes(label):
-        if made.outdates(volume.name):
+        if definition.outdates(volume.name):
             engine.remove_volume(volume.name)
 
 
-def discard(engine: Engine, made: Made, node: str) -> None:
-    """Removes the container and the volume of one node of `made`, or that was one; nothing happens if they are gone."""
-    found = find(engine, made.cluster)
+def discard(engine: Engine, definition: ClusterDefinition, node: str) -> None:
+    """Removes the container and the volume of a node of the cluster, also of a former one; twice does no harm."""
+    found = find(engine, definition.cluster)
     if node in found.containers:
         engine.remove_container(found.containers[node].id)
     for volume in found.volumes:
-        if volume.name == made.container(node):
+        if volume.name == definition.container(node):
             engine.remove_volume(volume.name)
 
 
-def _usable(made: Made, container: Container | None, networks: frozenset[str]) -> bool:
+def _usable(definition: ClusterDefinition, container: Container | None, networks: frozenset[str]) -> bool:
     # A container that never started may lack its files; one whose networks are gone cannot start. Neither holds data,
     # which is in the volume, so both are made anew. One that was only cut off is connected again.
     if container is None or container.status == "created":
         return False
     if container.status in ALIVE:
         return True
-    return made.client_network in container.network_names and container.networks <= networks
+    return definition.client_network in container.network_names and container.networks <= networks
 
 
 def _make_node(
-    engine: Engine, made: Made, node: str, old: Container | None, credentials: Credentials, cookie: str
+    engine: Engine,
+    definition: ClusterDefinition,
+    node: str,
+    old: Container | None,
+    credentials: Credentials,
+    cookie: str,
 ) -> None:
     if old is not None:
         engine.remove_container(old.id)
-    name = made.container(node)
+    name = definition.container(node)
     labels = engine.volume_labels(name)
     if labels is None:
-        engine.create_volume(name, made.labels(node))
-    elif labels.get(CLUSTER_LABEL) != made.cluster:
+        engine.create_volume(name, definition.labels(node))
+    elif labels.get(CLUSTER_LABEL) != definition.cluster:
         raise _foreign("volume", name)
-    container = _create_container(engine, made, node)
+    container = _create_container(engine, definition, node)
     owner = numeric_owner(engine.read_file(container, "/etc/passwd") or "")
-    engine.write_files(container, made.files(node, credentials, cookie, owner))
-    engine.connect(made.cluster_network, container, node)
+    engine.write_files(container, definition.files(node, credentials, cookie, owner))
+    engine.connect(definition.cluster_network, container, node)
 
 
-def _create_container(engine: Engine, made: Made, node: str) -> str:
-    plan = made.plan(node)
+def _create_container(engine: Engine, definition: ClusterDefinition, node: str) -> str:
+    plan = definition.plan(node)
     try:
         return engine.create_container(plan)
     except Conflict as error:
         there = engine.container(plan.name)
-        if there is None or there.labels.get(CLUSTER_LABEL) != made.cluster:
+        if there is None or there.labels.get(CLUSTER_LABEL) != definition.cluster:
             raise _foreign("container", plan.name) from error
     # The engine may have made it only now for a dmq that was killed after it had asked.
     engine.remove_container(there.id)
     return engine.create_container(plan)
 
 
-def _create_network(engine: Engine, made: Made, name: str, *, internal: bool) -> str:
+def _create_network(engine: Engine, definition: ClusterDefinition, name: str, *, internal: bool) -> str:
     try:
-        return engine.create_network(name, made.labels(), internal=internal)
+        return engine.create_network(name, definition.labels(), internal=internal)
     except Conflict as error:
         raise _foreign("network", name) from error
 
@@ -173,7 +186,7 @@ def _foreign(kind: str, name: str) -> Conflict:
     )
 
 
-def _remembered_cookie(engine: Engine, found: Found) -> str | None:
+def _remembered_cookie(engine: Engine, found: ExistingParts) -> str | None:
     # One that was made but never started may have missed its files, or have them; the others agree.
     ordered = sorted(found.containers.values(), key=lambda c: c.status == "created")
     return next((cookie for c in ordered if (cookie := engine.read_file(c.id, COOKIE_FILE))), None)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dmq_core.cluster.docker.definition import USER, Made, erlang_name
+from dmq_core.cluster.docker.definition import USER, ClusterDefinition, erlang_name
 from dmq_core.cluster.docker.engine import Engine
 from dmq_core.cluster.docker.isolation import is_cut_off, is_drained, maintain
 from dmq_core.cluster.docker.values import Container
@@ -45,14 +45,16 @@ class NodeWaiter:
     Each wait ends at its deadline (`time.monotonic`) with `OperationTimeoutError`.
     """
 
-    def __init__(self, engine: Engine, made: Made, credentials: Credentials, progress: ProgressListener) -> None:
+    def __init__(
+        self, engine: Engine, definition: ClusterDefinition, credentials: Credentials, progress: ProgressListener
+    ) -> None:
         self._engine = engine
-        self._made = made
+        self._definition = definition
         self._credentials = credentials
         self._progress = progress
         self._began = time.monotonic()
-        self._leaving = frozenset({erlang_name(made.leaving)} if made.leaving else ())
-        self._mnesia = parse_version(made.rabbitmq) < _KHEPRI_ONLY
+        self._leaving = frozenset({erlang_name(definition.leaving)} if definition.leaving else ())
+        self._mnesia = parse_version(definition.rabbitmq) < _KHEPRI_ONLY
         self._serving: frozenset[str] = frozenset()
         self._split_since: float | None = None
         self._may_be_drained: set[str] = set()
@@ -63,7 +65,7 @@ class NodeWaiter:
 
     def await_whole(self, boot: Boot, deadline: float) -> None:
         """Returns when every node serves and all see all running."""
-        everybody = self._made.nodes
+        everybody = self._definition.nodes
         while True:
             self._check_containers(everybody, boot)
             views = self._views(everybody)
@@ -101,21 +103,21 @@ class NodeWaiter:
 
     def _up(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The nodes that run and are not cut off: those in service, and those in maintenance."""
-        names = self._made.nodes
-        containers = side_by_side(lambda n: self._engine.container(self._made.container(n)), names)
+        names = self._definition.nodes
+        containers = side_by_side(lambda n: self._engine.container(self._definition.container(n)), names)
         pairs = zip(names, containers, strict=True)
-        there = [(n, c) for n, c in pairs if c and c.status == "running" and not is_cut_off(self._made, c)]
+        there = [(n, c) for n, c in pairs if c and c.status == "running" and not is_cut_off(self._definition, c)]
         resting = tuple(n for n, c in there if self._rests(n, c))
         return tuple(n for n, _ in there if n not in resting), resting
 
     def _rests(self, node: str, container: Container) -> bool:
         # Only a node that does not serve is worth a look into its log.
-        closed = node not in self._serving and management_answers(self._made.endpoint(node)) is False
+        closed = node not in self._serving and management_answers(self._definition.endpoint(node)) is False
         return closed and is_drained(self._engine, container)
 
     def _revive(self, nodes: Iterable[str]) -> None:
         for node in sorted(nodes):
-            container = self._engine.container(self._made.container(node))
+            container = self._engine.container(self._definition.container(node))
             if container is not None and container.status == "running" and is_drained(self._engine, container):
                 self._progress(Progress("the node is in maintenance; reviving it", node))
                 # Without a majority, which may be about to come, it cannot be.
@@ -127,7 +129,7 @@ class NodeWaiter:
 
         def view(node: str) -> frozenset[str] | None:
             try:
-                return running_nodes(self._made.endpoint(node), self._credentials, _VIEW_TIMEOUT_S)
+                return running_nodes(self._definition.endpoint(node), self._credentials, _VIEW_TIMEOUT_S)
             except AccessDeniedError:
                 if time.monotonic() - self._began > _DENIAL_PATIENCE_S:
                     raise
@@ -143,14 +145,14 @@ class NodeWaiter:
     def _agree(self, views: dict[str, frozenset[str]], nodes: tuple[str, ...], resting: tuple[str, ...] = ()) -> bool:
         expected = frozenset(erlang_name(n) for n in (*nodes, *resting))
         whole = len(views) == len(nodes) and all(view == expected for view in views.values())
-        return whole and all(side_by_side(lambda n: amqp_answers(self._made.endpoint(n)), nodes))
+        return whole and all(side_by_side(lambda n: amqp_answers(self._definition.endpoint(n)), nodes))
 
     def _partitioned(self, nodes: tuple[str, ...], *, ask: bool) -> bool:
-        return ask and any(side_by_side(lambda n: partitioned(self._made.endpoint(n), self._credentials), nodes))
+        return ask and any(side_by_side(lambda n: partitioned(self._definition.endpoint(n), self._credentials), nodes))
 
     def _check_containers(self, nodes: tuple[str, ...], boot: Boot) -> None:
         for node in nodes:
-            name = self._made.container(node)
+            name = self._definition.container(node)
             container = self._engine.container(name)
             if container is None:
                 raise ClusterError(f"the container of {node} is gone", "'dmq start' makes it again; its data is kept.")
@@ -169,8 +171,8 @@ class NodeWaiter:
         reason = boot_failure_reason(self._engine.logs(container.id, _LOG_LINES))
         return NodeBootError(
             f"{node} ended while it booted: {reason or f'exit status {container.exit_code}, and its log is empty'}",
-            f"'dmq node logs {node} --cluster {self._made.cluster}' tells more; "
-            f"'dmq destroy --cluster {self._made.cluster}' removes the cluster.",
+            f"'dmq node logs {node} --cluster {self._definition.cluster}' tells more; "
+            f"'dmq destroy --cluster {self._definition.cluster}' removes the cluster.",
         )
 
     def _mend_split(self, views: dict[str, frozenset[str]], deadline: float) -> None:
@@ -192,23 +194,23 @@ class NodeWaiter:
     def _restart_application(self, node: str) -> None:
         self._progress(Progress("the node does not find the others; restarting RabbitMQ in it", node))
         for command in ("stop_app", "start_app"):
-            self._engine.run_in(self._made.container(node), ["rabbitmqctl", "-q", command], USER)
+            self._engine.run_in(self._definition.container(node), ["rabbitmqctl", "-q", command], USER)
 
     def _late(self, nodes: list[str]) -> OperationTimeoutError:
-        down = len(self._made.nodes) - len(self._up()[0])
-        names = ", ".join(nodes) or self._made.cluster
-        if down > len(self._made.nodes) // 2:
+        down = len(self._definition.nodes) - len(self._up()[0])
+        names = ", ".join(nodes) or self._definition.cluster
+        if down > len(self._definition.nodes) // 2:
             return OperationTimeoutError(
-                f"{names} cannot serve: {down} of {len(self._made.nodes)} nodes are down",
+                f"{names} cannot serve: {down} of {len(self._definition.nodes)} nodes are down",
                 "Start the others too; a majority is needed.",
             )
         if self._engine.remote:
-            ports = ", ".join(str(port) for pair in self._made.ports for port in pair)
+            ports = ", ".join(str(port) for pair in self._definition.ports for port in pair)
             return OperationTimeoutError(
                 f"{names} cannot be reached: the Docker engine at {self._engine.address} is on another machine",
                 f"Forward its ports {ports} to 127.0.0.1 here ('ssh -L'), then start again.",
             )
         return OperationTimeoutError(
             f"{names} runs but is not part of a whole cluster yet" if nodes else f"{names} is not whole yet",
-            f"Look at 'dmq node logs {nodes[0] if nodes else self._made.nodes[0]}'; then start again.",
+            f"Look at 'dmq node logs {nodes[0] if nodes else self._definition.nodes[0]}'; then start again.",
         )

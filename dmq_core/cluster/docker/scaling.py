@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from dmq_core.cluster.docker.definition import Made, erlang_name
+from dmq_core.cluster.docker.definition import ClusterDefinition, erlang_name
 from dmq_core.cluster.docker.engine import Engine
 from dmq_core.cluster.docker.isolation import run_tool
 from dmq_core.cluster.docker.provisioning import complete, discard, find, record
@@ -17,19 +17,19 @@ from dmq_core.progress import Progress, ProgressListener
 _JOIN_LIMIT_S = 90.0
 
 
-class DockerGround:
-    """The cluster `made`, locked by the caller; satisfies `scale_works.Ground`."""
+class DockerScaling:
+    """The cluster `definition`, locked by the caller; satisfies `ScalingBackend`."""
 
     def __init__(
         self,
         engine: Engine,
-        made: Made,
+        definition: ClusterDefinition,
         credentials: Credentials,
         nodes: Callable[[], tuple[NodeInfo, ...]],
         choose_ports: Callable[[Iterable[str]], tuple[tuple[int, int], ...]],
     ) -> None:
         self._engine = engine
-        self._made = made
+        self._definition = definition
         self._credentials = credentials
         self._nodes = nodes
         self._choose_ports = choose_ports
@@ -37,12 +37,12 @@ class DockerGround:
     @property
     def joining(self) -> str | None:
         """The node whose coming is not finished."""
-        return self._made.joining
+        return self._definition.joining
 
     @property
     def leaving(self) -> str | None:
         """The node whose going is not finished."""
-        return self._made.leaving
+        return self._definition.leaving
 
     @property
     def credentials(self) -> Credentials:
@@ -55,36 +55,38 @@ class DockerGround:
 
     def run(self, node: str, tool: str, words: tuple[str, ...], limit_s: float) -> str:
         """Runs one of RabbitMQ's tools in the node's container."""
-        return run_tool(self._engine, self._made.container(node), node, tool, words)
+        return run_tool(self._engine, self._definition.container(node), node, tool, words)
 
     def erlang_name(self, node: str) -> str:
         """RabbitMQ's name of a node."""
         return erlang_name(node)
 
-    def enlist(self, node: str) -> None:
+    def define_joining(self, node: str) -> None:
         """Adds a node, with ports that are free, to the definition."""
-        self._define(self._made.with_node(node, self._choose_ports([node])[0]))
+        self._define(self._definition.with_node(node, self._choose_ports([node])[0]))
 
-    def strike(self, node: str) -> None:
+    def define_leaving(self, node: str) -> None:
         """Takes a node out of the definition."""
-        self._define(self._made.without_node(node))
+        self._define(self._definition.without_node(node))
 
     def settle(self) -> None:
         """Makes the definition final."""
-        self._define(self._made.settled())
+        self._define(self._definition.settled())
 
     def bring_up(self, node: str, progress: ProgressListener) -> None:
         """Makes and starts a container, within 90 s."""
-        complete(self._engine, self._made, find(self._engine, self._made.cluster), self._credentials, progress)
+        complete(
+            self._engine, self._definition, find(self._engine, self._definition.cluster), self._credentials, progress
+        )
         progress(Progress("starting the node", node))
-        self._engine.start_container(self._made.container(node))
-        waiter = NodeWaiter(self._engine, self._made, self._credentials, progress)
+        self._engine.start_container(self._definition.container(node))
+        waiter = NodeWaiter(self._engine, self._definition, self._credentials, progress)
         waiter.await_node(node, Boot(restarts=1), time.monotonic() + _JOIN_LIMIT_S)
 
     def discard(self, node: str) -> None:
         """Removes a container and its volume."""
-        discard(self._engine, self._made, node)
+        discard(self._engine, self._definition, node)
 
-    def _define(self, made: Made) -> None:
-        record(self._engine, made)
-        self._made = made
+    def _define(self, definition: ClusterDefinition) -> None:
+        record(self._engine, definition)
+        self._definition = definition

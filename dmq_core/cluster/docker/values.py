@@ -29,7 +29,7 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class DockerNetwork:
     """A network as the engine describes it."""
 
     id: str

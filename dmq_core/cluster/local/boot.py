@@ -14,7 +14,7 @@ from dmq_core.cluster.local import processes
 from dmq_core.cluster.local.installation import Installation
 from dmq_core.cluster.local.node import CLUSTER_MARK, NodePlace
 from dmq_core.cluster.local.state import LocalState, read_state, with_free_ports, write_state
-from dmq_core.cluster.local.status import LocalLook
+from dmq_core.cluster.local.status import LocalStatus
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterError, NodeBootError, OperationTimeoutError
@@ -33,15 +33,15 @@ _KHEPRI_ONLY = Version(4, 3)
 class LocalBoot:
     """Brings up nodes of the cluster in `folder`, as `credentials`, with an installed RabbitMQ."""
 
-    def __init__(self, folder: Path, look: LocalLook, installation: Installation, credentials: Credentials) -> None:
+    def __init__(self, folder: Path, look: LocalStatus, installation: Installation, credentials: Credentials) -> None:
         self._folder = folder
-        self._look = look
+        self._status = look
         self._installation = installation
         self._credentials = credentials
 
     def launch(self, state: LocalState, nodes: tuple[str, ...], progress: ProgressListener) -> LocalState:
         """Starts those of `nodes` that have no process, with ports that are free; the cluster must be locked."""
-        running = self._look.processes(state)
+        running = self._status.processes(state)
         missing = tuple(n for n in nodes if n not in running)
         if not missing:
             return state
@@ -62,7 +62,7 @@ class LocalBoot:
         retried: set[str] = set()
         while True:
             self._launch_ended(state, progress, may_retry=again, retried=retried)
-            infos = self._look.infos(state, scan=False)
+            infos = self._status.infos(state, scan=False)
             self._revive(state, [info.name for info in infos if info.state is NodeState.DRAINING], progress)
             for info in infos:
                 if info.state is NodeState.RUNNING and info.name not in serving:
@@ -78,7 +78,7 @@ class LocalBoot:
         """Waits until the node serves, or is in maintenance, and it and all that serve see each other."""
         name = place.node.name
         while not self._joined(state, place) and not self._rests(state, name):
-            if self._look.process(state, name) is None:
+            if self._status.process(state, name) is None:
                 raise self._boot_failed(place)
             if time.monotonic() > deadline:
                 raise OperationTimeoutError(
@@ -89,7 +89,7 @@ class LocalBoot:
 
     def mend(self, state: LocalState, place: NodePlace, limit_s: float, progress: ProgressListener) -> None:
         """Opens the links of a node that was cut off, but for those to nodes that still are."""
-        serving = {info.name for info in self._look.serving(state)}
+        serving = {info.name for info in self._status.serving(state)}
         others = [p for p in local_node.places(self._folder, state) if p.node.name in serving and p.node != place.node]
         local_isolation.mend(place, others, state, self._installation, limit_s)
         progress(Progress(f"{place.node.name} can reach its peers again", place.node.name))
@@ -141,7 +141,7 @@ class LocalBoot:
         self, state: LocalState, progress: ProgressListener, *, may_retry: bool, retried: set[str]
     ) -> None:
         """Starts nodes that ended while they booted once more, if they may; else raises what their log says."""
-        running = self._look.processes(state)
+        running = self._status.processes(state)
         for place in local_node.places(self._folder, state):
             name = place.node.name
             if name in running:
@@ -186,7 +186,7 @@ class LocalBoot:
     def _majority(self, state: LocalState) -> bool:
         """Whether the nodes that run and are neither frozen nor cut off are more than half."""
         absent = (NodeState.STOPPED, NodeState.PAUSED, NodeState.ISOLATED)
-        infos = self._look.infos(state)
+        infos = self._status.infos(state)
         return 2 * sum(info.state not in absent for info in infos) > len(infos)
 
     def _revive(self, state: LocalState, nodes: list[str], progress: ProgressListener) -> None:
@@ -198,14 +198,14 @@ class LocalBoot:
                     local_node.maintain(place, state, self._installation, "revive", limit_s=_REVIVE_LIMIT_S)
 
     def _rests(self, state: LocalState, node: str) -> bool:
-        return any(i.name == node and i.state is NodeState.DRAINING for i in self._look.infos(state))
+        return any(i.name == node and i.state is NodeState.DRAINING for i in self._status.infos(state))
 
     def _partitioned(self, state: LocalState) -> bool:
-        serving = [info.endpoint for info in self._look.serving(state)]
+        serving = [info.endpoint for info in self._status.serving(state)]
         return any(readiness.side_by_side(lambda e: readiness.partitioned(e, self._credentials), serving))
 
     def _joined(self, state: LocalState, place: NodePlace) -> bool:
-        serving = self._look.serving(state)
+        serving = self._status.serving(state)
         if place.node.name not in {i.name for i in serving} or not readiness.amqp_answers(place.endpoint):
             return False
         expected = frozenset(i.erlang_name for i in serving)

@@ -18,13 +18,13 @@ from dmq_core.cluster.local.boot import LocalBoot
 from dmq_core.cluster.local.installation import Installation, checked_version, find_installation, matches_version
 from dmq_core.cluster.local.node import CLUSTER_MARK, NODE_MARK, NodePlace
 from dmq_core.cluster.local.processes import OwnProcess
-from dmq_core.cluster.local.scaling import LocalGround
+from dmq_core.cluster.local.scaling import LocalScaling
 from dmq_core.cluster.local.state import LocalState, choose_state, clusters_folder, read_state, write_state
-from dmq_core.cluster.local.status import LocalLook
+from dmq_core.cluster.local.status import LocalStatus
 from dmq_core.cluster.metrics import ask_for_metrics
 from dmq_core.cluster.node_config import checked_cluster_name, node_names
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeChange, NodeInfo, NodeState
-from dmq_core.cluster.scaling import procedure as scale_works
+from dmq_core.cluster.scaling import procedure
 from dmq_core.cluster.scaling.checks import other_number
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import (
@@ -35,7 +35,7 @@ from dmq_core.errors import (
     NodeBootError,
     OperationTimeoutError,
 )
-from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.progress import Progress, ProgressListener, no_progress
 from dmq_core.state_directory import locked, remove_folder
 
 START_LIMIT_S = 180.0
@@ -68,7 +68,7 @@ class LocalCluster:
         self._credentials = credentials
         self._given_installation = installation
         self._folder = clusters_folder() / name
-        self._look = LocalLook(self._folder)
+        self._status = LocalStatus(self._folder)
 
     def __repr__(self) -> str:
         return f"LocalCluster({self._name!r})"
@@ -112,9 +112,9 @@ class LocalCluster:
     def nodes(self) -> tuple[NodeInfo, ...]:
         """Every node in name order, judged from its process and listening port."""
         state = read_state(self._folder)
-        return () if state is None else self._look.infos(state)
+        return () if state is None else self._status.infos(state)
 
-    def start(self, progress: ProgressListener = silent) -> None:
+    def start(self, progress: ProgressListener = no_progress) -> None:
         """Makes the cluster if need be and starts it, within 180 s; returns when it is whole.
 
         `NodeBootError` as soon as a node gives up; its log can be read then. Interrupted, a call removes the cluster
@@ -136,9 +136,9 @@ class LocalCluster:
             boot.await_whole(state, deadline, progress, again=not made)
             if state.leaving is not None or state.joining is not None:
                 with self._held() as held:
-                    ground = self._ground(held, installation)
-                    scale_works.finish_leaving(ground, progress)
-                    scale_works.finish_joining(ground, progress)
+                    scaling = self._scaling(held, installation)
+                    procedure.finish_leaving(scaling, progress)
+                    procedure.finish_joining(scaling, progress)
         except (NodeBootError, OperationTimeoutError):
             raise
         except BaseException:
@@ -147,7 +147,7 @@ class LocalCluster:
                     self.destroy()
             raise
 
-    def stop(self, progress: ProgressListener = silent) -> None:
+    def stop(self, progress: ProgressListener = no_progress) -> None:
         """Stops every node within 60 s and keeps all data; the cluster's epmd ends with them."""
         with locked(self._folder, ACT_LIMIT_S) as here:
             state = read_state(self._folder) if here else None
@@ -156,7 +156,7 @@ class LocalCluster:
             self._end(state, state.node_names, progress)
             self._kill_rest()
 
-    def destroy(self, progress: ProgressListener = silent) -> None:
+    def destroy(self, progress: ProgressListener = no_progress) -> None:
         """Removes every process and the folder of this cluster; nothing happens if there are none."""
         with locked(self._folder, ACT_LIMIT_S) as here:
             if here:
@@ -164,7 +164,7 @@ class LocalCluster:
                 self._kill_rest()
                 remove_folder(self._folder)
 
-    def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
+    def act(self, action: NodeAction, node: str, progress: ProgressListener = no_progress) -> None:
         """Does `action` to `node` within 60 s; an act whose result holds already changes nothing."""
         state = self._state()
         place = self._place(state, node)
@@ -184,21 +184,21 @@ class LocalCluster:
             self._works().mend_links((node,))
         acts[action](state, place, progress)
 
-    def add_node(self, progress: ProgressListener = silent) -> str:
+    def add_node(self, progress: ProgressListener = no_progress) -> str:
         """Makes one more node and returns its name once queues have grown onto it, within 180 s."""
         installation = self._installation()
         with self._held(START_LIMIT_S) as state:
             self._asked_nodes = None
-            return scale_works.add(self._ground(state, installation), progress)
+            return procedure.add(self._scaling(state, installation), progress)
 
-    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+    def remove_node(self, node: str, progress: ProgressListener = no_progress, *, force: bool = False) -> None:
         """Takes the queues off `node`, lets the others forget it and removes it with its data, within 180 s."""
         installation = self._installation()
         with self._held(START_LIMIT_S) as state:
             self._asked_nodes = None
-            scale_works.remove(self._ground(state, installation), node, progress, force=force)
+            procedure.remove(self._scaling(state, installation), node, progress, force=force)
 
-    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back once it holds."""
         return self._works().cause(fault, progress)
 
@@ -217,7 +217,7 @@ class LocalCluster:
 
     def watch(self, stop: threading.Event) -> Iterator[NodeChange]:
         """Yields changes of node states within 0.5 s until `stop` is set; nodes that go away have stopped."""
-        return self._look.watch(stop)
+        return self._status.watch(stop)
 
     def _works(self) -> FaultWorks:
         state, installation = self._state(), self._installation()
@@ -267,11 +267,11 @@ class LocalCluster:
             )
         return found
 
-    def _ground(self, state: LocalState, installation: Installation) -> LocalGround:
-        return LocalGround(self._folder, state, self._look, installation, self.credentials)
+    def _scaling(self, state: LocalState, installation: Installation) -> LocalScaling:
+        return LocalScaling(self._folder, state, self._status, installation, self.credentials)
 
     def _boot(self, installation: Installation) -> LocalBoot:
-        return LocalBoot(self._folder, self._look, installation, self.credentials)
+        return LocalBoot(self._folder, self._status, installation, self.credentials)
 
     def _as_asked(self, state: LocalState) -> LocalState:
         if self._asked_nodes is not None and len(self._asked_nodes) != len(state.nodes):
@@ -290,17 +290,19 @@ class LocalCluster:
 
     def _bring_back(self, state: LocalState, boot: LocalBoot, deadline: float, progress: ProgressListener) -> None:
         """Lets frozen nodes go on and mends the links of those that were cut off or slow."""
-        paused = [info.name for info in self._look.infos(state) if info.state is NodeState.PAUSED]
+        paused = [info.name for info in self._status.infos(state) if info.state is NodeState.PAUSED]
         for name in paused:
             progress(Progress(f"{name} was paused and goes on", name))
-            process = self._look.process(state, name)
+            process = self._status.process(state, name)
             if process is not None:
                 processes.send(process, signal.SIGCONT)
         noted = self._noted(state)
         if noted:
             progress(Progress(f"opening the links of {', '.join(noted)}"))
             self._works().mend_links(noted)
-        isolated = [name for name, process in self._look.processes(state).items() if self._is_cut(state, name, process)]
+        isolated = [
+            name for name, process in self._status.processes(state).items() if self._is_cut(state, name, process)
+        ]
         for name in isolated:
             progress(Progress(f"{name} was cut off and rejoins", name))
             self._mend(name, boot, progress)
@@ -308,7 +310,7 @@ class LocalCluster:
             boot.rejoin(state, self._place(state, name), deadline, progress)
 
     def _kill(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
-        process = self._look.process(state, place.node.name)
+        process = self._status.process(state, place.node.name)
         if process is not None:
             processes.send(process, signal.SIGKILL)
             processes.await_end((process,), ACT_LIMIT_S / 2)
@@ -324,7 +326,7 @@ class LocalCluster:
         deadline = time.monotonic() + ACT_LIMIT_S
         installation = self._installation()
         name = place.node.name
-        running = self._look.process(state, place.node.name)
+        running = self._status.process(state, place.node.name)
         if running is not None and processes.frozen(running):
             raise InvalidInputError(f"{name} is paused, not stopped", f"'dmq node unpause {name}' lets it go on.")
         if running is not None and self._is_cut(state, name, running):
@@ -343,7 +345,7 @@ class LocalCluster:
         self._start(state, place, progress)
 
     def _pause(self, state: LocalState, place: NodePlace, _progress: ProgressListener) -> None:
-        process = self._look.process(state, place.node.name)
+        process = self._status.process(state, place.node.name)
         if process is None or not processes.send(process, signal.SIGSTOP):
             raise InvalidInputError(
                 f"{place.node.name} does not run, so it cannot be paused", f"'dmq node start {place.node.name}'."
@@ -357,7 +359,7 @@ class LocalCluster:
     def _unpause(self, state: LocalState, place: NodePlace, progress: ProgressListener) -> None:
         deadline = time.monotonic() + ACT_LIMIT_S
         name = place.node.name
-        process = self._look.process(state, name)
+        process = self._status.process(state, name)
         if process is None:
             raise InvalidInputError(f"{name} does not run, so it is not paused", f"'dmq node start {name}' starts it.")
         processes.send(process, signal.SIGCONT)
@@ -386,7 +388,7 @@ class LocalCluster:
     def _mend(self, node: str, boot: LocalBoot, progress: ProgressListener) -> None:
         """Opens the links of a node, if they are cut."""
         with self._held() as state:
-            process = self._look.process(state, node)
+            process = self._status.process(state, node)
             if process is not None and self._is_cut(state, node, process):
                 boot.mend(state, self._place(state, node), _LINK_LIMIT_S, progress)
 
@@ -419,11 +421,11 @@ class LocalCluster:
         """The state of a node that can be put into maintenance or revived; `InvalidInputError` if it cannot."""
         if self._is_cut(state, node, self._awake(state, node)):
             raise InvalidInputError(f"{node} is isolated", f"Mend that first: 'dmq node rejoin {node}'.")
-        return next(info.state for info in self._look.infos(state) if info.name == node)
+        return next(info.state for info in self._status.infos(state) if info.name == node)
 
     def _awake(self, state: LocalState, node: str) -> OwnProcess:
         """The process of a node that runs and is not frozen; `InvalidInputError` if it is."""
-        process = self._look.process(state, node)
+        process = self._status.process(state, node)
         if process is None:
             raise InvalidInputError(f"{node} does not run", f"'dmq node start {node}' starts it.")
         if processes.frozen(process):
@@ -440,7 +442,7 @@ class LocalCluster:
 
     def _end(self, state: LocalState, nodes: tuple[str, ...], progress: ProgressListener) -> None:
         """Lets the nodes shut down in good order, side by side; one that will not is killed after 40 s."""
-        running = {name: p for name, p in self._look.processes(state).items() if name in nodes}
+        running = {name: p for name, p in self._status.processes(state).items() if name in nodes}
         for name, process in running.items():
             progress(Progress(f"{name} stops", name))
             processes.send(process, signal.SIGTERM)

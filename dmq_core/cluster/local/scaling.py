@@ -11,7 +11,7 @@ from dmq_core.cluster.local.boot import LOCK_LIMIT_S, LocalBoot
 from dmq_core.cluster.local.installation import Installation
 from dmq_core.cluster.local.node import NODE_MARK, NodePlace
 from dmq_core.cluster.local.state import LocalNode, LocalState, settled, with_node, without_node, write_state
-from dmq_core.cluster.local.status import LocalLook
+from dmq_core.cluster.local.status import LocalStatus
 from dmq_core.cluster.protocol import NodeInfo
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import ClusterError
@@ -21,15 +21,15 @@ from dmq_core.state_directory import locked, remove_folder
 _JOIN_LIMIT_S = 90.0
 
 
-class LocalGround:
-    """The cluster in `folder` as `state` defines it, locked by the caller; satisfies `scale_works.Ground`."""
+class LocalScaling:
+    """The cluster in `folder` as `state` defines it, locked by the caller; satisfies `ScalingBackend`."""
 
     def __init__(
-        self, folder: Path, state: LocalState, look: LocalLook, installation: Installation, credentials: Credentials
+        self, folder: Path, state: LocalState, look: LocalStatus, installation: Installation, credentials: Credentials
     ) -> None:
         self._folder = folder
         self._state = state
-        self._look = look
+        self._status = look
         self._installation = installation
         self._credentials = credentials
 
@@ -50,7 +50,7 @@ class LocalGround:
 
     def nodes(self) -> tuple[NodeInfo, ...]:
         """The nodes of the definition."""
-        return self._look.infos(self._state)
+        return self._status.infos(self._state)
 
     def run(self, node: str, tool: str, words: tuple[str, ...], limit_s: float) -> str:
         """Runs one of RabbitMQ's tools in the node."""
@@ -60,12 +60,12 @@ class LocalGround:
         """RabbitMQ's name of a node."""
         return local_node.erlang_name(node)
 
-    def enlist(self, node: str) -> None:
+    def define_joining(self, node: str) -> None:
         """Adds a node, with ports that are free, to the definition."""
         with locked(self._folder.parent, LOCK_LIMIT_S, make=True):
             self._define(with_node(self._state, node, self._folder))
 
-    def strike(self, node: str) -> None:
+    def define_leaving(self, node: str) -> None:
         """Takes a node out of the definition."""
         self._define(without_node(self._state, node))
 
@@ -75,7 +75,7 @@ class LocalGround:
 
     def bring_up(self, node: str, progress: ProgressListener) -> None:
         """Starts a process, within 90 s."""
-        boot = LocalBoot(self._folder, self._look, self._installation, self._credentials)
+        boot = LocalBoot(self._folder, self._status, self._installation, self._credentials)
         self._state = boot.launch(self._state, (node,), progress)
         boot.await_node(self._state, self._place(node), time.monotonic() + _JOIN_LIMIT_S)
 

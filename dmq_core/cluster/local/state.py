@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from dmq_core.cluster.node_config import MOST_NODES, node_names
-from dmq_core.cluster.ports import FAVOURED_AMQP_PORT, FAVOURED_MANAGEMENT_PORT, PortChooser, favoured, port_is_free
+from dmq_core.cluster.ports import DEFAULT_AMQP_PORT, DEFAULT_MANAGEMENT_PORT, PortChooser, default_port, port_is_free
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import ClusterError
 from dmq_core.state_directory import STATE_FILE, state_folder, write_private
@@ -161,8 +161,8 @@ def settled(state: LocalState) -> LocalState:
 def _choose_node(cluster: str, node: str, ports: PortChooser) -> LocalNode:
     return LocalNode(
         node,
-        ports.take(favoured(FAVOURED_AMQP_PORT, cluster, node)),
-        ports.take(favoured(FAVOURED_MANAGEMENT_PORT, cluster, node)),
+        ports.take(default_port(DEFAULT_AMQP_PORT, cluster, node)),
+        ports.take(default_port(DEFAULT_MANAGEMENT_PORT, cluster, node)),
         ports.take(),
         ports.take(),
     )

@@ -21,7 +21,7 @@ _WATCH_S = 0.1
 _WATCH_SCANS_EVERY = 3
 
 
-class LocalLook:
+class LocalStatus:
     """Looks at the cluster in `folder` without asking RabbitMQ, and remembers what it saw; threads may share it."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,13 +14,13 @@ from dmq_core.cluster.scaling.checks import (
     lost_with,
     lowest_free_name,
 )
-from dmq_core.cluster.scaling.queue_members import TOOL_LIMIT_S, MemberWorks
+from dmq_core.cluster.scaling.queue_members import TOOL_LIMIT_S, QueueMembers
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import DmqError
 from dmq_core.progress import Progress, ProgressListener
 
 
-class Ground(Protocol):
+class ScalingBackend(Protocol):
     """What scaling needs of a backend; the cluster is locked, so nobody else changes what defines it.
 
     The definition names the cluster's nodes, and one of them as `joining` until it has its share of the queues. One
@@ -54,11 +54,11 @@ class Ground(Protocol):
         """RabbitMQ's name of a node, be it here or not."""
         ...
 
-    def enlist(self, node: str) -> None:
+    def define_joining(self, node: str) -> None:
         """Adds a node to the definition, as joining."""
         ...
 
-    def strike(self, node: str) -> None:
+    def define_leaving(self, node: str) -> None:
         """Takes a node out of the definition; it is leaving."""
         ...
 
@@ -75,88 +75,88 @@ class Ground(Protocol):
         ...
 
 
-def add(ground: Ground, progress: ProgressListener) -> str:
+def add(backend: ScalingBackend, progress: ProgressListener) -> str:
     """Adds a node, or finishes adding one; returns its name. What cannot join is removed again."""
-    finish_leaving(ground, progress)
-    node = ground.joining
-    infos = ground.nodes()
+    finish_leaving(backend, progress)
+    node = backend.joining
+    infos = backend.nodes()
     check_may_grow(info for info in infos if info.name != node)
     if node is None:
         node = lowest_free_name([info.name for info in infos])
-        ground.enlist(node)
+        backend.define_joining(node)
     try:
-        ground.bring_up(node, progress)
+        backend.bring_up(node, progress)
     except BaseException:
         progress(Progress("removing what was half made", node))
         with contextlib.suppress(DmqError):
-            ground.strike(node)
-            finish_leaving(ground, progress)
+            backend.define_leaving(node)
+            finish_leaving(backend, progress)
         raise
-    finish_joining(ground, progress)
+    finish_joining(backend, progress)
     return node
 
 
-def remove(ground: Ground, node: str, progress: ProgressListener, *, force: bool) -> None:
+def remove(backend: ScalingBackend, node: str, progress: ProgressListener, *, force: bool) -> None:
     """Removes a node, or finishes removing it; refuses what would lose a queue or a majority."""
-    finishing = ground.leaving == node
-    finish_leaving(ground, progress)
+    finishing = backend.leaving == node
+    finish_leaving(backend, progress)
     if finishing:
         return
-    infos = ground.nodes()
+    infos = backend.nodes()
     check_may_leave(node, infos)
-    works = _works(ground)
+    members = _members(backend)
     runs = any(info.name == node and info.state is not NodeState.STOPPED for info in infos)
-    _take_queues_off(works, node, progress, runs=runs, force=force)
+    _take_queues_off(members, node, progress, runs=runs, force=force)
     if runs:
         try:
             # Not before: a drain stops the members on the node, of which a queue of two needs both.
             progress(Progress("clients of the node move to the others", node))
-            works.drain(node)
+            members.drain(node)
             # Until now clients may have declared queues on it.
-            _take_queues_off(works, node, progress, runs=runs, force=force)
+            _take_queues_off(members, node, progress, runs=runs, force=force)
         except BaseException:
             progress(Progress("the node stays and serves again", node))
-            works.revive(node)
+            members.revive(node)
             raise
-    ground.strike(node)
-    finish_leaving(ground, progress)
+    backend.define_leaving(node)
+    finish_leaving(backend, progress)
 
 
-def finish_leaving(ground: Ground, progress: ProgressListener) -> None:
+def finish_leaving(backend: ScalingBackend, progress: ProgressListener) -> None:
     """Lets the others forget the node that is leaving, if any, and removes what is left of it."""
-    node = ground.leaving
+    node = backend.leaving
     if node is None:
         return
     progress(Progress("the others forget the node", node))
     # Its voice counts until it is forgotten: of two nodes one alone could decide nothing. It may be down already.
     with contextlib.suppress(DmqError):
-        ground.run(node, "rabbitmqctl", ("stop_app",), TOOL_LIMIT_S)
-    _works(ground).forget(node, ground.erlang_name(node), progress)
+        backend.run(node, "rabbitmqctl", ("stop_app",), TOOL_LIMIT_S)
+    _members(backend).forget(node, backend.erlang_name(node), progress)
     progress(Progress("removing the node's data", node))
-    ground.discard(node)
-    ground.settle()
+    backend.discard(node)
+    backend.settle()
 
 
-def finish_joining(ground: Ground, progress: ProgressListener) -> None:
+def finish_joining(backend: ScalingBackend, progress: ProgressListener) -> None:
     """Gives the node that is joining, if any, its share of the queues."""
-    node = ground.joining
+    node = backend.joining
     if node is not None:
-        _works(ground).grow(node, progress)
-        ground.settle()
+        _members(backend).grow(node, progress)
+        backend.settle()
 
 
-def _works(ground: Ground) -> MemberWorks:
-    return MemberWorks(ground.nodes, ground.run, ground.credentials)
+def _members(backend: ScalingBackend) -> QueueMembers:
+    return QueueMembers(backend.nodes, backend.run, backend.credentials)
 
 
-def _take_queues_off(works: MemberWorks, node: str, progress: ProgressListener, *, runs: bool, force: bool) -> None:
+def _take_queues_off(members: QueueMembers, node: str, progress: ProgressListener, *, runs: bool, force: bool) -> None:
     """Leaves nothing on a node but, where it does not run, what goes when the others forget it."""
-    queues = works.queues(node)
+    queues = members.queues(node)
     check_queues_may_leave(node, queues)
     lost = lost_with(node, queues)
     if not force:
         check_nothing_lost(node, lost)
     progress(Progress("queues leave the node", node))
-    works.delete(node, lost)
+    members.delete(node, lost)
     if runs:
-        works.shrink(node)
+        members.shrink(node)

@@ -41,7 +41,7 @@ _SETTLE_S = 20.0
 _LOOK_EVERY_S = 0.3
 
 
-class MemberWorks:
+class QueueMembers:
     """Moves members of the queues of one cluster; `nodes` tells its nodes now, `run` reaches into them."""
 
     def __init__(self, nodes: Callable[[], tuple[NodeInfo, ...]], run: RunTool, credentials: Credentials) -> None:

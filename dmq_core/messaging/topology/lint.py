@@ -27,7 +27,7 @@ _PLAIN_EXCHANGES = frozenset({"direct", "topic", "fanout", "headers"})
 _HEADER_MATCHES = frozenset({"all", "any", "all-with-x", "any-with-x"})
 
 
-class Severity(StrEnum):
+class LintSeverity(StrEnum):
     """How bad a finding is: the broker refuses the declaration; takes it but ignores a part of it; may lose messages
     or their order by it; or it is only worth knowing.
 
@@ -43,7 +43,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LintFinding:
     """What is wrong with `entity`, and what to do about it; both are safe to show.
 
     >>> [orders] = manager.explain(Queue("orders", "quorum", arguments={"x-max-priority": 5}))
@@ -52,7 +52,7 @@ class Finding:
     """
 
     entity: Entity
-    severity: Severity
+    severity: LintSeverity
     what: str
     hint: str
 
@@ -71,7 +71,7 @@ class Explanation:
 
     entity: Entity
     text: str
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[LintFinding, ...] = ()
 
     def __str__(self) -> str:
         return "; ".join([self.text, *map(str, self.findings)]) + "."
@@ -82,13 +82,13 @@ def in_order(entities: Iterable[Entity]) -> tuple[Entity, ...]:
     return tuple(sorted(entities, key=_rank))
 
 
-def judge(entities: Sequence[Entity], version: Version) -> tuple[Finding, ...]:
+def judge(entities: Sequence[Entity], version: Version) -> tuple[LintFinding, ...]:
     """What is to be said about `entities` on RabbitMQ `version`, in the order of `in_order`.
 
     Only what is among `entities` is known; exchanges and queues that exist already count as not declared here.
     """
     known = DeadLetters(entities, version)
-    findings: list[Finding] = []
+    findings: list[LintFinding] = []
     for entity in in_order(entities):
         match entity:
             case Exchange():
@@ -121,10 +121,12 @@ def _rank(entity: Entity) -> int:
 
 
 # What the broker says to the declaration itself.
-def _about_exchange(exchange: Exchange) -> Iterator[Finding]:
+def _about_exchange(exchange: Exchange) -> Iterator[LintFinding]:
     name = _named("exchange", exchange.name)
     if exchange.name == "":
-        yield Finding(exchange, Severity.REFUSED, "the default exchange cannot be declared", "It is always there.")
+        yield LintFinding(
+            exchange, LintSeverity.REFUSED, "the default exchange cannot be declared", "It is always there."
+        )
     elif exchange.name.startswith("amq.") and not _is_built_in(exchange):
         yield _refused(exchange, f"{name} begins with amq., which the broker keeps for itself", "Take another name.")
     for key, value in exchange.arguments.items():
@@ -140,7 +142,7 @@ def _is_built_in(exchange: Exchange) -> bool:
     return built_in is not None and (exchange.type == built_in.type if exchange.adopt else exchange == built_in)
 
 
-def _about_binding(binding: Binding, known: DeadLetters) -> Iterator[Finding]:
+def _about_binding(binding: Binding, known: DeadLetters) -> Iterator[LintFinding]:
     if binding.source == "" or (binding.to_exchange and binding.destination == ""):
         yield _refused(
             binding, "nothing can be bound to the default exchange", "It routes to every queue by its name already."
@@ -157,12 +159,15 @@ def _about_binding(binding: Binding, known: DeadLetters) -> Iterator[Finding]:
     if not binding.to_exchange and not known.has_queue(binding.destination):
         missing.append(_named("queue", binding.destination))
     for what in missing:
-        yield Finding(
-            binding, Severity.NOTE, f"{what} is not declared here", "The broker refuses the binding if there is none."
+        yield LintFinding(
+            binding,
+            LintSeverity.NOTE,
+            f"{what} is not declared here",
+            "The broker refuses the binding if there is none.",
         )
 
 
-def _about_queue(queue: Queue, version: Version) -> Iterator[Finding]:
+def _about_queue(queue: Queue, version: Version) -> Iterator[LintFinding]:
     name = _named("queue", queue.name)
     kind = queue.all_arguments.get("x-queue-type")
     if queue.name.startswith("amq."):
@@ -170,24 +175,24 @@ def _about_queue(queue: Queue, version: Version) -> Iterator[Finding]:
     if kind in (QUORUM, STREAM):
         yield from _about_lasting_queue(queue, str(kind), name)
     elif not queue.durable and not queue.exclusive:
-        yield Finding(
+        yield LintFinding(
             queue,
-            Severity.LOSS_TRAP,
+            LintSeverity.LOSS_TRAP,
             f"{name} is transient: it and its messages go when its node stops",
             "Make it durable, or exclusive if it is one connection's own; brokers may be set to refuse it.",
         )
     for key, value in queue.all_arguments.items():
         verdict = _verdict(queue, key, value, version)
         if verdict is not None:
-            severity = Severity.REFUSED if verdict.refused else Severity.IGNORED
+            severity = LintSeverity.REFUSED if verdict.refused else LintSeverity.IGNORED
             # Names without x- are never the broker's own; somebody else may read them.
-            severity = severity if verdict.refused or key.startswith("x-") else Severity.NOTE
-            yield Finding(queue, severity, f"{name}: {verdict.what}", verdict.hint)
+            severity = severity if verdict.refused or key.startswith("x-") else LintSeverity.NOTE
+            yield LintFinding(queue, severity, f"{name}: {verdict.what}", verdict.hint)
     if "x-dead-letter-routing-key" in queue.arguments and "x-dead-letter-exchange" not in queue.arguments:
         yield _refused(queue, f"{name} has a dead-letter routing key but no exchange", "Add x-dead-letter-exchange.")
 
 
-def _about_lasting_queue(queue: Queue, kind: str, name: str) -> Iterator[Finding]:
+def _about_lasting_queue(queue: Queue, kind: str, name: str) -> Iterator[LintFinding]:
     wrong = [word for word, so in (("exclusive", queue.exclusive), ("auto-delete", queue.auto_delete)) if so]
     wrong += [] if queue.durable else ["transient"]
     if wrong:
@@ -214,7 +219,7 @@ def _verdict(queue: Queue, key: str, value: object, version: Version) -> Argumen
 
 
 # How messages get lost though everything was declared.
-def _about_deaths(queue: Queue, known: DeadLetters, version: Version) -> Iterator[Finding]:
+def _about_deaths(queue: Queue, known: DeadLetters, version: Version) -> Iterator[LintFinding]:
     name = _named("queue", queue.name)
     arguments = queue.all_arguments
     dead_letters = isinstance(arguments.get("x-dead-letter-exchange"), str)
@@ -229,62 +234,62 @@ def _about_deaths(queue: Queue, known: DeadLetters, version: Version) -> Iterato
         and not dead_letters
         and arguments.get("x-overflow", "drop-head") not in ("reject-publish", "reject-publish-dlx")
     ):
-        yield Finding(
+        yield LintFinding(
             queue,
-            Severity.NOTE,
+            LintSeverity.NOTE,
             f"{name} drops its oldest messages when it is full",
             "Set x-overflow to reject-publish, so that publishers learn of it, or give it a dead-letter exchange.",
         )
 
 
-def _about_target(queue: Queue, known: DeadLetters) -> Iterator[Finding]:
+def _about_target(queue: Queue, known: DeadLetters) -> Iterator[LintFinding]:
     name = _named("queue", queue.name)
     exchange = str(queue.arguments["x-dead-letter-exchange"])
     if known.exchange_type(exchange) is None:
-        yield Finding(
+        yield LintFinding(
             queue,
-            Severity.LOSS_TRAP,
+            LintSeverity.LOSS_TRAP,
             f"{name} dead-letters to {_named('exchange', exchange)}, which is not declared here",
             "Declare it with a queue bound to it: dead letters that reach no queue are dropped in silence.",
         )
     elif not known.targets(queue) and known.sure_of(queue):
-        yield Finding(
+        yield LintFinding(
             queue,
-            Severity.LOSS_TRAP,
+            LintSeverity.LOSS_TRAP,
             f"the dead letters of {name} reach no queue that is declared here",
             f"Declare a queue that {_named('exchange', exchange)} routes them to, else they are dropped in silence.",
         )
 
 
-def _about_limit(queue: Queue, dead_letters: bool, version: Version) -> Iterator[Finding]:
+def _about_limit(queue: Queue, dead_letters: bool, version: Version) -> Iterator[LintFinding]:
     name = _named("queue", queue.name)
     limit = delivery_limit(queue.arguments, version)
     written = queue.arguments.get("x-delivery-limit")
     if isinstance(written, int) and written < 0 and version < WITH_DELIVERY_LIMIT:
-        yield Finding(
+        yield LintFinding(
             queue,
-            Severity.LOSS_TRAP,
+            LintSeverity.LOSS_TRAP,
             f"{name} has a delivery limit of {written}, which on {version} gives a message up at its first return",
             "Leave x-delivery-limit out: before 4.0 that means no limit.",
         )
     elif limit is not None and not dead_letters:
         default = "" if "x-delivery-limit" in queue.arguments else f", the default of {version}"
-        yield Finding(
+        yield LintFinding(
             queue,
-            Severity.LOSS_TRAP,
+            LintSeverity.LOSS_TRAP,
             f"{name} drops a message that was returned more than {limit} times{default}",
             "Give it a dead-letter exchange" + (", or x-delivery-limit -1." if version >= WITH_DELIVERY_LIMIT else "."),
         )
     if queue.arguments.get("x-single-active-consumer") is True and not limit:
-        yield Finding(
+        yield LintFinding(
             queue,
-            Severity.LOSS_TRAP,
+            LintSeverity.LOSS_TRAP,
             f"{name} has a single active consumer but no positive delivery limit: a returned message goes to the back",
             "Set x-delivery-limit, so that returned messages come first again and keep their order.",
         )
 
 
-def _about_strategy(queue: Queue, dead_letters: bool, version: Version) -> Iterator[Finding]:
+def _about_strategy(queue: Queue, dead_letters: bool, version: Version) -> Iterator[LintFinding]:
     name = _named("queue", queue.name)
     arguments = queue.arguments
     if arguments.get("x-dead-letter-strategy") == "at-least-once":
@@ -292,9 +297,9 @@ def _about_strategy(queue: Queue, dead_letters: bool, version: Version) -> Itera
         if dead_letters and arguments.get("x-overflow") != "reject-publish":
             why = "does not reject publishes when it is full"
         if why:
-            yield Finding(
+            yield LintFinding(
                 queue,
-                Severity.LOSS_TRAP,
+                LintSeverity.LOSS_TRAP,
                 f"{name} asks for at-least-once dead-lettering but {why}, so the broker silently does without",
                 "Set x-dead-letter-exchange and x-overflow reject-publish.",
             )
@@ -308,11 +313,11 @@ def _about_strategy(queue: Queue, dead_letters: bool, version: Version) -> Itera
             )
 
 
-def _about_cycle(cycle: tuple[Queue, ...]) -> Finding:
+def _about_cycle(cycle: tuple[Queue, ...]) -> LintFinding:
     names = listing([_named("queue", q.name) for q in cycle], "then")
-    return Finding(
+    return LintFinding(
         cycle[0],
-        Severity.LOSS_TRAP,
+        LintSeverity.LOSS_TRAP,
         f"dead letters go round in a circle through {names}, and the broker drops one that comes round unrejected",
         "Break the circle, or publish a copy and acknowledge instead of dead-lettering.",
     )
@@ -367,9 +372,9 @@ def _named(what: str, name: str) -> str:
     return f"the default {what}" if name == "" and what == "exchange" else f"{what} '{visible(name)}'"
 
 
-def _refused(entity: Entity, what: str, hint: str) -> Finding:
-    return Finding(entity, Severity.REFUSED, what, hint)
+def _refused(entity: Entity, what: str, hint: str) -> LintFinding:
+    return LintFinding(entity, LintSeverity.REFUSED, what, hint)
 
 
-def _ignored(entity: Entity, what: str, hint: str) -> Finding:
-    return Finding(entity, Severity.IGNORED, what, hint)
+def _ignored(entity: Entity, what: str, hint: str) -> LintFinding:
+    return LintFinding(entity, LintSeverity.IGNORED, what, hint)

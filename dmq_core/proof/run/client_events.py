@@ -11,7 +11,7 @@ from typing import Final
 
 from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.messaging.connection.states import LIVE_STATES, ConnectionState, ConnectionStatus
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.text import visible
 
 QUIET_S: Final = 0.5
@@ -92,19 +92,19 @@ class ClientEventDetector:
         old, new, name = before in LIVE_STATES, status.state in LIVE_STATES, client.role
         if new and not old and node is not None:
             first, client.node = client.node is None, node
-            gravity, kind, now = (Gravity.PLAIN, "connected", "on") if first else (Gravity.GOOD, "resumed", "now on")
-            return [self._event(gravity, f"{name}_{kind}", node, f"{name} {now} {visible(node)}", status.at)]
+            severity, kind, now = (Severity.PLAIN, "connected", "on") if first else (Severity.GOOD, "resumed", "now on")
+            return [self._event(severity, f"{name}_{kind}", node, f"{name} {now} {visible(node)}", status.at)]
         at = client.node or ""
         if old and not new and status.state not in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             client.was_lost = True
             text = f"{name} lost {visible(at)}: {visible(_after_colon(status.problem))}"
-            return [self._event(Gravity.BAD, f"{name}_lost", at, text, status.at)]
+            return [self._event(Severity.BAD, f"{name}_lost", at, text, status.at)]
         if role is Role.PUBLISHING and status.state is ConnectionState.BLOCKED:
             text = f"{name}: {visible(status.problem)}"
-            return [self._event(Gravity.BAD, f"{name}_blocked", at, text, status.at)]
+            return [self._event(Severity.BAD, f"{name}_blocked", at, text, status.at)]
         if role is Role.PUBLISHING and before is ConnectionState.BLOCKED and new:
             text = f"{name} released by the broker"
-            return [self._event(Gravity.GOOD, f"{name}_released", at, text, status.at)]
+            return [self._event(Severity.GOOD, f"{name}_released", at, text, status.at)]
         return []
 
     def confirmed(self, gap_s: float, longest: bool) -> list[Event]:
@@ -112,14 +112,14 @@ class ClientEventDetector:
         lost = self._is_first_since_loss(Role.PUBLISHING)
         if not self._confirm_pulse.is_notable(gap_s, self._clock(), lost):
             return []
-        return [self._event(Gravity.GOOD, "first_confirm", "", f"first confirm after {_gap(gap_s, longest)}")]
+        return [self._event(Severity.GOOD, "first_confirm", "", f"first confirm after {_gap(gap_s, longest)}")]
 
     def delivered(self, gap_s: float, longest: bool) -> list[Event]:
         """A delivery ended a gap, maybe the longest so far."""
         lost = self._is_first_since_loss(Role.CONSUMING)
         if not self._delivery_pulse.is_notable(gap_s, self._clock(), lost):
             return []
-        return [self._event(Gravity.GOOD, "first_delivery", "", f"first delivery after {_gap(gap_s, longest)}")]
+        return [self._event(Severity.GOOD, "first_delivery", "", f"first delivery after {_gap(gap_s, longest)}")]
 
     def redelivered(self, number: int = 1) -> None:
         """Deliveries with the flag came."""
@@ -140,15 +140,15 @@ class ClientEventDetector:
         if self._unknown.is_over(now):
             burst, self._unknown = self._unknown, _Burst()
             text = f"{_messages(burst.number)} with unknown outcome"
-            events.append(self._event(Gravity.NOTICE, "unknown", "", text, burst.first_at))
+            events.append(self._event(Severity.NOTICE, "unknown", "", text, burst.first_at))
         if self._redelivered.is_over(now):
             burst, self._redelivered = self._redelivered, _Burst()
             text = f"{_messages(burst.number)} redelivered"
-            events.append(self._event(Gravity.NOTICE, "redelivered", "", text, burst.first_at))
+            events.append(self._event(Severity.NOTICE, "redelivered", "", text, burst.first_at))
         if self._recovered.is_over(now):
             burst, self._recovered = self._recovered, _Burst()
             text = f"{_messages(burst.number)} with unknown outcome delivered after all"
-            events.append(self._event(Gravity.GOOD, "unknown_resolved", "", text, burst.first_at))
+            events.append(self._event(Severity.GOOD, "unknown_resolved", "", text, burst.first_at))
         return events
 
     def _is_first_since_loss(self, role: Role) -> bool:
@@ -156,8 +156,8 @@ class ClientEventDetector:
         was_lost, client.was_lost = client.was_lost, False
         return was_lost
 
-    def _event(self, gravity: Gravity, kind: str, subject: str, text: str, at: float | None = None) -> Event:
-        return Event(self._clock() if at is None else at, Origin.CLIENT, gravity, kind, subject, text)
+    def _event(self, severity: Severity, kind: str, subject: str, text: str, at: float | None = None) -> Event:
+        return Event(self._clock() if at is None else at, Origin.CLIENT, severity, kind, subject, text)
 
 
 class ClientEventLog:

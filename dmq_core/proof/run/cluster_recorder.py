@@ -13,7 +13,7 @@ from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.states import FINAL_STATES, LIVE_STATES, ConnectionState
-from dmq_core.observe.broker_events import LeaderNews, News, StreamLeaderNews
+from dmq_core.observe.broker_events import BrokerEvent, LeaderElected, StreamLeaderElected
 from dmq_core.observe.feeds import Feeds
 from dmq_core.proof.journal.records import ClientEvent
 
@@ -160,12 +160,12 @@ class ClusterRecorder:
         for number in numbers:
             self._journal.append_client(role, number, event, client.node, client.epoch, text, at)
 
-    def _news(self, news: News) -> None:
+    def _news(self, news: BrokerEvent) -> None:
         match news:
-            case LeaderNews():
+            case LeaderElected():
                 if news.queue.name in self._queues:
                     self._led(news.queue.name, news.node, news.term, news.at)
-            case StreamLeaderNews():
+            case StreamLeaderElected():
                 for queue in self._queues:
                     if news.is_of(EntityKey(self._virtual_host, queue)):
                         self._led(queue, news.node, news.epoch, news.at)

@@ -14,7 +14,7 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.connection_manager import Role
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.progress import Progress
 from dmq_core.proof.acts import Act
 from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport, final_account
@@ -149,9 +149,9 @@ class LiveProofRun:
         if not back and mark is not None:
             self._struck = (mark, act.node)
         name = act.back.name if back and act.back is not None else act.name
-        gravity = Gravity.PLAIN if back else Gravity.FAULT
+        severity = Severity.PLAIN if back else Severity.FAULT
         kind = f"{'node' if act.fault is None else 'fault'}_{name}"
-        self._hear(Event(time.time(), Origin.YOU, gravity, kind, act.node, f"{visible(done)} (you)"))
+        self._hear(Event(time.time(), Origin.YOU, severity, kind, act.node, f"{visible(done)} (you)"))
 
     @contextlib.contextmanager
     def _done_beside(

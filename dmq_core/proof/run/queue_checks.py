@@ -15,9 +15,9 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.topology.commands import delete_queue, queue_depth
 from dmq_core.messaging.topology.model import QueueDepth
-from dmq_core.observe.events import Gravity
+from dmq_core.observe.events import Severity
 from dmq_core.observe.health import findings
-from dmq_core.observe.one_shot import glance
+from dmq_core.observe.one_shot import snapshot_once
 
 if TYPE_CHECKING:
     from typing import Self
@@ -41,7 +41,7 @@ def health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple[Cluster
     """The cluster, and what ails it in whole sentences; what mends itself within `patience_s` is not told."""
     deadline = time.monotonic() + patience_s
     while True:
-        snapshot = glance(cluster)
+        snapshot = snapshot_once(cluster)
         problems = problems_of(snapshot)
         if not problems or time.monotonic() >= deadline:
             return snapshot, problems
@@ -50,7 +50,7 @@ def health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple[Cluster
 
 def problems_of(snapshot: ClusterSnapshot) -> tuple[str, ...]:
     """What ails a cluster, as far as a run on it is concerned, in whole sentences."""
-    return tuple(f.text for f in findings(snapshot) if f.gravity is Gravity.BAD and f.kind not in _NOT_OURS)
+    return tuple(f.text for f in findings(snapshot) if f.severity is Severity.BAD and f.kind not in _NOT_OURS)
 
 
 def leader_of(cluster: Cluster, queue: str, virtual_host: str) -> str:

@@ -20,7 +20,7 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster, NodeChange, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.errors import ClusterError, ClusterNotFoundError, DmqError, MessagingError, NotReachableError
-from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.progress import Progress, ProgressListener, no_progress
 from dmq_core.proof.acts import Act
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import RunPhase, RunSetup
@@ -76,7 +76,7 @@ class ProofRun:
         cluster: Cluster,
         scenario: Scenario,
         options: ProofOptions | None = None,
-        progress: ProgressListener = silent,
+        progress: ProgressListener = no_progress,
         told: Callable[[Act, bool], object] = lambda _act, _back: None,
     ) -> None:
         self._cluster = cluster
@@ -462,7 +462,7 @@ def _with_troubles(result: ProofResult, troubles: Sequence[str]) -> ProofResult:
 
 
 def run_proof(
-    cluster: Cluster, scenario: Scenario, options: ProofOptions | None = None, progress: ProgressListener = silent
+    cluster: Cluster, scenario: Scenario, options: ProofOptions | None = None, progress: ProgressListener = no_progress
 ) -> ProofResult:
     """Does a whole run and gives its result; see `ProofRun.drive`."""
     return ProofRun(cluster, scenario, options, progress).drive()

@@ -17,7 +17,7 @@ from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures, QueueFigures
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.topology.routing import Topology, route
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.text import visible
 
 EPOCH = 1_790_000_000.0
@@ -28,14 +28,14 @@ ELECTION_S = 0.5
 SILENT_ELECTION_S = 1.2
 HANDED_OVER_S = 0.2
 HISTORY = 60
-_NODE_NEWS: dict[NodeState, Callable[[str], tuple[Gravity, str, str, str]]] = {
-    NodeState.RUNNING: lambda name: (Gravity.GOOD, "node_up", name, f"{name} is up"),
-    NodeState.STARTING: lambda name: (Gravity.PLAIN, "node_starting", name, f"{name} is starting"),
-    NodeState.STOPPED: lambda name: (Gravity.BAD, "node_down", name, f"{name} is down"),
-    NodeState.PAUSED: lambda name: (Gravity.BAD, "node_paused", name, f"{name} is frozen"),
-    NodeState.ISOLATED: lambda name: (Gravity.BAD, "node_isolated", name, f"{name} is cut off from its peers"),
-    NodeState.DRAINING: lambda name: (Gravity.NOTICE, "node_draining", name, f"{name} is in maintenance"),
-    NodeState.UNREACHABLE: lambda name: (Gravity.BAD, "node_down", name, f"{name} does not answer its peers"),
+_NODE_NEWS: dict[NodeState, Callable[[str], tuple[Severity, str, str, str]]] = {
+    NodeState.RUNNING: lambda name: (Severity.GOOD, "node_up", name, f"{name} is up"),
+    NodeState.STARTING: lambda name: (Severity.PLAIN, "node_starting", name, f"{name} is starting"),
+    NodeState.STOPPED: lambda name: (Severity.BAD, "node_down", name, f"{name} is down"),
+    NodeState.PAUSED: lambda name: (Severity.BAD, "node_paused", name, f"{name} is frozen"),
+    NodeState.ISOLATED: lambda name: (Severity.BAD, "node_isolated", name, f"{name} is cut off from its peers"),
+    NodeState.DRAINING: lambda name: (Severity.NOTICE, "node_draining", name, f"{name} is in maintenance"),
+    NodeState.UNREACHABLE: lambda name: (Severity.BAD, "node_down", name, f"{name} does not answer its peers"),
 }
 _BUILT_IN = (
     ("", "direct"),
@@ -219,9 +219,9 @@ class SimBroker:
         for listener in tuple(self.listeners):
             listener(None)
 
-    def say(self, origin: Origin, gravity: Gravity, kind: str, subject: str, text: str) -> None:
+    def say(self, origin: Origin, severity: Severity, kind: str, subject: str, text: str) -> None:
         """Adds an event to the story; `text` must already be safe to show."""
-        event = Event(self.now, origin, gravity, kind, subject, text)
+        event = Event(self.now, origin, severity, kind, subject, text)
         for listener in tuple(self.listeners):
             listener(event)
 
@@ -254,7 +254,7 @@ class SimBroker:
         self.bindings = [b for b in self.bindings if (b.vhost, b.destination) != (vhost, name)]
         self._topology = None
         shown = visible(name)
-        self.say(Origin.BROKER, Gravity.NOTICE, "queue_gone", name, f"queue {shown} is gone")
+        self.say(Origin.BROKER, Severity.NOTICE, "queue_gone", name, f"queue {shown} is gone")
         self.changed()
 
     def bind(
@@ -308,10 +308,10 @@ class SimBroker:
     def _tell_majority(self, had: bool) -> None:
         if had and not self._has_majority():
             text = "the cluster has lost its majority"
-            self.say(Origin.BROKER, Gravity.BAD, "majority_lost", self.name, text)
+            self.say(Origin.BROKER, Severity.BAD, "majority_lost", self.name, text)
         elif not had and self._has_majority():
             text = "the cluster has its majority again"
-            self.say(Origin.BROKER, Gravity.GOOD, "majority_regained", self.name, text)
+            self.say(Origin.BROKER, Severity.GOOD, "majority_regained", self.name, text)
 
     def add_node(self, name: str) -> None:
         """Adds a node that is stopped and has a member of nothing."""
@@ -343,9 +343,9 @@ class SimBroker:
         if ((node, resource) in self.alarms) is on:
             return
         (self.alarms.add if on else self.alarms.discard)((node, resource))
-        gravity, kind = (Gravity.BAD, "alarm") if on else (Gravity.GOOD, "alarm_gone")
+        severity, kind = (Severity.BAD, "alarm") if on else (Severity.GOOD, "alarm_gone")
         text = f"{node} has {'a' if on else 'no'} {resource} alarm{'' if on else ' any more'}"
-        self.say(Origin.BROKER, gravity, kind, node, text)
+        self.say(Origin.BROKER, severity, kind, node, text)
         self.changed()
 
     def move_leader(self, queue: SimQueue, node: str) -> None:
@@ -353,7 +353,7 @@ class SimBroker:
         if queue.leader != node:
             name, before, queue.leader = visible(queue.figures.name), queue.leader, node
             text = f"{name}: leader {before or 'none'} → {node}"
-            self.say(Origin.BROKER, Gravity.NOTICE, "leader_moved", queue.figures.name, text)
+            self.say(Origin.BROKER, Severity.NOTICE, "leader_moved", queue.figures.name, text)
             self.changed()
 
     def available(self, queue: SimQueue) -> bool:
@@ -376,7 +376,7 @@ class SimBroker:
             elif queue.leader is not None:
                 queue.leader = None
                 name = queue.figures.name
-                self.say(Origin.BROKER, Gravity.BAD, "leader_lost", name, f"{visible(name)}: has no leader")
+                self.say(Origin.BROKER, Severity.BAD, "leader_lost", name, f"{visible(name)}: has no leader")
         self.changed()
 
     def _follow_new_leader(self, queue: SimQueue) -> None:
@@ -385,7 +385,7 @@ class SimBroker:
         queue.leader = online[sum(map(ord, queue.figures.name)) % len(online)]
         name = queue.figures.name
         text = f"{visible(name)}: leader {before or 'none'} → {queue.leader}"
-        self.say(Origin.BROKER, Gravity.NOTICE, "leader_moved", name, text)
+        self.say(Origin.BROKER, Severity.NOTICE, "leader_moved", name, text)
 
     # -- messages -----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from dmq_core.cluster.scaling.checks import (
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import ClusterNotFoundError, InvalidInputError, NotReachableError, RefusedError
 from dmq_core.management.models import EntityKey, QueueFigures
-from dmq_core.progress import Progress, ProgressListener, silent
+from dmq_core.progress import Progress, ProgressListener, no_progress
 from dmq_core.testing.simulation.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
 from dmq_core.testing.simulation.scripted_failures import ScriptedFailures
 
@@ -82,7 +82,7 @@ class FakeCluster:
                 return ()
             return tuple(NodeInfo(n.name, n.erlang_name, n.state, n.endpoint) for n in self._broker.nodes.values())
 
-    def start(self, progress: ProgressListener = silent) -> None:
+    def start(self, progress: ProgressListener = no_progress) -> None:
         """Starts what does not run, node by node, in 3 simulated seconds each."""
         self._own("start")
         self.script.enter("start")
@@ -100,7 +100,7 @@ class FakeCluster:
             progress(Progress(f"{name} serves", name, (index + 1) / len(idle)))
         progress(Progress("the cluster is whole", fraction=1.0))
 
-    def stop(self, progress: ProgressListener = silent) -> None:
+    def stop(self, progress: ProgressListener = no_progress) -> None:
         """Stops every node and keeps all messages."""
         self._own("stop")
         self._check_exists()
@@ -110,7 +110,7 @@ class FakeCluster:
             self._set(name, NodeState.STOPPED)
         self._broker.wait(STOP_S)
 
-    def destroy(self, progress: ProgressListener = silent) -> None:
+    def destroy(self, progress: ProgressListener = no_progress) -> None:
         """Stops every node and forgets all queues."""
         self._own("destroy")
         self.script.enter("destroy")
@@ -122,7 +122,7 @@ class FakeCluster:
             self._broker.bindings.clear()
             self._broker.changed()
 
-    def act(self, action: NodeAction, node: str, progress: ProgressListener = silent) -> None:
+    def act(self, action: NodeAction, node: str, progress: ProgressListener = no_progress) -> None:
         """Does `action` to `node`; returns once it holds."""
         self._own(f"{action} {node}")
         self._check(node)
@@ -145,7 +145,7 @@ class FakeCluster:
         }
         acts[action](node)
 
-    def add_node(self, progress: ProgressListener = silent) -> str:
+    def add_node(self, progress: ProgressListener = no_progress) -> str:
         """Makes one more node in 3 simulated seconds and returns its name once replicated queues have grown onto it."""
         self._own("add a node")
         self._check_exists()
@@ -161,7 +161,7 @@ class FakeCluster:
             self._broker.grow_onto(name)
         return name
 
-    def remove_node(self, node: str, progress: ProgressListener = silent, *, force: bool = False) -> None:
+    def remove_node(self, node: str, progress: ProgressListener = no_progress, *, force: bool = False) -> None:
         """Takes `node` and its members away; refused for what would be lost, unless `force`."""
         self._own(f"remove {node}")
         self._check_exists()
@@ -177,7 +177,7 @@ class FakeCluster:
         with self._broker.lock:
             self._broker.remove_node(node)
 
-    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
         """Does a fault of the whole cluster and returns its way back."""
         self._own(fault.title)
         self._check_exists()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
-from dmq_core.observe.events import Gravity, Origin
+from dmq_core.observe.events import Origin, Severity
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.testing.simulation.broker import ROUNDING_S, SimBroker, SimMessage
 
@@ -31,7 +31,7 @@ class _Client:
         role: str,
         broker: SimBroker,
         choose: Callable[[tuple[str, ...]], str],
-        say: Callable[[Gravity, str, str], None],
+        say: Callable[[Severity, str, str], None],
     ) -> None:
         self.role = role
         self.at: str | None = None
@@ -68,12 +68,12 @@ class _Client:
             return
         self.at = self._choose(serving)
         if self._been_at is None:
-            self._say(Gravity.PLAIN, f"{self.role}_connected", f"{self.role} on {self.at}")
+            self._say(Severity.PLAIN, f"{self.role}_connected", f"{self.role} on {self.at}")
         else:
-            self._say(Gravity.GOOD, f"{self.role}_resumed", f"{self.role} now on {self.at}")
+            self._say(Severity.GOOD, f"{self.role}_resumed", f"{self.role} now on {self.at}")
 
     def _lose(self, now: float) -> bool:
-        self._say(Gravity.BAD, f"{self.role}_lost", f"{self.role} lost {self.at}")
+        self._say(Severity.BAD, f"{self.role}_lost", f"{self.role} lost {self.at}")
         self._been_at, self.at, self._silent_since = self.at, None, None
         self._back_at = now + RECONNECT_S
         return True
@@ -254,11 +254,11 @@ class SimLoad:
         if what in self._awaiting_first:
             self._awaiting_first.discard(what)
             noun = "confirm" if what == "confirm" else "delivery"
-            self._say(Gravity.GOOD, f"first_{what}", f"first {noun} after {gap:.2f} s")
+            self._say(Severity.GOOD, f"first_{what}", f"first {noun} after {gap:.2f} s")
             if what == "delivery" and self._redelivered > self._told_redelivered:
                 rush = self._redelivered - self._told_redelivered
                 self._told_redelivered = self._redelivered
-                self._say(Gravity.NOTICE, "redelivered", f"{rush} messages redelivered")
+                self._say(Severity.NOTICE, "redelivered", f"{rush} messages redelivered")
 
     def _close_slice(self, now: float) -> None:
         if now < self._slice_ends - ROUNDING_S:
@@ -273,7 +273,7 @@ class SimLoad:
         arrived = len(self._outstanding) // 2
         if self._outstanding:
             text = f"{len(self._outstanding)} messages with unknown outcome"
-            self._say(Gravity.NOTICE, "unknown", text)
+            self._say(Severity.NOTICE, "unknown", text)
         self._unknown += len(self._outstanding)
         self._outstanding.clear()
         self._queue.messages.extend(SimMessage(_MESSAGE, confirmed=False) for _ in range(arrived))
@@ -286,5 +286,5 @@ class SimLoad:
         self._unacked.clear()
         self._queue.unacked = 0
 
-    def _say(self, gravity: Gravity, kind: str, text: str) -> None:
-        self._broker.say(Origin.CLIENT, gravity, kind, LOAD_QUEUE, text)
+    def _say(self, severity: Severity, kind: str, text: str) -> None:
+        self._broker.say(Origin.CLIENT, severity, kind, LOAD_QUEUE, text)

@@ -9,7 +9,7 @@ from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.errors import OperationTimeoutError, RefusedError
 from dmq_core.management.models import EntityKey
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.proof.acts import Act, act_for
 from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport
 from dmq_core.proof.result import Account, Curves, Duplicates, ProofResult, Timeline, TimelineMark, Verdict
@@ -123,7 +123,7 @@ class SimProof:
     def _hear(self, event: Event | None) -> None:
         """Faults by the hand of others are marks of a load."""
         if event is not None and event.origin is Origin.YOU:
-            kind = "fault" if event.gravity is Gravity.FAULT else "undo"
+            kind = "fault" if event.severity is Severity.FAULT else "undo"
             self._mark(event.at - self._began, kind, event.text.removesuffix(" (you)"))
 
     def _strike(self, step: ScenarioStep, after: float) -> None:
@@ -170,8 +170,8 @@ class SimProof:
         self._broker.later(BOOT_S, serve)
 
     def _tell(self, name: str, node: str, done: str, after: float, *, back: bool) -> None:
-        gravity = Gravity.PLAIN if back else Gravity.FAULT
-        self._broker.say(Origin.YOU, gravity, f"node_{name}", node, f"{visible(done)} (you)")
+        severity = Severity.PLAIN if back else Severity.FAULT
+        self._broker.say(Origin.YOU, severity, f"node_{name}", node, f"{visible(done)} (you)")
         self._mark(after, "undo" if back else "fault", visible(done))
 
     def _mark(self, after: float, kind: str, text: str) -> None:

@@ -15,10 +15,10 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.topology.routing import topic_matches
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.progress import ProgressListener, silent
+from dmq_core.progress import ProgressListener, no_progress
 from dmq_core.proof.run.load import load_of
 from dmq_core.proof.scenario import Scenario
 from dmq_core.testing.simulation.broker import STEP_S, SimBroker, SimNode
@@ -110,7 +110,7 @@ class FakeSession:
         own = () if first is None else (("observer", first.name),)
         return self._photographer.take((*own, *(place for proof in self._proofs for place in proof.places)))
 
-    def start_cluster(self, progress: ProgressListener = silent) -> None:
+    def start_cluster(self, progress: ProgressListener = no_progress) -> None:
         """Starts the cluster in about 9 simulated seconds."""
         guard(self._cluster, f"start {self.broker.name}", read_only=self._read_only)
         self.script.enter("start_cluster")
@@ -179,45 +179,45 @@ class FakeSession:
         self.script.enter("demo")
         stage = MemoryDemoEnvironment(self.broker, self._cluster, pause_s=_PAUSE_S)
         self._stages.append(stage)
-        acts = actions_on(self._cluster, silent, read_only=self._read_only)
+        acts = actions_on(self._cluster, no_progress, read_only=self._read_only)
         acts = replace(acts, perform=self.perform, cause=self.cause)
         environment = replace(stage.environment(read_only=self._read_only), acts=acts)
         demo_run: DemoRun[Any] = DemoRun(name, find_demo(name), environment)
         self._playings.append(demo_run)
         return demo_run
 
-    def perform(self, operation: NodeOperation, progress: ProgressListener = silent) -> None:
+    def perform(self, operation: NodeOperation, progress: ProgressListener = no_progress) -> None:
         """Does an act on a node; a destructive one is told as a fault as it begins, any other once it is done."""
         guard(self._cluster, operation.title, read_only=self._read_only)
         self.script.enter("perform")
         kind = f"node_{operation.action}"
         if operation.destructive:
-            self._tell(kind, operation.node, operation.done, Gravity.FAULT)
+            self._tell(kind, operation.node, operation.done, Severity.FAULT)
         perform(self._cluster, operation, read_only=self._read_only, progress=progress)
         if not operation.destructive:
-            self._tell(kind, operation.node, operation.done, Gravity.PLAIN)
+            self._tell(kind, operation.node, operation.done, Severity.PLAIN)
 
-    def cause(self, fault: Fault, progress: ProgressListener = silent) -> Fault | None:
+    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
         """Does a fault of the whole cluster, told like an act on a node."""
         guard(self._cluster, fault.title, read_only=self._read_only)
         kind, subject = f"fault_{fault.kind}", fault.node or self.broker.name
         if fault.destructive:
-            self._tell(kind, subject, fault.done, Gravity.FAULT)
+            self._tell(kind, subject, fault.done, Severity.FAULT)
         back = cause(self._cluster, fault, read_only=self._read_only, progress=progress)
         if not fault.destructive:
-            self._tell(kind, subject, fault.done, Gravity.PLAIN)
+            self._tell(kind, subject, fault.done, Severity.PLAIN)
         return back
 
-    def add_node(self, progress: ProgressListener = silent) -> str:
+    def add_node(self, progress: ProgressListener = no_progress) -> str:
         """Adds a node in 3 simulated seconds."""
         name = add_node(self._cluster, read_only=self._read_only, progress=progress)
-        self._tell("node_add", name, f"{name} added", Gravity.PLAIN)
+        self._tell("node_add", name, f"{name} added", Severity.PLAIN)
         return name
 
-    def remove_node(self, node: str, progress: ProgressListener = silent) -> None:
+    def remove_node(self, node: str, progress: ProgressListener = no_progress) -> None:
         """Removes a node in a simulated second."""
         guard(self._cluster, f"Remove {visible(node)}", read_only=self._read_only)
-        self._tell("node_remove", node, f"{node} removed", Gravity.FAULT)
+        self._tell("node_remove", node, f"{node} removed", Severity.FAULT)
         remove_node(self._cluster, node, read_only=self._read_only, progress=progress)
 
     def close(self) -> None:
@@ -238,9 +238,9 @@ class FakeSession:
         if self._closed:
             raise MessagingError("the session is closed", "Open another one.")
 
-    def _tell(self, kind: str, subject: str, done: str, gravity: Gravity) -> None:
+    def _tell(self, kind: str, subject: str, done: str, severity: Severity) -> None:
         with self.broker.lock:
-            self.broker.say(Origin.YOU, gravity, kind, subject, f"{visible(done)} (you)")
+            self.broker.say(Origin.YOU, severity, kind, subject, f"{visible(done)} (you)")
 
     def _speakers(self) -> tuple[_Speaker, ...]:
         return (*self._observers, *self._tails)

@@ -246,8 +246,8 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def on_demo_left(self, message: DemoLeft) -> None:
         """Tells what came of a demo."""
-        gravity: Literal["warning", "information"] = "warning" if message.result.left else "information"
-        self.notify(departure(message.result), severity=gravity, markup=False, timeout=6)
+        severity: Literal["warning", "information"] = "warning" if message.result.left else "information"
+        self.notify(departure(message.result), severity=severity, markup=False, timeout=6)
 
     def on_work_failed(self, message: WorkFailed) -> None:
         """Says what was not possible and what to do."""

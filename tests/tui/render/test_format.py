@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from dmq_core.cluster.protocol import NodeState
-from dmq_core.observe.events import Gravity
+from dmq_core.observe.events import Severity
 from dmq_tui.render import format as f
 
 
@@ -71,7 +71,7 @@ def test_only_what_is_broken_now_is_red() -> None:
 
 
 def test_every_gravity_of_an_event_has_a_mark() -> None:
-    assert set(f._EVENT_MARKS) == set(Gravity)
+    assert set(f._EVENT_MARKS) == set(Severity)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from typing import Any
 import click
 import pytest
 
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.app import dmq
 from dmq_core.cli.groups import LazyGroup
-from dmq_core.cli.running import deaf, run
+from dmq_core.cli.running import run, signals_ignored
 from dmq_core.cluster.protocol import Cluster, NodeState
 from dmq_core.errors import ClusterNotFoundError
 from dmq_core.observe.snapshot import ClusterSnapshot
@@ -71,10 +71,10 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     for name in ("DMQ_CLUSTER", "DMQ_URL", "DMQ_PROFILE", "DMQ_READ_ONLY", "DMQ_PASSWORD", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(reach, "find_cluster", shell.find_cluster)
-    monkeypatch.setattr(reach, "open_for_start", shell.open_for_start)
-    monkeypatch.setattr(reach, "take_snapshot", shell.take_snapshot)
-    monkeypatch.setattr(reach, "open_session", shell.open_session)
+    monkeypatch.setattr(connect, "find_cluster", shell.find_cluster)
+    monkeypatch.setattr(connect, "open_for_start", shell.open_for_start)
+    monkeypatch.setattr(connect, "take_snapshot", shell.take_snapshot)
+    monkeypatch.setattr(connect, "open_session", shell.open_session)
     return shell
 
 
@@ -371,19 +371,19 @@ def failing(error: BaseException) -> Callable[..., Cluster]:
 
 def test_an_error_is_one_line_of_what_and_one_of_what_to_do(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     error = ClusterNotFoundError("two\nlines \x1b[31m", "do\tthis")
-    monkeypatch.setattr(reach, "find_cluster", failing(error))
+    monkeypatch.setattr(connect, "find_cluster", failing(error))
     assert shell("status") == 3
     assert shell.err == "dmq: two lines \\x1b[31m\ndo this\n"
 
 
 def test_ctrl_c_is_status_130(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "find_cluster", failing(KeyboardInterrupt()))
+    monkeypatch.setattr(connect, "find_cluster", failing(KeyboardInterrupt()))
     assert shell("status") == 130
     assert shell.err.strip() == "dmq: interrupted"
 
 
 def test_a_fault_of_ours_is_no_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "find_cluster", failing(ZeroDivisionError("boom")))
+    monkeypatch.setattr(connect, "find_cluster", failing(ZeroDivisionError("boom")))
     assert shell("status") == 1
     assert shell.err.splitlines()[0] == "dmq: unexpected ZeroDivisionError: boom"
     assert "Traceback" not in shell.err
@@ -438,7 +438,7 @@ def test_under_nohup_a_terminal_that_goes_away_ends_nothing() -> None:
 
 def test_what_undoes_things_is_done_to_its_end_however_often_the_end_is_asked_for() -> None:
     done = []
-    with deaf():
+    with signals_ignored():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.raise_signal(number)
             done.append(number)

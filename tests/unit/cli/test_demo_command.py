@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from dmq_core.cli import connect
 from dmq_core.cli import demo as command
-from dmq_core.cli import reach
 from dmq_core.cli.app import dmq
 from dmq_core.cli.output import Output
 from dmq_core.cli.running import run
@@ -26,8 +26,8 @@ from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoEnvironment]:
     with contextlib.closing(MemoryDemoEnvironment()) as stage:
         made = stage.environment()
-        monkeypatch.setattr(reach, "find_cluster", lambda _settings: stage.cluster)
-        monkeypatch.setattr(reach, "environment", lambda *_: made)
+        monkeypatch.setattr(connect, "find_cluster", lambda _settings: stage.cluster)
+        monkeypatch.setattr(connect, "environment", lambda *_: made)
         yield made
         assert not stage.remains
 
@@ -120,8 +120,8 @@ def test_a_cluster_of_somebody_else_keeps_its_nodes(
 ) -> None:
     sim = SimBroker("mq.example.org", 3, backend=Backend.ATTACHED, started=True, realtime=False)
     with contextlib.closing(MemoryDemoEnvironment(sim)) as stage:
-        monkeypatch.setattr(reach, "find_cluster", lambda _settings: stage.cluster)
-        monkeypatch.setattr(reach, "environment", lambda *_: stage.environment())
+        monkeypatch.setattr(connect, "find_cluster", lambda _settings: stage.cluster)
+        monkeypatch.setattr(connect, "environment", lambda *_: stage.environment())
         assert run(dmq, "dmq", ("demo", "run", "message_persistence", "--yes")) == 6
     assert "Message persistence: refused, dmq did not make mq.example.org" in capsys.readouterr().err
 

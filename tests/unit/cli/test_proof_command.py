@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from proof_samples import failed, passed
 
-from dmq_core.cli import reach
+from dmq_core.cli import connect
 from dmq_core.cli.app import dmq
 from dmq_core.cli.running import run
 from dmq_core.cluster.protocol import Backend, Cluster
@@ -67,7 +67,7 @@ def proof(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     for name in ("DMQ_CLUSTER", "DMQ_URL", "DMQ_PROFILE", "DMQ_READ_ONLY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(reach, "find_cluster", lambda _settings: cluster)
+    monkeypatch.setattr(connect, "find_cluster", lambda _settings: cluster)
     return lambda *arguments: run(dmq, "dmq", ("proof", *arguments))
 
 
@@ -163,7 +163,7 @@ def test_read_only_forbids_it(proof: Prove, cluster: FakeCluster) -> None:
 
 def test_somebody_elses_nodes_are_left_alone(monkeypatch: pytest.MonkeyPatch, proof: Prove) -> None:
     attached = FakeCluster(SimBroker("far", 3, backend=Backend.ATTACHED, started=True, realtime=False))
-    monkeypatch.setattr(reach, "find_cluster", lambda _settings: attached)
+    monkeypatch.setattr(connect, "find_cluster", lambda _settings: attached)
     assert proof("run") == 6
 
 
@@ -171,7 +171,7 @@ def test_without_a_majority_to_lose_nothing_is_begun(
     monkeypatch: pytest.MonkeyPatch, proof: Prove, capsys: pytest.CaptureFixture[str]
 ) -> None:
     single = FakeCluster(SimBroker("one", 1, backend=Backend.DOCKER, started=True, realtime=False))
-    monkeypatch.setattr(reach, "find_cluster", lambda _settings: single)
+    monkeypatch.setattr(connect, "find_cluster", lambda _settings: single)
     assert proof("run") == 6
     assert "--allow-majority-loss" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from dmq_core.demo.fault_guard import ClusterActions, actions_on
 from dmq_core.demo.model import AnyDemo, CheckResult, Demo, DemoStep
 from dmq_core.demo.runner import DemoRun, check_may_run, impact_of_demo
 from dmq_core.errors import ClusterError, DmqError, InvalidInputError, RefusedError
-from dmq_core.progress import silent
+from dmq_core.progress import no_progress
 from dmq_core.testing import FakeCluster, SimBroker
 from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
 
@@ -140,7 +140,7 @@ def test_a_fault_that_was_interrupted_is_taken_back_too(stage: MemoryDemoEnviron
             raise KeyboardInterrupt
         return None
 
-    acts = replace(actions_on(stage.cluster, silent, read_only=False), cause=interrupted)
+    acts = replace(actions_on(stage.cluster, no_progress, read_only=False), cause=interrupted)
     demo = demo_that(lambda context: context.cause(ALARM))
     with (
         pytest.raises(KeyboardInterrupt),
@@ -160,7 +160,7 @@ def test_an_act_that_was_interrupted_is_done_to_its_end_and_then_taken_back(stag
             raise KeyboardInterrupt
         stage.cluster.act(operation.action, operation.node)
 
-    acts = replace(actions_on(stage.cluster, silent, read_only=False), perform=interrupted)
+    acts = replace(actions_on(stage.cluster, no_progress, read_only=False), perform=interrupted)
     demo = demo_that(lambda context: context.perform(NodeAction.DRAIN, "rmq2"))
     with (
         pytest.raises(KeyboardInterrupt),

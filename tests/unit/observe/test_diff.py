@@ -7,20 +7,22 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from snapshots import NAMES, T0, node, picture, quorum, snapshot
+from snapshots import NAMES, T0, cluster_state, node, quorum, snapshot
 
 from dmq_core.cluster.protocol import NodeChange, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures
-from dmq_core.observe.diff import MOST_OF_A_KIND, Hints, diff
-from dmq_core.observe.events import Event, Gravity
+from dmq_core.observe.diff import MOST_OF_A_KIND, KnownChanges, diff
+from dmq_core.observe.events import Event, Severity
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 from dmq_core.observe.state import MANAGEMENT
 
 ORDERS = EntityKey("/", "orders")
 
 
-def told(before: ClusterSnapshot | None, after: ClusterSnapshot, hints: Hints | None = None) -> list[tuple[str, str]]:
-    return [(e.kind, e.text) for e in diff(before, after, hints or Hints())]
+def told(
+    before: ClusterSnapshot | None, after: ClusterSnapshot, hints: KnownChanges | None = None
+) -> list[tuple[str, str]]:
+    return [(e.kind, e.text) for e in diff(before, after, hints or KnownChanges())]
 
 
 def in_state(state: NodeState, *queues: QueueFigures, at: float = T0, name: str = "rmq2") -> ClusterSnapshot:
@@ -37,19 +39,19 @@ def test_what_a_source_tells_for_the_first_time_is_no_event() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "kind", "text", "gravity"),
+    ("state", "kind", "text", "severity"),
     [
-        (NodeState.STOPPED, "node_down", "rmq2 is down", Gravity.BAD),
-        (NodeState.PAUSED, "node_paused", "rmq2 is frozen", Gravity.BAD),
-        (NodeState.ISOLATED, "node_isolated", "rmq2 is cut off from its peers", Gravity.BAD),
-        (NodeState.UNREACHABLE, "node_down", "rmq2 does not answer its peers", Gravity.BAD),
-        (NodeState.DRAINING, "node_draining", "rmq2 is in maintenance", Gravity.NOTICE),
-        (NodeState.STARTING, "node_starting", "rmq2 is starting", Gravity.PLAIN),
+        (NodeState.STOPPED, "node_down", "rmq2 is down", Severity.BAD),
+        (NodeState.PAUSED, "node_paused", "rmq2 is frozen", Severity.BAD),
+        (NodeState.ISOLATED, "node_isolated", "rmq2 is cut off from its peers", Severity.BAD),
+        (NodeState.UNREACHABLE, "node_down", "rmq2 does not answer its peers", Severity.BAD),
+        (NodeState.DRAINING, "node_draining", "rmq2 is in maintenance", Severity.NOTICE),
+        (NodeState.STARTING, "node_starting", "rmq2 is starting", Severity.PLAIN),
     ],
 )
-def test_a_node_that_changes_is_told(state: NodeState, kind: str, text: str, gravity: Gravity) -> None:
+def test_a_node_that_changes_is_told(state: NodeState, kind: str, text: str, severity: Severity) -> None:
     (event,) = diff(snapshot(), in_state(state, at=T0 + 1))
-    assert (event.kind, event.text, event.gravity, event.subject) == (kind, text, gravity, "rmq2")
+    assert (event.kind, event.text, event.severity, event.subject) == (kind, text, severity, "rmq2")
 
 
 def test_a_node_that_comes_back_is_told() -> None:
@@ -58,13 +60,13 @@ def test_a_node_that_comes_back_is_told() -> None:
 
 
 def test_a_change_bears_the_moment_that_the_backend_told() -> None:
-    hints = Hints(nodes={"rmq2": NodeChange(T0 + 0.7, "rmq2", NodeState.STOPPED)})
+    hints = KnownChanges(nodes={"rmq2": NodeChange(T0 + 0.7, "rmq2", NodeState.STOPPED)})
     (event,) = diff(snapshot(), in_state(NodeState.STOPPED, at=T0 + 1), hints)
     assert event.at == T0 + 0.7
 
 
 def test_a_moment_of_another_change_is_not_borrowed() -> None:
-    hints = Hints(nodes={"rmq2": NodeChange(T0 + 0.7, "rmq2", NodeState.RUNNING)})
+    hints = KnownChanges(nodes={"rmq2": NodeChange(T0 + 0.7, "rmq2", NodeState.RUNNING)})
     (event,) = diff(snapshot(), in_state(NodeState.UNREACHABLE, at=T0 + 1), hints)
     assert event.at == T0 + 1.2
 
@@ -80,14 +82,14 @@ def test_the_majority_is_lost_and_regained() -> None:
 def test_a_leader_that_moved_is_told_with_its_term_and_moment() -> None:
     before, after = snapshot(quorum("orders", "rmq1")), snapshot(quorum("orders", "rmq3"), at=T0 + 1)
     assert told(before, after) == [("leader_moved", "orders: leader rmq1 → rmq3")]
-    hints = Hints(leaders={ORDERS: (T0 + 0.6, "rabbit@rmq3", 4)})
+    hints = KnownChanges(leaders={ORDERS: (T0 + 0.6, "rabbit@rmq3", 4)})
     (event,) = diff(before, after, hints)
     assert (event.text, event.at) == ("orders: leader rmq1 → rmq3 (term 4)", T0 + 0.6)
 
 
 def test_a_term_of_another_election_is_not_borrowed() -> None:
     before, after = snapshot(quorum("orders", "rmq1")), snapshot(quorum("orders", "rmq2"), at=T0 + 1)
-    hints = Hints(leaders={ORDERS: (T0 + 0.6, "rabbit@rmq3", 4)})
+    hints = KnownChanges(leaders={ORDERS: (T0 + 0.6, "rabbit@rmq3", 4)})
     assert told(before, after, hints) == [("leader_moved", "orders: leader rmq1 → rmq2")]
 
 
@@ -220,6 +222,6 @@ def _applied(facts: dict[str, str | None], events: tuple[Event, ...]) -> dict[st
 
 
 def test_a_picture_of_the_same_figures_tells_nothing_twice() -> None:
-    same = picture(quorum("orders"))
+    same = cluster_state(quorum("orders"))
     assert same.figures is not None
     assert diff(snapshot(quorum("orders")), snapshot(quorum("orders"), at=T0 + 1)) == ()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.management.models import Alarm
-from dmq_core.observe.events import Gravity
+from dmq_core.observe.events import Severity
 from dmq_core.observe.health import findings, standing_findings
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 from dmq_core.testing import FakeSession, hostile, nothing
@@ -36,9 +36,9 @@ def test_a_whole_cluster_has_no_findings() -> None:
 def test_a_killed_node_is_told_with_the_command_that_brings_it_back() -> None:
     found = {finding.kind: finding for finding in findings(after((NodeAction.KILL, "rmq2")))}
     assert found["node_down"].advice == "Start it: 'dmq node start rmq2'."
-    assert found["node_down"].gravity is Gravity.BAD
-    assert found["no_margin"].gravity is Gravity.NOTICE
-    assert found["member_offline"].gravity is Gravity.NOTICE
+    assert found["node_down"].severity is Severity.BAD
+    assert found["no_margin"].severity is Severity.NOTICE
+    assert found["member_offline"].severity is Severity.NOTICE
 
 
 def test_a_command_names_its_cluster_unless_that_is_the_usual_one() -> None:
@@ -58,8 +58,8 @@ def test_a_lost_majority_comes_before_what_merely_takes_a_margin() -> None:
     found = findings(snapshot)
     assert {"no_majority", "node_down", "node_paused", "queue_unavailable"} <= set(kinds(snapshot))
     assert "no_margin" not in kinds(snapshot)
-    gravities = [finding.gravity for finding in found]
-    assert gravities == sorted(gravities, key=lambda gravity: gravity is not Gravity.BAD)
+    severities = [finding.severity for finding in found]
+    assert severities == sorted(severities, key=lambda severity: severity is not Severity.BAD)
 
 
 def test_one_node_of_five_lost_leaves_a_margin() -> None:

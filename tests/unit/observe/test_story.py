@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.observe.story import LONGEST, Story, as_text
 
 T0 = 1_790_000_000.0
 
 
-def event(at: float, kind: str = "leader_moved", text: str = "", gravity: Gravity = Gravity.NOTICE) -> Event:
-    return Event(T0 + at, Origin.BROKER, gravity, kind, "rmq2", text or f"{kind} at {at}")
+def event(at: float, kind: str = "leader_moved", text: str = "", severity: Severity = Severity.NOTICE) -> Event:
+    return Event(T0 + at, Origin.BROKER, severity, kind, "rmq2", text or f"{kind} at {at}")
 
 
-KILLED = Event(T0, Origin.YOU, Gravity.FAULT, "node_killed", "rmq2", "rmq2 killed")
-DOWN = event(0.04, "node_down", "rmq2 is down", Gravity.BAD)
+KILLED = Event(T0, Origin.YOU, Severity.FAULT, "node_killed", "rmq2", "rmq2 killed")
+DOWN = event(0.04, "node_down", "rmq2 is down", Severity.BAD)
 
 
 def distances(story: Story) -> list[float | None]:
@@ -41,9 +41,9 @@ def test_what_arrives_late_takes_its_place_and_the_distances_follow() -> None:
 
 
 def test_the_same_thing_told_by_two_sources_is_told_once() -> None:
-    again = Event(DOWN.at + 0.3, DOWN.origin, DOWN.gravity, DOWN.kind, DOWN.subject, DOWN.text)
+    again = Event(DOWN.at + 0.3, DOWN.origin, DOWN.severity, DOWN.kind, DOWN.subject, DOWN.text)
     assert len(Story().told([DOWN]).told([again]).lines) == 1
-    much_later = Event(DOWN.at + 60, DOWN.origin, DOWN.gravity, DOWN.kind, DOWN.subject, DOWN.text)
+    much_later = Event(DOWN.at + 60, DOWN.origin, DOWN.severity, DOWN.kind, DOWN.subject, DOWN.text)
     assert len(Story().told([DOWN]).told([much_later]).lines) == 2
 
 
@@ -73,9 +73,9 @@ def test_the_text_for_a_report_has_date_time_distance_and_sentence() -> None:
 
 EVENTS = st.lists(
     st.builds(
-        lambda at, gravity, kind: Event(T0 + at, Origin.BROKER, gravity, kind, "q", kind),
+        lambda at, severity, kind: Event(T0 + at, Origin.BROKER, severity, kind, "q", kind),
         st.floats(0, 50),
-        st.sampled_from(Gravity),
+        st.sampled_from(Severity),
         st.sampled_from(["a", "b", "node_down"]),
     ),
     max_size=30,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from dmq_core.cluster.docker.definition import (
     ADVANCED_FILE,
     COOKIE_FILE,
-    Made,
+    ClusterDefinition,
     credentials_in,
-    made_from,
+    definition_from,
     numeric_owner,
     ports_of_others,
     started_ago_s,
@@ -25,16 +25,18 @@ from dmq_core.cluster.node_config import node_names
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterError
 
-MADE = Made("dmq", "4.3", "rabbitmq:4-management", node_names(3), ((5672, 15672), (5673, 15673), (5674, 15674)))
+MADE = ClusterDefinition(
+    "dmq", "4.3", "rabbitmq:4-management", node_names(3), ((5672, 15672), (5673, 15673), (5674, 15674))
+)
 ports = st.integers(min_value=1, max_value=65535)
 credentials = st.builds(Credentials, st.text(min_size=1), st.text(min_size=1))
 
 
 @given(st.lists(st.tuples(ports, ports), min_size=1, max_size=9), st.sampled_from(["4.3", "4.0.5", "3.10"]))
 def test_what_was_made_is_read_back_from_labels(pairs: list[tuple[int, int]], version: str) -> None:
-    made = Made("x", version, "some/image:tag", node_names(len(pairs)), tuple(pairs))
-    assert made_from(made.labels()) == made
-    assert made_from(made.labels(made.nodes[-1])) == made
+    made = ClusterDefinition("x", version, "some/image:tag", node_names(len(pairs)), tuple(pairs))
+    assert definition_from(made.labels()) == made
+    assert definition_from(made.labels(made.nodes[-1])) == made
 
 
 @pytest.mark.parametrize("label", ["dmq.nodes", "dmq.ports", "dmq.rabbitmq", "dmq.image"])
@@ -42,13 +44,13 @@ def test_labels_that_make_no_sense_say_how_to_get_rid_of_them(label: str) -> Non
     labels = MADE.labels()
     del labels[label]
     with pytest.raises(ClusterError) as caught:
-        made_from(labels)
+        definition_from(labels)
     assert "dmq destroy --cluster dmq" in caught.value.hint
 
 
 def test_more_nodes_than_ports_make_no_sense() -> None:
     with pytest.raises(ClusterError):
-        made_from({**MADE.labels(), "dmq.nodes": "4"})
+        definition_from({**MADE.labels(), "dmq.nodes": "4"})
 
 
 def test_a_node_is_reached_at_its_published_ports() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dmq_core.cluster.docker import image as module
 from dmq_core.cluster.docker.engine import Engine
-from dmq_core.cluster.docker.image import RECIPES, Recipe, cause_of, ensure_image, official_tag, own_tag, series_of
+from dmq_core.cluster.docker.image import RECIPES, ImageRecipe, cause_of, ensure_image, official_tag, own_tag, series_of
 from dmq_core.errors import BackendUnavailableError, ClusterError, InvalidInputError
 from dmq_core.progress import Progress
 
@@ -43,7 +43,7 @@ class StubEngine:
 
 
 def ensure(stub: StubEngine, rabbitmq: str | None, heard: list[Progress], patch: pytest.MonkeyPatch) -> module.Image:
-    def build(engine: Engine, recipe: Recipe, progress: object) -> None:
+    def build(engine: Engine, recipe: ImageRecipe, progress: object) -> None:
         stub.here[f"dmq-rabbitmq:{own_tag(recipe)}"] = {}
 
     patch.setattr(module, "build_image", build)

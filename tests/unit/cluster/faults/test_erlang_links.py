@@ -15,7 +15,7 @@ from dmq_core.cluster.faults.model import Fault, FaultKind, needs_of, takes_of, 
 from dmq_core.cluster.protocol import NodeAction, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import ClusterError, InvalidInputError, OperationTimeoutError
-from dmq_core.progress import Progress, silent
+from dmq_core.progress import Progress, no_progress
 from dmq_core.testing import FakeSession
 
 PEERS = ("rabbit@rmq2", "rabbit@rmq3")
@@ -98,11 +98,11 @@ def test_a_link_is_named_by_its_ends_and_mended_between_them() -> None:
 
 def test_a_cut_is_asked_of_one_end_and_mended_at_both() -> None:
     nodes = Nodes({"rmq1": "ok"})
-    back = nodes.works.cause(CUT, silent)
+    back = nodes.works.cause(CUT, no_progress)
     assert list(nodes.ran) == ["rmq1"]
     assert "'rabbit@rmq3'" not in nodes.ran["rmq1"]
     assert back is not None
-    nodes.works.cause(back, silent)
+    nodes.works.cause(back, no_progress)
     assert "Peers = ['rabbit@rmq2']" in nodes.ran["rmq1"]
     assert "Peers = ['rabbit@rmq1']" in nodes.ran["rmq2"]
     assert "Peers = []" in nodes.ran["rmq3"]
@@ -118,25 +118,25 @@ def test_while_another_link_is_cut_a_mend_does_not_wait_for_a_whole_cluster_and_
 
 
 def test_a_slow_link_needs_an_answer_and_a_link() -> None:
-    assert Nodes({"rmq1": "['rabbit@rmq2']"}).works.cause(SLOW, silent) is not None
+    assert Nodes({"rmq1": "['rabbit@rmq2']"}).works.cause(SLOW, no_progress) is not None
     with pytest.raises(OperationTimeoutError):
-        Nodes({"rmq1": "late"}).works.cause(SLOW, silent)
+        Nodes({"rmq1": "late"}).works.cause(SLOW, no_progress)
     with pytest.raises(InvalidInputError, match="no link"):
-        Nodes({"rmq1": "[]"}).works.cause(SLOW, silent)
+        Nodes({"rmq1": "[]"}).works.cause(SLOW, no_progress)
 
 
 @pytest.mark.parametrize("fault", [CUT, SLOW])
 def test_both_ends_of_a_link_must_run(fault: Fault) -> None:
     nodes = Nodes(state=NodeState.PAUSED)
     with pytest.raises(InvalidInputError, match="paused"):
-        nodes.works.cause(fault, silent)
+        nodes.works.cause(fault, no_progress)
     assert nodes.ran == {}
 
 
 @pytest.mark.parametrize("state", [NodeState.UNREACHABLE, NodeState.DRAINING])
 def test_a_node_that_paused_itself_is_mended_too(state: NodeState) -> None:
     nodes = Nodes(state=state)
-    nodes.works.cause(Fault(FaultKind.MEND_LINK, "rmq2"), silent)
+    nodes.works.cause(Fault(FaultKind.MEND_LINK, "rmq2"), no_progress)
     assert set(nodes.ran) == {"rmq1", "rmq2", "rmq3"}
 
 

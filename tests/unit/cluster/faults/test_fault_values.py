@@ -13,7 +13,7 @@ from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import InvalidInputError, OperationTimeoutError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
-from dmq_core.progress import Progress, silent
+from dmq_core.progress import Progress, no_progress
 from dmq_core.testing import FakeSession
 
 ENDPOINT = NodeEndpoint("127.0.0.1", 5672, 15672)
@@ -119,17 +119,17 @@ def test_an_alarm_concerns_every_connection_and_a_rolling_restart_one_node_at_a_
 
 def test_an_alarm_is_awaited_in_the_node_itself() -> None:
     tools = Tools("done\n", "late\n")
-    assert tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq2"), silent) is not None
+    assert tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq2"), no_progress) is not None
     [(node, tool, words)] = tools.ran
     assert (node, tool, words[0]) == ("rmq2", "rabbitmqctl", "eval")
     with pytest.raises(OperationTimeoutError):
-        tools.works.cause(Fault(FaultKind.DISK_ALARM, "rmq2"), silent)
+        tools.works.cause(Fault(FaultKind.DISK_ALARM, "rmq2"), no_progress)
 
 
 def test_a_queue_name_never_becomes_erlang() -> None:
     tools = Tools("{done,rabbit@rmq1}\n")
     name = 'q">>), halt(), <<"'
-    back = tools.works.cause(Fault(FaultKind.MOVE_LEADER, "rmq3", name), silent)
+    back = tools.works.cause(Fault(FaultKind.MOVE_LEADER, "rmq3", name), no_progress)
     assert back == Fault(FaultKind.MOVE_LEADER, "rmq1", name)
     assert "halt" not in tools.ran[0][2][1]
 
@@ -140,7 +140,7 @@ def test_a_queue_name_never_becomes_erlang() -> None:
 )
 def test_a_leader_that_does_not_move_is_an_error(said: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        Tools(said).works.cause(Fault(FaultKind.MOVE_LEADER, "rmq3", "q"), silent)
+        Tools(said).works.cause(Fault(FaultKind.MOVE_LEADER, "rmq3", "q"), no_progress)
 
 
 def test_a_rolling_restart_drains_each_node_once_its_replicas_can_be_spared() -> None:
@@ -157,7 +157,7 @@ def test_nothing_is_done_to_a_node_that_is_not_in_service(state: NodeState) -> N
     tools = Tools(states=(NodeState.RUNNING, state, NodeState.RUNNING))
     for each in (Fault(FaultKind.MEMORY_ALARM, "rmq2"), Fault(FaultKind.ROLLING_RESTART)):
         with pytest.raises(InvalidInputError):
-            tools.works.cause(each, silent)
+            tools.works.cause(each, no_progress)
     assert (tools.ran, tools.acts) == ([], [])
     with pytest.raises(InvalidInputError, match="rmq9"):
-        tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq9"), silent)
+        tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq9"), no_progress)

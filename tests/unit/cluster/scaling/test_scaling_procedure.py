@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from dmq_core.cluster.protocol import NodeInfo, NodeState
-from dmq_core.cluster.scaling import procedure as scale_works
+from dmq_core.cluster.scaling import procedure
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterError, NodeBootError, RefusedError
 from dmq_core.management.models import QueueFigures
-from dmq_core.progress import ProgressListener, silent
+from dmq_core.progress import ProgressListener, no_progress
 
 NODES = {"rmq1", "rmq2", "rmq3"}
 
@@ -18,7 +18,7 @@ class Killed(BaseException):
     """The program is gone: nothing that it would do comes to be any more."""
 
 
-class PaperGround:
+class PaperBackend:
     """A cluster on paper; at step `ends_at` the program that changes it dies."""
 
     def __init__(self, ends_at: int = 1000) -> None:
@@ -60,12 +60,12 @@ class PaperGround:
     def erlang_name(self, node: str) -> str:
         return f"rabbit@{node}"
 
-    def enlist(self, node: str) -> None:
+    def define_joining(self, node: str) -> None:
         self.step("enlist")
         self.listed.add(node)
         self.joining = node
 
-    def strike(self, node: str) -> None:
+    def define_leaving(self, node: str) -> None:
         self.step("strike")
         self.listed.discard(node)
         self.leaving = node
@@ -88,100 +88,100 @@ class PaperGround:
         self.there.discard(node)
 
 
-class PaperWorks:
-    def __init__(self, ground: PaperGround) -> None:
-        self._ground = ground
+class PaperMembers:
+    def __init__(self, backend: PaperBackend) -> None:
+        self._backend = backend
 
     def queues(self, but: str) -> tuple[QueueFigures, ...]:
-        return self._ground.queues
+        return self._backend.queues
 
     def grow(self, node: str, progress: ProgressListener) -> None:
-        self._ground.step("grow")
+        self._backend.step("grow")
 
     def delete(self, node: str, queues: tuple[QueueFigures, ...]) -> None:
-        self._ground.step("delete")
+        self._backend.step("delete")
 
     def shrink(self, node: str) -> None:
-        self._ground.step("shrink")
+        self._backend.step("shrink")
 
     def drain(self, node: str) -> None:
-        self._ground.step("drain")
-        self._ground.drained.add(node)
-        self._ground.queues = (*self._ground.queues, *self.declared_meanwhile)
+        self._backend.step("drain")
+        self._backend.drained.add(node)
+        self._backend.queues = (*self._backend.queues, *self.declared_meanwhile)
 
     def revive(self, node: str) -> None:
-        self._ground.step("revive")
-        self._ground.drained.discard(node)
+        self._backend.step("revive")
+        self._backend.drained.discard(node)
 
     def forget(self, node: str, erlang_name: str, progress: ProgressListener) -> None:
-        self._ground.step("forget")
-        self._ground.members.discard(node)
+        self._backend.step("forget")
+        self._backend.members.discard(node)
 
     declared_meanwhile: tuple[QueueFigures, ...] = ()
 
 
 @pytest.fixture(autouse=True)
 def works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale_works, "_works", PaperWorks)
+    monkeypatch.setattr(procedure, "_members", PaperMembers)
 
 
-def agrees(ground: PaperGround, nodes: set[str]) -> bool:
-    return ground.listed == ground.there == ground.members == nodes and not (ground.joining or ground.leaving)
+def agrees(backend: PaperBackend, nodes: set[str]) -> bool:
+    return backend.listed == backend.there == backend.members == nodes and not (backend.joining or backend.leaving)
 
 
-def add(ground: PaperGround) -> str:
-    return scale_works.add(ground, silent)
+def add(backend: PaperBackend) -> str:
+    return procedure.add(backend, no_progress)
 
 
-def remove(ground: PaperGround, node: str) -> None:
-    scale_works.remove(ground, node, silent, force=False)
+def remove(backend: PaperBackend, node: str) -> None:
+    procedure.remove(backend, node, no_progress, force=False)
 
 
 def test_a_node_comes_and_goes() -> None:
-    ground = PaperGround()
-    assert add(ground) == "rmq4"
-    assert agrees(ground, NODES | {"rmq4"})
-    remove(ground, "rmq2")
-    assert agrees(ground, {"rmq1", "rmq3", "rmq4"})
-    assert ground.done[-4:] == ["stop_app", "forget", "discard", "settle"]
-    assert add(ground) == "rmq2"
+    backend = PaperBackend()
+    assert add(backend) == "rmq4"
+    assert agrees(backend, NODES | {"rmq4"})
+    remove(backend, "rmq2")
+    assert agrees(backend, {"rmq1", "rmq3", "rmq4"})
+    assert backend.done[-4:] == ["stop_app", "forget", "discard", "settle"]
+    assert add(backend) == "rmq2"
 
 
 @pytest.mark.parametrize("ends_at", range(5))
 def test_an_addition_that_dies_at_any_step_is_finished_by_the_next(ends_at: int) -> None:
-    ground = PaperGround(ends_at)
+    backend = PaperBackend(ends_at)
     with pytest.raises(Killed):
-        add(ground)
-    ground.ends_at = 1000
-    assert add(ground) == "rmq4"
-    assert agrees(ground, NODES | {"rmq4"})
+        add(backend)
+    backend.ends_at = 1000
+    assert add(backend) == "rmq4"
+    assert agrees(backend, NODES | {"rmq4"})
 
 
 @pytest.mark.parametrize("ends_at", range(10))
 def test_a_removal_that_dies_at_any_step_is_finished_by_the_next(ends_at: int) -> None:
-    ground = PaperGround(ends_at)
+    backend = PaperBackend(ends_at)
     with pytest.raises(Killed):
-        remove(ground, "rmq3")
-    ground.ends_at = 1000
-    remove(ground, "rmq3")
-    assert agrees(ground, NODES - {"rmq3"})
+        remove(backend, "rmq3")
+    backend.ends_at = 1000
+    remove(backend, "rmq3")
+    assert agrees(backend, NODES - {"rmq3"})
 
 
 def test_a_node_that_does_not_boot_is_removed_again() -> None:
-    ground = PaperGround()
-    ground.boots = False
+    backend = PaperBackend()
+    backend.boots = False
     with pytest.raises(NodeBootError):
-        add(ground)
-    assert agrees(ground, NODES)
+        add(backend)
+    assert agrees(backend, NODES)
 
 
 def test_a_node_on_which_a_queue_was_declared_at_the_last_moment_stays_and_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     late = QueueFigures("/", "late", "classic", leader="rmq3", members=("rmq3",), online=("rmq3",))
-    monkeypatch.setattr(PaperWorks, "declared_meanwhile", (late,))
-    ground = PaperGround()
+    monkeypatch.setattr(PaperMembers, "declared_meanwhile", (late,))
+    backend = PaperBackend()
     with pytest.raises(RefusedError, match="late"):
-        remove(ground, "rmq3")
-    assert agrees(ground, NODES)
-    assert ground.drained == set()
+        remove(backend, "rmq3")
+    assert agrees(backend, NODES)
+    assert backend.drained == set()

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.messaging.topology.lint import Finding, Severity, explain, in_order, judge
+from dmq_core.messaging.topology.lint import LintFinding, LintSeverity, explain, in_order, judge
 from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue
 from dmq_core.text import visible
 from dmq_core.versions import Version
 
 V310, V40, V43 = Version(3, 10, 8), Version(4, 0, 5), Version(4, 3, 6)
 VERSIONS = (V310, V40, V43)
-REFUSED, IGNORED, LOSS_TRAP, NOTE = Severity
+REFUSED, IGNORED, LOSS_TRAP, NOTE = LintSeverity
 TO_DEAD = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
 SURE = {**TO_DEAD, "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
 DEAD = Queue("dead", "classic")
@@ -23,11 +23,11 @@ def quorum(name: str = "q", /, **arguments: object) -> Queue:
     return Queue(name, "quorum", arguments={f"x-{key.replace('_', '-')}": value for key, value in arguments.items()})
 
 
-def found(severity: Severity, version: Version, *entities: Entity) -> list[Finding]:
+def found(severity: LintSeverity, version: Version, *entities: Entity) -> list[LintFinding]:
     return [f for f in judge(entities, version) if f.severity is severity]
 
 
-def says(severity: Severity, version: Version, *entities: Entity) -> str:
+def says(severity: LintSeverity, version: Version, *entities: Entity) -> str:
     """The one thing that is found with this severity."""
     (finding,) = found(severity, version, *entities)
     return finding.what

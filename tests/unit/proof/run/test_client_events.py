@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dmq_core.connection_manager import Role
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
-from dmq_core.observe.events import Event, Gravity, Origin
+from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.proof.run.client_events import QUIET_S, ClientEventDetector
 
 ONE, TWO = "rmq1", "rmq\x1b2"
@@ -42,7 +42,7 @@ def test_a_publisher_is_followed_from_node_to_node() -> None:
     assert story.node_of(PUBLISHING) == "rmq\x1b2"
     lost = change(story, PUBLISHING, ConnectionState.RECOVERING, problem="127.0.0.1:5673: silent for 2.1 s")
     assert words(lost) == [("publisher_lost", "publisher lost rmq\\x1b2: silent for 2.1 s")]
-    assert (lost[0].origin, lost[0].gravity, lost[0].subject) == (Origin.CLIENT, Gravity.BAD, "rmq\x1b2")
+    assert (lost[0].origin, lost[0].severity, lost[0].subject) == (Origin.CLIENT, Severity.BAD, "rmq\x1b2")
     assert story.node_of(PUBLISHING) is None
     assert change(story, PUBLISHING, ConnectionState.RECOVERING, problem="127.0.0.1:5672: connection refused") == []
     assert words(change(story, PUBLISHING, ConnectionState.OPEN, ONE)) == [

@@ -13,7 +13,7 @@ from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
-from dmq_core.observe.broker_events import LeaderNews, StreamLeaderNews
+from dmq_core.observe.broker_events import LeaderElected, StreamLeaderElected
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import ClientEvent, ClientRecord, LeaderRecord, RunSetup
 from dmq_core.proof.run.cluster_recorder import ClusterRecorder
@@ -48,7 +48,7 @@ class Hearing:
         return list(read_journal(self.journal.path).records())
 
     def elected(self, node: str, term: int, queue: str = "q") -> None:
-        self.witness._news(LeaderNews(time.time(), EntityKey("/", queue), f"rabbit@{node}", term))
+        self.witness._news(LeaderElected(time.time(), EntityKey("/", queue), f"rabbit@{node}", term))
 
     def connection(self, name: str, role: Role, state: ConnectionState, node: str) -> None:
         status = ConnectionStatus(state, time.time(), AT, problem="gone")
@@ -89,7 +89,7 @@ def test_who_writes_a_stream_is_told_by_the_name_of_its_files(hearing: Hearing) 
         ("rmq2", 3, "__q_2_17"),
         ("rmq2", 3, "_q_"),
     ):
-        hearing.witness._news(StreamLeaderNews(time.time(), name, f"rabbit@{node}", epoch))
+        hearing.witness._news(StreamLeaderElected(time.time(), name, f"rabbit@{node}", epoch))
     assert [(r.node, r.term) for r in hearing.records() if isinstance(r, LeaderRecord)] == [("rmq1", 1), ("rmq3", 2)]
 
 

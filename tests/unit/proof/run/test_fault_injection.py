@@ -14,7 +14,7 @@ from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.errors import ClusterError, InvalidInputError, NotReachableError, RefusedError
-from dmq_core.progress import silent
+from dmq_core.progress import no_progress
 from dmq_core.proof.acts import other_end
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import FaultRecord, FaultStage, RunSetup
@@ -63,7 +63,7 @@ def striker(
     cluster: Cluster, journal: Journal, witness: object | None = None, rules: FaultLimits | None = None, seed: int = 0
 ) -> FaultInjector:
     hearsay = witness or Hearsay()
-    return FaultInjector(cluster, "q", journal, hearsay, rules or FaultLimits(), seed, silent)  # type: ignore[arg-type]
+    return FaultInjector(cluster, "q", journal, hearsay, rules or FaultLimits(), seed, no_progress)  # type: ignore[arg-type]
 
 
 def steps_of(journal: Journal) -> list[tuple[bool, FaultStage, str, str]]:

@@ -58,9 +58,9 @@ def open_for_start(settings: Settings, *, backend: str, nodes: int | None, rabbi
 
 def take_snapshot(cluster: Cluster) -> ClusterSnapshot:
     """What is known of the cluster now, within a few seconds, whatever is down."""
-    from dmq_core.observe.one_shot import glance
+    from dmq_core.observe.one_shot import snapshot_once
 
-    return glance(cluster)
+    return snapshot_once(cluster)
 
 
 def take_figures(settings: Settings) -> ClusterSnapshot:
