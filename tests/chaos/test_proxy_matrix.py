@@ -29,7 +29,7 @@ from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing import ChaosProxy, Direction, ProtocolStep
 
 BACKEND = Backend.DOCKER if docker_available() is None else Backend.LOCAL
-pytestmark = [pytest.mark.real, getattr(pytest.mark, BACKEND)]
+pytestmark = [pytest.mark.real, getattr(pytest.mark, str(BACKEND))]
 
 # What a call is given, what it may take beyond that on a busy machine, and what a failover may take.
 BOUND_S, GRACE_S, FAILOVER_S = 1.5, 0.75, 3.0

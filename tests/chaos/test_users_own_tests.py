@@ -15,7 +15,7 @@ from dmq_core.testing.pytest_support import plugin as pytest_plugin
 
 pytest_plugins = ["pytester"]
 BACKEND = Backend.DOCKER if docker_available() is None else Backend.LOCAL
-pytestmark = [pytest.mark.real, getattr(pytest.mark, BACKEND), pytest.mark.thorough]
+pytestmark = [pytest.mark.real, getattr(pytest.mark, str(BACKEND)), pytest.mark.thorough]
 
 # An application with a life of its own, and the tests that its authors wrote for it.
 SHOP = '''
