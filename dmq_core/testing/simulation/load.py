@@ -146,7 +146,8 @@ class SimLoad:
 
     def stop(self) -> LoadAccount:
         """Stops publishing, drains for at most 10 simulated seconds, and gives the final account."""
-        self._running = False
+        with self._broker.lock:  # never in the middle of a step of time, which would end at another moment each time
+            self._running = False
         waited = 0.0
         while waited < DRAIN_S and not self._ended and (self._outstanding or self._in_flight):
             self._broker.wait(SLICE_S)
