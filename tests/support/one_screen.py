@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import idle_console
 from textual.app import App
 from textual.pilot import Pilot
 from textual.screen import Screen
 
 from dmq_tui.render.themes import DARK
 from dmq_tui.widgets.prose import Prose
+
+idle_console.use()
 
 PATIENCE_S = 5.0
 KEYS = {

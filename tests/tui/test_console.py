@@ -70,7 +70,7 @@ async def test_a_kill_under_load_is_told_from_fault_to_recovery() -> None:
         assert account.lost == 0
         assert account.longest_confirm_gap_s > 0.3
         await it.until(lambda: "longest gap" in it.screen_text(), "the account")
-        assert "▲" in it.screen_text().split("deliveries/s")[1]
+        await it.until(lambda: "▲" in it.screen_text().split("deliveries/s")[1], "the fault's mark on the curve")
 
 
 async def test_the_footer_offers_the_way_back_after_a_kill_and_u_takes_it() -> None:

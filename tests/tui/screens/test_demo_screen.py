@@ -153,6 +153,7 @@ async def test_the_panes_show_what_the_page_is_about_once_it_is_there() -> None:
             it.session.broker.declare_queue(queue)
         it.session.script.fail_next("tail", MessagingError("there is no such exchange"))
         await it.advance(2)
+        await it.until(lambda: screen._failures == 1, "the end of the first try")
         await it.advance(2)
         await it.until(lambda: screen.tailing.status() is not None, "the tail, at the second try")
         assert not it.toasts
