@@ -4,12 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER ?= dmq
 TESTS ?= tests
+# Three share a run on two cores, since tests on nodes wait most of the time; tests/support/lanes.py says who runs what.
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=10
 
-.PHONY: help run test thorough check perf wheel clean
+.PHONY: help run test unit thorough check perf wheel clean
 
 help:
 	@echo "make run       the console on a running cluster (CLUSTER=name for another than dmq)"
 	@echo "make test      the test suite (TESTS=path for a part of it)"
+	@echo "make unit      what of it needs no nodes: a minute or so"
 	@echo "make thorough  the same, with some minutes of rare trouble that it leaves out"
 	@echo "make check     style, types and the walls between the rooms"
 	@echo "make perf      how long the console's thread is busy; tests/perf has more, each says how it is called"
@@ -23,11 +27,14 @@ run: $(VENV)/.runs
 # What a backend lacks is told, and its tests then say why they do not run; the others run all the same.
 test: $(VENV)/.develops
 	-@$(BIN)/dmq doctor --install
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
+
+unit: $(VENV)/.develops
+	$(PYTEST) -m "not real and not thorough" $(TESTS)
 
 thorough: $(VENV)/.develops
 	-@$(BIN)/dmq doctor --install
-	$(BIN)/python -m pytest -m "" $(TESTS)
+	$(PYTEST) -m "" $(TESTS)
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check .

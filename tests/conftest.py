@@ -15,21 +15,25 @@ from pathlib import Path
 import pytest
 from clients import ClusterMaker
 
+from dmq_core.cluster.docker import engine as docker_engine
 from dmq_core.cluster.docker.cluster import DockerCluster
 from dmq_core.cluster.docker.engine import docker_available
+from dmq_core.cluster.docker.image import ensure_image
 from dmq_core.cluster.local.cluster import LocalCluster
 from dmq_core.cluster.local.installation import find_installation
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import DmqError
+from dmq_core.state_directory import locked
 
-pytest_plugins = ["backend_count"]
+pytest_plugins = ["backend_count", "lanes"]
 
 # A runner may ignore these, and every program that is started here to mind them would inherit that.
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
 
+IMAGE_LIMIT_S = 900.0
 ON_DOCKER = pytest.param(Backend.DOCKER, marks=(pytest.mark.real, pytest.mark.docker), id="docker")
 ON_LOCAL = pytest.param(Backend.LOCAL, marks=(pytest.mark.real, pytest.mark.local), id="local")
 
@@ -47,11 +51,15 @@ def why_not(backend: Backend) -> str | None:
     return None if find_installation() else "rabbitmq-server is not installed (apt-get install rabbitmq-server)"
 
 
+def version() -> str | None:
+    """The RabbitMQ version that clusters in Docker have; None is what `dmq start` takes."""
+    return os.environ.get("DMQ_TEST_RABBITMQ")
+
+
 def build(backend: Backend, name: str, nodes: int = 3, credentials: Credentials | None = None) -> Cluster:
     """A cluster that exists once it is started."""
     if backend is Backend.DOCKER:
-        version = os.environ.get("DMQ_TEST_RABBITMQ")
-        return DockerCluster(name, nodes=nodes, rabbitmq=version, credentials=credentials)
+        return DockerCluster(name, nodes=nodes, rabbitmq=version(), credentials=credentials)
     return LocalCluster(name, nodes=nodes, credentials=credentials)
 
 
@@ -69,6 +77,26 @@ def own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
 
 @pytest.fixture(scope="session")
+def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run see."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def image(common_folder: Path) -> None:
+    """The image of the nodes in Docker, which the first worker that needs it builds while the others wait."""
+    if docker_available() is not None:
+        return
+    engine = docker_engine.connect()
+    try:
+        with locked(common_folder / "image", IMAGE_LIMIT_S, make=True):
+            ensure_image(engine, version())
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
 def _clusters(own_state_folder: Path) -> Iterator[dict[Backend, Cluster]]:
     made: dict[Backend, Cluster] = {}
     yield made
@@ -77,13 +105,15 @@ def _clusters(own_state_folder: Path) -> Iterator[dict[Backend, Cluster]]:
 
 
 @pytest.fixture(scope="session")
-def cluster_on(_clusters: dict[Backend, Cluster]) -> Callable[[Backend], Cluster]:
+def cluster_on(_clusters: dict[Backend, Cluster], request: pytest.FixtureRequest) -> Callable[[Backend], Cluster]:
     """Gives the run's cluster of three nodes on a backend, whole whatever the last test did; skips where it cannot."""
 
     def get(backend: Backend) -> Cluster:
         reason = why_not(backend)
         if reason is not None:
             pytest.skip(reason)
+        if backend is Backend.DOCKER:
+            request.getfixturevalue("image")
         if backend not in _clusters:
             _clusters[backend] = build(backend, cluster_name())
         cluster = _clusters[backend]
@@ -124,13 +154,15 @@ def real_cluster(backend: Backend, cluster_on: Callable[[Backend], Cluster]) -> 
 
 
 @pytest.fixture
-def make_cluster(backend: Backend) -> Iterator[ClusterMaker]:
+def make_cluster(backend: Backend, request: pytest.FixtureRequest) -> Iterator[ClusterMaker]:
     """Makes clusters of one's own on each backend in turn; they are removed at the end, however it ends."""
+    if backend is Backend.DOCKER:
+        request.getfixturevalue("image")
     yield from _maker(backend)
 
 
 @pytest.fixture
-def make_docker_cluster() -> Iterator[ClusterMaker]:
+def make_docker_cluster(image: None) -> Iterator[ClusterMaker]:
     """Makes clusters of one's own in Docker, which are removed at the end, however it ends."""
     yield from _maker(Backend.DOCKER)
 

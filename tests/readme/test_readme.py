@@ -52,8 +52,9 @@ def bash(script: str, environment: dict[str, str], timeout_s: float) -> subproce
 
 @pytest.mark.real
 @pytest.mark.docker
+@pytest.mark.xdist_group("readme")
 @pytest.mark.timeout(900)
-def test_the_commands_of_the_readme_run_in_order(environment: dict[str, str]) -> None:
+def test_the_commands_of_the_readme_run_in_order(image: None, environment: dict[str, str]) -> None:
     """On clusters of names of their own, so that nobody's `dmq` or `shop` is touched."""
     own, other = (f"readme-{uuid.uuid4().hex[:6]}" for _ in range(2))
     environment = {**environment, "DMQ_CLUSTER": own}

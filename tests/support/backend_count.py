@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -20,16 +20,11 @@ class BackendCount:
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Counter[str]] = {place: Counter() for place in (*BACKENDS, NO_NODES)}
-        self._place: dict[str, str] = {}
-
-    def note(self, item: pytest.Item) -> None:
-        """Remembers where `item` runs."""
-        self._place[item.nodeid] = next((b for b in BACKENDS if item.get_closest_marker(b)), NO_NODES)
 
     def count(self, report: pytest.TestReport) -> None:
         """Counts one test, by its call, or by what kept it from being called."""
         if report.when == "call" or report.outcome != "passed":
-            self.outcomes[self._place[report.nodeid]][report.outcome] += 1
+            self.outcomes[getattr(report, "place", NO_NODES)][report.outcome] += 1
 
     def missing(self) -> list[str]:
         """The required backends on which nothing ran."""
@@ -52,10 +47,17 @@ class BackendCount:
 _COUNT = BackendCount()
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Learns which test runs where."""
-    for item in session.items:
-        _COUNT.note(item)
+def place_of(item: pytest.Item) -> str:
+    """Where `item` runs."""
+    return next((backend for backend in BACKENDS if item.get_closest_marker(backend)), NO_NODES)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Writes into the report where its test ran: the process that counts may be another."""
+    report = yield
+    report.place = place_of(item)  # type: ignore[attr-defined]
+    return report
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -66,6 +68,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A run that had to use a backend and did not is a failed run."""
+    if hasattr(session.config, "workerinput"):
+        return
     if exitstatus == pytest.ExitCode.OK and _COUNT.missing() and not session.config.option.collectonly:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
