@@ -33,10 +33,11 @@ class Installed:
     def __init__(self, folder: Path, wheel: Path) -> None:
         self.home = folder / "home"
         self.home.mkdir()
-        venv.create(folder / "venv", with_pip=True)
+        venv.create(folder / "venv")
         self.bin = folder / "venv" / "bin"
-        pip = [str(self.bin / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, str(wheel)], check=True, timeout=300, cwd=self.home)
+        # The pip that is there already spares seconds of unpacking another.
+        pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "--quiet", str(wheel)], check=True, timeout=300, cwd=self.home)
 
     def run(self, program: str, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         environment = {
