@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-
 help:
 	@echo "make run       the console on a running cluster (CLUSTER=name for another than dmq)"
 	@echo "make test      the test suite (TESTS=path for a part of it)"
-	@echo "make unit      what of it needs no nodes: a minute or so"
+	@echo "make unit      what of it needs no nodes, a minute or two"
 	@echo "make thorough  the same, with some minutes of rare trouble that it leaves out"
 	@echo "make check     style, types and the walls between the rooms"
 	@echo "make perf      how long the console's thread is busy; tests/perf has more, each says how it is called"
