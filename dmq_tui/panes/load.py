@@ -12,10 +12,10 @@ from dmq_core.proof.progress import LoadAccount, ProofReport
 from dmq_core.proof.report.wording import headline
 from dmq_core.proof.result import Verdict
 from dmq_core.text import visible
+from dmq_tui.commands import PaneId
 from dmq_tui.panes.pane import Pane
 from dmq_tui.render.format import Cell, Line, Tone, rate, seconds
 from dmq_tui.render.lines import load_lines
-from dmq_tui.screens.main.commands import PaneId
 from dmq_tui.widgets.paint import Painted
 
 _LESSON = (

@@ -10,9 +10,9 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_tui.commands import PaneId
 from dmq_tui.render.lines import PANE_NAMES
 from dmq_tui.render.rows import Filter
-from dmq_tui.screens.main.commands import PaneId
 
 
 class Mover(Protocol):

@@ -9,6 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 from textual.app import ComposeResult
 
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+from dmq_tui.commands import PaneId
 from dmq_tui.panes.pane import FilteredPane
 from dmq_tui.render.format import count
 from dmq_tui.render.rows import (
@@ -27,7 +28,6 @@ from dmq_tui.render.rows import (
     queue_rows,
     queue_text,
 )
-from dmq_tui.screens.main.commands import PaneId
 from dmq_tui.widgets.table import KeyedTable
 
 T = TypeVar("T")

@@ -13,6 +13,7 @@ from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.observe.story import StoryLine
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.text import visible, visible_body
+from dmq_tui.commands import Command, PaneId, Situation, footer_commands, label_of
 from dmq_tui.render.format import (
     UNKNOWN,
     Cell,
@@ -32,7 +33,6 @@ from dmq_tui.render.format import (
     seconds,
     size,
 )
-from dmq_tui.screens.main.commands import Command, PaneId, Situation, footer_commands, label_of
 
 MANAGEMENT = "management"
 STALE_AFTER_S = 4.0
@@ -227,11 +227,11 @@ def load_lines(account: LoadAccount, width: int, height: int, faults: Sequence[f
 
 
 def keys(now: Situation, width: int) -> tuple[tuple[Command, Line], ...]:
-    """The footer: keys that work here, in table order; where room is short the least worth go."""
+    """The footer: keys that work here, in table order; where room is short those of the lowest priority go."""
     wanted = footer_commands(now)
     kept: set[str] = set()
     used = 1
-    for command in sorted(wanted, key=lambda c: -c.worth):
+    for command in sorted(wanted, key=lambda c: -c.priority):
         length = cell_len(command.key) + 1 + len(label_of(command, now)) + 2
         if used + length > width:
             break

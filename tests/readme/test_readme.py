@@ -13,7 +13,7 @@ import pytest
 
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.settings.settings import Flags, load_settings
-from dmq_tui.screens.main.commands import COMMANDS
+from dmq_tui.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

@@ -11,9 +11,9 @@ from textual.pilot import Pilot
 
 from dmq_core.testing import FakeSession
 from dmq_tui.app import DmqApp
+from dmq_tui.commands import PaneId
 from dmq_tui.render.format import Line
 from dmq_tui.render.themes import DARK
-from dmq_tui.screens.main.commands import PaneId
 from dmq_tui.screens.main.screen import MainScreen
 
 WIDE = (140, 45)

@@ -11,7 +11,10 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 
 from dmq_core.demo.model import AnyDemo
+from dmq_core.demo.runner import impact_of_demo
+from dmq_core.settings.settings import DEFAULT_CLUSTER, on_cluster
 from dmq_tui.render.format import Cell, Line, Tone, fit
+from dmq_tui.screens.confirm.screen import Question
 from dmq_tui.widgets.log import LogView
 from dmq_tui.widgets.prose import Prose, words
 
@@ -95,4 +98,16 @@ def _line(listed: Listed, width: int) -> Line:
         Cell(takes, Tone.QUIET),
         mark,
         Cell(fit(demo.summary, room), Tone.QUIET),
+    )
+
+
+def question_about(name: str, demo: AnyDemo, cluster: str) -> Question:
+    """What to ask before a demo that takes nodes down."""
+    return Question(
+        f"Play {demo.title}",
+        on_cluster(f"dmq demo run {name} --yes", cluster or DEFAULT_CLUSTER),
+        cluster,
+        "cluster",
+        True,
+        lambda snapshot: impact_of_demo(demo, [node.state for node in snapshot.nodes]),
     )

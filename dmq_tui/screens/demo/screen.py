@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -13,6 +14,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from dmq_core.demo.model import Focus
+from dmq_core.demo.runner import DemoRun
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.observe.snapshot import ClusterSnapshot
@@ -21,6 +23,8 @@ from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui.background.messages import MessagesSeen, TailStarted, WorkFailed
 from dmq_tui.background.tail import TAIL, Tailing
+from dmq_tui.background.work import Post
+from dmq_tui.commands import PaneId
 from dmq_tui.panes.pane import Pane
 from dmq_tui.panes.story import StoryPane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane
@@ -30,13 +34,9 @@ from dmq_tui.render.layout import Layout, layout_for
 from dmq_tui.render.lines import lateness
 from dmq_tui.screens.demo import lines as demo_lines
 from dmq_tui.screens.demo.player import DEMO, DemoBegan, Demoing, DemoPlayed, DemoTurned
-from dmq_tui.screens.main.commands import PaneId
 from dmq_tui.widgets.bars import HeaderLine
 from dmq_tui.widgets.page import ReadingPage
 from dmq_tui.widgets.prose import Prose
-
-if TYPE_CHECKING:
-    from dmq_tui.screens.main.screen import MainScreen
 
 _TICK_S = 0.25
 _MOST_NODES = 9
@@ -46,9 +46,10 @@ _LISTENING = ("Listening; nothing has passed yet.",)
 
 
 class DemoScreen(Screen[None]):
-    """Plays the demo called `name` over the main screen; whoever leaves it in the middle leaves nothing behind.
+    """Plays the demo called `name`; whoever leaves it in the middle leaves nothing behind.
 
-    The main screen gets a `DemoLeft` once everything is removed, which may be after this screen has gone.
+    `snapshot` and `story` give the newest of each. `playings` holds the demo until its end is reached; `post_end` gets
+    a `DemoLeft` once everything is removed, which may be after this screen has gone.
     """
 
     CSS_PATH = "screen.tcss"
@@ -68,14 +69,26 @@ class DemoScreen(Screen[None]):
         *(Binding(str(int(pane)), f"look({int(pane)})", show=False) for pane in PaneId if pane <= PaneId.STORY),
     ]
 
-    def __init__(self, session: Session, name: str, main: MainScreen) -> None:
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        snapshot: Callable[[], ClusterSnapshot | None],
+        story: Callable[[], Sequence[StoryLine]],
+        playings: list[DemoRun[Any]],
+        post_end: Post,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__()
         self._session = session
         self._demo_name = name
-        self._main = main
+        self._snapshot = snapshot
+        self._story = story
+        self._clock = clock
         self._heard: Sequence[StoryLine] = ()
-        self._began_at = main.clock()
-        self.demoing = Demoing(self.post_message, main.post_message, main.playings)
+        self._began_at = clock()
+        self.demoing = Demoing(self.post_message, post_end, playings)
         self.tailing = Tailing(self.post_message)
         self.page = ReadingPage(id="page")
         self.tail = TailPane(_NO_TAIL, _LISTENING)
@@ -272,14 +285,14 @@ class DemoScreen(Screen[None]):
         self._lay_out()
 
     def _show_panes(self) -> None:
-        snapshot = self._main.newest
+        snapshot = self._snapshot()
         header = self.query_one(HeaderLine)
-        header.snapshot, header.now, header.read_only = snapshot, self._main.clock(), self._session.read_only
+        header.snapshot, header.now, header.read_only = snapshot, self._clock(), self._session.read_only
         header.waiting = "waiting for figures"
         header.refresh()
         if snapshot is None:
             return
-        late = lateness(snapshot, self._main.clock())
+        late = lateness(snapshot, self._clock())
         self.exchanges.only(self.demoing.prefix)
         self.queues.only(self.demoing.prefix)
         for pane in self.panes:
@@ -291,7 +304,7 @@ class DemoScreen(Screen[None]):
 
     def _retell(self) -> None:
         """Tells what happened since the demo began."""
-        lines = self._main.story.entries
+        lines = self._story()
         if lines is not self._heard:
             self._heard = lines
             self.story.add(line.event for line in lines if line.event.at >= self._began_at)
@@ -299,7 +312,7 @@ class DemoScreen(Screen[None]):
     def _tail_failed(self) -> None:
         """An exchange that one node has just made another may not know: tries again with a later snapshot."""
         self._failures += 1
-        self._failed_at = self._main.clock()
+        self._failed_at = self._clock()
         self._source = None
         self.tailing.failed()
         self.tail.end()

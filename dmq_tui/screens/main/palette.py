@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, cast
 
 from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 
-from dmq_tui.screens.main.commands import COMMANDS, Command
-
-if TYPE_CHECKING:
-    from dmq_tui.screens.main.screen import MainScreen
+from dmq_tui.commands import COMMANDS, Command
 
 
 class CommandProvider(Provider):
@@ -20,7 +16,7 @@ class CommandProvider(Provider):
     async def discover(self) -> Hits:
         """Every command, before anything is typed."""
         for command in _offered():
-            yield DiscoveryHit(_shown(command), self._deed(command), help=_help(command))
+            yield DiscoveryHit(_shown(command), self._run(command), help=_help(command))
 
     async def search(self, query: str) -> Hits:
         """The commands that resemble `query`."""
@@ -30,10 +26,10 @@ class CommandProvider(Provider):
             exact = query.strip().casefold() == command.id
             score = 1.0 if exact else max(matcher.match(command.id), matcher.match(command.title)) * 0.99
             if score > 0:
-                yield Hit(score, matcher.highlight(shown), self._deed(command), text=shown, help=_help(command))
+                yield Hit(score, matcher.highlight(shown), self._run(command), text=shown, help=_help(command))
 
-    def _deed(self, command: Command) -> Callable[[], None]:
-        return partial(cast("MainScreen", self.screen).action_do, command.id)
+    def _run(self, command: Command) -> Callable[[], Awaitable[None]]:
+        return partial(self.screen.run_action, f"do('{command.id}')")
 
 
 def palette() -> CommandPalette:

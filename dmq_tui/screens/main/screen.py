@@ -14,8 +14,11 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widgets import Static
 
+from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend
 from dmq_core.errors import DmqError
+from dmq_core.management.models import EntityKey
+from dmq_core.messaging.tap.source import TailSource
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.session.protocol import Observer, Proof, Session
@@ -36,23 +39,29 @@ from dmq_tui.background.messages import (
 from dmq_tui.background.running_actions import Acts
 from dmq_tui.background.tail import TAIL, Tailing
 from dmq_tui.background.work import in_background
+from dmq_tui.commands import BY_ID, COMMANDS, PaneId, Situation, action_now, objection
+from dmq_tui.deeds import Deed, of_node
 from dmq_tui.panes.load import LoadPane, ended
-from dmq_tui.panes.pane import Pane
+from dmq_tui.panes.pane import FilteredPane, Pane
 from dmq_tui.panes.story import StoryPane
-from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane
+from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane, TablePane
 from dmq_tui.panes.tail import TailPane
+from dmq_tui.render.format import count
 from dmq_tui.render.layout import SMALLEST, Layout, layout_for
-from dmq_tui.render.lines import lateness
+from dmq_tui.render.lines import lateness, tail_text
+from dmq_tui.render.themes import other_theme
 from dmq_tui.screens.demo.lines import departure
 from dmq_tui.screens.demo.player import DemoLeft, DemosListed
-from dmq_tui.screens.main.actions import Control
-from dmq_tui.screens.main.commands import BY_ID, COMMANDS, PaneId, Situation, objection
+from dmq_tui.screens.faults.menu import Aim
+from dmq_tui.screens.main.selection import source_of, subject_of, target_of
 from dmq_tui.widgets.bars import CommandClicked, HeaderLine, KeyLine, LoadLine, NodesBrief, TabLine
 
 if TYPE_CHECKING:
+    from dmq_core.demo.model import AnyDemo
     from dmq_core.demo.runner import DemoRun
 
 _TICK_S = 0.5
+_ALL_ROWS = 1 << 31
 _MOST_NODES = 9
 
 
@@ -83,7 +92,6 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.load_line, self.key_line = LoadLine(), KeyLine()
         self._observer: Observer | None = None
         self._late = ""
-        self._control = Control(self)
 
     # -- building and layout ------------------------------------------------------------------------------------------
 
@@ -242,7 +250,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def on_demos_listed(self, message: DemosListed) -> None:
         """Asks which demo to play, unless another screen is open by now."""
         if self.app.screen is self:
-            self._control.choose(message.demos)
+            self._choose(message.demos)
 
     def on_demo_left(self, message: DemoLeft) -> None:
         """Tells what came of a demo."""
@@ -334,30 +342,285 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     # -- what the user does -------------------------------------------------------------------------------------------
 
-    def action_do(self, command_id: str) -> None:
+    async def action_do(self, command_id: str) -> None:
         """Does the command, or says why not."""
         command = BY_ID[command_id]
         reason = objection(command, self.situation)
         if reason:
             self.notify(reason, severity="warning", markup=False, timeout=4)
             return
-        self._control.do(command)
+        await self.run_action(command.textual_action)
         self.update_keys()
 
-    def on_command_clicked(self, event: CommandClicked) -> None:
+    async def on_command_clicked(self, event: CommandClicked) -> None:
         """A click in tabs or footer."""
-        self.action_do(event.command)
+        await self.action_do(event.command)
 
     def on_keyed_table_cursor_moved(self) -> None:
         """The chosen node or row may be another."""
         self._update_bars()
         self.update_keys()
 
-    def on_keyed_table_opened(self) -> None:
+    async def on_keyed_table_opened(self) -> None:
         """A double click on a row."""
-        self.action_do("details")
+        await self.action_do("details")
 
-    def on_log_view_opened(self) -> None:
+    async def on_log_view_opened(self) -> None:
         """A double click on a line."""
         if self.pane is PaneId.TAIL:
-            self.action_do("details")
+            await self.action_do("details")
+
+    def action_help(self) -> None:
+        """Shows the keys that work here."""
+        from dmq_tui.screens.help.screen import HelpScreen
+
+        self.app.push_screen(HelpScreen(self.situation))
+
+    def action_palette(self) -> None:
+        """Finds a command by its name."""
+        from dmq_tui.screens.main.palette import palette
+
+        self.app.push_screen(palette())
+
+    def action_go(self, number: int) -> None:
+        """Goes to the pane with that number."""
+        self.go(PaneId(number))
+
+    def action_go_on(self, by: int) -> None:
+        """Goes on by that many panes."""
+        self.go(PaneId((self.pane - 1 + by) % len(PaneId) + 1))
+
+    def action_move(self, rows: int) -> None:
+        """Moves the cursor of the pane by rows."""
+        mover = self.current.mover
+        if mover is not None:
+            mover.move(rows)
+
+    def action_move_page(self, pages: int) -> None:
+        """Moves the cursor of the pane by screens."""
+        mover = self.current.mover
+        if mover is not None:
+            mover.move_page(pages)
+
+    def action_move_to_first(self) -> None:
+        """Goes to the first row."""
+        self.action_move(-_ALL_ROWS)
+
+    def action_move_to_last(self) -> None:
+        """Goes to the last row."""
+        self.action_move(_ALL_ROWS)
+
+    def action_refresh(self) -> None:
+        """Asks the cluster now."""
+        self.look_again()
+
+    def action_quit(self) -> None:
+        """Leaves the console."""
+        self.app.exit()
+
+    def action_maximise(self) -> None:
+        """Gives the pane the whole screen, or gives it back."""
+        self.maximised = not self.maximised
+        self.go(self.pane)
+
+    def action_back(self) -> None:
+        """Ends the filter, then the maximising."""
+        pane = self.current
+        if isinstance(pane, FilteredPane) and pane.filtering:
+            pane.end_filter()
+        elif self.maximised:
+            self.action_maximise()
+
+    def action_filter(self) -> None:
+        """Lets the user type a filter."""
+        pane = self.current
+        if isinstance(pane, FilteredPane):
+            pane.open_filter()
+
+    def action_sort(self) -> None:
+        """Sorts by the next column."""
+        pane = self.current
+        if isinstance(pane, TablePane):
+            pane.next_sort()
+
+    def action_order(self) -> None:
+        """Reverses the sort order."""
+        pane = self.current
+        if isinstance(pane, TablePane):
+            pane.turn_sort()
+
+    def action_copy(self) -> None:
+        """Copies the tail in its pane, elsewhere the story."""
+        tail = self.pane is PaneId.TAIL
+        text = tail_text(self.tail.messages) if tail else self.story.text
+        lines = len(text.splitlines())
+        what = "tail" if tail else "story"
+        if not lines:
+            self.notify(f"The {what} is empty; there is nothing to copy.", markup=False, timeout=4)
+            return
+        self.app.copy_to_clipboard(text)
+        self.notify(f"Copied the {what}: {count(lines)} lines.", markup=False, timeout=4)
+
+    def action_details(self) -> None:
+        """Opens what is under the cursor."""
+        from dmq_tui.screens.details.screen import DetailsScreen
+        from dmq_tui.screens.message.screen import MessageScreen
+
+        if isinstance(self.current, TailPane):
+            message = self.current.log_view.cursor_item
+            if message is not None:
+                self.app.push_screen(MessageScreen(message))
+            return
+        subject = subject_of(self.current)
+        if subject is not None and self.session is not None:
+            self.app.push_screen(DetailsScreen(subject, self.session.cluster, lambda: self.newest))
+
+    def action_publish(self) -> None:
+        """Opens the form for a message, to what is under the cursor."""
+        from dmq_tui.screens.publish.screen import PublishScreen
+
+        if self.session is not None:
+            target = target_of(self.current)
+            self.app.push_screen(PublishScreen(self.session, lambda: self.newest, *target))
+
+    def action_tail(self) -> None:
+        """Tails what is under the cursor; in pane 4: ends the tail."""
+        if self.pane is PaneId.TAIL:
+            self.tailing.end()
+            self.tail.end()
+            return
+        source = source_of(self.current)
+        if source is not None:
+            self._start_tail(source)
+
+    def _start_tail(self, source: TailSource) -> None:
+        session = self.session
+        if session is not None:
+            self.tail.begin(source)
+            self.tailing.start(session, source)
+            if not self.tail.display:
+                self.go(PaneId.TAIL)
+
+    def action_firehose(self) -> None:
+        """Tails every publish and delivery."""
+        self._start_tail(TailSource())
+
+    def action_load(self) -> None:
+        """Begins the load or ends it."""
+        session = self.session
+        if session is not None:
+            self.loads.toggle(session)
+
+    def action_proof(self) -> None:
+        """Opens the proof screen."""
+        from dmq_tui.screens.proof.screen import ProofScreen
+
+        if self.session is not None:
+            page = ProofScreen(self.session, lambda: self.newest, keep=self.keep_proof, clock=self.clock)
+            self.app.push_screen(page)
+
+    def action_demos(self) -> None:
+        """Lists the demos, then asks which one to play."""
+        from dmq_tui.screens.demo.player import list_demos
+
+        list_demos(self.post_message)
+
+    def _choose(self, demos: tuple[tuple[str, AnyDemo], ...]) -> None:
+        from dmq_tui.screens.confirm.screen import ConfirmScreen
+        from dmq_tui.screens.demo.picker import DemosScreen, question_about
+
+        def chosen(name: str | None) -> None:
+            demo = None if name is None else dict(demos).get(name)
+            if name is None or demo is None:
+                return
+
+            def answered(yes: bool | None) -> None:
+                if yes:
+                    self._play(name)
+
+            now = self.situation
+            if demo.breaks and not (now.read_only or now.attached):
+                cluster = "" if self.newest is None else self.newest.cluster
+                screen = ConfirmScreen(question_about(name, demo, cluster), lambda: self.newest)
+                self.app.push_screen(screen, answered)
+            else:
+                self._play(name)
+
+        self.app.push_screen(DemosScreen(demos), chosen)
+
+    def _play(self, name: str) -> None:
+        from dmq_tui.screens.demo.screen import DemoScreen
+
+        if self.session is not None:
+            screen = DemoScreen(
+                self.session,
+                name,
+                lambda: self.newest,
+                lambda: self.story.entries,
+                self.playings,
+                self.post_message,
+                clock=self.clock,
+            )
+            self.app.push_screen(screen)
+
+    def action_faults(self) -> None:
+        """Opens the menu of faults."""
+        from dmq_tui.screens.faults.screen import FaultsScreen
+
+        def chosen(deed: Deed | None) -> None:
+            if deed is not None:
+                self._perform(deed)
+
+        node = self.chosen_node
+        if self.session is not None:
+            aim = Aim(None if node is None else node.name, queue=self._chosen_queue())
+            self.app.push_screen(FaultsScreen(self.session, lambda: self.newest, aim), chosen)
+
+    def _chosen_queue(self) -> EntityKey | None:
+        queues = self.panes[PaneId.QUEUES]
+        row = queues.table.cursor_item if isinstance(queues, QueuesPane) else None
+        return None if row is None else row.key
+
+    def action_operate(self, command_id: str) -> None:
+        """Asks whether to do to the node under the cursor what the command says, and does it."""
+        from dmq_tui.screens.confirm.screen import ConfirmScreen, about
+
+        node, session = self.chosen_node, self.session
+        action = action_now(BY_ID[command_id], node.state if node is not None else None)
+        if node is None or action is None or session is None:
+            return
+        deed = of_node(NodeOperation(action, node.name))
+        if self._is_busy(deed):
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._perform(deed)
+
+        question = about(deed, session.cluster.name)
+        self.app.push_screen(ConfirmScreen(question, lambda: self.newest), answered)
+
+    def action_undo(self) -> None:
+        """Undoes the last action."""
+        deed = self.acts.undo
+        if deed is not None and self._perform(deed):
+            self.acts.undo = None
+
+    def _perform(self, deed: Deed) -> bool:
+        """Begins `deed`, unless another one is at its nodes; whether it did."""
+        session = self.session
+        if session is None or self._is_busy(deed):
+            return False
+        self.acts.start(session, deed)
+        self.update_keys()
+        return True
+
+    def _is_busy(self, deed: Deed) -> bool:
+        other = visible(self.acts.busy(deed.nodes))
+        if other:
+            self.notify(f"{other} is under way; wait for its end.", markup=False, timeout=4)
+        return bool(other)
+
+    def action_theme(self) -> None:
+        """Dark or light."""
+        self.app.theme = other_theme(self.app.theme)

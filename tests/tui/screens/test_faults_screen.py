@@ -11,10 +11,10 @@ from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction
 from dmq_core.errors import ClusterError
 from dmq_core.testing import FakeSession, hostile
+from dmq_tui.commands import BY_ID, PaneId
 from dmq_tui.panes.tables import QueuesPane
 from dmq_tui.screens.confirm.screen import ConfirmScreen
 from dmq_tui.screens.faults.screen import FaultsScreen
-from dmq_tui.screens.main.commands import BY_ID, PaneId
 
 ALARM = Fault(FaultKind.MEMORY_ALARM, "rmq2")
 CUT = Fault(FaultKind.CUT_LINK, "rmq1", peer="rmq3")

@@ -11,8 +11,8 @@ from rich.cells import cell_len
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.testing import FakeSession
 from dmq_tui.app import DmqApp
+from dmq_tui.commands import COMMANDS, PaneId, Situation, label_of, objection
 from dmq_tui.screens.help.screen import HelpScreen, help_lines
-from dmq_tui.screens.main.commands import COMMANDS, PaneId, Situation, label_of, objection
 from dmq_tui.widgets.prose import Prose, text_of
 
 NODES = Situation(

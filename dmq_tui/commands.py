@@ -1,4 +1,4 @@
-"""Everything a user can do on the main screen, declared once: footer, help, palette and `:` read this table."""
+"""Everything a user can do on the main screen, declared once: bindings, footer, help and palette read it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ class Situation:
 class Command:
     """One thing to do: `id` is typed after `:`, `keys` do it at once, `label` (empty: none) stands in the footer.
 
-    `panes` are where it works. `worth` orders the footer: where room is short the least worth goes first.
+    `panes` are where it works. Where the footer is short of room, the labels of the lowest `priority` go first.
+    `does` is the main screen's action for it, as Textual writes actions; empty: the one that is called like `id`.
     """
 
     id: str
@@ -77,11 +78,17 @@ class Command:
     category: Category
     label: str = ""
     panes: frozenset[PaneId] = EVERYWHERE
-    worth: int = 0
+    priority: int = 0
     action: NodeAction | None = None
     changes: bool = False
     needs_row: bool = False
     palette: bool = True
+    does: str = ""
+
+    @property
+    def textual_action(self) -> str:
+        """The action of the main screen that does it."""
+        return self.does or (f"operate('{self.id}')" if self.action is not None else self.id)
 
     @property
     def key(self) -> str:
@@ -113,26 +120,38 @@ def key_name(key: str) -> str:
 
 _M, _L, _MSG, _N, _A = Category.MOVE, Category.LOOK, Category.MESSAGES, Category.NODES, Category.APP
 COMMANDS: tuple[Command, ...] = (
-    Command("nodes", ("1",), "Nodes", "Go to pane 1: state, leaders, memory, disk, alarms of each node", _M),
-    Command("exchanges", ("2",), "Exchanges", "Go to pane 2: exchanges with bindings and rates", _M),
-    Command("queues", ("3",), "Queues", "Go to pane 3: queues with leader, members, depths and rates", _M),
-    Command("messages", ("4",), "Tail", "Go to pane 4: copies of messages as they pass", _M),
-    Command("story", ("5",), "Story", "Go to pane 5: what we did, what the broker did, what clients felt", _M),
-    Command("account", ("6",), "Load", "Go to pane 6: the account of the load", _M),
-    Command("up", ("up", "k"), "Up", "The row above", _M, palette=False),
-    Command("down", ("down", "j"), "Down", "The row below", _M, palette=False),
-    Command("page-up", ("pageup",), "Page up", "A screen of rows up", _M, palette=False),
-    Command("page-down", ("pagedown",), "Page down", "A screen of rows down", _M, palette=False),
-    Command("first", ("home", "g"), "First", "The first row", _M, palette=False),
     Command(
-        "last", ("end", "G"), "Last", "The last row; in the tail and the story: follow what comes", _M, palette=False
+        "nodes", ("1",), "Nodes", "Go to pane 1: state, leaders, memory, disk, alarms of each node", _M, does="go(1)"
     ),
-    Command("next", ("tab",), "Next pane", "Go to the next pane", _M, palette=False),
-    Command("previous", ("shift+tab",), "Previous pane", "Go to the pane before", _M, palette=False),
-    Command("left", ("left",), "Pane to the left", "Go one pane back", _M, palette=False),
-    Command("right", ("right",), "Pane to the right", "Go one pane on", _M, palette=False),
+    Command("exchanges", ("2",), "Exchanges", "Go to pane 2: exchanges with bindings and rates", _M, does="go(2)"),
     Command(
-        "maximise", ("m",), "Maximise", "Give this pane the whole screen, or give it back", _L, "maximise", worth=3
+        "queues", ("3",), "Queues", "Go to pane 3: queues with leader, members, depths and rates", _M, does="go(3)"
+    ),
+    Command("messages", ("4",), "Tail", "Go to pane 4: copies of messages as they pass", _M, does="go(4)"),
+    Command(
+        "story", ("5",), "Story", "Go to pane 5: what we did, what the broker did, what clients felt", _M, does="go(5)"
+    ),
+    Command("account", ("6",), "Load", "Go to pane 6: the account of the load", _M, does="go(6)"),
+    Command("up", ("up", "k"), "Up", "The row above", _M, palette=False, does="move(-1)"),
+    Command("down", ("down", "j"), "Down", "The row below", _M, palette=False, does="move(1)"),
+    Command("page-up", ("pageup",), "Page up", "A screen of rows up", _M, palette=False, does="move_page(-1)"),
+    Command("page-down", ("pagedown",), "Page down", "A screen of rows down", _M, palette=False, does="move_page(1)"),
+    Command("first", ("home", "g"), "First", "The first row", _M, palette=False, does="move_to_first"),
+    Command(
+        "last",
+        ("end", "G"),
+        "Last",
+        "The last row; in the tail and the story: follow what comes",
+        _M,
+        palette=False,
+        does="move_to_last",
+    ),
+    Command("next", ("tab",), "Next pane", "Go to the next pane", _M, palette=False, does="go_on(1)"),
+    Command("previous", ("shift+tab",), "Previous pane", "Go to the pane before", _M, palette=False, does="go_on(-1)"),
+    Command("left", ("left",), "Pane to the left", "Go one pane back", _M, palette=False, does="go_on(-1)"),
+    Command("right", ("right",), "Pane to the right", "Go one pane on", _M, palette=False, does="go_on(1)"),
+    Command(
+        "maximise", ("m",), "Maximise", "Give this pane the whole screen, or give it back", _L, "maximise", priority=3
     ),
     Command(
         "details",
@@ -142,7 +161,7 @@ COMMANDS: tuple[Command, ...] = (
         _L,
         "details",
         panes=TABLES | {PaneId.TAIL},
-        worth=9,
+        priority=9,
         needs_row=True,
     ),
     Command(
@@ -153,11 +172,11 @@ COMMANDS: tuple[Command, ...] = (
         _L,
         "filter",
         panes=LISTS,
-        worth=8,
+        priority=8,
     ),
-    Command("sort", ("s",), "Sort", "Sort by the next column", _L, "sort", panes=TABLES, worth=4),
+    Command("sort", ("s",), "Sort", "Sort by the next column", _L, "sort", panes=TABLES, priority=4),
     Command("order", ("o",), "Sort order", "Turn the sort order round", _L, panes=TABLES),
-    Command("copy", ("c",), "Copy", "Copy the story, or in pane 4 the tail, to the clipboard", _L, "copy", worth=2),
+    Command("copy", ("c",), "Copy", "Copy the story, or in pane 4 the tail, to the clipboard", _L, "copy", priority=2),
     Command("refresh", ("f5", "ctrl+r"), "Look again", "Ask the cluster now rather than at the next tick", _L),
     Command(
         "publish",
@@ -166,7 +185,7 @@ COMMANDS: tuple[Command, ...] = (
         "Write a message, see where it would go, publish it and see the confirm",
         _MSG,
         "publish",
-        worth=8,
+        priority=8,
         changes=True,
     ),
     Command(
@@ -176,7 +195,7 @@ COMMANDS: tuple[Command, ...] = (
         "Copy what passes the exchange or enters the queue under the cursor; in pane 4: end the tail",
         _MSG,
         "tail",
-        worth=7,
+        priority=7,
         panes=frozenset({PaneId.EXCHANGES, PaneId.QUEUES, PaneId.TAIL}),
     ),
     Command(
@@ -194,7 +213,7 @@ COMMANDS: tuple[Command, ...] = (
         "A steady confirmed publisher and an acknowledging consumer on one quorum queue",
         _MSG,
         "load",
-        worth=7,
+        priority=7,
         changes=True,
     ),
     Command(
@@ -204,7 +223,7 @@ COMMANDS: tuple[Command, ...] = (
         "Kill the node under the cursor of pane 1, as kill -9 does",
         _N,
         "kill",
-        worth=6,
+        priority=6,
         action=NodeAction.KILL,
         changes=True,
     ),
@@ -215,7 +234,7 @@ COMMANDS: tuple[Command, ...] = (
         "Stop the node gently; its data stays",
         _N,
         "stop",
-        worth=5,
+        priority=5,
         action=NodeAction.STOP,
         changes=True,
     ),
@@ -226,7 +245,7 @@ COMMANDS: tuple[Command, ...] = (
         "Bring a node up that was killed or stopped",
         _N,
         "start",
-        worth=6,
+        priority=6,
         action=NodeAction.START,
         changes=True,
     ),
@@ -237,7 +256,7 @@ COMMANDS: tuple[Command, ...] = (
         "Stop the node gently and start it again",
         _N,
         "restart",
-        worth=5,
+        priority=5,
         action=NodeAction.RESTART,
         changes=True,
     ),
@@ -248,7 +267,7 @@ COMMANDS: tuple[Command, ...] = (
         "Pause the node: it keeps its connections and says nothing; again: let it go on",
         _N,
         "freeze",
-        worth=5,
+        priority=5,
         action=NodeAction.PAUSE,
         changes=True,
     ),
@@ -259,7 +278,7 @@ COMMANDS: tuple[Command, ...] = (
         "Cut the node off from its peers while clients still reach it; again: connect it",
         _N,
         "isolate",
-        worth=1,
+        priority=1,
         action=NodeAction.ISOLATE,
         changes=True,
     ),
@@ -270,7 +289,7 @@ COMMANDS: tuple[Command, ...] = (
         "Put the node into maintenance: it gives its leaders and clients away; again: take it back",
         _N,
         "drain",
-        worth=1,
+        priority=1,
         action=NodeAction.DRAIN,
         changes=True,
     ),
@@ -281,7 +300,7 @@ COMMANDS: tuple[Command, ...] = (
         "Alarms, cut and slow links, leaders, nodes more or fewer; what stands, and its way back",
         _N,
         "faults",
-        worth=4,
+        priority=4,
         changes=True,
     ),
     Command(
@@ -291,7 +310,7 @@ COMMANDS: tuple[Command, ...] = (
         "Break something under a load of its own, and get a verdict on every message",
         _N,
         "proof",
-        worth=5,
+        priority=5,
         changes=True,
     ),
     Command(
@@ -301,12 +320,12 @@ COMMANDS: tuple[Command, ...] = (
         "Learn on this cluster: short stories, step by step, that check their own claims",
         _L,
         "demos",
-        worth=5,
+        priority=5,
         changes=True,
     ),
-    Command("undo", ("u",), "Undo", "Take the last act back: the node is as it was before it", _N, "undo", worth=9),
-    Command("palette", (":", "ctrl+p"), "Command", "Find a command by its name", _A, "command", worth=6),
-    Command("help", ("?",), "Help", "The keys that work here", _A, "help", worth=10),
+    Command("undo", ("u",), "Undo", "Take the last act back: the node is as it was before it", _N, "undo", priority=9),
+    Command("palette", (":", "ctrl+p"), "Command", "Find a command by its name", _A, "command", priority=6),
+    Command("help", ("?",), "Help", "The keys that work here", _A, "help", priority=10),
     Command("theme", ("T",), "Theme", "Dark or light", _A),
     Command("back", ("escape",), "Back", "End the filter, then the maximising", _A),
     Command(
@@ -316,7 +335,7 @@ COMMANDS: tuple[Command, ...] = (
         "End the load and the tail, and leave; the cluster goes on",
         _A,
         "quit",
-        worth=9,
+        priority=9,
     ),
 )
 BY_ID = {c.id: c for c in COMMANDS}
