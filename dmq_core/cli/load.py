@@ -54,7 +54,7 @@ def load(invocation: Invocation, rate: float, seconds: float | None) -> int:
         finally:
             running.stop()
             report = running.finish()
-            account = running.standing().account
+            account = running.progress().account
             _report(out, account, report)
     return int(account.lost > 0)
 
@@ -62,7 +62,7 @@ def load(invocation: Invocation, rate: float, seconds: float | None) -> int:
 def _run(running: Proof, seconds: float | None, progress: ProgressListener) -> None:
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and not running.wait(min(_LOOK_S, left)):
-        progress(Progress(_sentence(running.standing().account)))
+        progress(Progress(_sentence(running.progress().account)))
 
 
 def _tell(out: Output, events: tuple[Event, ...]) -> None:
@@ -77,7 +77,7 @@ def _report(out: Output, account: LoadAccount, report: ProofReport) -> None:
         out.document(_document(account) | found)
         return
     out.text(headline(result))
-    for line in (*report.troubles, *result.reasons):
+    for line in (*report.problems, *result.reasons):
         out.text(f"  {visible(line)}")
     out.text(_sentence(account))
     out.text(

@@ -115,19 +115,19 @@ def run(
     Publishers and consumers work on a queue of their own while the fault is done and undone. Ends with 0 if every
     message is accounted for (PASS), 4 if not (FAIL), and 5 where the run cannot tell (INCONCLUSIVE).
     """
-    from dmq_core.proof.scenario import find, of_fault
+    from dmq_core.proof.scenario import find_scenario, scenario_of
 
     if scenario_name is not None:
         if fault is not None or target is not None:
             raise InvalidInputError(
                 "a scenario says itself what to break", "Leave out --fault and --target, or --scenario."
             )
-        scenario = find(scenario_name)
+        scenario = find_scenario(scenario_name)
         scenario = scenario if duration is None else dataclasses.replace(scenario, duration_s=duration)
     elif fault == "none":
         scenario = _nothing(duration or 10.0)
     else:
-        scenario = of_fault(Fault(fault or "kill"), target or "leader", duration)
+        scenario = scenario_of(Fault(fault or "kill"), target or "leader", duration)
     return _prove(invocation, scenario, said)
 
 
@@ -140,22 +140,22 @@ def soak(invocation: Invocation, duration: float, **said: Any) -> int:
 
     The majority is kept unless --allow-majority-loss permits to lose it. The same seed chooses the same faults.
     """
-    from dmq_core.proof.soak import lanes_for, soak_scenario
+    from dmq_core.proof.soak import parallel_faults_for, soak_scenario
 
     cluster = connect.find_cluster(invocation.settings)
     seed = said["seed"] if said["seed"] is not None else int(time.time()) % 100_000
     nodes = len(cluster.nodes())
     scenario = soak_scenario(duration, seed, nodes, said["queue_type"] or "quorum")
-    return _prove(invocation, scenario, {**said, "seed": seed}, lanes=lanes_for(nodes))
+    return _prove(invocation, scenario, {**said, "seed": seed}, parallel_faults=parallel_faults_for(nodes))
 
 
 @click.command(name="list")
 @common_options
 def list_scenarios(invocation: Invocation) -> None:
     """List the scenarios that have a name."""
-    from dmq_core.proof.scenario import EXAMPLE, built_in
+    from dmq_core.proof.scenario import EXAMPLE, built_in_scenarios
 
-    scenarios = built_in().values()
+    scenarios = built_in_scenarios().values()
     if invocation.out.json:
         invocation.out.document([dataclasses.asdict(scenario) for scenario in scenarios])
         return
@@ -185,9 +185,9 @@ def judge_journal(invocation: Invocation, journal: Path, reports: tuple[Path, ..
     return _tell(invocation.out, judge(read_journal(journal)), reports, "")
 
 
-def _prove(invocation: Invocation, scenario: Scenario, said: dict[str, Any], *, lanes: int = 0) -> int:
+def _prove(invocation: Invocation, scenario: Scenario, said: dict[str, Any], *, parallel_faults: int = 0) -> int:
     from dmq_core.proof.run.run import ProofOptions, ProofRun
-    from dmq_core.proof.scenario import checked
+    from dmq_core.proof.scenario import checked_scenario
 
     reports: tuple[Path, ...] = said.pop("reports")
     _check_reports(reports)
@@ -195,13 +195,13 @@ def _prove(invocation: Invocation, scenario: Scenario, said: dict[str, Any], *, 
     asked = {name: value for name, value in said.items() if value is not None}
     workload = dataclasses.replace(scenario.workload, **asked)
     scenario = dataclasses.replace(scenario, workload=workload, seed=scenario.seed if seed is None else seed)
-    scenario = checked(scenario, scenario.name)
+    scenario = checked_scenario(scenario, scenario.name)
     options = ProofOptions(
         read_only=invocation.settings.read_only.value,
         force=force,
         allow_majority_loss=allowed,
         journal=journal,
-        lanes=lanes,
+        parallel_faults=parallel_faults,
     )
     cluster = connect.find_cluster(invocation.settings)
     # What the library warns of while nodes fail is what is asked for here, and told by the timeline.
@@ -210,18 +210,18 @@ def _prove(invocation: Invocation, scenario: Scenario, said: dict[str, Any], *, 
         stage = _Stage(invocation.out, progress, scenario)
         proof = ProofRun(cluster, scenario, options, stage.hear)
         try:
-            result = proof.drive(stage.look)
+            result = proof.run_to_end(stage.look)
         except (KeyboardInterrupt, Terminated):
             if proof.journal is not None:
                 invocation.out.say(f"Its journal stays: dmq proof judge {visible(str(proof.journal))}")
             raise
         finally:
-            for trouble in proof.troubles:
+            for trouble in proof.problems:
                 invocation.out.say(visible(trouble))
     if not (force or result.account.attempted):
         invocation.out.say("'dmq doctor' tells what is wrong, and what to do; --force runs on it all the same.")
     name = invocation.settings.cluster.value
-    command = repeat_command(result, scenario, "" if name == DEFAULT_CLUSTER else name, soak=lanes > 0)
+    command = repeat_command(result, scenario, "" if name == DEFAULT_CLUSTER else name, soak=parallel_faults > 0)
     return _tell(invocation.out, result, reports, command)
 
 
@@ -245,18 +245,18 @@ class _Stage:
 
     def look(self, proof: ProofRun) -> None:
         """Some time has passed."""
-        standing = proof.standing()
+        progress = proof.progress()
         if self._out.live:
-            words = self._now if standing is None else _standing_words(standing)
+            words = self._now if progress is None else _standing_words(progress)
             self._progress(Progress(words))
 
 
-def _standing_words(standing: TrafficProgress) -> str:
-    counts = standing.counts
+def _standing_words(progress: TrafficProgress) -> str:
+    counts = progress.counts
     return (
         f"confirmed {counts.confirmed:,}  delivered {counts.delivered:,}  redelivered {counts.redelivered:,}  "
-        f"unknown {counts.unknown:,}  longest gaps {standing.longest_confirm_gap_s:.2f} s, "
-        f"{standing.longest_delivery_gap_s:.2f} s"
+        f"unknown {counts.unknown:,}  longest gaps {progress.longest_confirm_gap_s:.2f} s, "
+        f"{progress.longest_delivery_gap_s:.2f} s"
     )
 
 

@@ -12,12 +12,12 @@ class GapMeter:
         self._waiting_since: float | None = None
         self.longest_s = 0.0
 
-    def offered(self, now: float) -> None:
+    def expect(self, now: float) -> None:
         """Something was put on offer."""
         if self._waiting_since is None:
             self._waiting_since = now
 
-    def came(self, now: float, more: bool) -> float:
+    def arrived(self, now: float, more: bool) -> float:
         """One came, `more` are on offer; the gap that it ended."""
         gap = self.current(now)
         self.longest_s = max(self.longest_s, gap)
@@ -28,7 +28,7 @@ class GapMeter:
         """How long nothing has come so far."""
         return 0.0 if self._waiting_since is None else max(0.0, now - self._waiting_since)
 
-    def longest_yet(self, now: float) -> float:
+    def longest_so_far(self, now: float) -> float:
         """The longest gap, the open one included."""
         return max(self.longest_s, self.current(now))
 

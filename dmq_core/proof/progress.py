@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 class ProofProgress:
     """A run after `elapsed_s` of the `planned_s` seconds of its load; both histories of `account` begin with the load.
 
-    `doing` is what it is at (`draining the queue`), `ending` whether it was asked to end early.
+    `activity` is what it is at (`draining the queue`), `is_stopping` whether it was asked to end early.
     """
 
     account: LoadAccount
     elapsed_s: float
     planned_s: float
     marks: tuple[TimelineMark, ...] = ()
-    doing: str = ""
-    ending: bool = False
+    activity: str = ""
+    is_stopping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ProofReport:
-    """A run that is over: `files` are its reports, `troubles` say what could not be undone or removed."""
+    """A run that is over: `files` are its reports, `problems` say what could not be undone or removed."""
 
     result: ProofResult
     files: tuple[str, ...] = ()
-    troubles: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class Curves:
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
+class CounterCheck:
     """What brokers say they did at least, and what the account says; `allowed` may be missing from the brokers' word.
 
     It is what happened between the last look at a broker and the first at the one that took its place.
@@ -119,7 +119,7 @@ class ProofResult:
 
     `fault` and `target` as they were asked for, `node` the node that was hit. `reasons` say in whole sentences why the
     verdict is what it is. `began_at` and `ended_at` are epoch seconds, `seed` repeats the run's random choices.
-    `balances` are empty where the brokers' own counters do not frame the whole run.
+    `counter_checks` are empty where the brokers' own counters do not frame the whole run.
     """
 
     verdict: Verdict
@@ -140,4 +140,4 @@ class ProofResult:
     ended_at: float
     seed: int = 0
     journal: str = ""
-    balances: tuple[Balance, ...] = ()
+    counter_checks: tuple[CounterCheck, ...] = ()

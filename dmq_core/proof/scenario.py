@@ -103,7 +103,7 @@ class Scenario:
         return "+".join(dict.fromkeys(step.target for step in self.steps if step.target))
 
 
-def of_fault(kind: Fault | str, target: str, duration_s: float | None = None) -> Scenario:
+def scenario_of(kind: Fault | str, target: str, duration_s: float | None = None) -> Scenario:
     """One fault with sensible times: it begins after an eighth to a quarter of the run, and is undone past its middle.
 
     `duration_s` None: long enough to see the cluster whole again. `InvalidInputError` if there is no such fault.
@@ -125,18 +125,18 @@ def of_fault(kind: Fault | str, target: str, duration_s: float | None = None) ->
     return Scenario(f"{fault}-{target}", title, (step,), duration_s or usual_s)
 
 
-def built_in() -> dict[str, Scenario]:
+def built_in_scenarios() -> dict[str, Scenario]:
     """Every scenario that has a name, in the order to list them."""
-    single = [of_fault(fault, role) for fault in Fault for role in ([""] if fault in UNTARGETED else ROLES)]
+    single = [scenario_of(fault, role) for fault in Fault for role in ([""] if fault in UNTARGETED else ROLES)]
     return {scenario.name: scenario for scenario in (*single, *_COMPOSED)}
 
 
-def find(name_or_file: str) -> Scenario:
+def find_scenario(name_or_file: str) -> Scenario:
     """The built-in scenario of that name, or the one in that TOML file.
 
     Raises `InvalidInputError` says what is wrong, and where.
     """
-    known = built_in()
+    known = built_in_scenarios()
     if name_or_file in known:
         return known[name_or_file]
     path = Path(name_or_file)
@@ -149,10 +149,10 @@ def find(name_or_file: str) -> Scenario:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
         raise InvalidInputError(f"{visible(name_or_file)} cannot be read: {why}", "Give a TOML file.") from error
-    return parse(text, visible(name_or_file))
+    return parse_scenario(text, visible(name_or_file))
 
 
-def parse(text: str, name: str) -> Scenario:
+def parse_scenario(text: str, name: str) -> Scenario:
     """The scenario that `text` describes, called `name` in messages.
 
     Raises `InvalidInputError` for whatever makes no sense in it.
@@ -174,10 +174,10 @@ def parse(text: str, name: str) -> Scenario:
     top.nothing_else()
     if len(steps) > _MOST_STEPS:
         raise InvalidInputError(f"{name}: {len(steps)} steps are too many", f"At most {_MOST_STEPS}.")
-    return checked(scenario, name)
+    return checked_scenario(scenario, name)
 
 
-def checked(scenario: Scenario, name: str) -> Scenario:
+def checked_scenario(scenario: Scenario, name: str) -> Scenario:
     """`scenario`, unless its times or figures make no sense (`InvalidInputError`)."""
     for number, step in enumerate(scenario.steps, start=1):
         if step.at_s >= scenario.duration_s:

@@ -30,17 +30,18 @@ _LAST_S: Final = 5.0
 
 
 def soak_scenario(duration_s: float, seed: int, nodes: int, queue_type: str = "quorum") -> Scenario:
-    """Random steps for `duration_s` seconds on a cluster of so many nodes; they are to be done in turn, in `lanes_for`.
+    """Random steps for `duration_s` seconds on a cluster of so many nodes; they are to be done in turn, in
+    `parallel_faults_for`.
 
     Every step may begin later than planned, since the one before it has to be undone first.
     """
     chance = random.Random(seed)
     faults = [fault for fault in SOAK_FAULTS if queue_type == "quorum" or fault not in QUORUM_ONLY]
-    lanes = lanes_for(nodes)
+    parallel_faults = parallel_faults_for(nodes)
     steps: list[ScenarioStep] = []
-    at_s = [_FIRST_S] * lanes
+    at_s = [_FIRST_S] * parallel_faults
     while min(at_s) < duration_s - _LAST_S:
-        for lane in range(lanes):
+        for lane in range(parallel_faults):
             held_s = round(chance.uniform(_LEAST_HELD_S, _MOST_HELD_S), 1)
             step = ScenarioStep(at_s[lane], chance.choice(faults), chance.choice(ROLES), at_s[lane] + held_s)
             steps.append(step)
@@ -49,6 +50,6 @@ def soak_scenario(duration_s: float, seed: int, nodes: int, queue_type: str = "q
     return Scenario(SOAK, "Random faults, one after another", kept, duration_s, seed=seed)
 
 
-def lanes_for(nodes: int) -> int:
+def parallel_faults_for(nodes: int) -> int:
     """How many faults at a time a cluster of so many nodes can bear."""
     return 2 if nodes >= NODES_FOR_TWO else 1

@@ -180,7 +180,7 @@ class LiveSession:
             self._tell(kind, subject, fault.done, Severity.FAULT)
         with contextlib.ExitStack() as beside:
             for proof in self._proofs:
-                beside.enter_context(proof.beside(fault))
+                beside.enter_context(proof.recording_fault(fault))
             back = cause(self._cluster, fault, read_only=self._read_only, progress=progress)
             if not fault.destructive:
                 self._tell(kind, subject, fault.done, Severity.PLAIN)
@@ -193,7 +193,7 @@ class LiveSession:
         expected = lowest_free_name([node.name for node in self._cluster.nodes()])
         with contextlib.ExitStack() as beside:
             for proof in self._proofs:
-                beside.enter_context(proof.adding(expected))
+                beside.enter_context(proof.recording_added_node(expected))
             name = add_node(self._cluster, read_only=self._read_only, progress=progress)
             self._tell("node_add", name, f"{name} added", Severity.PLAIN)
             self._look_again()
@@ -205,7 +205,7 @@ class LiveSession:
         self._tell("node_remove", node, f"{node} removed", Severity.FAULT)
         with contextlib.ExitStack() as beside:
             for proof in self._proofs:
-                beside.enter_context(proof.removing(node))
+                beside.enter_context(proof.recording_removed_node(node))
             remove_node(self._cluster, node, read_only=self._read_only, progress=progress)
             self._look_again()
 

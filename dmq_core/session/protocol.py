@@ -35,7 +35,7 @@ class Tail(Protocol):
 class Proof(Protocol):
     """A proof run or a load under way; whatever ends it, its own faults are undone."""
 
-    def standing(self) -> ProofProgress:
+    def progress(self) -> ProofProgress:
         """How it does, without I/O."""
         ...
 

@@ -53,7 +53,7 @@ class Loading:
 
     def account(self) -> LoadAccount | None:
         """The account so far, or the last one's; None before the first load."""
-        return self._load.standing().account if self._load is not None else self._last
+        return self._load.progress().account if self._load is not None else self._last
 
     def _start(self, session: Session) -> None:
         self.doing = "starting"
@@ -62,6 +62,6 @@ class Loading:
             load = session.load(RATE)
             self._post(LoadStarted(load))
             report = load.finish()
-            return LoadEnded(load.standing().account, report)
+            return LoadEnded(load.progress().account, report)
 
         in_background(self._post, LOAD, work)

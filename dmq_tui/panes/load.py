@@ -96,7 +96,7 @@ def ended(report: ProofReport, at: float) -> Event:
 def _closing(report: ProofReport) -> tuple[Line, ...]:
     """The verdict in two lines: it, and its first reason."""
     result, tone = report.result, _TONE[report.result.verdict]
-    why = next(iter((*report.troubles, *result.reasons)), "")
+    why = next(iter((*report.problems, *result.reasons)), "")
     return ((Cell(f" {headline(result)}", tone),), (Cell(f" {visible(why)}"),))
 
 

@@ -18,9 +18,9 @@ from dmq_core.messaging.consuming.decoding import MessageHeaders
 from dmq_core.proof.journal.file import read_journal
 from dmq_core.proof.judging.judge import judge
 from dmq_core.proof.result import ProofResult, Verdict, Workload
-from dmq_core.proof.run.run import ProofOptions, ProofRun, run_proof
+from dmq_core.proof.run.run import ProofOptions, ProofRun
 from dmq_core.proof.run.workload import Handler, HandlerWrapper
-from dmq_core.proof.scenario import Fault, Scenario, of_fault
+from dmq_core.proof.scenario import Fault, Scenario, scenario_of
 from dmq_core.testing import ClusterUnderTest
 
 pytestmark = pytest.mark.real
@@ -46,7 +46,7 @@ def options(tmp_path: Path) -> ProofOptions:
 @pytest.fixture
 def short() -> Scenario:
     """The leader is killed early and is back soon."""
-    return of_fault(Fault.KILL, "leader", 8.0)
+    return scenario_of(Fault.KILL, "leader", 8.0)
 
 
 def entities_of(cluster: Cluster) -> list[str]:
@@ -113,8 +113,8 @@ def test_a_consumer_that_loses_a_message_is_found_out(
     docker_cluster: Cluster, options: ProofOptions, queue_type: str
 ) -> None:
     careless, dropped = once_careless()
-    scenario = replace(of_fault(Fault.PAUSE, "follower", 4.0), workload=Workload(queue_type=queue_type))
-    result = run_proof(docker_cluster, scenario, replace(options, wrap=careless))
+    scenario = replace(scenario_of(Fault.PAUSE, "follower", 4.0), workload=Workload(queue_type=queue_type))
+    result = ProofRun(docker_cluster, scenario, replace(options, wrap_handler=careless)).run_to_end()
     assert result.verdict is Verdict.FAIL
     assert result.account.lost == tuple(dropped)
     assert any(dropped[0] in reason for reason in result.reasons)
@@ -124,7 +124,7 @@ def test_a_consumer_that_loses_a_message_is_found_out(
 def test_a_run_that_is_stopped_half_way_leaves_the_cluster_whole_and_a_journal(
     docker_cluster: Cluster, short: Scenario, options: ProofOptions
 ) -> None:
-    run = ProofRun(docker_cluster, of_fault(Fault.PAUSE, "leader", 600.0), options)
+    run = ProofRun(docker_cluster, scenario_of(Fault.PAUSE, "leader", 600.0), options)
     run.begin()
     frozen = {NodeState.PAUSED}
     await_until(lambda: bool(frozen & {n.state for n in docker_cluster.nodes()}), 60, "the leader is frozen")
@@ -147,7 +147,7 @@ def frozen_follower(docker_cluster: Cluster) -> Iterator[str]:
 def test_nothing_is_begun_on_a_cluster_that_is_not_well(
     docker_cluster: Cluster, frozen_follower: str, options: ProofOptions
 ) -> None:
-    result = run_proof(docker_cluster, Scenario("none", "nothing", (), 2.0), options)
+    result = ProofRun(docker_cluster, Scenario("none", "nothing", (), 2.0), options).run_to_end()
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.account.attempted == 0
     assert any(frozen_follower in reason for reason in result.reasons)
@@ -160,7 +160,7 @@ def test_nothing_is_begun_on_a_cluster_that_is_not_well(
 def test_no_fault_of_a_node_costs_a_message(
     docker_cluster: Cluster, options: ProofOptions, fault: Fault, target: str
 ) -> None:
-    result = run_proof(docker_cluster, of_fault(fault, target), options)
+    result = ProofRun(docker_cluster, scenario_of(fault, target), options).run_to_end()
     assert_passed(result)
     assert max(result.max_confirm_gap_s, result.max_delivery_gap_s) < LONGEST_GAP_S[fault]
     assert_nothing_is_left(docker_cluster)
@@ -170,7 +170,7 @@ def test_no_fault_of_a_node_costs_a_message(
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("fault", OF_THE_CLUSTER)
 def test_no_fault_of_the_cluster_costs_a_message(real_cluster: Cluster, options: ProofOptions, fault: Fault) -> None:
-    result = run_proof(real_cluster, of_fault(fault, "leader"), options)
+    result = ProofRun(real_cluster, scenario_of(fault, "leader"), options).run_to_end()
     assert_passed(result)
     assert_nothing_is_left(real_cluster)
 
@@ -178,7 +178,7 @@ def test_no_fault_of_the_cluster_costs_a_message(real_cluster: Cluster, options:
 @pytest.mark.docker
 @pytest.mark.thorough
 def test_a_rolling_restart_costs_no_message(docker_cluster: Cluster, options: ProofOptions) -> None:
-    result = run_proof(docker_cluster, of_fault(Fault.ROLLING, ""), options)
+    result = ProofRun(docker_cluster, scenario_of(Fault.ROLLING, ""), options).run_to_end()
     assert_passed(result)
     assert_nothing_is_left(docker_cluster)
 
@@ -200,6 +200,6 @@ def test_a_rolling_restart_costs_no_message(docker_cluster: Cluster, options: Pr
 def test_every_kind_of_workload_is_accounted_for(
     docker_cluster: Cluster, options: ProofOptions, short: Scenario, workload: Workload
 ) -> None:
-    result = run_proof(docker_cluster, replace(short, workload=workload), options)
+    result = ProofRun(docker_cluster, replace(short, workload=workload), options).run_to_end()
     assert_passed(result)
     assert_nothing_is_left(docker_cluster)

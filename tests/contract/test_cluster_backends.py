@@ -23,7 +23,7 @@ from dmq_core.cluster.local.node import CLUSTER_MARK
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import ClusterNotFoundError, DmqError, InvalidInputError
-from dmq_core.proof.run.broker_counters import counters_in
+from dmq_core.proof.run.broker_counters import parse_counters
 from dmq_core.state_directory import state_folder
 from dmq_core.testing.pytest_support.cluster_under_test import ClusterUnderTest
 
@@ -297,7 +297,7 @@ def test_a_rolling_restart_keeps_every_message(real_cluster: Cluster) -> None:
 
 def test_a_node_tells_its_own_counters_and_how_long_it_runs(real_cluster: Cluster) -> None:
     for info in real_cluster.nodes():
-        told = counters_in(real_cluster.metrics(info.name))
+        told = parse_counters(real_cluster.metrics(info.name))
         assert told.uptime_s > 0
         assert told.confirmed >= 0
     real_cluster.act(NodeAction.PAUSE, "rmq3")

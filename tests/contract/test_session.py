@@ -25,7 +25,7 @@ from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.proof.result import Verdict
-from dmq_core.proof.scenario import Fault, of_fault
+from dmq_core.proof.scenario import Fault, scenario_of
 from dmq_core.session.live import LiveSession
 from dmq_core.session.protocol import Proof, Session
 from dmq_core.testing import FakeSession, nothing
@@ -311,7 +311,7 @@ def test_a_load_accounts_for_every_message_through_the_death_of_its_consumers_no
 
 
 def account_of(load: Proof) -> LoadAccount:
-    return load.standing().account
+    return load.progress().account
 
 
 def _check_algebra(account: LoadAccount) -> None:
@@ -326,24 +326,24 @@ def _check_algebra(account: LoadAccount) -> None:
 def test_a_proof_run_breaks_undoes_accounts_and_tells_of_its_fault(stand: Stand) -> None:
     seen = Watcher()
     stand.session.observe(seen)
-    proof = stand.session.prove(of_fault(Fault.KILL, "leader", 4.0))
-    await_until(lambda: any(m.kind == "fault" for m in proof.standing().marks), 60.0, "the fault")
-    assert proof.standing().account.confirmed > 0
+    proof = stand.session.prove(scenario_of(Fault.KILL, "leader", 4.0))
+    await_until(lambda: any(m.kind == "fault" for m in proof.progress().marks), 60.0, "the fault")
+    assert proof.progress().account.confirmed > 0
     assert not proof.wait(0.0)
     report = proof.finish()
     assert report.result.verdict is Verdict.PASS, report.result.reasons
     assert proof.wait(0.0)
     assert report.result.account.lost == ()
-    assert not report.troubles
+    assert not report.problems
     assert any(e.severity is Severity.FAULT and e.kind == "node_kill" for e in seen.events)
 
 
 @pytest.mark.parametrize("stand", REAL_IF_THOROUGH, indirect=True)
 def test_a_proof_run_that_is_stopped_undoes_its_fault_first(stand: Stand) -> None:
-    proof = stand.session.prove(of_fault(Fault.PAUSE, "follower", 120.0))
-    await_until(lambda: any(m.kind == "fault" for m in proof.standing().marks), 60.0, "the fault")
+    proof = stand.session.prove(scenario_of(Fault.PAUSE, "follower", 120.0))
+    await_until(lambda: any(m.kind == "fault" for m in proof.progress().marks), 60.0, "the fault")
     proof.stop()
-    assert proof.standing().ending
+    assert proof.progress().is_stopping
     proof.finish()
     assert {n.state for n in stand.session.cluster.nodes()} == {NodeState.RUNNING}
 
@@ -358,7 +358,7 @@ def test_a_read_only_session_watches_and_refuses_every_change(stand: Stand) -> N
         session.start_cluster,
         lambda: session.publish(stand.message("order.new")),
         lambda: session.load(RATE),
-        lambda: session.prove(of_fault(Fault.KILL, "leader")),
+        lambda: session.prove(scenario_of(Fault.KILL, "leader")),
         lambda: session.perform(NodeOperation(NodeAction.KILL, "rmq1")),
         lambda: session.perform(NodeOperation(NodeAction.START, "rmq1")),
         lambda: session.cause(ClusterFault(FaultKind.MEMORY_ALARM, "rmq1")),

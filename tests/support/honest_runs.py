@@ -28,7 +28,7 @@ from dmq_core.proof.journal.records import (
 )
 
 NODES = ("rmq1", "rmq2", "rmq3")
-SETTING = RunSetup(
+SETUP = RunSetup(
     run="6f0c",
     backend="docker",
     rabbitmq="4.3.6",

@@ -56,7 +56,7 @@ JOIN_S: Final = 5.0
 ALIKE_S: Final = 0.001
 LONGEST_BATCH: Final = 5_000
 _HEAD_BYTES: Final = 1 << 20
-_Fate = tuple[float, Outcome, int, int, str]
+_Outcome = tuple[float, Outcome, int, int, str]
 _Answers = tuple[float, int, int, Sequence[int]]
 
 
@@ -93,16 +93,16 @@ class Journal:
         self._closed = False
         self._lines = 0
         self._bytes = 0
-        self._fates: deque[_Fate] = deque()
+        self._outcomes: deque[_Outcome] = deque()
         self._answers: deque[_Answers] = deque()
         self._ending = threading.Event()
-        self._writer = threading.Thread(target=self._write_late_ones, name="dmq-journal", daemon=True)
+        self._writer = threading.Thread(target=self._write_deferred, name="dmq-journal", daemon=True)
 
     @classmethod
     def create(
         cls,
         path: Path,
-        setting: RunSetup,
+        setup: RunSetup,
         clock: JournalClock | None = None,
         on_failure: Callable[[JournalError], None] | None = None,
     ) -> Journal:
@@ -113,7 +113,7 @@ class Journal:
             raise _failed(path, error) from error
         journal = cls(descriptor, path, clock or JournalClock(), on_failure)
         try:
-            journal._put(head_of(setting), must=True)
+            journal._append(head_of(setup), required=True)
         except JournalError:
             os.close(descriptor)
             raise
@@ -135,11 +135,11 @@ class Journal:
 
         Numbers rise per publisher; one that was there before says that it is sent again.
         """
-        self._put(f'["A",{self._now()},{publisher},{list(numbers)},{list(keys)}]\n', must=True)
+        self._append(f'["A",{self._now()},{publisher},{list(numbers)},{list(keys)}]\n', required=True)
 
-    def append_settled(self, number: int, outcome: Outcome, sends: int = 1, reason: str = "") -> None:
+    def append_outcome(self, number: int, outcome: Outcome, sends: int = 1, reason: str = "") -> None:
         """A message's outcome; as `Settlement` has it. Costs next to nothing: the writer does the rest."""
-        self._fates.append((self._mono(), outcome, number, sends, reason))
+        self._outcomes.append((self._mono(), outcome, number, sends, reason))
 
     def append_deliveries(
         self,
@@ -157,37 +157,37 @@ class Journal:
 
         `epoch` counts the consumer's channels; see `DeliveryRecord`.
         """
-        self._put(
+        self._append(
             f'["D",{self._now(at)},{consumer},{epoch},{text_json(queue)},{list(numbers)},{list(keys)},'
             f"{list(redelivered)},{list(republished)},{list(retried)}]\n",
-            must=True,
+            required=True,
         )
 
     def append_foreign(self, consumer: int, epoch: int, queue: str, ids: Sequence[str]) -> None:
         """Messages whose ids are none of this run's came; before they are acknowledged."""
-        self._put(line_of(ForeignRecord(*self._both(), consumer, epoch, queue, tuple(ids))), must=True)
+        self._append(line_of(ForeignRecord(*self._clocks(), consumer, epoch, queue, tuple(ids))), required=True)
 
     def append_answers(self, consumer: int, epoch: int, numbers: Sequence[int]) -> None:
-        """Deliveries were answered, and the answer taken on; after that, and as cheap as `append_settled`."""
+        """Deliveries were answered, and the answer taken on; after that, and as cheap as `append_outcome`."""
         self._answers.append((self._mono(), consumer, epoch, numbers))
 
-    def append_fault(self, stage: FaultStage, act: str, node: str, text: str = "", at: float | None = None) -> None:
+    def append_fault(self, stage: FaultStage, action: str, node: str, text: str = "", at: float | None = None) -> None:
         """A fault's progress; for HOLDS `text` is the cluster's own evidence, for FAILED what went wrong."""
-        self._put(line_of(FaultRecord(*self._both(at), False, stage, act, node, text)))
+        self._append(line_of(FaultRecord(*self._clocks(at), False, stage, action, node, text)))
 
-    def append_undo(self, stage: FaultStage, act: str, node: str, text: str = "", at: float | None = None) -> None:
+    def append_undo(self, stage: FaultStage, action: str, node: str, text: str = "", at: float | None = None) -> None:
         """The progress of undoing a fault; HOLDS: the node serves again."""
-        self._put(line_of(FaultRecord(*self._both(at), True, stage, act, node, text)))
+        self._append(line_of(FaultRecord(*self._clocks(at), True, stage, action, node, text)))
 
     def append_client(
         self, role: str, number: int, event: ClientEvent, node: str, epoch: int, text: str = "", at: float | None = None
     ) -> None:
         """A client came to a node or lost it; `role` is `publisher` or `consumer`, `text` why it was lost."""
-        self._put(line_of(ClientRecord(*self._both(at), role, number, event, node, epoch, text)))
+        self._append(line_of(ClientRecord(*self._clocks(at), role, number, event, node, epoch, text)))
 
     def append_leader(self, queue: str, node: str, term: int = 0, at: float | None = None) -> None:
         """`node` leads `queue` (empty: nobody does); also once before the load begins."""
-        self._put(line_of(LeaderRecord(*self._both(at), queue, node, term)))
+        self._append(line_of(LeaderRecord(*self._clocks(at), queue, node, term)))
 
     def append_counters(
         self,
@@ -200,19 +200,21 @@ class Journal:
         at: float | None = None,
     ) -> None:
         """A broker's counters: before the load begins, now and then, and after the drain; `at`: it was asked then."""
-        self._put(line_of(CountersRecord(*self._both(at), node, epoch, published, confirmed, delivered, acknowledged)))
+        self._append(
+            line_of(CountersRecord(*self._clocks(at), node, epoch, published, confirmed, delivered, acknowledged))
+        )
 
     def append_depth(self, node: str, queue: str, ready: int | None, unacked: int | None) -> None:
         """What a node says of a queue; after the drain three times each, a second apart."""
-        self._put(line_of(DepthRecord(*self._both(), node, queue, ready, unacked)))
+        self._append(line_of(DepthRecord(*self._clocks(), node, queue, ready, unacked)))
 
     def append_health(self, running: Sequence[str], problems: Sequence[str] = ()) -> None:
         """Which nodes run, and what ails the cluster; before the load begins and in the end."""
-        self._put(line_of(HealthRecord(*self._both(), tuple(running), tuple(problems))))
+        self._append(line_of(HealthRecord(*self._clocks(), tuple(running), tuple(problems))))
 
     def append_phase(self, phase: RunPhase, text: str = "") -> None:
         """The run came to a phase."""
-        self._put(line_of(PhaseRecord(*self._both(), phase, text)))
+        self._append(line_of(PhaseRecord(*self._clocks(), phase, text)))
 
     def close(self) -> None:
         """Writes what is left and the line that says that nothing is missing; a second call does nothing."""
@@ -221,8 +223,8 @@ class Journal:
         with self._lock:
             if self._closed:
                 return
-        self._put(self._late_lines())
-        self._put(line_of(EndRecord(*self._both(), self._lines + 1)))
+        self._append(self._deferred_lines())
+        self._append(line_of(EndRecord(*self._clocks(), self._lines + 1)))
         with self._lock:
             self._closed = True
             os.close(self._descriptor)
@@ -233,15 +235,15 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _both(self, at: float | None = None) -> tuple[float, float]:
+    def _clocks(self, at: float | None = None) -> tuple[float, float]:
         now, wall = self._mono(), self._wall()
         return (now, wall) if at is None else (at, wall - (now - at))
 
     def _now(self, at: float | None = None) -> str:
-        mono, wall = self._both(at)
+        mono, wall = self._clocks(at)
         return f"{mono:.6f},{wall:.6f}"
 
-    def _put(self, lines: str, must: bool = False) -> None:
+    def _append(self, lines: str, required: bool = False) -> None:
         """Hands whole lines to the operating system, or fails for good."""
         found: JournalError | None = None
         with self._lock:
@@ -252,7 +254,7 @@ class Journal:
             failure = self._failure
         if found is not None and self._on_failure is not None:
             self._on_failure(found)
-        if failure is not None and must:
+        if failure is not None and required:
             raise JournalError(failure.what, failure.hint)
 
     def _write(self, data: bytes) -> JournalError | None:
@@ -272,25 +274,25 @@ class Journal:
 
     # What may be late.
 
-    def _write_late_ones(self) -> None:
+    def _write_deferred(self) -> None:
         while not self._ending.wait(FLUSH_S):
-            lines = self._late_lines()
+            lines = self._deferred_lines()
             if lines:
-                self._put(lines)
+                self._append(lines)
 
-    def _late_lines(self) -> str:
+    def _deferred_lines(self) -> str:
         offset = self._wall() - self._mono()
-        fates = [self._fates.popleft() for _ in range(len(self._fates))]
+        outcomes = [self._outcomes.popleft() for _ in range(len(self._outcomes))]
         answers = [self._answers.popleft() for _ in range(len(self._answers))]
-        return "".join((*_fate_lines(fates, offset), *_answer_lines(answers, offset)))
+        return "".join((*_outcome_lines(outcomes, offset), *_answer_lines(answers, offset)))
 
 
 class JournalReading:
-    """A journal that somebody left behind: its `setting`, and its records as often as they are asked for."""
+    """A journal that somebody left behind: its `setup`, and its records as often as they are asked for."""
 
-    def __init__(self, path: Path, setting: RunSetup) -> None:
+    def __init__(self, path: Path, setup: RunSetup) -> None:
         self.path = path
-        self.setting = setting
+        self.setup = setup
 
     def records(self) -> Iterator[Record]:
         """Every record, in the order of the file; what cannot be read comes as `DamageRecord`.
@@ -298,20 +300,20 @@ class JournalReading:
         The last one is `EndRecord`, or a `DamageRecord` that says that the tail is missing.
         """
         lines, mono, wall = 1, 0.0, 0.0
-        told = False
+        fields_read = False
         with self.path.open("rb") as file:
             file.readline()
             for line in file:
                 lines += 1
                 record = _record(line, lines, mono, wall)
                 mono, wall = record.at, record.wall
-                told = isinstance(record, EndRecord) or (isinstance(record, DamageRecord) and record.torn)
+                fields_read = isinstance(record, EndRecord) or (isinstance(record, DamageRecord) and record.torn)
                 if isinstance(record, EndRecord) and record.lines != lines:
                     yield DamageRecord(
                         mono, wall, f"lines are missing: {record.lines} were written and {lines} are there"
                     )
                 yield record
-        if not told:
+        if not fields_read:
             yield DamageRecord(mono, wall, f"the journal ends in the middle of the run, at line {lines}", torn=True)
 
 
@@ -320,7 +322,7 @@ def read_journal(path: Path) -> JournalReading:
     try:
         with path.open("rb") as file:
             head = file.readline(_HEAD_BYTES)
-        setting = setup_of(head)
+        setup = setup_of(head)
     except OSError as error:
         raise InvalidInputError(f"{visible(str(path))} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -332,7 +334,7 @@ def read_journal(path: Path) -> JournalReading:
         raise InvalidInputError(
             f"{name} is no journal of a proof run", "Give the file that `dmq proof run` named."
         ) from error
-    return JournalReading(path, setting)
+    return JournalReading(path, setup)
 
 
 def _record(line: bytes, number: int, mono: float, wall: float) -> Record:
@@ -343,16 +345,16 @@ def _record(line: bytes, number: int, mono: float, wall: float) -> Record:
         return DamageRecord(mono, wall, f"line {number} {'is cut off' if torn else 'cannot be read'}", torn)
 
 
-def _fate_lines(fates: Sequence[_Fate], offset: float) -> Iterator[str]:
+def _outcome_lines(outcomes: Sequence[_Outcome], offset: float) -> Iterator[str]:
     """Outcomes that are alike and came within a millisecond share a line."""
     begin = 0
-    for end in range(1, len(fates) + 1):
-        first = fates[begin]
-        if end < len(fates) and end - begin < LONGEST_BATCH:
-            at, outcome, _, sends, reason = fates[end]
+    for end in range(1, len(outcomes) + 1):
+        first = outcomes[begin]
+        if end < len(outcomes) and end - begin < LONGEST_BATCH:
+            at, outcome, _, sends, reason = outcomes[end]
             if at - first[0] < ALIKE_S and (outcome, sends, reason) == (first[1], first[3], first[4]):
                 continue
-        numbers = [fate[2] for fate in fates[begin:end]]
+        numbers = [fate[2] for fate in outcomes[begin:end]]
         at, outcome, _, sends, reason = first
         moment = f"{at:.6f},{at + offset:.6f}"
         yield f'["S",{moment},"{outcome.value}",{numbers},{sends},{text_json(reason)}]\n'

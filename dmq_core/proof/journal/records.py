@@ -177,13 +177,16 @@ class AnswerRecord:
 
 @dataclass(frozen=True, slots=True)
 class FaultRecord:
-    """A fault (`undo`: what ends it) came to a stage; `act` is the verb, `text` the cluster's evidence or the error."""
+    """A fault (`undo`: what ends it) came to a stage.
+
+    `action` is the verb, `text` the cluster's evidence or the error.
+    """
 
     at: float
     wall: float
     undo: bool
     stage: FaultStage
-    act: str
+    action: str
     node: str
     text: str = ""
 
@@ -331,9 +334,9 @@ def line_of(record: Record) -> str:
     return json.dumps([_LETTER_OF[type(record)], *safe], separators=(",", ":")) + "\n"
 
 
-def head_of(setting: RunSetup) -> str:
+def head_of(setup: RunSetup) -> str:
     """The first line of a journal."""
-    return json.dumps([MAGIC, VERSION, asdict(setting)], separators=(",", ":")) + "\n"
+    return json.dumps([MAGIC, VERSION, asdict(setup)], separators=(",", ":")) + "\n"
 
 
 @lru_cache(maxsize=4096)
@@ -365,11 +368,11 @@ def record_of(line: bytes) -> Record:
 def setup_of(line: bytes) -> RunSetup:
     """The setting in the first line of a journal."""
     try:
-        magic, version, told = json.loads(line)
+        magic, version, fields_read = json.loads(line)
         if magic != MAGIC or version != VERSION:
             raise ValueError("another format")
-        workload = checked_workload(Workload(**told.pop("workload")), "workload")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+        workload = checked_workload(Workload(**fields_read.pop("workload")), "workload")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields_read.items()}
         return RunSetup(**values, workload=workload)
     except (AttributeError, InvalidInputError, KeyError, TypeError, RecursionError) as error:
         raise ValueError("not a setting") from error

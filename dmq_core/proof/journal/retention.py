@@ -61,9 +61,9 @@ def _kept(folder: Path) -> list[JournalFile]:
     found = []
     for path in folder.glob("*.journal"):
         try:
-            told = path.stat()
+            fields_read = path.stat()
         except OSError:
             continue
         if _NAME.fullmatch(path.name):
-            found.append(JournalFile(path, told.st_size, told.st_mtime))
+            found.append(JournalFile(path, fields_read.st_size, fields_read.st_mtime))
     return found

@@ -66,15 +66,7 @@ class AccountedJournal:
     unsettled: int = 0
 
 
-def account_of(records: Iterable[Record], setting: RunSetup) -> AccountedJournal:
-    """The account of a whole journal."""
-    algebra = Accounting(setting)
-    for record in records:
-        algebra.take(record)
-    return algebra.accounted()
-
-
-class _Place:
+class _Destination:
     """What has come out of one queue, or of all together where a message is owed to one of them only."""
 
     def __init__(self) -> None:
@@ -90,12 +82,12 @@ class _Place:
             self.marks.extend(bytes(missing))
             self.epochs.frombytes(bytes(missing * self.epochs.itemsize))
 
-    def came(self, number: int, epoch: int) -> None:
+    def delivered(self, number: int, epoch: int) -> None:
         """The first delivery of a message."""
         self.marks[number] = _DELIVERED
         self.epochs[number] = epoch
 
-    def came_again(self, number: int, epoch: int, is_copy: bool) -> int | None:
+    def delivered_again(self, number: int, epoch: int, is_copy: bool) -> int | None:
         """A later one; the epoch of an earlier delivery whose place it may take, since that one was not answered."""
         earlier = self._unanswered.get(number)
         if earlier is None:
@@ -129,13 +121,13 @@ class _Indices:
 class Accounting:
     """Takes the records of one journal in order and keeps the account; not thread-safe."""
 
-    def __init__(self, setting: RunSetup) -> None:
-        self._setting = setting
+    def __init__(self, setup: RunSetup) -> None:
+        self._setup = setup
         self._seen = bytearray(1)
-        self._lanes = array("H", [0])
-        self._lane_of, self._epoch_of = _Indices(), _Indices()
-        self._places = {place: _Place() for place in setting.places}
-        self._read_by: dict[int, _Place] = {}
+        self._order_keys = array("H", [0])
+        self._order_key_of, self._epoch_of = _Indices(), _Indices()
+        self._places = {place: _Destination() for place in setup.places}
+        self._read_by: dict[int, _Destination] = {}
         self._ended: set[int] = set()
         self._open_again: Counter[int] = Counter()
         self._attempted_again: Counter[int] = Counter()
@@ -149,22 +141,22 @@ class Accounting:
         self._unrecorded: dict[int, None] = {}
 
     @singledispatchmethod
-    def take(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         """Notes a record; those that are not about messages or consumers change nothing."""
 
-    @take.register
+    @add.register
     def _attempted(self, record: AttemptRecord) -> None:
         self._grow(max(record.numbers, default=0))
-        seen, lanes = self._seen, self._lanes
+        seen, order_keys = self._seen, self._order_keys
         for number, key in zip(record.numbers, record.keys, strict=True):
             if seen[number]:
                 self._open_again[number] += 1
                 self._attempted_again[number] += 1
             else:
                 seen[number] = _ATTEMPTED | _OPEN
-                lanes[number] = self._lane_of.of((record.publisher, key))
+                order_keys[number] = self._order_key_of.of((record.publisher, key))
 
-    @take.register
+    @add.register
     def _settled(self, record: OutcomeRecord) -> None:
         bit = _BIT[record.outcome]
         for number in record.numbers:
@@ -182,7 +174,7 @@ class Accounting:
             if record.sends > 1:
                 self._sent_again[number] += record.sends - 1
 
-    @take.register
+    @add.register
     def _delivered(self, record: DeliveryRecord) -> None:
         epoch = self._epoch_of.of((record.consumer, record.epoch))
         place = self._read_by[epoch] = self._place(record.queue, record.consumer)
@@ -191,20 +183,20 @@ class Accounting:
         self._redelivered += len(flagged)
         for position, number in enumerate(record.numbers):
             if not self._was_attempted(number):
-                self._surprise(message_id(self._setting.run, number))
+                self._note_unexpected(message_id(self._setup.run, number))
             elif place.marks[number] & _DELIVERED:
                 is_copy = position in retried and position not in flagged
-                self._again(number, place.came_again(number, epoch, is_copy), position in flagged, is_copy)
+                self._again(number, place.delivered_again(number, epoch, is_copy), position in flagged, is_copy)
             else:
-                place.came(number, epoch)
-                self._in_line(place, number, position in flagged or position in retried)
+                place.delivered(number, epoch)
+                self._check_order(place, number, position in flagged or position in retried)
 
-    @take.register
+    @add.register
     def _foreign(self, record: ForeignRecord) -> None:
         for an_id in record.ids:
-            self._surprise(an_id)
+            self._note_unexpected(an_id)
 
-    @take.register
+    @add.register
     def _answered(self, record: AnswerRecord) -> None:
         epoch = self._epoch_of.of((record.consumer, record.epoch))
         place = self._read_by.get(epoch)
@@ -217,7 +209,7 @@ class Accounting:
             else:
                 place.answered(number, epoch)
 
-    @take.register
+    @add.register
     def _client(self, record: ClientRecord) -> None:
         if record.role == "consumer" and record.event is ClientEvent.LOST:
             self._ended.add(self._epoch_of.of((record.number, record.epoch)))
@@ -254,12 +246,12 @@ class Accounting:
         if number >= len(self._seen):
             missing = min(max(number + 1, len(self._seen) * 5 // 4), MOST_NUMBER + 1) - len(self._seen)
             self._seen.extend(bytes(missing))
-            self._lanes.frombytes(bytes(missing * self._lanes.itemsize))
+            self._order_keys.frombytes(bytes(missing * self._order_keys.itemsize))
 
-    def _place(self, queue: str, consumer: int) -> _Place:
-        return self._places.setdefault(self._setting.place_of(queue, consumer), _Place())
+    def _place(self, queue: str, consumer: int) -> _Destination:
+        return self._places.setdefault(self._setup.place_of(queue, consumer), _Destination())
 
-    def _surprise(self, an_id: str) -> None:
+    def _note_unexpected(self, an_id: str) -> None:
         if len(self._unexpected) < KEPT_IDS:
             self._unexpected[an_id] = None
 
@@ -274,12 +266,12 @@ class Accounting:
             # The end of the earlier one's channel, or the outcome of a message sent again, may be told only later.
             self._undecided.append((number, replaced))
 
-    def _in_line(self, place: _Place, number: int, aside: bool) -> None:
-        lane = self._lanes[number]
-        newest = place.newest.get(lane, 0)
+    def _check_order(self, place: _Destination, number: int, may_be_late: bool) -> None:
+        order_key = self._order_keys[number]
+        newest = place.newest.get(order_key, 0)
         if number > newest:
-            place.newest[lane] = number
-        elif not aside:
+            place.newest[order_key] = number
+        elif not may_be_late:
             self._late.append(number)
 
     # Accounting.
@@ -299,7 +291,7 @@ class Accounting:
         return bytes(max(marks) for marks in zip(*parts, strict=True))
 
     def _lost(self, states: bytes) -> tuple[str, ...]:
-        owed = [self._places[name] for name in self._setting.places] or list(self._places.values())
+        owed = [self._places[name] for name in self._setup.places] or list(self._places.values())
         lost: set[int] = set()
         for place in owed:
             pairs = enumerate(zip(states, place.marks, strict=True))
@@ -334,7 +326,7 @@ class Accounting:
         return first_attempts + sum(1 for number in +self._open_again if not self._seen[number] & _OPEN)
 
     def _ids(self, numbers: Iterable[int]) -> tuple[str, ...]:
-        return tuple(message_id(self._setting.run, number) for number in islice(numbers, KEPT_IDS))
+        return tuple(message_id(self._setup.run, number) for number in islice(numbers, KEPT_IDS))
 
 
 def _state(seen: int) -> int:

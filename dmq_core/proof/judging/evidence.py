@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from itertools import pairwise
@@ -26,7 +25,7 @@ from dmq_core.proof.journal.records import (
     RunPhase,
     RunSetup,
 )
-from dmq_core.proof.result import Balance
+from dmq_core.proof.result import CounterCheck
 from dmq_core.settings.settings import DEFAULT_CLUSTER
 
 STABLE_READS: Final = 3
@@ -52,15 +51,15 @@ _ENDS_THE_BROKER: Final = frozenset({"kill", "stop", "restart"})
 
 
 @dataclass(frozen=True, slots=True)
-class FaultSeen:
+class ObservedFault:
     """One fault; moments are seconds after the load began, None: that never was.
 
     `text` is the cluster's evidence that it held, `failed` and `undo_failed` what went wrong (empty: nothing).
     `confirmed_before` counts confirms before it was asked for, `confirmed_after` those of messages that were sent once
-    it held. `broker_ran_on`: the node's own counters show that its broker was the same one before and after.
+    it held. `same_broker`: the node's own counters show that its broker was the same one before and after.
     """
 
-    act: str
+    action: str
     node: str
     asked_s: float
     began_s: float | None = None
@@ -71,11 +70,11 @@ class FaultSeen:
     undo_failed: str = ""
     confirmed_before: int = 0
     confirmed_after: int = 0
-    broker_ran_on: bool = False
+    same_broker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Depth:
+class FinalDepth:
     """What is known of a queue on a node after the last delivery; a stream is empty where it was read to its end.
 
     `empty`: stably so, after `reads` zero reads in a row; `ready` and `unacked` are the last figures (None: not known).
@@ -94,34 +93,26 @@ class Depth:
 class Evidence:
     """What the verdict rests on beside the account.
 
-    `ails` are the problems before the load began (None: nobody looked). `down` are nodes that do not run in the end.
-    `clock_step_s` is how far wall and monotonic time came apart. `damage` says what cannot be read, `is_cut` that the
-    tail is missing, `interrupted` why the run was given up (None: it was not).
+    `health_problems` are the problems before the load began (None: nobody looked). `down` are nodes that do not run in
+    the end. `clock_step_s` is how far wall and monotonic time came apart. `damage` says what cannot be read, `is_cut`
+    that the tail is missing, `interrupted` why the run was given up (None: it was not).
     """
 
-    faults: tuple[FaultSeen, ...] = ()
+    faults: tuple[ObservedFault, ...] = ()
     drained: bool = False
-    depths: tuple[Depth, ...] = ()
-    ails: tuple[str, ...] | None = None
+    depths: tuple[FinalDepth, ...] = ()
+    health_problems: tuple[str, ...] | None = None
     nodes: int = 0
     down: tuple[str, ...] = ()
     clock_step_s: float = 0.0
     damage: tuple[str, ...] = ()
     is_cut: bool = False
     interrupted: str | None = None
-    balances: tuple[Balance, ...] = ()
-    fault_wanted: str = "none"
+    counter_checks: tuple[CounterCheck, ...] = ()
+    requested_fault: str = "none"
     cluster: str = ""
     order_promised: bool = False
     reads_streams: bool = False
-
-
-def evidence_of(records: Iterable[Record], setting: RunSetup) -> Evidence:
-    """The evidence in a whole journal."""
-    witness = EvidenceCollector(setting)
-    for record in records:
-        witness.take(record)
-    return witness.evidence()
 
 
 @dataclass(slots=True)
@@ -179,18 +170,18 @@ class _Broker:
 class EvidenceCollector:
     """Takes the records of one journal in order; not thread-safe."""
 
-    def __init__(self, setting: RunSetup) -> None:
-        self._setting = setting
+    def __init__(self, setup: RunSetup) -> None:
+        self._setup = setup
         self._start: float | None = None
         self._offset: float | None = None
         self._step = 0.0
-        self._faults: list[FaultSeen] = []
-        self._after: dict[int, int] = {}
+        self._faults: list[ObservedFault] = []
+        self._sent_before_hold: dict[int, int] = {}
         self._newest = self._confirmed = self._delivered = 0
         self._moved = False
         self._phases: dict[RunPhase, str] = {}
-        self._depths = {(node, queue): _Reads() for node in setting.nodes for queue in setting.queues}
-        self._ails: tuple[str, ...] | None = None
+        self._depths = {(node, queue): _Reads() for node in setup.nodes for queue in setup.queues}
+        self._health_problems: tuple[str, ...] | None = None
         self._running: tuple[str, ...] | None = None
         self._looked_late = False
         self._brokers: dict[str, _Broker] = {}
@@ -199,7 +190,7 @@ class EvidenceCollector:
         self._damage: list[str] = []
         self._is_cut = False
 
-    def take(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         """Notes a record."""
         if not isinstance(record, DamageRecord):
             offset = record.wall - record.at
@@ -211,21 +202,21 @@ class EvidenceCollector:
     def evidence(self) -> Evidence:
         """The evidence as far as the records go."""
         return Evidence(
-            faults=tuple(replace(f, broker_ran_on=self._ran_on(f)) for f in self._faults),
+            faults=tuple(replace(f, same_broker=self._is_same_broker(f)) for f in self._faults),
             drained=RunPhase.DRAINED in self._phases,
             depths=tuple(self._depth(node, queue, reads) for (node, queue), reads in self._depths.items()),
-            ails=self._ails,
-            nodes=len(self._setting.nodes),
+            health_problems=self._health_problems,
+            nodes=len(self._setup.nodes),
             down=self._down(),
             clock_step_s=self._step,
             damage=tuple(self._damage),
             is_cut=self._is_cut,
             interrupted=self._phases.get(RunPhase.INTERRUPTED),
-            balances=self._balances(),
-            fault_wanted=self._setting.fault or "none",
-            cluster=self._setting.cluster or DEFAULT_CLUSTER,
-            order_promised=self._setting.ordered,
-            reads_streams=self._setting.reads_streams,
+            counter_checks=self._counter_checks(),
+            requested_fault=self._setup.fault or "none",
+            cluster=self._setup.cluster or DEFAULT_CLUSTER,
+            order_promised=self._setup.ordered,
+            reads_streams=self._setup.reads_streams,
         )
 
     @singledispatchmethod
@@ -243,7 +234,7 @@ class EvidenceCollector:
             return
         self._confirmed += len(record.numbers)
         self._remember(record.at, len(record.numbers), 0)
-        for index, newest in self._after.items():
+        for index, newest in self._sent_before_hold.items():
             after = sum(1 for number in record.numbers if number > newest)
             fault = self._faults[index]
             self._faults[index] = replace(fault, confirmed_after=fault.confirmed_after + after)
@@ -272,8 +263,8 @@ class EvidenceCollector:
     def _health(self, record: HealthRecord) -> None:
         self._running, self._looked_late = record.running, self._moved
         if not self._moved:
-            missing = [f"{node} does not run" for node in self._setting.nodes if node not in record.running]
-            self._ails = (*missing, *record.problems)
+            missing = [f"{node} does not run" for node in self._setup.nodes if node not in record.running]
+            self._health_problems = (*missing, *record.problems)
 
     @_note.register
     def _counted(self, record: CountersRecord) -> None:
@@ -292,14 +283,14 @@ class EvidenceCollector:
             self._damage.append(record.why)
 
     @_note.register
-    def _fault_step(self, record: FaultRecord) -> None:
+    def _fault(self, record: FaultRecord) -> None:
         if record.undo:
-            self._undo_step(record)
+            self._undo(record)
             return
         if record.stage is FaultStage.ASKED:
             self._faults.append(self._new_fault(record))
             return
-        index = self._open_fault(record.node, record.act)
+        index = self._open_fault(record.node, record.action)
         if index is None:
             self._faults.append(self._new_fault(record))
             index = len(self._faults) - 1
@@ -309,14 +300,14 @@ class EvidenceCollector:
                 self._faults[index] = replace(fault, began_s=at_s)
             case FaultStage.HOLDS:
                 self._faults[index] = replace(fault, held_s=at_s, text=record.text)
-                self._after[index] = self._newest
-                if record.act in _ENDS_THE_BROKER:
+                self._sent_before_hold[index] = self._newest
+                if record.action in _ENDS_THE_BROKER:
                     self._ending.append((record.at + RECORDED_WITHIN_S, record.node))
             case FaultStage.FAILED:
                 self._faults[index] = replace(fault, failed=record.text or "it is not known why")
 
-    def _undo_step(self, record: FaultRecord) -> None:
-        index = self._open_fault(record.node, *_ENDED_BY.get(record.act, ()))
+    def _undo(self, record: FaultRecord) -> None:
+        index = self._open_fault(record.node, *_ENDED_BY.get(record.action, ()))
         if index is None:
             return
         if record.stage is FaultStage.HOLDS:
@@ -324,13 +315,13 @@ class EvidenceCollector:
         elif record.stage is FaultStage.FAILED:
             self._faults[index] = replace(self._faults[index], undo_failed=record.text or "it is not known why")
 
-    def _new_fault(self, record: FaultRecord) -> FaultSeen:
-        return FaultSeen(record.act, record.node, self._since_load(record.at), confirmed_before=self._confirmed)
+    def _new_fault(self, record: FaultRecord) -> ObservedFault:
+        return ObservedFault(record.action, record.node, self._since_load(record.at), confirmed_before=self._confirmed)
 
     def _open_fault(self, node: str, *acts: str) -> int | None:
         """The latest fault of a node that is not undone, of one of `acts` where there is such a one."""
         open_ones = [i for i, f in enumerate(self._faults) if f.node == node and f.undone_s is None]
-        return max((i for i in open_ones if self._faults[i].act in acts), default=max(open_ones, default=None))
+        return max((i for i in open_ones if self._faults[i].action in acts), default=max(open_ones, default=None))
 
     def _since_load(self, at: float) -> float:
         return 0.0 if self._start is None else round(at - self._start, 6)
@@ -340,18 +331,18 @@ class EvidenceCollector:
         for reads in self._depths.values():
             reads.number, reads.last = 0, None
 
-    def _depth(self, node: str, queue: str, reads: _Reads) -> Depth:
+    def _depth(self, node: str, queue: str, reads: _Reads) -> FinalDepth:
         if reads.last is None:
-            return Depth(node, queue)
+            return FinalDepth(node, queue)
         at_s = self._since_load(reads.last.at)
-        return Depth(node, queue, reads.is_stable(), reads.number, reads.last.ready, reads.last.unacked, at_s)
+        return FinalDepth(node, queue, reads.is_stable(), reads.number, reads.last.ready, reads.last.unacked, at_s)
 
     def _down(self) -> tuple[str, ...]:
         """By the last look at the cluster's health; without one, by faults that were not undone."""
         if self._running is not None and self._looked_late:
-            return tuple(node for node in self._setting.nodes if node not in self._running)
+            return tuple(node for node in self._setup.nodes if node not in self._running)
         away = {f.node for f in self._faults if f.held_s is not None and f.undone_s is None}
-        return tuple(node for node in self._setting.nodes if node in away)
+        return tuple(node for node in self._setup.nodes if node in away)
 
     # The brokers' own counters.
 
@@ -366,17 +357,17 @@ class EvidenceCollector:
             end, node = self._ending.popleft()
             self._brokers.setdefault(node, _Broker()).ends.append(_CountsAt(end, self._confirmed, self._delivered))
 
-    def _ran_on(self, fault: FaultSeen) -> bool:
+    def _is_same_broker(self, fault: ObservedFault) -> bool:
         broker = self._brokers.get(fault.node)
-        if fault.act not in _ENDS_THE_BROKER or fault.held_s is None or broker is None:
+        if fault.action not in _ENDS_THE_BROKER or fault.held_s is None or broker is None:
             return False
         before = [c.epoch for c, _ in broker.reads if self._since_load(c.at) < fault.asked_s]
         after = [c.epoch for c, _ in broker.reads if self._since_load(c.at) > fault.held_s]
         return bool(before and after) and before[-1] == after[0]
 
-    def _balances(self) -> tuple[Balance, ...]:
+    def _counter_checks(self) -> tuple[CounterCheck, ...]:
         """Only where every node was read before anything was sent, and again after everything had come."""
-        brokers = [self._brokers.get(node, _Broker()) for node in self._setting.nodes]
+        brokers = [self._brokers.get(node, _Broker()) for node in self._setup.nodes]
         if not brokers or not all(self._is_framed(broker) for broker in brokers):
             return ()
         return tuple(self._balance(what, accounted, brokers) for what, accounted in self._accounted().items())
@@ -390,6 +381,6 @@ class EvidenceCollector:
         last = broker.reads[-1][1]
         return {what: getattr(last, what) for what in self._accounted()} == self._accounted()
 
-    def _balance(self, what: str, accounted: int, brokers: list[_Broker]) -> Balance:
+    def _balance(self, what: str, accounted: int, brokers: list[_Broker]) -> CounterCheck:
         pairs = [broker.balanced(what) for broker in brokers]
-        return Balance(what, accounted, sum(counted for counted, _ in pairs), sum(allowed for _, allowed in pairs))
+        return CounterCheck(what, accounted, sum(counted for counted, _ in pairs), sum(allowed for _, allowed in pairs))

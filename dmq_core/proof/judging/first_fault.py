@@ -128,13 +128,15 @@ class FirstFaultTimeline:
         elected = self._elected()
         resolved = self._resolved if self._unsettled <= 0 else None
         return Timeline(
-            fault_s=_after(fault, start),
-            noticed_s=_after(min((step.at for step in lost), default=None), fault),
-            reconnected_s=_after(self._reconnected(lost), fault),
-            leader_elected_s=_after(elected, fault),
-            first_confirm_s=_after(self._confirm.since(fault), fault),
-            first_delivery_s=_after(self._delivery.since(fault), fault),
-            unknowns_resolved_s=_after(resolved if resolved is not None and resolved >= fault else None, fault),
+            fault_s=_sent_before_hold(fault, start),
+            noticed_s=_sent_before_hold(min((step.at for step in lost), default=None), fault),
+            reconnected_s=_sent_before_hold(self._reconnected(lost), fault),
+            leader_elected_s=_sent_before_hold(elected, fault),
+            first_confirm_s=_sent_before_hold(self._confirm.since(fault), fault),
+            first_delivery_s=_sent_before_hold(self._delivery.since(fault), fault),
+            unknowns_resolved_s=_sent_before_hold(
+                resolved if resolved is not None and resolved >= fault else None, fault
+            ),
         )
 
     @property
@@ -185,5 +187,5 @@ class FirstFaultTimeline:
         return max(first.values(), default=None)
 
 
-def _after(at: float | None, since: float) -> float | None:
+def _sent_before_hold(at: float | None, since: float) -> float | None:
     return None if at is None else round(max(0.0, at - since), 6)

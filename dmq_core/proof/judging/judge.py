@@ -18,39 +18,39 @@ def judge(reading: JournalReading, trouble: str = "") -> ProofResult:
 
     Takes some 7 s of processor time for a million messages.
     """
-    return judged(reading.records(), reading.setting, str(reading.path), trouble)
+    return judged(reading.records(), reading.setup, str(reading.path), trouble)
 
 
-def judged(records: Iterable[Record], setting: RunSetup, journal: str = "", trouble: str = "") -> ProofResult:
+def judged(records: Iterable[Record], setup: RunSetup, journal: str = "", trouble: str = "") -> ProofResult:
     """The result that these records make; as `judge`."""
-    algebra, follower, witness = Accounting(setting), TimelineBuilder(), EvidenceCollector(setting)
+    accounting, history, evidence_collector = Accounting(setup), TimelineBuilder(), EvidenceCollector(setup)
     for record in records:
-        algebra.take(record)
-        follower.take(record)
-        witness.take(record)
+        accounting.add(record)
+        history.add(record)
+        evidence_collector.add(record)
     if trouble:
-        witness.take(DamageRecord(0.0, 0.0, trouble))
-    accounted, course = algebra.accounted(), follower.course()
-    evidence = witness.evidence()
-    verdict, reasons = verdict_of(accounted, course.timeline, evidence)
+        evidence_collector.add(DamageRecord(0.0, 0.0, trouble))
+    accounted, build = accounting.accounted(), history.build()
+    evidence = evidence_collector.evidence()
+    verdict, reasons = verdict_of(accounted, build.timeline, evidence)
     return ProofResult(
         verdict=verdict,
         reasons=reasons,
-        backend=setting.backend,
-        rabbitmq=setting.rabbitmq,
-        fault=setting.fault,
-        target=setting.target,
-        node=course.node,
-        workload=setting.workload,
+        backend=setup.backend,
+        rabbitmq=setup.rabbitmq,
+        fault=setup.fault,
+        target=setup.target,
+        node=build.node,
+        workload=setup.workload,
         account=accounted.account,
-        timeline=course.timeline,
-        marks=course.marks,
-        curves=course.curves,
-        max_confirm_gap_s=course.max_confirm_gap_s,
-        max_delivery_gap_s=course.max_delivery_gap_s,
-        began_at=course.began_at,
-        ended_at=course.ended_at,
-        seed=setting.seed,
+        timeline=build.timeline,
+        marks=build.marks,
+        curves=build.curves,
+        max_confirm_gap_s=build.max_confirm_gap_s,
+        max_delivery_gap_s=build.max_delivery_gap_s,
+        began_at=build.began_at,
+        ended_at=build.ended_at,
+        seed=setup.seed,
         journal=journal,
-        balances=evidence.balances,
+        counter_checks=evidence.counter_checks,
     )

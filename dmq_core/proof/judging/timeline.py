@@ -62,7 +62,7 @@ _DONE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class RunTimeline:
+class RunHistory:
     """How a run went; `began` and `ended` are monotonic and `began_at` and `ended_at` epoch seconds, 0 without records.
 
     `node` is the first that was hit.
@@ -80,17 +80,9 @@ class RunTimeline:
     node: str = ""
 
 
-def timeline_of(records: Iterable[Record]) -> RunTimeline:
-    """The course of a whole journal."""
-    follower = TimelineBuilder()
-    for record in records:
-        follower.take(record)
-    return follower.course()
-
-
-def deed(act: str) -> str:
+def past_tense(action: str) -> str:
     """`kill` as `killed`."""
-    return _DONE.get(act, act)
+    return _DONE.get(action, action)
 
 
 class _Slices:
@@ -123,8 +115,8 @@ class _Gaps:
         self._unsettled = 0
 
     def attempted(self, at: float, numbers: tuple[int, ...]) -> None:
-        self.confirms.offered(at)
-        self.deliveries.offered(at)
+        self.confirms.expect(at)
+        self.deliveries.expect(at)
         self._unsettled += len(numbers)
         top = max(numbers, default=0)
         if top >= len(self._due):
@@ -136,22 +128,22 @@ class _Gaps:
     def settled(self, at: float, outcome: Outcome, numbers: tuple[int, ...]) -> None:
         self._unsettled -= len(numbers)
         if outcome is Outcome.CONFIRMED:
-            self.confirms.came(at, more=self._unsettled > 0)
+            self.confirms.arrived(at, more=self._unsettled > 0)
         else:
-            _look(self.confirms, at)
+            _note_gap(self.confirms, at)
             self._no_more_due(numbers)
-            _look(self.deliveries, at)
+            _note_gap(self.deliveries, at)
 
     def delivered(self, at: float, numbers: tuple[int, ...]) -> None:
         if self._no_more_due(numbers):
-            self.deliveries.came(at, more=self._undelivered > 0)
+            self.deliveries.arrived(at, more=self._undelivered > 0)
 
     def ended(self, at: float) -> None:
         """At the end of the record, what is due has waited until then."""
         if self._unsettled > 0:
-            _look(self.confirms, at)
+            _note_gap(self.confirms, at)
         if self._undelivered > 0:
-            _look(self.deliveries, at)
+            _note_gap(self.deliveries, at)
 
     def _no_more_due(self, numbers: Iterable[int]) -> int:
         due, found = self._due, 0
@@ -173,9 +165,9 @@ class TimelineBuilder:
         self._confirms, self._deliveries = _Slices(), _Slices()
         self._gaps = _Gaps()
         self._marks: list[tuple[float, str, str]] = []
-        self._fault = FirstFaultTimeline()
+        self._first_fault = FirstFaultTimeline()
 
-    def take(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         """Notes a record."""
         if isinstance(record, DamageRecord):
             return
@@ -184,13 +176,13 @@ class TimelineBuilder:
         self._last = max(self._last, (record.at, record.wall))
         self._note(record)
 
-    def course(self) -> RunTimeline:
+    def build(self) -> RunHistory:
         """The course as far as the records go."""
         began, began_at = self._began or (0.0, 0.0)
         start = began if self._load_began is None else self._load_began
         self._gaps.ended(self._last[0])
-        return RunTimeline(
-            timeline=self._fault.timeline(start),
+        return RunHistory(
+            timeline=self._first_fault.timeline(start),
             marks=self._marks_since(start),
             curves=self._curves(self._last[0] - start),
             max_confirm_gap_s=round(self._gaps.confirms.longest_s, 6),
@@ -199,7 +191,7 @@ class TimelineBuilder:
             ended=self._last[0],
             began_at=began_at,
             ended_at=self._last[1],
-            node=self._fault.node,
+            node=self._first_fault.node,
         )
 
     @singledispatchmethod
@@ -214,33 +206,33 @@ class TimelineBuilder:
     @_note.register
     def _attempted(self, record: AttemptRecord) -> None:
         self._gaps.attempted(record.at, record.numbers)
-        self._fault.attempted(record)
+        self._first_fault.attempted(record)
 
     @_note.register
     def _settled(self, record: OutcomeRecord) -> None:
         self._gaps.settled(record.at, record.outcome, record.numbers)
-        self._fault.settled(record)
+        self._first_fault.settled(record)
         if record.outcome is Outcome.CONFIRMED:
             self._confirms.add(self._since_load(record.at), len(record.numbers))
 
     @_note.register
     def _delivered(self, record: DeliveryRecord) -> None:
         self._gaps.delivered(record.at, record.numbers)
-        self._fault.delivered(record)
+        self._first_fault.delivered(record)
         self._deliveries.add(self._since_load(record.at), len(record.numbers))
 
     @_note.register
-    def _fault_step(self, record: FaultRecord) -> None:
-        self._fault.fault(record)
+    def _fault(self, record: FaultRecord) -> None:
+        self._first_fault.fault(record)
         kind = "undo" if record.undo else "fault"
         if record.stage is FaultStage.FAILED:
-            self._mark(record.at, kind, f"{record.act} of {record.node} failed: {record.text}")
+            self._mark(record.at, kind, f"{record.action} of {record.node} failed: {record.text}")
         elif record.stage is FaultStage.BEGAN:
-            self._mark(record.at, kind, f"{record.node} {deed(record.act)}")
+            self._mark(record.at, kind, f"{record.node} {past_tense(record.action)}")
 
     @_note.register
     def _client(self, record: ClientRecord) -> None:
-        self._fault.client(record)
+        self._first_fault.client(record)
         who = f"{record.role} {record.number + 1}"
         match record.event:
             case ClientEvent.LOST:
@@ -253,7 +245,7 @@ class TimelineBuilder:
 
     @_note.register
     def _led(self, record: LeaderRecord) -> None:
-        if self._fault.led(record):
+        if self._first_fault.led(record):
             term = f" (term {record.term})" if record.term else ""
             text = f"{record.node} leads {record.queue}{term}" if record.node else f"nobody leads {record.queue}"
             self._mark(record.at, "leader", text)
@@ -285,6 +277,6 @@ class TimelineBuilder:
         return Curves(width, confirms, deliveries)
 
 
-def _look(meter: GapMeter, at: float) -> None:
+def _note_gap(meter: GapMeter, at: float) -> None:
     """The gap so far counts, and goes on."""
-    meter.longest_s = meter.longest_yet(at)
+    meter.longest_s = meter.longest_so_far(at)

@@ -12,8 +12,8 @@ from typing import Final
 
 from dmq_core.proof.acts import undo_command
 from dmq_core.proof.judging.accounting import AccountedJournal
-from dmq_core.proof.judging.evidence import Depth, Evidence, FaultSeen
-from dmq_core.proof.judging.timeline import deed
+from dmq_core.proof.judging.evidence import Evidence, FinalDepth, ObservedFault
+from dmq_core.proof.judging.timeline import past_tense
 from dmq_core.proof.result import Account, Timeline, Verdict
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
@@ -30,10 +30,10 @@ def verdict_of(accounted: AccountedJournal, timeline: Timeline, evidence: Eviden
         return Verdict.FAIL, (*proven, *alleged, *doubts)
     if doubts or alleged:
         return Verdict.INCONCLUSIVE, (*doubts, *alleged)
-    return Verdict.PASS, tuple(_grounds(accounted.account, timeline, evidence))
+    return Verdict.PASS, tuple(_pass_reasons(accounted.account, timeline, evidence))
 
 
-def named(ids: Sequence[str]) -> str:
+def ids_text(ids: Sequence[str]) -> str:
     """The first five ids, and how many more there are."""
     shown = ", ".join(visible(an_id) for an_id in ids[:NAMED])
     return shown if len(ids) <= NAMED else f"{shown} and {len(ids) - NAMED:,} more"
@@ -51,9 +51,13 @@ def _violations(accounted: AccountedJournal, evidence: Evidence) -> tuple[list[s
     # that could explain them. What an attempt or an outcome contradicts stands, whatever came later.
     found = (
         (_lost_sentence(lost, evidence, known_empty), bool(lost), whole and known_empty),
-        (_strange("delivered, though nobody ever sent them", account.unexpected), bool(account.unexpected), readable),
-        (_strange("returned as not routed, and yet delivered", account.leak), bool(account.leak), readable),
-        (_strange("reported as never sent, and yet delivered", account.phantom), bool(account.phantom), readable),
+        (
+            _ids_sentence("delivered, though nobody ever sent them", account.unexpected),
+            bool(account.unexpected),
+            readable,
+        ),
+        (_ids_sentence("returned as not routed, and yet delivered", account.leak), bool(account.leak), readable),
+        (_ids_sentence("reported as never sent, and yet delivered", account.phantom), bool(account.phantom), readable),
         (_unexplained(account), account.duplicates.unexplained > 0, whole),
         (_disorder(account), evidence.order_promised and account.order_violations > 0, whole),
     )
@@ -69,7 +73,7 @@ def _lost_sentence(lost: Sequence[str], evidence: Evidence, known_empty: bool) -
         where = "they may still be in a stream, since the streams are not known to be read to their ends"
     else:
         where = "they may still be in a queue, since the queues are not known to be empty"
-    return f"{_messages(len(lost))} confirmed and not delivered, and {where}: {named(lost)}."
+    return f"{_messages(len(lost))} confirmed and not delivered, and {where}: {ids_text(lost)}."
 
 
 def _all_empty(evidence: Evidence) -> str:
@@ -78,8 +82,8 @@ def _all_empty(evidence: Evidence) -> str:
     return "every queue was empty on every node"
 
 
-def _strange(what: str, ids: Sequence[str]) -> str:
-    return f"{_messages(len(ids))} {what}: {named(ids)}."
+def _ids_sentence(what: str, ids: Sequence[str]) -> str:
+    return f"{_messages(len(ids))} {what}: {ids_text(ids)}."
 
 
 def _unexplained(account: Account) -> str:
@@ -98,10 +102,10 @@ def _disorder(account: Account) -> str:
 
 def _doubts(accounted: AccountedJournal, evidence: Evidence) -> Iterator[str]:
     yield from _journal_doubts(accounted, evidence)
-    if evidence.ails is None:
+    if evidence.health_problems is None:
         yield "Nobody looked at the health of the cluster before the load began."
-    elif evidence.ails:
-        yield f"The cluster was not well before the load began: {_texts(evidence.ails)}."
+    elif evidence.health_problems:
+        yield f"The cluster was not well before the load began: {_texts(evidence.health_problems)}."
     yield from _fault_doubts(evidence)
     if accounted.account.attempted == 0:
         yield "No message was ever sent."
@@ -113,7 +117,7 @@ def _doubts(accounted: AccountedJournal, evidence: Evidence) -> Iterator[str]:
             f"The clock of this machine stepped by {_when(evidence.clock_step_s)} against its monotonic one, "
             "so the times of the cluster's own news are not to be trusted."
         )
-    for balance in evidence.balances:
+    for balance in evidence.counter_checks:
         if balance.accounted - balance.allowed > balance.counted:
             yield (
                 f"The journal has {balance.accounted:,} messages {balance.what}, but the brokers' own counters say "
@@ -130,19 +134,19 @@ def _journal_doubts(accounted: AccountedJournal, evidence: Evidence) -> Iterator
         yield "The journal ends in the middle of the run, so whatever came later is not known."
     if accounted.contradicting:
         ids = accounted.contradicting
-        yield f"The journal contradicts itself: {_messages(len(ids))} settled more often than sent: {named(ids)}."
+        yield f"The journal contradicts itself: {_messages(len(ids))} settled more often than sent: {ids_text(ids)}."
     if accounted.unsettled and not evidence.is_cut:
         yield f"{_messages(accounted.unsettled)} left without an outcome, so the journal misses some."
     if accounted.unrecorded:
         ids = accounted.unrecorded
-        yield f"{_messages(len(ids))} acknowledged with no delivery on record, so records are missing: {named(ids)}."
+        yield f"{_messages(len(ids))} acknowledged with no delivery on record, so records are missing: {ids_text(ids)}."
 
 
 def _fault_doubts(evidence: Evidence) -> Iterator[str]:
-    if evidence.fault_wanted != "none" and not evidence.faults:
-        yield f"A {visible(evidence.fault_wanted)} was to happen, and the journal holds no fault."
+    if evidence.requested_fault != "none" and not evidence.faults:
+        yield f"A {visible(evidence.requested_fault)} was to happen, and the journal holds no fault."
     struck = {fault.node for fault in evidence.faults if fault.held_s is not None}
-    if evidence.fault_wanted == "rolling" and 0 < len(struck) < evidence.nodes:
+    if evidence.requested_fault == "rolling" and 0 < len(struck) < evidence.nodes:
         yield f"Every node was to be restarted, and only {_texts(sorted(struck))} was seen to be."
     for fault in evidence.faults:
         name = _name(fault)
@@ -152,11 +156,11 @@ def _fault_doubts(evidence: Evidence) -> Iterator[str]:
             yield f"The {name} was asked for at {_when(fault.asked_s)}, and nothing shows that it ever held."
         elif not fault.text:
             yield f"The {name} is said to have held at {_when(fault.held_s)}, without any evidence from the cluster."
-        elif fault.broker_ran_on:
+        elif fault.same_broker:
             yield f"The {name} cannot have happened: the counters of {visible(fault.node)} show one broker that ran on."
         else:
             yield from _cover_doubts(fault)
-        command = undo_command(fault.act, fault.node)
+        command = undo_command(fault.action, fault.node)
         if evidence.is_cut and command and fault.undone_s is None:
             again = visible(on_cluster(command, evidence.cluster))
             yield f"Nothing shows that the {name} was undone: '{again}' takes it back if it still stands."
@@ -164,7 +168,7 @@ def _fault_doubts(evidence: Evidence) -> Iterator[str]:
             yield f"The {name} could not be undone: {visible(fault.undo_failed)}."
 
 
-def _cover_doubts(fault: FaultSeen) -> Iterator[str]:
+def _cover_doubts(fault: ObservedFault) -> Iterator[str]:
     if not fault.confirmed_before:
         yield f"No message was confirmed before the {_name(fault)}, so it struck no traffic."
     if not fault.confirmed_after:
@@ -188,7 +192,7 @@ def _drain_doubts(evidence: Evidence) -> Iterator[str]:
         yield f"The same holds for {more:,} more queues and nodes."
 
 
-def _depth_sentence(depth: Depth) -> str:
+def _depth_sentence(depth: FinalDepth) -> str:
     queue, node = visible(depth.queue), visible(depth.node)
     if depth.ready or depth.unacked:
         held = f"{depth.ready or 0:,} ready and {depth.unacked or 0:,} unacknowledged messages"
@@ -198,7 +202,7 @@ def _depth_sentence(depth: Depth) -> str:
     return f"{node} called queue {queue} empty {depth.reads} times after the last delivery, too few to be sure."
 
 
-def _end_sentence(depth: Depth) -> str:
+def _end_sentence(depth: FinalDepth) -> str:
     stream, node = visible(depth.queue), visible(depth.node)
     if depth.ready:
         return f"{depth.ready:,} more messages came to the end of stream {stream} at {_when(depth.at_s)} on {node}."
@@ -207,7 +211,7 @@ def _end_sentence(depth: Depth) -> str:
     return f"The end of stream {stream} was seen {depth.reads} times on {node}, too few to be sure."
 
 
-def _grounds(account: Account, timeline: Timeline, evidence: Evidence) -> Iterator[str]:
+def _pass_reasons(account: Account, timeline: Timeline, evidence: Evidence) -> Iterator[str]:
     last = max((d.at_s for d in evidence.depths), default=0.0)
     yield (
         f"All {account.confirmed:,} confirmed messages were delivered, and {_all_empty(evidence)}, "
@@ -215,15 +219,15 @@ def _grounds(account: Account, timeline: Timeline, evidence: Evidence) -> Iterat
     )
     for fault in evidence.faults:
         yield (
-            f"{visible(fault.node)} was {deed(fault.act)}, which held from {_when(fault.held_s or 0.0)} on by the "
+            f"{visible(fault.node)} was {past_tense(fault.action)} from {_when(fault.held_s or 0.0)} on, by the "
             f"cluster's own evidence ({visible(fault.text).rstrip('.')}); {fault.confirmed_before:,} messages were "
-            f"confirmed before, and {fault.confirmed_after:,} that were sent while it held or later."
+            f"confirmed before, and {fault.confirmed_after:,} that were sent during the fault or later."
         )
     if not evidence.faults:
         yield "No fault was asked for: this shows only what an undisturbed cluster does."
-    if evidence.balances:
-        counted = " and ".join(f"{balance.counted:,} {balance.what}" for balance in evidence.balances)
-        unseen = max(balance.allowed for balance in evidence.balances)
+    if evidence.counter_checks:
+        counted = " and ".join(f"{balance.counted:,} {balance.what}" for balance in evidence.counter_checks)
+        unseen = max(balance.allowed for balance in evidence.counter_checks)
         yield (
             f"The brokers' own counters, each node's by itself: {counted}, of which those of brokers that ended may "
             f"miss at most {unseen:,}."
@@ -239,8 +243,8 @@ def _grounds(account: Account, timeline: Timeline, evidence: Evidence) -> Iterat
         )
 
 
-def _name(fault: FaultSeen) -> str:
-    return f"{visible(fault.act)} of {visible(fault.node)}"
+def _name(fault: ObservedFault) -> str:
+    return f"{visible(fault.action)} of {visible(fault.node)}"
 
 
 def _messages(number: int, one: str = "message", many: str = "messages") -> str:

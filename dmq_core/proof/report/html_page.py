@@ -14,9 +14,9 @@ from dmq_core.proof.report.wording import (
     account_rows,
     headline,
     repeat_command,
+    run_summary,
     seconds_text,
     timeline_rows,
-    what_was_done,
 )
 from dmq_core.proof.result import ProofResult, TimelineMark, Verdict
 from dmq_core.text import visible
@@ -83,7 +83,7 @@ def html(result: ProofResult, command: str = "") -> str:
 {_verdict(result)}
 {_figures(result)}
 <h2>What was done</h2>
-<p>{_safe(what_was_done(result))}</p>
+<p>{_safe(run_summary(result))}</p>
 <h2>What the clients felt</h2>
 <div class="wide">{chart(result)}</div>
 {_LEGEND}

@@ -10,9 +10,9 @@ from dmq_core.proof.report.wording import (
     account_rows,
     headline,
     repeat_command,
+    run_summary,
     seconds_text,
     timeline_rows,
-    what_was_done,
 )
 from dmq_core.proof.result import ProofResult, TimelineMark
 from dmq_core.text import visible
@@ -28,7 +28,7 @@ def markdown(result: ProofResult, command: str = "") -> str:
         f"# {_plain(headline(result))}",
         *(f"- {_plain(reason)}" for reason in result.reasons),
         "",
-        _plain(what_was_done(result)),
+        _plain(run_summary(result)),
         "",
         f"Longest gap between confirms **{seconds_text(result.max_confirm_gap_s)}**, "
         f"between deliveries **{seconds_text(result.max_delivery_gap_s)}**.",

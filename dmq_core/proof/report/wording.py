@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from dmq_core.proof.result import ProofResult, Timeline, Verdict, Workload
-from dmq_core.proof.scenario import UNTARGETED, Scenario, built_in
+from dmq_core.proof.scenario import UNTARGETED, Scenario, built_in_scenarios
 from dmq_core.text import visible
 
 IDS_SHOWN: Final = 50
@@ -75,7 +75,7 @@ def headline(result: ProofResult) -> str:
     return f"{result.verdict}: {_HEADLINE[result.verdict]}"
 
 
-def what_was_done(result: ProofResult) -> str:
+def run_summary(result: ProofResult) -> str:
     """Cluster, workload and fault in a few sentences."""
     return f"{_setting(result)} {_load(result.workload)} {_fault(result)}"
 
@@ -135,7 +135,7 @@ def repeat_command(
         words += ["--cluster", cluster]
     if not soak:
         words += _what_words(result, scenario)
-    known = None if scenario is None else built_in().get(scenario.name)
+    known = None if scenario is None else built_in_scenarios().get(scenario.name)
     if scenario is not None and (known is None or known.duration_s != scenario.duration_s):
         words += ["--duration", f"{scenario.duration_s:g}"]
     usual = Workload()
@@ -153,7 +153,7 @@ def _what_words(result: ProofResult, scenario: Scenario | None) -> list[str]:
     return ["--fault", fault, *(["--target", target] if target and fault not in ("none", *UNTARGETED) else [])]
 
 
-def moment_text(at: float) -> str:
+def utc_text(at: float) -> str:
     """Epoch seconds as a date and a time of day in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
 
@@ -166,7 +166,7 @@ def seconds_text(seconds: float | None) -> str:
 def _setting(result: ProofResult) -> str:
     took = max(0.0, result.ended_at - result.began_at)
     broker = f"RabbitMQ {visible(result.rabbitmq)}" if result.rabbitmq else "RabbitMQ"
-    return f"On {moment_text(result.began_at)}, for {took:.0f} s, on {broker} ({visible(result.backend)})."
+    return f"On {utc_text(result.began_at)}, for {took:.0f} s, on {broker} ({visible(result.backend)})."
 
 
 def _load(w: Workload) -> str:

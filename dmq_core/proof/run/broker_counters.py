@@ -37,7 +37,7 @@ class NodeCounters:
     acknowledged: int
 
 
-def counters_in(text: str) -> NodeCounters:
+def parse_counters(text: str) -> NodeCounters:
     """The counters in what a node serves at `/metrics`; `NotReachableError` if there are none."""
     sums = dict.fromkeys(("received", "confirmed", "delivered", "acknowledged"), 0)
     uptime = _UPTIME.search(text)
@@ -152,7 +152,7 @@ class _NodeReader:
     def _read(self) -> None:
         at = time.monotonic()
         try:
-            counters = counters_in(self._cluster.metrics(self._node))
+            counters = parse_counters(self._cluster.metrics(self._node))
         except DmqError:
             # A node that is gone, frozen or closed has nothing to tell.
             return

@@ -86,7 +86,7 @@ class ClusterRecorder:
             self._stop.wait(0.05)
         return False
 
-    def leads(self, queue: str, node: str) -> None:
+    def note_leader(self, queue: str, node: str) -> None:
         """Tells who leads a queue, as far as is known from elsewhere; what was heard of an election is better."""
         with self._heard:
             self._leaders.setdefault(queue, (0, node))
@@ -113,7 +113,7 @@ class ClusterRecorder:
             self._heard.wait_for(lambda: found() is not None, timeout_s)
             return found()
 
-    def lost_at(self, node: str, since: float) -> float | None:
+    def first_loss_at(self, node: str, since: float) -> float | None:
         """The monotonic second, not before `since`, at which a client first lost that node; None: none did."""
         with self._heard:
             return min((at for at, lost in self._losses if lost == node and at >= since), default=None)

@@ -39,42 +39,46 @@ class ExternalClusterFaults:
         self._queue = queue
         self._host = host
         self._lock = threading.Lock()
-        self._standing: dict[Fault, tuple[Fault, ...]] = {}
+        self._active_faults: dict[Fault, tuple[Fault, ...]] = {}
         self._added: set[str] = set()
         self._leaving: set[str] = set()
         self._over = False
 
     @contextlib.contextmanager
-    def doing(self, fault: Fault) -> Iterator[None]:
+    def recording_fault(self, fault: Fault) -> Iterator[None]:
         """Whatever happens inside is `fault`, or takes one back."""
         if fault.mends:
-            with self._mending(fault):
+            with self._undoing(fault):
                 yield
-        elif self._concerns(fault):
+        elif self._affects_load(fault):
             node = fault.node or self._leader_or_first()
-            with self._striking(str(fault.kind), node, lambda: self._word(fault)):
+            with self._recording(str(fault.kind), node, lambda: self._evidence(fault)):
                 yield
         else:
             yield
 
     @contextlib.contextmanager
-    def adding(self, node: str) -> Iterator[None]:
+    def recording_added_node(self, node: str) -> Iterator[None]:
         """Whatever happens inside adds `node`."""
         with self._lock:
             self._leaving.discard(node)
-        with self._striking(SCALE, node, lambda: self._runs(node)):
+        with self._recording(SCALE, node, lambda: self._evidence_of_running(node)):
             yield
         with self._lock:
             self._added.add(node)
 
     @contextlib.contextmanager
-    def removing(self, node: str) -> Iterator[None]:
+    def recording_removed_node(self, node: str) -> Iterator[None]:
         """Whatever happens inside removes `node`, which takes back that it was added."""
         with self._lock:
             was_added = node in self._added
             self._leaving.add(node)
         try:
-            with self._taking_back(node) if was_added else self._striking(REMOVE, node, lambda: self._is_gone(node)):
+            with (
+                self._recording_removal(node)
+                if was_added
+                else self._recording(REMOVE, node, lambda: self._evidence_of_removal(node))
+            ):
                 yield
         except DmqError:
             with self._lock:
@@ -86,26 +90,26 @@ class ExternalClusterFaults:
         with self._lock:
             return node in self._leaving
 
-    def is_back(self, node: str, after: NodeAction) -> None:
+    def node_returned(self, node: str, after: NodeAction) -> None:
         """A node is back after that act: what a new start or new links end is over."""
         links = after is NodeAction.ISOLATE
         if after not in _RESTARTED and not links:
             return
         with self._lock:
             left = {
-                fault: tuple(f for f in told if node not in (f.node, f.peer) or (links and f.kind in _ALARMS))
-                for fault, told in self._standing.items()
+                fault: tuple(f for f in matching if node not in (f.node, f.peer) or (links and f.kind in _ALARMS))
+                for fault, matching in self._active_faults.items()
             }
         now = time.monotonic()
-        self._forget(left, now, now, f"{node} is back without it")
+        self._record_ended(left, now, now, f"{node} is back without it")
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """The load is over: nothing more is put down."""
         with self._lock:
             self._over = True
 
     @contextlib.contextmanager
-    def _striking(self, name: str, node: str, word: Callable[[], str]) -> Iterator[None]:
+    def _recording(self, name: str, node: str, evidence: Callable[[], str]) -> Iterator[None]:
         self._fault(FaultStage.ASKED, name, node)
         try:
             yield
@@ -115,29 +119,31 @@ class ExternalClusterFaults:
         at, said = time.monotonic(), ""
         # Without evidence the verdict is in doubt, and says so.
         with contextlib.suppress(DmqError):
-            said = word()
+            said = evidence()
         self._fault(FaultStage.BEGAN, name, node, at=at)
         self._fault(FaultStage.HOLDS, name, node, said, at)
 
     @contextlib.contextmanager
-    def _mending(self, mend: Fault) -> Iterator[None]:
+    def _undoing(self, undo: Fault) -> Iterator[None]:
         began = time.monotonic()
         try:
             yield
         except DmqError as error:
-            for fault in self._meant(mend):
-                self._undo(FaultStage.FAILED, str(mend.kind), fault.node or "", error.what)
+            for fault in self._faults_undone_by(undo):
+                self._undo(FaultStage.FAILED, str(undo.kind), fault.node or "", error.what)
             raise
         at = time.monotonic()
         # Nobody can tell what is left of them while the nodes do not answer.
         with contextlib.suppress(DmqError):
             now = self._cluster.standing()
             with self._lock:
-                left = {fault: tuple(f for f in told if f in now) for fault, told in self._standing.items()}
-            self._forget(left, began, at, "the nodes tell of it no more")
+                left = {
+                    fault: tuple(f for f in matching if f in now) for fault, matching in self._active_faults.items()
+                }
+            self._record_ended(left, began, at, "the nodes tell of it no more")
 
     @contextlib.contextmanager
-    def _taking_back(self, node: str) -> Iterator[None]:
+    def _recording_removal(self, node: str) -> Iterator[None]:
         began = time.monotonic()
         try:
             yield
@@ -148,44 +154,44 @@ class ExternalClusterFaults:
             self._added.discard(node)
         at = time.monotonic()
         self._undo(FaultStage.BEGAN, REMOVE, node, at=began)
-        self._undo(FaultStage.HOLDS, REMOVE, node, self._is_gone(node), at)
+        self._undo(FaultStage.HOLDS, REMOVE, node, self._evidence_of_removal(node), at)
 
-    def _forget(self, left: dict[Fault, tuple[Fault, ...]], began: float, at: float, text: str) -> None:
+    def _record_ended(self, left: dict[Fault, tuple[Fault, ...]], began: float, at: float, text: str) -> None:
         """Puts down the end of every fault of which nothing is left."""
-        for fault, told in left.items():
+        for fault, matching in left.items():
             undo = undo_of(fault)
             with self._lock:
-                is_over = not told and self._standing.pop(fault, None) is not None
-                if told:
-                    self._standing[fault] = told
+                is_over = not matching and self._active_faults.pop(fault, None) is not None
+                if matching:
+                    self._active_faults[fault] = matching
             if is_over and undo is not None:
                 self._undo(FaultStage.BEGAN, str(undo.kind), fault.node or "", at=began)
                 self._undo(FaultStage.HOLDS, str(undo.kind), fault.node or "", text, at)
 
-    def _meant(self, mend: Fault) -> list[Fault]:
-        """The faults that `mend` was to end, or a part of them."""
-        ends = {mend.node, mend.peer} - {None}
+    def _faults_undone_by(self, undo: Fault) -> list[Fault]:
+        """The faults that `undo` was to end, or a part of them."""
+        ends = {undo.node, undo.peer} - {None}
         with self._lock:
             return [
                 fault
-                for fault, told in self._standing.items()
-                if (undo_of(fault) or fault).kind is mend.kind and any(ends <= {f.node, f.peer} for f in told)
+                for fault, matching in self._active_faults.items()
+                if (undo_of(fault) or fault).kind is undo.kind and any(ends <= {f.node, f.peer} for f in matching)
             ]
 
-    def _concerns(self, fault: Fault) -> bool:
+    def _affects_load(self, fault: Fault) -> bool:
         """Whether the load may feel it, and its nodes do not show it by their states."""
         if fault.kind is FaultKind.MOVE_LEADER:
             return (fault.queue, fault.virtual_host) == (self._queue, self._host)
         return fault.kind is not FaultKind.ROLLING_RESTART
 
-    def _word(self, fault: Fault) -> str:
+    def _evidence(self, fault: Fault) -> str:
         """The cluster's evidence; of what can be taken back it is remembered."""
         if fault.kind in (FaultKind.MOVE_LEADER, FaultKind.REBALANCE):
             return f"{self._leader()} leads the queue, as the management API tells"
-        told = told_of(fault, self._cluster.standing())
+        matching = told_of(fault, self._cluster.standing())
         with self._lock:
-            self._standing[fault] = told
-        return f"the nodes tell of it: {told[0].title}" if told else ""
+            self._active_faults[fault] = matching
+        return f"the nodes tell of it: {matching[0].title}" if matching else ""
 
     def _leader_or_first(self) -> str:
         # Whoever does it must not wait for this, or be kept from it.
@@ -196,11 +202,11 @@ class ExternalClusterFaults:
     def _leader(self) -> str:
         return leader_of(self._cluster, self._queue, self._host)
 
-    def _runs(self, node: str) -> str:
+    def _evidence_of_running(self, node: str) -> str:
         states = {info.name: info.state for info in self._cluster.nodes()}
         return f"{self._cluster.backend} shows it as running" if states.get(node) is NodeState.RUNNING else ""
 
-    def _is_gone(self, node: str) -> str:
+    def _evidence_of_removal(self, node: str) -> str:
         gone = node not in [info.name for info in self._cluster.nodes()]
         return f"{self._cluster.backend} knows it no more" if gone else ""
 
@@ -246,7 +252,7 @@ _UNDOES: Final = {
 class ExternalNodeFaults:
     """Puts node faults down in `journal`: those that are announced under their name, all others by the state they show.
 
-    `lost_at` gives the monotonic second, not before another one, at which a client first lost a node; `back`
+    `first_loss_at` gives the monotonic second, not before another one, at which a client first lost a node; `back`
     hears which node is back, and after what.
     """
 
@@ -254,19 +260,19 @@ class ExternalNodeFaults:
         self,
         journal: Journal,
         backend: str,
-        lost_at: _LostAt = lambda _node, _since: None,
+        first_loss_at: _LostAt = lambda _node, _since: None,
         back: Callable[[str, NodeAction], object] = lambda _node, _after: None,
     ) -> None:
         self._journal = journal
         self._backend = backend
-        self._lost_at = lost_at
+        self._lost_at = first_loss_at
         self._back = back
         self._lock = threading.Lock()
         self._announced: dict[str, tuple[NodeAction, float]] = {}
         self._down: dict[str, NodeAction] = {}
-        self._mending: set[str] = set()
+        self._undoing: set[str] = set()
 
-    def announced(self, operation: NodeOperation) -> None:
+    def announce(self, operation: NodeOperation) -> None:
         """An act is about to be done."""
         action, node = operation.action, operation.node
         with self._lock:
@@ -274,28 +280,28 @@ class ExternalNodeFaults:
                 self._announced[node] = (action, time.monotonic())
                 self._journal.append_fault(FaultStage.ASKED, str(action), node)
             elif node in self._down:
-                self._mending.add(node)
+                self._undoing.add(node)
                 self._journal.append_undo(FaultStage.BEGAN, str(action), node)
 
-    def failed(self, operation: NodeOperation, why: str) -> None:
+    def announce_failure(self, operation: NodeOperation, why: str) -> None:
         """An act that was announced failed."""
         action, node = operation.action, operation.node
         with self._lock:
             if self._announced.pop(node, None) is not None:
                 self._journal.append_fault(FaultStage.FAILED, str(action), node, why)
-            elif node in self._mending:
-                self._mending.discard(node)
+            elif node in self._undoing:
+                self._undoing.discard(node)
                 self._journal.append_undo(FaultStage.FAILED, str(action), node, why)
 
-    def changed(self, change: NodeChange) -> None:
+    def node_changed(self, change: NodeChange) -> None:
         """A node changed its state."""
         with self._lock:
             if change.state is NodeState.RUNNING:
-                self._up(change)
+                self._node_came_up(change)
             elif change.state in _ACTS:
-                self._gone(change)
+                self._node_went_down(change)
 
-    def _gone(self, change: NodeChange) -> None:
+    def _node_went_down(self, change: NodeChange) -> None:
         node, at = change.node, monotonic_of(change.at)
         before = self._down.get(node)
         if before is not None and _STATES[before] is change.state:
@@ -318,14 +324,14 @@ class ExternalNodeFaults:
         self._journal.append_fault(FaultStage.BEGAN, act, node, at=began)
         self._journal.append_fault(FaultStage.HOLDS, act, node, f"{self._backend} says that it is {change.state}", at)
 
-    def _up(self, change: NodeChange) -> None:
+    def _node_came_up(self, change: NodeChange) -> None:
         node = change.node
         action = self._down.pop(node, None)
         if action is None:
             return
         undo, at = NodeOperation(_UNDOES[action], node), monotonic_of(change.at)
-        if node not in self._mending:
+        if node not in self._undoing:
             self._journal.append_undo(FaultStage.BEGAN, str(undo.action), node, at=at)
-        self._mending.discard(node)
+        self._undoing.discard(node)
         self._journal.append_undo(FaultStage.HOLDS, str(undo.action), node, visible(undo.done), at)
         self._back(node, action)

@@ -47,13 +47,13 @@ class FaultLimits:
     allow_majority_loss: bool = False
 
 
-def check(cluster: Cluster, step: ScenarioStep, rules: FaultLimits) -> None:
+def check(cluster: Cluster, step: ScenarioStep, limits: FaultLimits) -> None:
     """Raises what would keep `step` from being done, before anything is begun.
 
     Raises `RefusedError` or `InvalidInputError`.
     """
     title = f"{str(step.fault).capitalize()} {visible(step.target) or 'restart'}"
-    guard(cluster, title, read_only=rules.read_only)
+    guard(cluster, title, read_only=limits.read_only)
     nodes = cluster.nodes()
     if step.target not in ("", *ROLES) and step.target not in [node.name for node in nodes]:
         names = ", ".join(node.name for node in nodes)
@@ -63,14 +63,14 @@ def check(cluster: Cluster, step: ScenarioStep, rules: FaultLimits) -> None:
     if step.fault in _NEED_TWO and len(nodes) < 2:
         raise InvalidInputError(f"a cluster of one node has nothing for {step.fault}", "Take another fault.")
     if step.fault in TAKES_AWAY:
-        refuse_majority_loss(nodes, "", title, rules)
+        refuse_majority_loss(nodes, "", title, limits)
 
 
-def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, rules: FaultLimits) -> None:
+def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, limits: FaultLimits) -> None:
     """`RefusedError` if without one more node (`target`, empty: any) no majority serves, unless that was asked for."""
     serving = sum(node.state is NodeState.RUNNING and node.name != target for node in nodes)
     serving -= not target
-    if 2 * serving <= len(nodes) and not rules.allow_majority_loss:
+    if 2 * serving <= len(nodes) and not limits.allow_majority_loss:
         away = ", ".join(f"{node.name} is {node.state}" for node in nodes if node.state is not NodeState.RUNNING)
         raise RefusedError(
             f"{title}: no majority of the {len(nodes)} nodes would be left",
@@ -87,9 +87,9 @@ class FaultSequence(threading.Thread):
     its `error`.
     """
 
-    def __init__(self, striker: FaultInjector, steps: tuple[ScenarioStep, ...], began_at: float, skips: bool) -> None:
+    def __init__(self, injector: FaultInjector, steps: tuple[ScenarioStep, ...], began_at: float, skips: bool) -> None:
         super().__init__(name="proof faults", daemon=True)
-        self._striker = striker
+        self._striker = injector
         self._steps = steps
         self._began_at = began_at
         self._skips = skips
@@ -101,7 +101,7 @@ class FaultSequence(threading.Thread):
         try:
             for number, step in enumerate(self._steps):
                 pause_s = self._began_at + step.at_s - time.monotonic()
-                if self._striker.await_strike(max(REST_S if number and self._skips else 0.0, pause_s), self.stopped):
+                if self._striker.wait_before(max(REST_S if number and self._skips else 0.0, pause_s), self.stopped):
                     return
                 self._do(step)
         except DmqError as error:
@@ -110,11 +110,11 @@ class FaultSequence(threading.Thread):
     def _do(self, step: ScenarioStep) -> None:
         hold_s = None if step.undo_s is None else step.undo_s - step.at_s
         try:
-            self._striker.strike(step, hold_s, self.stopped, alone=self._skips)
+            self._striker.inject(step, hold_s, self.stopped, alone=self._skips)
         except DmqError as error:
             if not self._skips:
                 raise
-            self._striker.tell_skipped(step, error)
+            self._striker.report_skipped(step, error)
 
 
 class FaultInjector:
@@ -129,8 +129,8 @@ class FaultInjector:
         cluster: Cluster,
         queue: str,
         journal: Journal,
-        witness: ClusterRecorder,
-        rules: FaultLimits,
+        recorder: ClusterRecorder,
+        limits: FaultLimits,
         seed: int,
         progress: ProgressListener,
         look: Callable[[], object] = lambda: None,
@@ -139,29 +139,29 @@ class FaultInjector:
         self._cluster = cluster
         self._queue = queue
         self._journal = journal
-        self._witness = witness
-        self._rules = rules
+        self._recorder = recorder
+        self._limits = limits
         self._random = random.Random(seed)
         self._progress = progress
         self._look = look
         self._told = told
         self._lock = threading.Lock()
         self._busy: frozenset[str] = frozenset()
-        self.hit: list[str] = []
-        self.not_undone: list[str] = []
+        self.targeted_nodes: list[str] = []
+        self.problems: list[str] = []
 
-    def await_strike(self, pause_s: float, stopped: threading.Event) -> bool:
+    def wait_before(self, pause_s: float, stopped: threading.Event) -> bool:
         """Waits so long before a fault; whether it was stopped meanwhile."""
         if stopped.wait(max(0.0, pause_s - LOOKS_AHEAD_S)):
             return True
         self._look()
         return stopped.wait(max(0.0, min(pause_s, LOOKS_AHEAD_S)))
 
-    def tell_skipped(self, step: ScenarioStep, error: DmqError) -> None:
+    def report_skipped(self, step: ScenarioStep, error: DmqError) -> None:
         """Tells that a step was left out, and why."""
         self._progress(Progress(f"left out {step.fault} {step.target}".rstrip() + f": {error.what}"))
 
-    def strike(
+    def inject(
         self, step: ScenarioStep, hold_s: float | None, stopped: threading.Event, *, alone: bool = False
     ) -> None:
         """Does one step, holds it for `hold_s` seconds or until `stopped`, and undoes it.
@@ -175,10 +175,10 @@ class FaultInjector:
             # Two lanes must neither choose the same node nor together break the majority.
             act = self._act(step)
             if act.takes_away:
-                refuse_majority_loss(self._cluster.nodes(), act.node, act.title, self._rules)
+                refuse_majority_loss(self._cluster.nodes(), act.node, act.title, self._limits)
             if alone and not self._busy.isdisjoint(act.ends):
                 raise RefusedError(f"{act.title}: another fault holds there", "Wait until it is undone.")
-            self.hit.append(act.node)
+            self.targeted_nodes.append(act.node)
             asked_at = self._begin(act)
             self._busy |= act.ends
         try:
@@ -191,7 +191,7 @@ class FaultInjector:
 
     def _act(self, step: ScenarioStep) -> Act:
         """What the step does, to the nodes as they are now."""
-        nodes, leader = self._cluster.nodes(), self._witness.leader(self._queue)
+        nodes, leader = self._cluster.nodes(), self._recorder.leader(self._queue)
         node = "" if step.fault in UNTARGETED else self._resolve(step.target)
         if step.fault is Fault.MOVE_LEADER and node == leader:
             node = self._resolve("follower")
@@ -205,7 +205,7 @@ class FaultInjector:
         self._journal.append_fault(FaultStage.ASKED, act.name, act.node)
         asked_at = time.time()
         try:
-            act.do(self._cluster, self._rules.read_only)
+            act.do(self._cluster, self._limits.read_only)
         except DmqError as error:
             self._journal.append_fault(FaultStage.FAILED, act.name, act.node, error.what)
             self._undo(act)
@@ -226,7 +226,7 @@ class FaultInjector:
     def _change(self, act: Act, asked_at: float) -> tuple[float, float, str]:
         """When a node's fault could be felt first and when it held, and who says so."""
         states = STATES[act.kind]
-        change = self._witness.await_change(act.node, states, asked_at - _CLOCKS_S, _EVIDENCE_WITHIN_S)
+        change = self._recorder.await_change(act.node, states, asked_at - _CLOCKS_S, _EVIDENCE_WITHIN_S)
         backend, at = self._cluster.backend, time.monotonic()
         state = self._state_of(act.node)
         if change is not None:
@@ -243,7 +243,7 @@ class FaultInjector:
             return f"{self._cluster.backend} shows it as running" if running else ""
         match fault.kind:
             case FaultKind.MOVE_LEADER:
-                elected = self._witness.await_leader(self._queue, act.node, _ELECTS_WITHIN_S)
+                elected = self._recorder.await_leader(self._queue, act.node, _ELECTS_WITHIN_S)
                 return f"the log of {act.node} told that it was elected" if elected else ""
             case FaultKind.REBALANCE:
                 host = self._cluster.nodes()[0].endpoint.virtual_host
@@ -260,7 +260,7 @@ class FaultInjector:
         if act.kind not in _AT_ONCE:
             return asked
         # A backend tells of a death once it has cleared up, and clients that were there know it sooner.
-        lost = self._witness.lost_at(act.node, asked)
+        lost = self._recorder.first_loss_at(act.node, asked)
         return held if lost is None else min(held, lost)
 
     def _undo(self, act: Act) -> None:
@@ -273,13 +273,13 @@ class FaultInjector:
         self._journal.append_undo(FaultStage.BEGAN, back.name, act.node)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                back.do(self._cluster, self._rules.read_only)
+                back.do(self._cluster, self._limits.read_only)
             except DmqError as error:
                 if attempt == _ATTEMPTS:
                     self._journal.append_undo(FaultStage.FAILED, back.name, act.node, error.what)
                     again = on_cluster(back.command, self._cluster.name)
                     what = f"{act.node} is not back" if act.kind in STATES else f"{act.title} is not taken back"
-                    self.not_undone.append(f"{what}: {error.what}; '{again}' tries again")
+                    self.problems.append(f"{what}: {error.what}; '{again}' tries again")
                 time.sleep(_PAUSE_S)
             else:
                 self._journal.append_undo(FaultStage.HOLDS, back.name, act.node, back.title)
@@ -288,13 +288,13 @@ class FaultInjector:
 
     def _roll(self, stopped: threading.Event) -> None:
         """Drains and restarts every node in turn, the leader's last, each once the one before it serves again."""
-        leader = self._witness.leader(self._queue)
+        leader = self._recorder.leader(self._queue)
         nodes = sorted(self._cluster.nodes(), key=lambda node: node.name == leader)
         for node in nodes:
-            if self.await_strike(REST_S if self.hit else 0.0, stopped):
+            if self.wait_before(REST_S if self.targeted_nodes else 0.0, stopped):
                 return
-            refuse_majority_loss(self._cluster.nodes(), node.name, "Rolling restart", self._rules)
-            self.hit.append(node.name)
+            refuse_majority_loss(self._cluster.nodes(), node.name, "Rolling restart", self._limits)
+            self.targeted_nodes.append(node.name)
             act = on_node(Fault.STOP, node.name, gently=True)
             asked_at = self._begin(act)
             try:
@@ -305,13 +305,13 @@ class FaultInjector:
     def _resolve(self, target: str) -> str:
         """The node that `target` is now."""
         running = [node.name for node in self._cluster.nodes() if node.state is NodeState.RUNNING]
-        leader = self._witness.leader(self._queue)
-        clients = {self._witness.node_of(Role.PUBLISHING), self._witness.node_of(Role.CONSUMING)}
+        leader = self._recorder.leader(self._queue)
+        clients = {self._recorder.node_of(Role.PUBLISHING), self._recorder.node_of(Role.CONSUMING)}
         found: str | None = target
         if target == "leader":
             found = leader
         elif target == "connected":
-            found = self._witness.node_of(Role.PUBLISHING)
+            found = self._recorder.node_of(Role.PUBLISHING)
         elif target == "follower":
             followers = [name for name in running if name != leader]
             # One that serves no client shows what the loss of a member alone does.

@@ -8,7 +8,7 @@ from typing import Final
 from dmq_core.proof.gauges import RateHistory
 from dmq_core.proof.journal.file import JournalClock
 from dmq_core.proof.progress import LoadAccount
-from dmq_core.proof.run.live_ledger import MessageCounts
+from dmq_core.proof.run.live_account import MessageCounts
 from dmq_core.proof.run.workload import TrafficProgress
 
 SLICE_S: Final = 0.25
@@ -21,7 +21,7 @@ class LiveCurves:
         self._clock = clock or JournalClock()
         self.began_at = self._clock.wall()
         self._began = self._seen = self._clock.mono()
-        self._standing = TrafficProgress(MessageCounts())
+        self._progress = TrafficProgress(MessageCounts())
         self._confirms = RateHistory(self._began, SLICE_S, slices)
         self._deliveries = RateHistory(self._began, SLICE_S, slices)
         self._last = [self._began, self._began]
@@ -31,10 +31,10 @@ class LiveCurves:
         """Seconds from its first message to the last look."""
         return self._seen - self._began
 
-    def look(self, standing: TrafficProgress) -> None:
+    def look(self, progress: TrafficProgress) -> None:
         """Notes how the traffic does now."""
-        before, now = self._standing.counts, standing.counts
-        self._standing, self._seen = standing, self._clock.mono()
+        before, now = self._progress.counts, progress.counts
+        self._progress, self._seen = progress, self._clock.mono()
         confirmed = now.confirmed - before.confirmed
         # As confirms are counted once for each message, so are deliveries.
         delivered = now.delivered - before.delivered
@@ -45,14 +45,14 @@ class LiveCurves:
 
     def account(self, queue: str, rate: float, *, running: bool) -> LoadAccount:
         """What was seen at the last look."""
-        counts, seen = self._standing.counts, self._seen
+        counts, seen = self._progress.counts, self._seen
         account = LoadAccount(
             running=running,
             queue=queue,
             rate=rate,
             taken_at=self._clock.wall(),
-            longest_confirm_gap_s=self._standing.longest_confirm_gap_s,
-            longest_delivery_gap_s=self._standing.longest_delivery_gap_s,
+            longest_confirm_gap_s=self._progress.longest_confirm_gap_s,
+            longest_delivery_gap_s=self._progress.longest_delivery_gap_s,
             current_confirm_gap_s=seen - self._last[0] if counts.outstanding else 0.0,
             current_delivery_gap_s=seen - self._last[1] if counts.in_flight or counts.outstanding else 0.0,
             slice_s=SLICE_S,

@@ -35,7 +35,7 @@ _SLICES_OF_LOAD: Final = 480
 _ELECTIONS: Final = ("leader_moved", "leader_lost")
 _HELD: Final = ("node_down", "node_paused", "node_isolated", "node_draining")
 _CLOSES_WITHIN_S: Final = 4.0
-_Doing = contextlib.AbstractContextManager[None]
+_Recording = contextlib.AbstractContextManager[None]
 
 
 class LiveProofRun:
@@ -65,7 +65,7 @@ class LiveProofRun:
         self._run.begin()
         threading.Thread(target=self._follow, name="proof follower", daemon=True).start()
 
-    def standing(self) -> ProofProgress:
+    def progress(self) -> ProofProgress:
         """How it does, without I/O."""
         with self._lock:
             planned_s, marks = self._scenario.duration_s, tuple(self._marks)
@@ -79,8 +79,8 @@ class LiveProofRun:
                 account = replace(final, **{name: getattr(account, name) for name in shape})
             account = replace(
                 account,
-                publisher_at=self._run.felt.node_of(Role.PUBLISHING),
-                consumer_at=self._run.felt.node_of(Role.CONSUMING),
+                publisher_at=self._run.client_events.node_of(Role.PUBLISHING),
+                consumer_at=self._run.client_events.node_of(Role.CONSUMING),
             )
             return ProofProgress(account, elapsed_s, planned_s, marks, self._doing, self._ending)
 
@@ -94,17 +94,21 @@ class LiveProofRun:
         """An act that was announced failed."""
         self._run.announce_failure(operation, why)
 
-    def beside(self, fault: Fault) -> _Doing:
+    def recording_fault(self, fault: Fault) -> _Recording:
         """Somebody else does a fault of the whole cluster inside: a load has it in its account."""
-        return self._done_beside(lambda beside: beside.doing(fault), fault.done, mends=fault.mends)
+        return self._recording_external(lambda external: external.recording_fault(fault), fault.done, mends=fault.mends)
 
-    def adding(self, node: str) -> _Doing:
+    def recording_added_node(self, node: str) -> _Recording:
         """Somebody else adds a node inside."""
-        return self._done_beside(lambda beside: beside.adding(node), f"{node} added", mends=False)
+        return self._recording_external(
+            lambda external: external.recording_added_node(node), f"{node} added", mends=False
+        )
 
-    def removing(self, node: str) -> _Doing:
+    def recording_removed_node(self, node: str) -> _Recording:
         """Somebody else removes a node inside."""
-        return self._done_beside(lambda beside: beside.removing(node), f"{node} removed", mends=False)
+        return self._recording_external(
+            lambda external: external.recording_removed_node(node), f"{node} removed", mends=False
+        )
 
     def heard(self, events: Iterable[Event]) -> None:
         """Notes the elections of its queue among what the session's observer tells."""
@@ -130,12 +134,12 @@ class LiveProofRun:
         with self._lock:
             self._result = result
         files, trouble = self._written(result)
-        return ProofReport(result, files, (*self._run.troubles, *((trouble,) if trouble else ())))
+        return ProofReport(result, files, (*self._run.problems, *((trouble,) if trouble else ())))
 
     def close(self) -> None:
         """Asks it to end, a load without a drain, and waits for that a little; may be called twice."""
         if self._run.is_load:
-            self._run.give_up()
+            self._run.stop_without_drain()
         self.stop()
         self.wait(_CLOSES_WITHIN_S)
 
@@ -154,16 +158,16 @@ class LiveProofRun:
         self._hear(Event(time.time(), Origin.YOU, severity, kind, act.node, f"{visible(done)} (you)"))
 
     @contextlib.contextmanager
-    def _done_beside(
-        self, doing: Callable[[ExternalClusterFaults], _Doing], done: str, *, mends: bool
+    def _recording_external(
+        self, record: Callable[[ExternalClusterFaults], _Recording], done: str, *, mends: bool
     ) -> Iterator[None]:
-        beside = self._run.beside
-        if beside is None:
+        cluster_faults = self._run.cluster_faults
+        if cluster_faults is None:
             yield
             return
         if not mends:
             self._mark(time.time(), "fault", visible(done))
-        with doing(beside):
+        with record(cluster_faults):
             yield
         if mends:
             self._mark(time.time(), "undo", visible(done))
@@ -193,13 +197,13 @@ class LiveProofRun:
         self._look()
 
     def _look(self) -> None:
-        standing = self._run.standing()
-        if standing is not None and standing.counts.attempted:
+        progress = self._run.progress()
+        if progress is not None and progress.counts.attempted:
             with self._lock:
                 if self._course is None:
                     self._course = LiveCurves(_SLICES_OF_LOAD if self._run.is_load else _SLICES)
-                self._course.look(standing)
-        for event in self._run.felt.take():
+                self._course.look(progress)
+        for event in self._run.client_events.take():
             self._hear(event)
 
     def _written(self, result: ProofResult) -> tuple[tuple[str, ...], str]:

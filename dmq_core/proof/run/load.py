@@ -30,4 +30,4 @@ def load_of(rate: float) -> Scenario:
 
 def load_options(*, read_only: bool = False) -> ProofOptions:
     """A load runs on any cluster, and ends after a gigabyte of journal; it waits ten seconds for what is due."""
-    return ProofOptions(read_only, force=True, most_bytes=MOST_BYTES, settles_s=SETTLES_S)
+    return ProofOptions(read_only, force=True, max_bytes=MOST_BYTES, settle_timeout_s=SETTLES_S)

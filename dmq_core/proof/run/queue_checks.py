@@ -37,7 +37,7 @@ _LOOK_S: Final = 0.1
 _NOT_OURS: Final = frozenset({"queue_unavailable"})
 
 
-def health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple[ClusterSnapshot, tuple[str, ...]]:
+def cluster_health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple[ClusterSnapshot, tuple[str, ...]]:
     """The cluster, and what ails it in whole sentences; what mends itself within `patience_s` is not told."""
     deadline = time.monotonic() + patience_s
     while True:
@@ -99,7 +99,7 @@ class DepthProbe:
                 return sum(depth.ready for depth in depths if depth is not None)
         return None
 
-    def read_thrice(self) -> bool:
+    def is_stably_empty(self) -> bool:
         """Whether three reads in a row, a second apart, know all depths and find them zero; tries eight times at most.
 
         Consumers that have just left are still counted for a moment, and what they held comes back then.

@@ -1,6 +1,6 @@
 """A proof run: a load on a real cluster, faults in the middle of it, and an account of every message at the end.
 
-result = run_proof(cluster, of_fault(Fault.KILL, "leader"))
+result = ProofRun(cluster, scenario_of(Fault.KILL, "leader")).run_to_end()
 print(result.verdict, result.max_confirm_gap_s)
 """
 
@@ -32,9 +32,16 @@ from dmq_core.proof.run.client_events import ClientEventLog
 from dmq_core.proof.run.cluster_recorder import ClusterRecorder
 from dmq_core.proof.run.external_faults import ExternalClusterFaults, ExternalNodeFaults
 from dmq_core.proof.run.fault_injection import FaultInjector, FaultLimits, FaultSequence, check
-from dmq_core.proof.run.queue_checks import WELL_WITHIN_S, DepthProbe, health, leader_of
+from dmq_core.proof.run.queue_checks import WELL_WITHIN_S, DepthProbe, cluster_health, leader_of
 from dmq_core.proof.run.stream_end import StreamEnd
-from dmq_core.proof.run.workload import SETTLES_WITHIN_S, HandlerWrapper, Traffic, TrafficProgress, as_it_is, entities
+from dmq_core.proof.run.workload import (
+    SETTLES_WITHIN_S,
+    HandlerWrapper,
+    Traffic,
+    TrafficProgress,
+    entities_of,
+    unwrapped,
+)
 from dmq_core.proof.scenario import LOAD, Scenario, ScenarioStep
 
 DECLARES_WITHIN_S: Final = 20.0
@@ -46,22 +53,23 @@ _NOT_WELL: Final = "the cluster is not well, and a run on it was not forced"
 
 @dataclass(frozen=True, slots=True)
 class ProofOptions:
-    """How a run may go: `journal` is the folder for its journal (None: the shelf of dmq's state).
+    """How a run may go: `journal` is the folder for its journal (None: that of dmq's state directory).
 
-    `force` runs on a cluster that is not well, `allow_majority_loss` permits faults after which no majority serves;
-    with `lanes`, each step waits in one of so many until the one before it is undone. `wrap` gets each consumer's
-    handler and gives the one that runs. A journal of `most_bytes` (None: no bound) ends the run in good order, as its
-    time does; outcomes, and then deliveries, are awaited for `settles_s` seconds each.
+    `force` runs on a cluster that is not healthy, `allow_majority_loss` permits faults after which no majority is left.
+    `parallel_faults` 0 begins each step at its time; with a number, so many steps at most are done at a time, each once
+    the one before it is undone. `wrap_handler` gets each consumer's handler and gives the one that runs. A journal of
+    `max_bytes` (None: no bound) ends the run in good order, as its time does; outcomes, and then deliveries, are waited
+    for `settle_timeout_s` seconds each.
     """
 
     read_only: bool = False
     force: bool = False
     allow_majority_loss: bool = False
     journal: Path | None = None
-    lanes: int = 0
-    wrap: HandlerWrapper = as_it_is
-    most_bytes: int | None = None
-    settles_s: float = SETTLES_WITHIN_S
+    parallel_faults: int = 0
+    wrap_handler: HandlerWrapper = unwrapped
+    max_bytes: int | None = None
+    settle_timeout_s: float = SETTLES_WITHIN_S
 
 
 class ProofRun:
@@ -91,13 +99,13 @@ class ProofRun:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proof run", daemon=True)
         self._traffic: Traffic | None = None
-        self._bystander: ExternalNodeFaults | None = None
-        self._beside: ExternalClusterFaults | None = None
+        self._node_faults: ExternalNodeFaults | None = None
+        self._cluster_faults: ExternalClusterFaults | None = None
         self._journal_path: Path | None = None
         self._result: ProofResult | None = None
         self._error: BaseException | None = None
-        self.felt = ClientEventLog(scenario.workload.rate)
-        self.troubles: list[str] = []
+        self.client_events = ClientEventLog(scenario.workload.rate)
+        self.problems: list[str] = []
 
     @property
     def is_load(self) -> bool:
@@ -119,9 +127,9 @@ class ProofRun:
         """Whether it has ended."""
         return self._over.is_set()
 
-    def standing(self) -> TrafficProgress | None:
+    def progress(self) -> TrafficProgress | None:
         """How the traffic does, without waiting; None before there is any."""
-        return None if self._traffic is None else self._traffic.standing()
+        return None if self._traffic is None else self._traffic.progress()
 
     def begin(self) -> None:
         """Begins in the background, unless it may not be done."""
@@ -133,7 +141,7 @@ class ProofRun:
         if all(node.endpoint.amqp_port is None for node in self._cluster.nodes()):
             raise NotReachableError(f"no AMQP address of {self._cluster.name} is known", "Give an amqp:// URL as well.")
         for step in self._scenario.steps:
-            check(self._cluster, step, self._rules)
+            check(self._cluster, step, self._limits)
         self._thread.start()
 
     def wait(self, timeout_s: float) -> bool:
@@ -146,27 +154,27 @@ class ProofRun:
 
     def announce(self, operation: NodeOperation) -> None:
         """Somebody else is about to do an act on a node."""
-        if self._bystander is not None:
-            self._bystander.announced(operation)
+        if self._node_faults is not None:
+            self._node_faults.announce(operation)
 
     def announce_failure(self, operation: NodeOperation, why: str) -> None:
         """An act that was announced failed."""
-        if self._bystander is not None:
-            self._bystander.failed(operation, why)
+        if self._node_faults is not None:
+            self._node_faults.announce_failure(operation, why)
 
     @property
-    def beside(self) -> ExternalClusterFaults | None:
+    def cluster_faults(self) -> ExternalClusterFaults | None:
         """Where faults of the whole cluster that somebody else does are put down; None: of this run they are not."""
-        return self._beside
+        return self._cluster_faults
 
-    def give_up(self) -> None:
+    def stop_without_drain(self) -> None:
         """Asks it to undo its faults and to end without a drain; does not wait."""
         self._aborted = True
         self._stopped.set()
 
     def abort(self) -> None:
         """Ends it early and waits until its faults are undone, however often the wait is interrupted."""
-        self.give_up()
+        self.stop_without_drain()
         deadline = time.monotonic() + ENDS_WITHIN_S
         while self._thread.ident is not None and not self.is_over and time.monotonic() < deadline:
             # An impatient second Ctrl-C must not leave a node dead.
@@ -185,7 +193,7 @@ class ProofRun:
             raise ClusterError("the run does not end", "See what its nodes do with 'dmq status'.")
         return self._result
 
-    def drive(self, look: Callable[[ProofRun], None] | None = None) -> ProofResult:
+    def run_to_end(self, look: Callable[[ProofRun], None] | None = None) -> ProofResult:
         """Does the whole run and gives its result; `look` is called with it some times a second.
 
         Whatever ends it early, an interrupt included, is raised once every fault is undone and everything removed.
@@ -203,7 +211,7 @@ class ProofRun:
     # On the run's own thread.
 
     @property
-    def _rules(self) -> FaultLimits:
+    def _limits(self) -> FaultLimits:
         return FaultLimits(self._options.read_only, self._options.allow_majority_loss)
 
     def _run(self) -> None:
@@ -216,198 +224,204 @@ class ProofRun:
 
     def _proven(self) -> ProofResult:
         self._progress(Progress("is the cluster well?"))
-        snapshot, problems = health(self._cluster, 0.0 if self._options.force else WELL_WITHIN_S)
-        setting = self._setting(snapshot.rabbitmq or "")
+        snapshot, problems = cluster_health(self._cluster, 0.0 if self._options.force else WELL_WITHIN_S)
+        setup = self._setup(snapshot.rabbitmq or "")
         path = self._path()
-        with Journal.create(path, setting, on_failure=self._journal_failed) as journal:
+        with Journal.create(path, setup, on_failure=self._journal_failed) as journal:
             self._journal_path = path
             journal.append_health([n.name for n in snapshot.running], problems)
             if problems and not self._options.force:
                 journal.append_phase(RunPhase.INTERRUPTED, _NOT_WELL)
             else:
-                self._with_cluster(setting, journal)
+                self._with_cluster(setup, journal)
         trouble = "" if journal.failure is None else journal.failure.what
-        return _with_troubles(judge(read_journal(path), trouble), self.troubles)
+        return _with_troubles(judge(read_journal(path), trouble), self.problems)
 
-    def _with_cluster(self, setting: RunSetup, journal: Journal) -> None:
+    def _with_cluster(self, setup: RunSetup, journal: Journal) -> None:
         host = self._cluster.nodes()[0].endpoint.virtual_host
-        exchange = setting.queues[0]
-        declared = entities(setting, exchange, len(setting.nodes))
+        exchange = setup.queues[0]
+        declared = entities_of(setup, exchange, len(setup.nodes))
         self._progress(Progress("declaring the queue"))
         with self._manager("") as early:
             early.declare(*declared, timeout_s=DECLARES_WITHIN_S)
-        witness = ClusterRecorder(self._cluster, setting.queues, journal, len(setting.read_by), self._node_changed)
+        recorder = ClusterRecorder(self._cluster, setup.queues, journal, len(setup.read_by), self._node_changed)
         if self.is_load:
-            beside = self._beside = ExternalClusterFaults(journal, self._cluster, setting.queues[0], host)
-            self._bystander = ExternalNodeFaults(journal, str(self._cluster.backend), witness.lost_at, beside.is_back)
+            cluster_faults = self._cluster_faults = ExternalClusterFaults(journal, self._cluster, setup.queues[0], host)
+            self._node_faults = ExternalNodeFaults(
+                journal, str(self._cluster.backend), recorder.first_loss_at, cluster_faults.node_returned
+            )
         try:
-            self._ask_for_leader(witness, setting.queues[0], host)
-            witness.await_feeds()
-            leader = witness.leader(setting.queues[0]) or ""
+            self._ask_for_leader(recorder, setup.queues[0], host)
+            recorder.await_feeds()
+            leader = recorder.leader(setup.queues[0]) or ""
             with (
                 self._manager(leader) as manager,
                 # Its loss is felt by consumers then, and redeliveries are seen.
                 self._manager(leader, first=True) if self.is_load else contextlib.nullcontext(manager) as consuming,
                 CounterReader(self._cluster, journal) as counters,
             ):
-                self._listen(manager, Role.PUBLISHING, witness)
-                self._listen(consuming, Role.CONSUMING, witness)
+                self._listen(manager, Role.PUBLISHING, recorder)
+                self._listen(consuming, Role.CONSUMING, recorder)
                 manager.declare(*declared, timeout_s=DECLARES_WITHIN_S)
                 traffic = Traffic(
                     manager,
-                    setting,
+                    setup,
                     exchange,
                     journal,
-                    self._options.wrap,
-                    lambda: witness.epoch(Role.CONSUMING),
+                    self._options.wrap_handler,
+                    lambda: recorder.epoch(Role.CONSUMING),
                     consuming,
-                    self.felt,
+                    self.client_events,
                 )
-                self._under_load(setting, journal, witness, traffic, counters)
+                self._under_load(setup, journal, recorder, traffic, counters)
         finally:
-            witness.close()
-            self._bystander = None
-            if self._beside is not None:
-                self._beside.end()
-            self._beside = None
-            with DepthProbe(self._cluster, setting.queues, journal) as soundings:
-                trouble = soundings.delete()
+            recorder.close()
+            self._node_faults = None
+            if self._cluster_faults is not None:
+                self._cluster_faults.stop()
+            self._cluster_faults = None
+            with DepthProbe(self._cluster, setup.queues, journal) as depth_probe:
+                trouble = depth_probe.delete()
             if trouble:
-                self.troubles.append(trouble)
+                self.problems.append(trouble)
 
-    def _ask_for_leader(self, witness: ClusterRecorder, queue: str, virtual_host: str) -> None:
+    def _ask_for_leader(self, recorder: ClusterRecorder, queue: str, virtual_host: str) -> None:
         try:
-            witness.leads(queue, leader_of(self._cluster, queue, virtual_host))
+            recorder.note_leader(queue, leader_of(self._cluster, queue, virtual_host))
         except DmqError:
             # Without a fault nobody needs to know.
             if self._scenario.steps:
                 raise
 
     def _under_load(
-        self, setting: RunSetup, journal: Journal, witness: ClusterRecorder, traffic: Traffic, counters: CounterReader
+        self, setup: RunSetup, journal: Journal, recorder: ClusterRecorder, traffic: Traffic, counters: CounterReader
     ) -> None:
         self._traffic = traffic
-        striker = FaultInjector(
+        injector = FaultInjector(
             self._cluster,
-            setting.queues[0],
+            setup.queues[0],
             journal,
-            witness,
-            self._rules,
+            recorder,
+            self._limits,
             self._scenario.seed,
             self._progress,
             counters.read,
             self._told,
         )
-        lanes: list[FaultSequence] = []
+        parallel_faults: list[FaultSequence] = []
         try:
             traffic.open()
             counters.wait_read()
             journal.append_phase(RunPhase.BEGAN)
             traffic.begin()
-            lanes = self._lanes(striker)
-            self._await_end(traffic, lanes, journal)
+            parallel_faults = self._start_faults(injector)
+            self._await_end(traffic, parallel_faults, journal)
         finally:
-            self._end_lanes(lanes, striker)
+            self._stop_faults(parallel_faults, injector)
             if self._aborted:
                 journal.append_phase(RunPhase.INTERRUPTED, "by the user")
-            traffic.stop_publishing(0.5 if self._aborted else self._options.settles_s)
+            traffic.stop_publishing(0.5 if self._aborted else self._options.settle_timeout_s)
             journal.append_phase(RunPhase.PUBLISHED)
-            self._drain(setting, journal, traffic)
+            self._drain(setup, journal, traffic)
             counters.wait_read()
-        for lane in lanes:
+        for lane in parallel_faults:
             if lane.error is not None:
                 raise lane.error
         # A journal that ends early still tells what is known, and that it is not all.
         if traffic.error is not None and journal.failure is None:
             raise traffic.error
 
-    def _lanes(self, striker: FaultInjector) -> list[FaultSequence]:
+    def _start_faults(self, injector: FaultInjector) -> list[FaultSequence]:
         steps, options, now = self._scenario.steps, self._options, time.monotonic()
-        if options.lanes:
-            parts: list[tuple[ScenarioStep, ...]] = [steps[n :: options.lanes] for n in range(options.lanes)]
+        if options.parallel_faults:
+            parts: list[tuple[ScenarioStep, ...]] = [
+                steps[n :: options.parallel_faults] for n in range(options.parallel_faults)
+            ]
         else:
             parts = [(step,) for step in steps]
-        lanes = [FaultSequence(striker, part, now, skips=options.lanes > 0) for part in parts if part]
-        for lane in lanes:
+        parallel_faults = [
+            FaultSequence(injector, part, now, skips=options.parallel_faults > 0) for part in parts if part
+        ]
+        for lane in parallel_faults:
             lane.start()
-        return lanes
+        return parallel_faults
 
-    def _await_end(self, traffic: Traffic, lanes: list[FaultSequence], journal: Journal) -> None:
+    def _await_end(self, traffic: Traffic, parallel_faults: list[FaultSequence], journal: Journal) -> None:
         """Until the time is up and every fault is undone, somebody stops it, or something goes wrong."""
-        began_at, most = time.monotonic(), self._options.most_bytes
+        began_at, most = time.monotonic(), self._options.max_bytes
         while not self._stopped.wait(_LOOK_S):
             is_full = most is not None and journal.size >= most
             is_late = is_full or time.monotonic() - began_at >= self._scenario.duration_s
-            if traffic.error is not None or any(lane.error for lane in lanes):
+            if traffic.error is not None or any(lane.error for lane in parallel_faults):
                 return
-            if is_late and self._options.lanes:
+            if is_late and self._options.parallel_faults:
                 return
-            if is_late and not any(lane.is_alive() for lane in lanes):
+            if is_late and not any(lane.is_alive() for lane in parallel_faults):
                 return
 
-    def _end_lanes(self, lanes: list[FaultSequence], striker: FaultInjector) -> None:
-        for lane in lanes:
+    def _stop_faults(self, parallel_faults: list[FaultSequence], injector: FaultInjector) -> None:
+        for lane in parallel_faults:
             lane.stopped.set()
         deadline = time.monotonic() + ENDS_WITHIN_S
-        for lane in lanes:
+        for lane in parallel_faults:
             lane.join(max(0.1, deadline - time.monotonic()))
-        self.troubles += striker.not_undone
+        self.problems += injector.problems
 
-    def _drain(self, setting: RunSetup, journal: Journal, traffic: Traffic) -> None:
+    def _drain(self, setup: RunSetup, journal: Journal, traffic: Traffic) -> None:
         """Lets the consumers take what is there, and reads on every node that nothing is left."""
         if self._aborted:
             traffic.stop_consuming()
             return
         self._progress(Progress("draining the queue"))
-        is_drained = (self._read_streams if setting.reads_streams else self._empty_queues)(setting, journal, traffic)
-        snapshot, problems = health(self._cluster, patience_s=0.0)
+        is_drained = (self._read_streams if setup.reads_streams else self._empty_queues)(setup, journal, traffic)
+        snapshot, problems = cluster_health(self._cluster, patience_s=0.0)
         journal.append_health([n.name for n in snapshot.running], problems)
         if is_drained:
             journal.append_phase(RunPhase.DRAINED)
 
-    def _empty_queues(self, setting: RunSetup, journal: Journal, traffic: Traffic) -> bool:
-        with DepthProbe(self._cluster, setting.queues, journal) as soundings:
-            is_quiet = self._await_quiet(soundings, traffic)
+    def _empty_queues(self, setup: RunSetup, journal: Journal, traffic: Traffic) -> bool:
+        with DepthProbe(self._cluster, setup.queues, journal) as depth_probe:
+            is_quiet = self._await_quiet(depth_probe, traffic)
             traffic.stop_consuming()
-            return soundings.read_thrice() and is_quiet
+            return depth_probe.is_stably_empty() and is_quiet
 
-    def _read_streams(self, setting: RunSetup, journal: Journal, traffic: Traffic) -> bool:
+    def _read_streams(self, setup: RunSetup, journal: Journal, traffic: Traffic) -> bool:
         def readers(stream: str) -> list[int]:
-            return [number for number, queue in enumerate(setting.read_by) if queue == stream]
+            return [number for number, queue in enumerate(setup.read_by) if queue == stream]
 
-        with StreamEnd(self._cluster, setting, journal, traffic.end_marks, readers, traffic.put_end) as end:
-            is_read = end.read_thrice(self._options.settles_s)
+        with StreamEnd(self._cluster, setup, journal, traffic.end_marks, readers, traffic.publish_end_mark) as end:
+            is_read = end.is_stably_empty(self._options.settle_timeout_s)
         traffic.stop_consuming()
         return is_read
 
-    def _await_quiet(self, soundings: DepthProbe, traffic: Traffic) -> bool:
+    def _await_quiet(self, depth_probe: DepthProbe, traffic: Traffic) -> bool:
         """Whether everything came, or the queues read as empty three times a second apart with nothing coming."""
-        deadline = time.monotonic() + self._options.settles_s
+        deadline = time.monotonic() + self._options.settle_timeout_s
         zeros, before = 0, -1
         while time.monotonic() < deadline:
             if traffic.undelivered == 0 and zeros:
                 return True
-            counts = traffic.standing().counts
+            counts = traffic.progress().counts
             seen = counts.delivered + counts.duplicates
-            zeros = zeros + 1 if soundings.ready() == 0 and seen == before else 0
+            zeros = zeros + 1 if depth_probe.ready() == 0 and seen == before else 0
             before = seen
             if zeros >= 3:
                 return True
             time.sleep(1.0 if zeros or traffic.undelivered else _LOOK_S)
         return False
 
-    def _listen(self, manager: BrokerConnectionManager, role: Role, witness: ClusterRecorder) -> None:
+    def _listen(self, manager: BrokerConnectionManager, role: Role, recorder: ClusterRecorder) -> None:
         def heard(event: ConnectionEvent) -> None:
             if event.role is role:
-                witness.connection_changed(event)
-                self.felt.connection_changed(event)
+                recorder.connection_changed(event)
+                self.client_events.connection_changed(event)
 
         manager.listen(heard)
 
     def _node_changed(self, change: NodeChange) -> None:
-        bystander, beside = self._bystander, self._beside
-        if bystander is not None and beside is not None and not beside.is_leaving(change.node):
-            bystander.changed(change)
+        node_faults, cluster_faults = self._node_faults, self._cluster_faults
+        if node_faults is not None and cluster_faults is not None and not cluster_faults.is_leaving(change.node):
+            node_faults.node_changed(change)
 
     def _manager(self, leader: str, *, first: bool = False) -> BrokerConnectionManager:
         """A manager that knows every node, the leader last: clients that keep away from it show its loss alone."""
@@ -418,7 +432,7 @@ class ProofRun:
         manager.register_nodes(nodes, self._cluster.credentials)
         return manager
 
-    def _setting(self, rabbitmq: str) -> RunSetup:
+    def _setup(self, rabbitmq: str) -> RunSetup:
         workload = self._scenario.workload
         workload = replace(workload, keys=max(workload.keys, workload.publishers))
         several = workload.exchange_type == "fanout"
@@ -453,16 +467,9 @@ class ProofRun:
             self._traffic.fail(error)
 
 
-def _with_troubles(result: ProofResult, troubles: Sequence[str]) -> ProofResult:
+def _with_troubles(result: ProofResult, problems: Sequence[str]) -> ProofResult:
     """With something not undone or not removed there is no PASS, whatever became of the messages."""
-    if not troubles:
+    if not problems:
         return result
     verdict = Verdict.INCONCLUSIVE if result.verdict is Verdict.PASS else result.verdict
-    return replace(result, verdict=verdict, reasons=(*troubles, *result.reasons))
-
-
-def run_proof(
-    cluster: Cluster, scenario: Scenario, options: ProofOptions | None = None, progress: ProgressListener = no_progress
-) -> ProofResult:
-    """Does a whole run and gives its result; see `ProofRun.drive`."""
-    return ProofRun(cluster, scenario, options, progress).drive()
+    return replace(result, verdict=verdict, reasons=(*problems, *result.reasons))

@@ -84,14 +84,14 @@ class StreamEnd:
     def __init__(
         self,
         cluster: Cluster,
-        setting: RunSetup,
+        setup: RunSetup,
         journal: Journal,
         marks: EndMarks,
         readers: Callable[[str], Sequence[Hashable]],
         put: Callable[[str], bool],
     ) -> None:
         self._cluster = cluster
-        self._setting = setting
+        self._setup = setup
         self._journal = journal
         self._marks = marks
         self._readers = readers
@@ -100,7 +100,7 @@ class StreamEnd:
         self._open = contextlib.ExitStack()
         self._reading: set[Hashable] = set()
 
-    def read_thrice(self, patience_s: float) -> bool:
+    def is_stably_empty(self, patience_s: float) -> bool:
         """Whether three marks in a row, a second apart, were found by all with nothing between; eight are tried.
 
         The consumers of the run have `patience_s` seconds to reach the first one.
@@ -126,7 +126,7 @@ class StreamEnd:
     def _read(self, number: int, patience_s: float) -> bool:
         put = self._put(self._marks.message_id(number))
         deadline = time.monotonic() + (patience_s if put else 0.0)
-        found = [self._read_stream(stream, number, deadline) for stream in self._setting.queues]
+        found = [self._read_stream(stream, number, deadline) for stream in self._setup.queues]
         return put and all(found)
 
     def _read_stream(self, stream: str, number: int, deadline: float) -> bool:

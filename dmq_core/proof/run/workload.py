@@ -29,7 +29,7 @@ from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue
 from dmq_core.proof.gauges import GapMeter
 from dmq_core.proof.journal.records import message_id, number_of
 from dmq_core.proof.run.client_events import ClientEventLog
-from dmq_core.proof.run.live_ledger import LiveAccount, MessageCounts
+from dmq_core.proof.run.live_account import LiveAccount, MessageCounts
 from dmq_core.proof.run.stream_end import EndMarks
 from dmq_core.versions import parse_version
 
@@ -53,7 +53,7 @@ _PROBE: Final = "probe"
 _MATCH: Final = "dmq-proof"
 
 
-def as_it_is(handler: Handler) -> Handler:
+def unwrapped(handler: Handler) -> Handler:
     """No wrapper at all."""
     return handler
 
@@ -67,65 +67,65 @@ class TrafficProgress:
     longest_delivery_gap_s: float = 0.0
 
 
-def entities(setting: RunSetup, exchange: str, members: int) -> tuple[Entity, ...]:
+def entities_of(setup: RunSetup, exchange: str, members: int) -> tuple[Entity, ...]:
     """What a run declares; its exchange goes with its last queue. `members` is how many nodes hold a queue."""
-    kind = setting.workload.exchange_type
+    kind = setup.workload.exchange_type
     arguments: dict[str, object] = {}
-    if setting.workload.queue_type == "quorum":
+    if setup.workload.queue_type == "quorum":
         arguments["x-quorum-initial-group-size"] = members
-        if setting.rabbitmq and parse_version(setting.rabbitmq).major >= 4:
+        if setup.rabbitmq and parse_version(setup.rabbitmq).major >= 4:
             # Each loss of a consumer's node counts as a return: with the usual limit of 20, a long run drops messages.
             arguments["x-delivery-limit"] = -1
-    elif setting.reads_streams:
+    elif setup.reads_streams:
         arguments["x-initial-cluster-size"] = members
     declared: list[Entity] = [Exchange(exchange, kind, auto_delete=True)]
-    for queue in setting.queues:
-        declared.append(Queue(queue, setting.workload.queue_type, arguments=arguments))
+    for queue in setup.queues:
+        declared.append(Queue(queue, setup.workload.queue_type, arguments=arguments))
         match kind:
             case "topic":
                 declared.append(Binding(exchange, queue, "proof.#"))
             case "headers":
-                declared.append(Binding(exchange, queue, arguments={"x-match": "all", _MATCH: setting.run}))
+                declared.append(Binding(exchange, queue, arguments={"x-match": "all", _MATCH: setup.run}))
             case "fanout":
                 declared.append(Binding(exchange, queue))
             case _:
-                declared += [Binding(exchange, queue, key) for key in setting.keys]
+                declared += [Binding(exchange, queue, key) for key in setup.keys]
     return tuple(declared)
 
 
 class Traffic:
     """Publishers over `manager`, consumers over `consuming` (None: the same); nothing moves before `open` and `begin`.
 
-    `wrap` gets the handler that each consumer would run, and gives the one that it does; `epoch` tells how often the
-    consumers' connection has been opened; `felt` hears of gaps and rushes.
+    `wrap_handler` gets the handler that each consumer would run, and gives the one that it does; `epoch` tells how
+    often the consumers' connection has been opened; `client_events` hears of gaps and rushes.
     """
 
     def __init__(
         self,
         manager: BrokerConnectionManager,
-        setting: RunSetup,
+        setup: RunSetup,
         exchange: str,
         journal: Journal,
-        wrap: HandlerWrapper = as_it_is,
+        wrap_handler: HandlerWrapper = unwrapped,
         epoch: Callable[[], int] = lambda: 0,
         consuming: BrokerConnectionManager | None = None,
-        felt: ClientEventLog | None = None,
+        client_events: ClientEventLog | None = None,
     ) -> None:
         self._manager = manager
         self._consuming = consuming or manager
-        self._setting = setting
-        self._workload = setting.workload
+        self._setup = setup
+        self._workload = setup.workload
         self._exchange = exchange
         self._journal = journal
-        self._wrap = wrap
+        self._wrap_handler = wrap_handler
         self._epoch = epoch
-        self._positions = {key: position for position, key in enumerate(setting.keys)}
-        self.end_marks = EndMarks(setting.run)
-        self._by_key = setting.workload.exchange_type in ("direct", "topic")
-        self._most = max(200, int(setting.workload.rate / setting.workload.publishers * 2))
+        self._positions = {key: position for position, key in enumerate(setup.keys)}
+        self.end_marks = EndMarks(setup.run)
+        self._by_key = setup.workload.exchange_type in ("direct", "topic")
+        self._most = max(200, int(setup.workload.rate / setup.workload.publishers * 2))
         self._lock = threading.Lock()
-        self._ledger = LiveAccount()
-        self._felt = felt or ClientEventLog(setting.workload.rate)
+        self._account = LiveAccount()
+        self._client_events = client_events or ClientEventLog(setup.workload.rate)
         self._confirm_gap, self._delivery_gap = GapMeter(), GapMeter()
         self._no_more = threading.Event()
         self._error: DmqError | None = None
@@ -138,37 +138,37 @@ class Traffic:
         """What ended the publishing too early; None: nothing."""
         return self._error
 
-    def standing(self) -> TrafficProgress:
+    def progress(self) -> TrafficProgress:
         """How it does, without waiting."""
         with self._lock:
             now = time.monotonic()
             return TrafficProgress(
-                self._ledger.counts(), self._confirm_gap.longest_yet(now), self._delivery_gap.longest_yet(now)
+                self._account.counts(), self._confirm_gap.longest_so_far(now), self._delivery_gap.longest_so_far(now)
             )
 
     @property
     def undelivered(self) -> int:
         """Messages that have been confirmed and not delivered, or are on their way."""
         with self._lock:
-            return self._ledger.undelivered
+            return self._account.undelivered
 
     def open(self) -> None:
         """Starts the consumers, makes the publishers, and waits until messages are routed.
 
         Raises `OperationTimeoutError` in 20 s.
         """
-        for number, queue in enumerate(self._setting.read_by):
+        for number, queue in enumerate(self._setup.read_by):
             consumer = DirectConsumer(queue, self._consuming, concurrency=self._handlers())
             self._consumers.append(consumer)
-            offset = FIRST if self._setting.reads_streams else None
-            consumer.start_consuming(self._wrap(self._handler(number, queue)), offset=offset)
+            offset = FIRST if self._setup.reads_streams else None
+            consumer.start_consuming(self._wrap_handler(self._handler(number, queue)), offset=offset)
         limits = ProducerLimits(messages=self._most)
         make = _PRODUCERS[self._workload.exchange_type]
         for _ in range(self._workload.publishers):
             producer = make(self._manager, self._exchange, limits=limits, on_settled=self._settled)
             producer.declare_exchange(auto_delete=True)
             self._producers.append(producer)
-        for key in range(len(self._setting.keys)):
+        for key in range(len(self._setup.keys)):
             self._await_route(self._producers[0], key)
 
     def begin(self) -> None:
@@ -192,7 +192,7 @@ class Traffic:
         for producer in self._producers:
             producer.close(max(0.1, deadline - time.monotonic()))
 
-    def put_end(self, mark: str) -> bool:
+    def publish_end_mark(self, mark: str) -> bool:
         """Publishes the message `mark` behind all others; whether it was confirmed within ten seconds."""
         make = _PRODUCERS[self._workload.exchange_type]
         with contextlib.suppress(DmqError), make(self._manager, self._exchange) as producer:
@@ -215,7 +215,7 @@ class Traffic:
     def _publish(self, publisher: int, producer: ExchangeProducer) -> None:
         rate = self._workload.rate / self._workload.publishers
         behind_s = max(_BEHIND_S, 2 / rate)
-        keys = [key for key in range(len(self._setting.keys)) if key % self._workload.publishers == publisher]
+        keys = [key for key in range(len(self._setup.keys)) if key % self._workload.publishers == publisher]
         offered_until = time.monotonic()
         while not self._no_more.wait(TICK_S):
             now = time.monotonic()
@@ -228,36 +228,36 @@ class Traffic:
 
     def _send(self, publisher: int, producer: ExchangeProducer, count: int, keys: Sequence[int]) -> None:
         with self._lock:
-            numbers = [self._ledger.attempt() for _ in range(count)]
+            numbers = [self._account.attempt() for _ in range(count)]
             now = time.monotonic()
-            self._confirm_gap.offered(now)
-            self._delivery_gap.offered(now)
+            self._confirm_gap.expect(now)
+            self._delivery_gap.expect(now)
         positions = [keys[number % len(keys)] for number in numbers]
         self._journal.append_attempts(publisher, numbers, positions)
         for number, position in zip(numbers, positions, strict=True):
-            self._put(producer, message_id(self._setting.run, number), position, self._body(number))
+            self._put(producer, message_id(self._setup.run, number), position, self._body(number))
 
     def _put(self, producer: ExchangeProducer, an_id: str, position: int, body: bytes) -> Handle:
-        key = self._setting.keys[position]
+        key = self._setup.keys[position]
         properties = MessageProperties(message_id=an_id, type=key, app_id="dmq proof")
         match producer:
             case DirectProducer() | TopicProducer():
                 return producer.publish(key, body, properties)
             case HeadersProducer():
-                return producer.publish({_MATCH: self._setting.run}, body, properties)
+                return producer.publish({_MATCH: self._setup.run}, body, properties)
             case FanoutProducer():
                 return producer.publish(body, properties)
         raise TypeError("no such producer")
 
     def _body(self, number: int) -> bytes:
         """A line that a person who tails the load can follow, filled up to the size asked for."""
-        return f'{{"message": {number}, "run": "{self._setting.run}"}}'.encode().ljust(self._workload.size)
+        return f'{{"message": {number}, "run": "{self._setup.run}"}}'.encode().ljust(self._workload.size)
 
     def _await_route(self, producer: ExchangeProducer, key: int) -> None:
         """A binding that one node has just made may not route on another for a moment."""
         deadline = time.monotonic() + ROUTES_WITHIN_S
         while time.monotonic() < deadline and not self._no_more.wait(TICK_S):
-            handle = self._put(producer, f"{self._setting.run}-{_PROBE}", key, b"")
+            handle = self._put(producer, f"{self._setup.run}-{_PROBE}", key, b"")
             try:
                 if handle.wait(ROUTES_WITHIN_S).outcome is Outcome.CONFIRMED:
                     return
@@ -268,19 +268,19 @@ class Traffic:
         )
 
     def _settled(self, handle: Handle) -> None:
-        number = number_of(self._setting.run, handle.properties.message_id)
+        number = number_of(self._setup.run, handle.properties.message_id)
         settlement = handle.settlement
         if number is None or settlement is None:
             return
-        self._journal.append_settled(number, settlement.outcome, settlement.sends, settlement.reason)
+        self._journal.append_outcome(number, settlement.outcome, settlement.sends, settlement.reason)
         with self._lock:
-            self._ledger.settled(number, settlement.outcome)
+            self._account.settled(number, settlement.outcome)
             if settlement.outcome is Outcome.CONFIRMED:
                 longest_s = self._confirm_gap.longest_s
-                gap_s = self._confirm_gap.came(time.monotonic(), more=self._ledger.outstanding > 0)
-                self._felt.confirmed(gap_s, gap_s > longest_s)
+                gap_s = self._confirm_gap.arrived(time.monotonic(), more=self._account.outstanding > 0)
+                self._client_events.confirmed(gap_s, gap_s > longest_s)
             elif settlement.outcome is Outcome.UNKNOWN:
-                self._felt.unknown()
+                self._client_events.unknown()
 
     # Receiving.
 
@@ -291,16 +291,16 @@ class Traffic:
 
     def _handler(self, consumer: int, queue: str) -> Handler:
         # Each reader of a stream gets every message, and one of them is enough to see how the run does.
-        is_counted = consumer == 0 if self._setting.reads_streams else queue == self._setting.queues[0]
+        is_counted = consumer == 0 if self._setup.reads_streams else queue == self._setup.queues[0]
 
         def handle(_message: object, headers: MessageHeaders) -> bool:
             delivery = headers.delivery
             said = delivery.properties.message_id
-            number = number_of(self._setting.run, said)
+            number = number_of(self._setup.run, said)
             epoch = self._epoch() if delivery.is_current else self._epoch() - 1
             if number is None:
                 is_mark = self.end_marks.note(consumer, said, delivery.offset)
-                if not is_mark and said != f"{self._setting.run}-{_PROBE}":
+                if not is_mark and said != f"{self._setup.run}-{_PROBE}":
                     self._journal.append_foreign(consumer, epoch, queue, [str(said)])
                 return True
             key = delivery.routing_key if self._by_key else delivery.properties.type
@@ -320,11 +320,11 @@ class Traffic:
     def _count(self, number: int, redelivered: bool) -> None:
         with self._lock:
             now = time.monotonic()
-            recovered, longest_s = self._ledger.recovered, self._delivery_gap.longest_s
-            self._ledger.delivered(number, redelivered, now)
-            gap_s = self._delivery_gap.came(now, more=self._ledger.undelivered > 0)
-            recovered = self._ledger.recovered - recovered
-            self._felt.delivered(gap_s, gap_s > longest_s, redelivered=redelivered, recovered=recovered)
+            recovered, longest_s = self._account.recovered, self._delivery_gap.longest_s
+            self._account.delivered(number, redelivered, now)
+            gap_s = self._delivery_gap.arrived(now, more=self._account.undelivered > 0)
+            recovered = self._account.recovered - recovered
+            self._client_events.delivered(gap_s, gap_s > longest_s, redelivered=redelivered, recovered=recovered)
 
 
 _PRODUCERS: Final[dict[str, type[DirectProducer | TopicProducer | FanoutProducer | HeadersProducer]]] = {

@@ -252,12 +252,12 @@ class ClusterUnderTest:
         from dataclasses import replace
 
         from dmq_core.proof.run.run import ProofRun
-        from dmq_core.proof.scenario import checked, find, of_fault
+        from dmq_core.proof.scenario import checked_scenario, find_scenario, scenario_of
         from dmq_core.testing.pytest_support.proof_block import ProofBlock
 
-        chosen = find(scenario) if scenario is not None else of_fault(fault, target, duration_s)
+        chosen = find_scenario(scenario) if scenario is not None else scenario_of(fault, target, duration_s)
         if workload is not None:
-            chosen = checked(replace(chosen, workload=workload), "workload")
+            chosen = checked_scenario(replace(chosen, workload=workload), "workload")
         return ProofBlock(ProofRun(self._cluster, chosen, options))
 
     def close_clients(self) -> None:

@@ -63,7 +63,7 @@ class SimProof:
         """The roles of its connected clients and their nodes."""
         return self._load.places
 
-    def standing(self) -> ProofProgress:
+    def progress(self) -> ProofProgress:
         """How it does."""
         with self._broker.lock:
             after = self._broker.now - self._began

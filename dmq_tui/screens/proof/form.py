@@ -12,7 +12,7 @@ from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.proof.acts import STATES
-from dmq_core.proof.scenario import QUEUE_TYPES, QUORUM_ONLY, ROLES, UNTARGETED, Fault, Scenario, of_fault
+from dmq_core.proof.scenario import QUEUE_TYPES, QUORUM_ONLY, ROLES, UNTARGETED, Fault, Scenario, scenario_of
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
@@ -64,7 +64,7 @@ class Recipe:
     @property
     def scenario(self) -> Scenario:
         """The run."""
-        scenario = of_fault(self.fault, self.target, self.duration_s)
+        scenario = scenario_of(self.fault, self.target, self.duration_s)
         return replace(scenario, workload=replace(scenario.workload, rate=float(self.rate), queue_type=self.queue_type))
 
     @property

@@ -111,7 +111,7 @@ def verdict_lines(report: ProofReport) -> tuple[Line, ...]:
     # Of what makes it a PASS the first sentence says enough; what speaks against one has to be read.
     first = 1 if result.verdict is Verdict.PASS else len(reasons)
     lines: list[Line] = reasons[:first]
-    lines += [(Cell("! ", Tone.BAD), Cell(visible(trouble), Tone.BAD)) for trouble in report.troubles]
+    lines += [(Cell("! ", Tone.BAD), Cell(visible(problem), Tone.BAD)) for problem in report.problems]
     told = [
         cell
         for moment in timeline_rows(result.timeline)

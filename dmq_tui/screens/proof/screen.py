@@ -202,7 +202,7 @@ class ProofScreen(Screen[None]):
         if self._phase is not Phase.RUNNING:
             self.dismiss(None)
             return
-        if self._proof is None or (self._standing is not None and self._standing.ending):
+        if self._proof is None or (self._standing is not None and self._standing.is_stopping):
             return
         proof = self._proof
 
@@ -264,7 +264,7 @@ class ProofScreen(Screen[None]):
 
     def _look(self) -> None:
         if self._proof is not None:
-            self._standing = self._proof.standing()
+            self._standing = self._proof.progress()
         self._show()
 
     def _show(self) -> None:

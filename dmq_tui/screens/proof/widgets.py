@@ -83,7 +83,7 @@ def progress_line(standing: ProofProgress | None, recipe: Recipe) -> Line:
     """How far the run is."""
     if standing is None:
         return (Cell("◐ beginning", Tone.WARN), Cell(f"  {visible(recipe.scenario.title)}", Tone.QUIET))
-    if standing.ending:
+    if standing.is_stopping:
         return (Cell("◐ ending: faults are undone first, then the queue is drained", Tone.WARN),)
     left = max(0.0, standing.planned_s - standing.elapsed_s)
     said = f"{left:.0f} s to go" if left else "load is over, or waits for the last undoing"
@@ -92,5 +92,5 @@ def progress_line(standing: ProofProgress | None, recipe: Recipe) -> Line:
 
 def doing_line(standing: ProofProgress | None) -> Line:
     """What it is at."""
-    doing = "is the cluster well?" if standing is None else visible(standing.doing)
+    doing = "is the cluster well?" if standing is None else visible(standing.activity)
     return (Cell("now: ", Tone.QUIET), Cell(doing))

@@ -11,7 +11,7 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterError
 from dmq_core.proof.result import Curves, TimelineMark, Verdict
-from dmq_core.proof.scenario import UNTARGETED, Fault, checked
+from dmq_core.proof.scenario import UNTARGETED, Fault, checked_scenario
 from dmq_core.session.protocol import Proof
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
 from dmq_tui.app import end_proof
@@ -235,7 +235,7 @@ def test_each_fault_says_what_it_will_cause_and_its_command(fault: Fault, target
     impact, command = recipe.impact(session.snapshot()), recipe.command(session.snapshot())
     assert any(s.startswith("Expected: ") for s in impact.sentences)
     assert ("--target" in command, target in recipe.title) == (fault not in UNTARGETED, fault not in UNTARGETED)
-    assert checked(recipe.scenario, "recipe").steps[0].fault is fault
+    assert checked_scenario(recipe.scenario, "recipe").steps[0].fault is fault
     session.close()
 
 
@@ -267,7 +267,7 @@ async def test_an_alarm_is_on_the_chart_and_is_over_in_the_end(size: tuple[int, 
         assert session.broker.alarms == {("rmq1", "memory")}
         proof = the_screen(stage)._proof
         assert proof is not None
-        assert proof.standing().account.current_confirm_gap_s > 1.5
+        assert proof.progress().account.current_confirm_gap_s > 1.5
         await advance(session, pilot, 15)
         await shown(stage, pilot, "PASS: every message is accounted for")
         assert session.broker.alarms == set()
@@ -281,7 +281,7 @@ def test_the_simulation_can_run_every_fault_that_is_offered(fault: Fault) -> Non
     proof = session.prove(recipe.scenario)
     session.advance(recipe.scenario.duration_s)
     assert proof.finish().result.verdict is Verdict.PASS
-    assert next(m.kind for m in proof.standing().marks) == "fault"
+    assert next(m.kind for m in proof.progress().marks) == "fault"
     assert (session.cluster.nodes(), session.cluster.standing()) == (before, ())
     session.close()
 

@@ -42,9 +42,9 @@ class Runs:
         return self
 
     journal = Path("the.journal")
-    troubles = ("rmq2 is not back: no luck; 'dmq node start rmq2' tries again",)
+    problems = ("rmq2 is not back: no luck; 'dmq node start rmq2' tries again",)
 
-    def drive(self, _look: object) -> ProofResult:
+    def run_to_end(self, _look: object) -> ProofResult:
         if isinstance(self.result, BaseException):
             raise self.result
         return self.result
@@ -123,7 +123,7 @@ def test_what_was_asked_for_is_what_is_run(proof: Prove, runs: Runs) -> None:
 def test_a_soak_goes_one_fault_after_another(proof: Prove, runs: Runs) -> None:
     assert proof("soak", "--duration", "10m", "--seed", "3") == 0
     (scenario,), (options,) = runs.scenarios, runs.options
-    assert (scenario.duration_s, scenario.seed, options.lanes) == (600.0, 3, 1)
+    assert (scenario.duration_s, scenario.seed, options.parallel_faults) == (600.0, 3, 1)
     assert len(scenario.steps) > 10
 
 
@@ -198,7 +198,7 @@ def test_the_scenarios_are_listed(proof: Prove, capsys: pytest.CaptureFixture[st
 def test_a_run_that_cannot_begin_has_no_result(cluster: FakeCluster) -> None:
     proof_run = ProofRun(cluster, Scenario("none", "nothing", (), 1.0))
     assert not proof_run.is_over
-    assert proof_run.standing() is None
+    assert proof_run.progress() is None
 
 
 def test_an_impatient_interrupt_does_not_end_the_wait_for_the_undoing(
@@ -217,5 +217,5 @@ def test_an_impatient_interrupt_does_not_end_the_wait_for_the_undoing(
     for timer in timers:
         timer.start()
     with pytest.raises(KeyboardInterrupt):
-        ProofRun(cluster, Scenario("none", "nothing", (), 60.0)).drive()
+        ProofRun(cluster, Scenario("none", "nothing", (), 60.0)).run_to_end()
     assert undone == [True]

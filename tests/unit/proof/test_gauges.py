@@ -12,19 +12,19 @@ from dmq_core.proof.gauges import GapMeter, RateHistory
 def test_a_gap_runs_from_the_first_offer_to_the_first_answer() -> None:
     meter = GapMeter()
     assert meter.current(5.0) == 0.0
-    meter.offered(10.0)
-    meter.offered(10.5)
+    meter.expect(10.0)
+    meter.expect(10.5)
     assert meter.current(11.0) == 1.0
-    assert meter.came(12.0, more=True) == 2.0
-    assert meter.came(12.5, more=False) == 0.5
+    assert meter.arrived(12.0, more=True) == 2.0
+    assert meter.arrived(12.5, more=False) == 0.5
     assert meter.current(99.0) == 0.0
     assert meter.longest_s == 2.0
 
 
 def test_an_open_gap_counts_toward_the_longest() -> None:
     meter = GapMeter()
-    meter.offered(0.0)
-    assert meter.longest_yet(3.0) == 3.0
+    meter.expect(0.0)
+    assert meter.longest_so_far(3.0) == 3.0
     assert meter.longest_s == 0.0
 
 

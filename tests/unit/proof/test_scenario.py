@@ -14,25 +14,25 @@ from dmq_core.proof.scenario import (
     UNTARGETED,
     Fault,
     ScenarioStep,
-    built_in,
-    checked,
-    find,
-    of_fault,
-    parse,
+    built_in_scenarios,
+    checked_scenario,
+    find_scenario,
+    parse_scenario,
+    scenario_of,
 )
 
 
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", built_in_scenarios())
 def test_every_built_in_scenario_makes_sense(name: str) -> None:
-    scenario = built_in()[name]
-    assert checked(scenario, name) == scenario
+    scenario = built_in_scenarios()[name]
+    assert checked_scenario(scenario, name) == scenario
     assert scenario.title
     for step in scenario.steps:
         assert step.undo_s is None or step.at_s < step.undo_s < scenario.duration_s
 
 
 def test_every_fault_has_a_scenario_for_every_role() -> None:
-    names = set(built_in())
+    names = set(built_in_scenarios())
     assert {f"{fault}-{role}" for fault in set(Fault) - UNTARGETED for role in ROLES} < names
     assert {str(fault) for fault in UNTARGETED} < names
 
@@ -40,13 +40,13 @@ def test_every_fault_has_a_scenario_for_every_role() -> None:
 @pytest.mark.parametrize("duration_s", [1.0, 5.0, 20.0, 600.0])
 @pytest.mark.parametrize("fault", [f for f in Fault if f not in NOT_UNDONE])
 def test_the_times_of_a_fault_fit_any_duration(fault: Fault, duration_s: float) -> None:
-    (step,) = of_fault(fault, "leader", duration_s).steps
+    (step,) = scenario_of(fault, "leader", duration_s).steps
     assert step.undo_s is not None
     assert 0 < step.at_s < step.undo_s < duration_s
 
 
 def test_the_example_is_read_as_it_stands() -> None:
-    scenario = parse(EXAMPLE, "example.toml")
+    scenario = parse_scenario(EXAMPLE, "example.toml")
     assert scenario.steps == (
         ScenarioStep(4.0, Fault.PAUSE, "leader", 12.0),
         ScenarioStep(20.0, Fault.KILL, "connected", 26.0),
@@ -59,7 +59,7 @@ def test_steps_are_taken_in_the_order_of_their_times(tmp_path: Path) -> None:
     step = '[[step]]\nat = {}\nfault = "kill"\ntarget = "rmq{}"\nundo = 29\n'
     file = tmp_path / "two.toml"
     file.write_text(step.format(9, 1) + step.format(2, 2))
-    assert [s.target for s in find(str(file)).steps] == ["rmq2", "rmq1"]
+    assert [s.target for s in find_scenario(str(file)).steps] == ["rmq2", "rmq1"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_steps_are_taken_in_the_order_of_their_times(tmp_path: Path) -> None:
 )
 def test_what_makes_no_sense_is_named_with_its_place(text: str, said: str) -> None:
     with pytest.raises(InvalidInputError) as raised:
-        parse(text, "mine.toml")
+        parse_scenario(text, "mine.toml")
     assert raised.value.what.startswith("mine.toml: ")
     assert said in raised.value.what
     assert "\n" not in raised.value.what
@@ -98,15 +98,15 @@ def test_what_makes_no_sense_is_named_with_its_place(text: str, said: str) -> No
 def test_a_fault_of_quorum_queues_is_not_for_others() -> None:
     text = '[workload]\nqueue_type = "classic"\n[[step]]\nat = 1\nfault = "move-leader"\nundo = 3'
     with pytest.raises(InvalidInputError, match="step 1: move-leader is for quorum queues"):
-        parse(text, "mine.toml")
+        parse_scenario(text, "mine.toml")
 
 
 def test_a_name_that_nobody_knows_and_a_file_that_is_not_there_are_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no scenario 'melt-leader'"):
-        find("melt-leader")
+        find_scenario("melt-leader")
     with pytest.raises(InvalidInputError, match="No such file"):
-        find(str(tmp_path / "none.toml"))
+        find_scenario(str(tmp_path / "none.toml"))
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInputError, match="not UTF-8"):
-        find(str(binary))
+        find_scenario(str(binary))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.proof.scenario import QUORUM_ONLY, checked
-from dmq_core.proof.soak import SOAK_FAULTS, lanes_for, soak_scenario
+from dmq_core.proof.scenario import QUORUM_ONLY, checked_scenario
+from dmq_core.proof.soak import SOAK_FAULTS, parallel_faults_for, soak_scenario
 
 
 def test_the_same_seed_chooses_the_same_faults() -> None:
@@ -17,9 +17,9 @@ def test_the_same_seed_chooses_the_same_faults() -> None:
 @pytest.mark.parametrize(("duration_s", "nodes"), [(10.0, 3), (1800.0, 3), (600.0, 5)])
 def test_the_faults_of_a_lane_follow_each_other_within_the_time(seed: int, duration_s: float, nodes: int) -> None:
     scenario = soak_scenario(duration_s, seed, nodes)
-    assert checked(scenario, "soak") == scenario
+    assert checked_scenario(scenario, "soak") == scenario
     assert scenario.steps
-    if lanes_for(nodes) == 1:
+    if parallel_faults_for(nodes) == 1:
         for before, after in zip(scenario.steps, scenario.steps[1:], strict=False):
             assert before.undo_s is not None
             assert before.at_s < before.undo_s < after.at_s

@@ -34,7 +34,7 @@ def act(session: FakeSession, action: NodeAction, node: str) -> None:
 def ended(load: Proof) -> LoadAccount:
     load.stop()
     load.finish()
-    return load.standing().account
+    return load.progress().account
 
 
 def test_the_fakes_are_what_the_protocols_ask_for() -> None:
@@ -134,7 +134,7 @@ def test_whatever_happens_to_nodes_the_account_of_a_load_adds_up_and_nothing_is_
         except InvalidInputError:
             continue
         session.advance(seconds)
-        account = load.standing().account
+        account = load.progress().account
         settled = account.confirmed + account.nacked + account.returned + account.unknown + account.not_sent
         assert account.attempted == settled + account.outstanding
         assert account.delivered <= account.attempted
@@ -162,13 +162,13 @@ def test_a_paused_node_is_noticed_by_its_clients_after_two_seconds() -> None:
     session = FakeSession()
     load = session.load(100)
     session.advance(1)
-    at = load.standing().account.consumer_at
+    at = load.progress().account.consumer_at
     assert at is not None
     act(session, NodeAction.PAUSE, at)
     session.advance(1.9)
-    assert load.standing().account.consumer_at == at
+    assert load.progress().account.consumer_at == at
     session.advance(1.0)
-    assert load.standing().account.consumer_at not in (None, at)
+    assert load.progress().account.consumer_at not in (None, at)
     act(session, NodeAction.UNPAUSE, at)
     assert ended(load).lost == 0
 
@@ -369,9 +369,9 @@ def test_a_clock_that_follows_the_wall_needs_nobody_to_move_it() -> None:
     session = FakeSession(realtime=True)
     load = session.load(200)
     deadline = time.monotonic() + 5
-    while load.standing().account.delivered < 50 and time.monotonic() < deadline:
+    while load.progress().account.delivered < 50 and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert load.standing().account.delivered >= 50
+    assert load.progress().account.delivered >= 50
     session.close()
-    assert load.standing().account.queue == LOAD_QUEUE
+    assert load.progress().account.queue == LOAD_QUEUE
     session.close()

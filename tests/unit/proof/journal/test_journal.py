@@ -21,17 +21,17 @@ from dmq_core.proof.journal.records import (
     setup_of,
 )
 
-SETTING = RunSetup(run="6f0c", nodes=("rmq1", "rmq2"), queues=("proof",), keys=("k0", "k1"))
+SETUP = RunSetup(run="6f0c", nodes=("rmq1", "rmq2"), queues=("proof",), keys=("k0", "k1"))
 
 
 def test_what_was_put_down_is_read_back(tmp_path: Path) -> None:
-    with Journal.create(tmp_path / "journal", SETTING) as journal:
+    with Journal.create(tmp_path / "journal", SETUP) as journal:
         journal.append_attempts(0, range(1, 4), [0, 1, 0])
         journal.append_deliveries(1, 2, "proof", [1, 3], [0, 0], redelivered=[1], at=5.0)
-        journal.append_settled(1, Outcome.CONFIRMED)
-        journal.append_settled(2, Outcome.RETURNED, reason="NO_ROUTE (312)")
+        journal.append_outcome(1, Outcome.CONFIRMED)
+        journal.append_outcome(2, Outcome.RETURNED, reason="NO_ROUTE (312)")
     reading = read_journal(tmp_path / "journal")
-    assert reading.setting == SETTING
+    assert reading.setup == SETUP
     attempted, delivered, first, second, ended = reading.records()
     assert isinstance(attempted, AttemptRecord)
     assert (attempted.numbers, attempted.keys) == ((1, 2, 3), (0, 1, 0))
@@ -44,7 +44,7 @@ def test_what_was_put_down_is_read_back(tmp_path: Path) -> None:
 
 def test_a_cut_tail_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with Journal.create(path, SETTING) as journal:
+    with Journal.create(path, SETUP) as journal:
         journal.append_attempts(0, [1], [0])
     path.write_bytes(path.read_bytes()[:-3])
     attempted, *damage = read_journal(path).records()
@@ -63,6 +63,6 @@ def test_foreign_files_are_refused_in_one_sentence(tmp_path: Path, content: byte
 
 
 def test_a_setting_that_no_run_could_have_is_no_setting() -> None:
-    crowd = replace(SETTING, workload=replace(SETTING.workload, queue_type="stream", consumers=10**9))
+    crowd = replace(SETUP, workload=replace(SETUP.workload, queue_type="stream", consumers=10**9))
     with pytest.raises(ValueError, match="not a setting"):
         setup_of(head_of(crowd).encode())

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.journal.file import Journal, JournalError, _fate_lines, read_journal
+from dmq_core.proof.journal.file import Journal, JournalError, _outcome_lines, read_journal
 from dmq_core.proof.journal.records import (
     LONGEST_TEXT,
     MOST_NUMBER,
@@ -47,7 +47,7 @@ from dmq_core.proof.journal.records import (
 from dmq_core.proof.judging.judge import judge
 from dmq_core.proof.result import Verdict
 
-SETTING = RunSetup(run="6f0c", nodes=("rmq1",), queues=("proof",), keys=("k0",))
+SETUP = RunSetup(run="6f0c", nodes=("rmq1",), queues=("proof",), keys=("k0",))
 WRITER = """
 import sys, threading
 from pathlib import Path
@@ -62,7 +62,7 @@ def publish(publisher):
         with lock:
             sys.stdout.write(f"A{number}\\n")
             sys.stdout.flush()
-        journal.append_settled(number, Outcome.CONFIRMED)
+        journal.append_outcome(number, Outcome.CONFIRMED)
         journal.append_deliveries(0, 1, "proof", [number], [0])
         with lock:
             sys.stdout.write(f"D{number}\\n")
@@ -156,16 +156,16 @@ def test_what_a_killed_writer_called_written_is_in_the_file(tmp_path: Path, afte
         first = writer.stdout.readline()
         killer = threading.Timer(after_s, writer.send_signal, [signal.SIGKILL])
         killer.start()
-        told = (first + writer.stdout.read()).split(b"\n")[:-1]
+        fields_read = (first + writer.stdout.read()).split(b"\n")[:-1]
     assert writer.returncode == -signal.SIGKILL
     found: dict[str, set[int]] = {"A": set(), "D": set()}
     *records, last = read_journal(path).records()
     for record in records:
         if isinstance(record, AttemptRecord | DeliveryRecord):
             found["A" if isinstance(record, AttemptRecord) else "D"].update(record.numbers)
-    assert len(told) > 10
-    assert {int(line[1:]) for line in told if line[:1] == b"A"} <= found["A"]
-    assert {int(line[1:]) for line in told if line[:1] == b"D"} <= found["D"]
+    assert len(fields_read) > 10
+    assert {int(line[1:]) for line in fields_read if line[:1] == b"A"} <= found["A"]
+    assert {int(line[1:]) for line in fields_read if line[:1] == b"D"} <= found["D"]
     assert isinstance(last, DamageRecord)
     assert last.torn
     result = judge(read_journal(path))
@@ -175,10 +175,10 @@ def test_what_a_killed_writer_called_written_is_in_the_file(tmp_path: Path, afte
 
 def test_late_records_reach_the_file_without_being_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with Journal.create(path, SETTING) as journal:
+    with Journal.create(path, SETUP) as journal:
         journal.append_attempts(0, [1, 2, 3], [0, 0, 0])
         for number in (1, 2, 3):
-            journal.append_settled(number, Outcome.CONFIRMED)
+            journal.append_outcome(number, Outcome.CONFIRMED)
         journal.append_answers(0, 1, [1])
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and path.read_bytes().count(b"\n") < 4:
@@ -190,9 +190,9 @@ def test_late_records_reach_the_file_without_being_asked_for(tmp_path: Path) -> 
 
 def test_outcomes_that_are_alike_share_a_line_and_others_do_not() -> None:
     sent_twice, unknown = (2.0006, Outcome.CONFIRMED, 4, 2, ""), (2.0007, Outcome.UNKNOWN, 5, 2, "lost")
-    fates = [(2.0 + n / 10_000, Outcome.CONFIRMED, n, 1, "") for n in (1, 2, 3)]
+    outcomes = [(2.0 + n / 10_000, Outcome.CONFIRMED, n, 1, "") for n in (1, 2, 3)]
     later = [(3.0, Outcome.UNKNOWN, 6, 2, "lost"), (3.0, Outcome.UNKNOWN, 7, 2, "timed out")]
-    lines = list(_fate_lines([*fates, sent_twice, unknown, *later], offset=1000.0))
+    lines = list(_outcome_lines([*outcomes, sent_twice, unknown, *later], offset=1000.0))
     assert [record_of(line.encode()) for line in lines] == [
         OutcomeRecord(2.0001, 1002.0001, Outcome.CONFIRMED, (1, 2, 3)),
         OutcomeRecord(2.0006, 1002.0006, Outcome.CONFIRMED, (4,), 2),
@@ -204,9 +204,9 @@ def test_outcomes_that_are_alike_share_a_line_and_others_do_not() -> None:
 
 def test_no_credentials_get_into_a_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with Journal.create(path, SETTING) as journal:
+    with Journal.create(path, SETUP) as journal:
         journal.append_client("publisher", 0, ClientEvent.LOST, "rmq1", 1, "amqp://guest:hunter2@127.0.0.1 is gone")
-        journal.append_settled(1, Outcome.UNKNOWN, reason="lost http://admin:hunter2@rmq1:15672/api")
+        journal.append_outcome(1, Outcome.UNKNOWN, reason="lost http://admin:hunter2@rmq1:15672/api")
     assert b"hunter2" not in path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -219,8 +219,8 @@ def test_a_full_disk_stops_whoever_is_about_to_send_and_lets_the_rest_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "journal"
-    told: list[JournalError] = []
-    journal = Journal.create(path, SETTING, on_failure=told.append)
+    fields_read: list[JournalError] = []
+    journal = Journal.create(path, SETUP, on_failure=fields_read.append)
     journal.append_attempts(0, [1], [0])
     with monkeypatch.context() as broken:
         broken.setattr(os, "write", full)
@@ -229,10 +229,10 @@ def test_a_full_disk_stops_whoever_is_about_to_send_and_lets_the_rest_go_on(
     with pytest.raises(JournalError):
         journal.append_deliveries(0, 1, "proof", [1], [0])
     journal.append_undo(FaultStage.HOLDS, "start", "rmq1")
-    journal.append_settled(1, Outcome.CONFIRMED)
+    journal.append_outcome(1, Outcome.CONFIRMED)
     journal.close()
     assert journal.failure is not None
-    assert len(told) == 1
+    assert len(fields_read) == 1
     attempted, end = read_journal(path).records()
     assert isinstance(attempted, AttemptRecord)
     assert isinstance(end, DamageRecord)
@@ -278,14 +278,14 @@ def test_a_journal_is_never_written_over(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_text("mine")
     with pytest.raises(JournalError, match="File exists"):
-        Journal.create(path, SETTING)
+        Journal.create(path, SETUP)
     assert path.read_text() == "mine"
     with pytest.raises(JournalError, match="No such file"):
-        Journal.create(tmp_path / "nowhere" / "journal", SETTING)
+        Journal.create(tmp_path / "nowhere" / "journal", SETUP)
 
 
 def test_a_closed_journal_takes_nothing_more(tmp_path: Path) -> None:
-    journal = Journal.create(tmp_path / "journal", SETTING)
+    journal = Journal.create(tmp_path / "journal", SETUP)
     journal.close()
     journal.close()
     with pytest.raises(JournalError, match="closed"):
@@ -296,12 +296,12 @@ def test_a_closed_journal_takes_nothing_more(tmp_path: Path) -> None:
 
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with Journal.create(path, SETTING) as journal:
+    with Journal.create(path, SETUP) as journal:
 
         def write(publisher: int) -> None:
             for number in range(publisher * 1000 + 1, publisher * 1000 + 1001):
                 journal.append_attempts(publisher, [number], [0])
-                journal.append_settled(number, Outcome.CONFIRMED)
+                journal.append_outcome(number, Outcome.CONFIRMED)
 
         threads = [threading.Thread(target=write, args=(publisher,)) for publisher in range(4)]
         for thread in threads:
@@ -318,5 +318,5 @@ def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
 
 def test_a_head_alone_is_a_run_that_was_killed_at_once(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    path.write_text(head_of(SETTING))
+    path.write_text(head_of(SETUP))
     assert judge(read_journal(path)).verdict is Verdict.INCONCLUSIVE

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from honest_runs import NODES, SETTING, honest_run
+from honest_runs import NODES, SETUP, honest_run
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from judged_records import account_of, evidence_of
 
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Outcome
@@ -39,8 +40,6 @@ from dmq_core.proof.journal.records import (
     message_id,
     number_of,
 )
-from dmq_core.proof.judging.accounting import account_of
-from dmq_core.proof.judging.evidence import evidence_of
 from dmq_core.proof.judging.judge import judge, judged
 from dmq_core.proof.result import Verdict, Workload
 from dmq_core.proof.scenario import Fault
@@ -50,7 +49,7 @@ RUNS = st.integers(0, 1 << 32)
 
 
 def figures(records: Iterable[Record]) -> dict[str, Any]:
-    accounted = account_of(records, SETTING)
+    accounted = account_of(records, SETUP)
     flat = asdict(accounted.account)
     flat.update({f"again_{kind}": number for kind, number in flat.pop("duplicates").items()})
     return {**flat, "contradicting": accounted.contradicting, "unrecorded": accounted.unrecorded}
@@ -63,16 +62,16 @@ def changes(before: Records, after: Records) -> dict[str, Any]:
 
 
 def an_id(number: int) -> tuple[str, ...]:
-    return (message_id(SETTING.run, number),)
+    return (message_id(SETUP.run, number),)
 
 
 def plain_numbers(records: Records) -> list[int]:
     """Numbers of messages about whose life there is nothing to explain."""
     attempts = Counter(n for r in records if isinstance(r, AttemptRecord) for n in r.numbers)
-    came = Counter(n for r in records if isinstance(r, DeliveryRecord) for n in r.numbers)
+    delivered = Counter(n for r in records if isinstance(r, DeliveryRecord) for n in r.numbers)
     odd = {r.numbers[i] for r in records if isinstance(r, DeliveryRecord) for i in (*r.redelivered, *r.retried)}
     sure = {n for r in records if isinstance(r, OutcomeRecord) and r.outcome is Outcome.CONFIRMED for n in r.numbers}
-    return [n for n in sorted(sure) if attempts[n] == came[n] == 1 and n not in odd]
+    return [n for n in sorted(sure) if attempts[n] == delivered[n] == 1 and n not in odd]
 
 
 def mapped(records: Records, kind: type[Any], change: Callable[[Any], Record | None]) -> Records:
@@ -111,7 +110,7 @@ def before_drain(records: Records, record: Callable[[Record], Record]) -> Record
 
 @given(RUNS)
 def test_an_honest_run_passes(seed: int) -> None:
-    result = judged(honest_run(seed), SETTING)
+    result = judged(honest_run(seed), SETUP)
     assert (result.verdict, result.account.lost) == (Verdict.PASS, ()), result.reasons
     assert result.node == "rmq2"
 
@@ -120,7 +119,7 @@ def test_an_honest_run_passes(seed: int) -> None:
 def test_the_account_is_what_plain_sets_say(seed: int) -> None:
     records = honest_run(seed)
     seen: dict[int, set[Outcome]] = {}
-    came: Counter[int] = Counter()
+    delivered: Counter[int] = Counter()
     flags = 0
     for record in records:
         if isinstance(record, AttemptRecord):
@@ -130,17 +129,21 @@ def test_the_account_is_what_plain_sets_say(seed: int) -> None:
             for number in record.numbers:
                 seen[number].add(record.outcome)
         elif isinstance(record, DeliveryRecord):
-            came.update(record.numbers)
+            delivered.update(record.numbers)
             flags += len(record.redelivered)
     confirmed = {n for n, outcomes in seen.items() if Outcome.CONFIRMED in outcomes}
     unknown = {n for n, outcomes in seen.items() if Outcome.UNKNOWN in outcomes} - confirmed
-    account = account_of(records, SETTING).account
+    account = account_of(records, SETUP).account
     again = account.duplicates
     assert (account.attempted, account.confirmed, account.unknown) == (len(seen), len(confirmed), len(unknown))
     assert account.nacked + account.returned + account.not_sent == len(seen) - len(confirmed) - len(unknown)
-    assert (account.delivered, account.redelivered, account.recovered) == (len(came), flags, len(unknown & set(came)))
-    assert again.redelivery + again.republish + again.retry_handoff == came.total() - len(came)
-    assert not confirmed - set(came)
+    assert (account.delivered, account.redelivered, account.recovered) == (
+        len(delivered),
+        flags,
+        len(unknown & set(delivered)),
+    )
+    assert again.redelivery + again.republish + again.retry_handoff == delivered.total() - len(delivered)
+    assert not confirmed - set(delivered)
 
 
 def test_honest_runs_hold_everything_that_has_to_be_explained() -> None:
@@ -170,7 +173,7 @@ def test_a_dropped_delivery_is_lost(seed: int, data: st.DataObject) -> None:
     number = data.draw(st.sampled_from(plain_numbers(records)))
     broken = mapped(records, DeliveryRecord | AnswerRecord, without_numbers(number))
     assert changes(records, broken) == {"lost": an_id(number), "delivered": -1}
-    result = judged(broken, SETTING)
+    result = judged(broken, SETUP)
     assert result.verdict is Verdict.FAIL
     assert an_id(number)[0] in result.reasons[0]
 
@@ -182,7 +185,7 @@ def test_a_doubled_delivery_is_unexplained(seed: int, data: st.DataObject) -> No
     broken = before_drain(records, lambda like: a_delivery(number, like))
     assume(was_answered(records, number))
     assert changes(records, broken) == {"again_unexplained": 1}
-    assert judged(broken, SETTING).verdict is Verdict.FAIL
+    assert judged(broken, SETUP).verdict is Verdict.FAIL
 
 
 @given(RUNS, st.data())
@@ -201,7 +204,7 @@ def test_a_doubled_delivery_with_the_flag_is_explained(seed: int, data: st.DataO
     number = data.draw(st.sampled_from(plain_numbers(records)))
     again = before_drain(records, lambda like: a_delivery(number, like, redelivered=(0,)))
     assert changes(records, again) == {"again_redelivery": 1, "redelivered": 1}
-    assert judged(again, SETTING).verdict is Verdict.PASS
+    assert judged(again, SETUP).verdict is Verdict.PASS
 
 
 @given(RUNS, st.data())
@@ -233,9 +236,9 @@ def test_an_acknowledgement_before_its_record_proves_nothing(seed: int, data: st
     number = data.draw(st.sampled_from([n for n in plain_numbers(records) if was_answered(records, n)]))
     missing = mapped(records, DeliveryRecord, without_numbers(number))
     assert changes(records, missing) == {"lost": an_id(number), "delivered": -1, "unrecorded": an_id(number)}
-    assert judged(missing, SETTING).verdict is Verdict.INCONCLUSIVE
-    came = next(r for r in records if isinstance(r, DeliveryRecord) and number in r.numbers)
-    late = before_drain(missing, lambda like: a_delivery(number, replace(came, at=like.at, wall=like.wall)))
+    assert judged(missing, SETUP).verdict is Verdict.INCONCLUSIVE
+    delivered = next(r for r in records if isinstance(r, DeliveryRecord) and number in r.numbers)
+    late = before_drain(missing, lambda like: a_delivery(number, replace(delivered, at=like.at, wall=like.wall)))
     changed = changes(records, late)
     assert changed.pop("order_violations", 1) == 1
     assert changed == {"unrecorded": an_id(number)}
@@ -247,11 +250,11 @@ def test_a_forged_id_is_unexpected(seed: int, ahead: int, text: str) -> None:
     number = 1 + ahead + max(n for r in records if isinstance(r, AttemptRecord) for n in r.numbers)
     forged = before_drain(records, lambda like: a_delivery(number, like))
     assert changes(records, forged) == {"unexpected": an_id(number)}
-    assert judged(forged, SETTING).verdict is Verdict.FAIL
-    assume(number_of(SETTING.run, text) is None)
+    assert judged(forged, SETUP).verdict is Verdict.FAIL
+    assume(number_of(SETUP.run, text) is None)
     foreign = before_drain(records, lambda like: ForeignRecord(like.at, like.wall, 0, 1, "proof", (text,)))
     assert changes(records, foreign) == {"unexpected": (text,)}
-    assert judged(foreign, SETTING).verdict is Verdict.FAIL
+    assert judged(foreign, SETUP).verdict is Verdict.FAIL
 
 
 @given(RUNS, st.data())
@@ -267,10 +270,10 @@ def test_a_lost_confirm_makes_a_message_unknown(seed: int, data: st.DataObject) 
         return record if number not in record.numbers else replace(record, outcome=Outcome.UNKNOWN)
 
     assert changes(records, mapped(records, OutcomeRecord, unanswered)) == flipped
-    assert judged(mapped(records, OutcomeRecord, unanswered), SETTING).verdict is Verdict.PASS
+    assert judged(mapped(records, OutcomeRecord, unanswered), SETUP).verdict is Verdict.PASS
     assert changes(records, mapped(records, OutcomeRecord, lost)) == flipped
     # A journal that was closed in good order has an outcome for every message.
-    assert judged(mapped(records, OutcomeRecord, lost), SETTING).verdict is Verdict.INCONCLUSIVE
+    assert judged(mapped(records, OutcomeRecord, lost), SETUP).verdict is Verdict.INCONCLUSIVE
 
 
 @given(RUNS, st.data())
@@ -304,8 +307,8 @@ def test_two_messages_of_a_key_that_change_places_are_out_of_order(seed: int, da
 
     broken = mapped(records, DeliveryRecord | AnswerRecord, change)
     assert changes(records, broken) == {"order_violations": 1}
-    assert judged(broken, SETTING).verdict is Verdict.FAIL
-    assert judged(broken, replace(SETTING, ordered=False)).verdict is Verdict.PASS
+    assert judged(broken, SETUP).verdict is Verdict.FAIL
+    assert judged(broken, replace(SETUP, ordered=False)).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(("outcome", "wrong"), [(Outcome.RETURNED, "leak"), (Outcome.NOT_SENT, "phantom")])
@@ -321,7 +324,7 @@ def test_what_must_not_be_delivered_and_is(outcome: Outcome, wrong: str, seed: i
     # Coming last, it also comes late.
     assert changed.pop("order_violations", 1) == 1
     assert changed == {wrong: an_id(numbers[0]), "delivered": 1}
-    result = judged(broken, replace(SETTING, ordered=False))
+    result = judged(broken, replace(SETUP, ordered=False))
     assert result.verdict is Verdict.FAIL
     assert an_id(numbers[0])[0] in result.reasons[0]
 
@@ -332,7 +335,7 @@ def test_an_outcome_too_many_is_a_contradiction(seed: int, data: st.DataObject) 
     settled = data.draw(st.sampled_from([r for r in records if isinstance(r, OutcomeRecord)]))
     broken = before_drain(records, lambda _: settled)
     assert changes(records, broken) == {"contradicting": an_id(settled.numbers[0])}
-    assert judged(broken, SETTING).verdict is Verdict.INCONCLUSIVE
+    assert judged(broken, SETUP).verdict is Verdict.INCONCLUSIVE
 
 
 @given(RUNS, st.data())
@@ -340,7 +343,7 @@ def test_a_cut_journal_is_inconclusive_wherever_it_ends(
     tmp_path_factory: pytest.TempPathFactory, seed: int, data: st.DataObject
 ) -> None:
     records = honest_run(seed)
-    head = head_of(SETTING).encode()
+    head = head_of(SETUP).encode()
     content = head + "".join(line_of(r) for r in records).encode()
     path = tmp_path_factory.mktemp("cut") / "journal"
     path.write_bytes(content)
@@ -361,7 +364,7 @@ def test_a_cut_journal_is_inconclusive_wherever_it_ends(
 def test_a_line_gone_from_the_middle_is_never_a_pass(
     tmp_path_factory: pytest.TempPathFactory, seed: int, data: st.DataObject
 ) -> None:
-    lines = [head_of(SETTING), *(line_of(r) for r in honest_run(seed))]
+    lines = [head_of(SETUP), *(line_of(r) for r in honest_run(seed))]
     gone = data.draw(st.integers(1, len(lines) - 2))
     path = tmp_path_factory.mktemp("gone") / "journal"
     path.write_text("".join(lines[:gone] + lines[gone + 1 :]))
@@ -471,13 +474,13 @@ def test_a_run_is_inconclusive_without(kind: type[Any], change: Callable[[Any], 
         records = honest_run(seed)
         broken = mapped(records, kind, change)
         assert changes(records, broken) == {}
-        result = judged(broken, SETTING)
+        result = judged(broken, SETUP)
         assert result.verdict is Verdict.INCONCLUSIVE
         assert [r for r in result.reasons if reason in r], result.reasons
 
 
 @pytest.mark.parametrize(
-    ("act", "cluster", "command"),
+    ("action", "cluster", "command"),
     [
         ("kill", "dmq", "'dmq node start rmq2'"),
         ("pause", "mine", "'dmq node unpause rmq2 --cluster mine'"),
@@ -487,18 +490,20 @@ def test_a_run_is_inconclusive_without(kind: type[Any], change: Callable[[Any], 
         ("scale", "", "'dmq node remove rmq2'"),
     ],
 )
-def test_what_a_killed_run_left_standing_is_told_with_what_takes_it_back(act: str, cluster: str, command: str) -> None:
-    setting = replace(SETTING, cluster=cluster)
-    records = mapped(honest_run(1), FaultRecord, lambda r: r if r.undo else replace(r, act=act))
+def test_what_a_killed_run_left_standing_is_told_with_what_takes_it_back(
+    action: str, cluster: str, command: str
+) -> None:
+    setup = replace(SETUP, cluster=cluster)
+    records = mapped(honest_run(1), FaultRecord, lambda r: r if r.undo else replace(r, action=action))
     held = next(i for i, r in enumerate(records) if isinstance(r, FaultRecord) and r.stage is FaultStage.HOLDS)
     undone = next(
         i for i, r in enumerate(records) if isinstance(r, FaultRecord) and r.undo and r.stage is FaultStage.HOLDS
     )
     torn = DamageRecord(0.0, 0.0, "it ends here", torn=True)
-    said = f"Nothing shows that the {act} of rmq2 was undone: {command} takes it back if it still stands."
-    assert said in judged([*records[: held + 1], torn], setting).reasons
-    assert said not in judged([*records[: undone + 1], torn], setting).reasons
-    assert said not in judged(records, setting).reasons
+    said = f"Nothing shows that the {action} of rmq2 was undone: {command} takes it back if it still stands."
+    assert said in judged([*records[: held + 1], torn], setup).reasons
+    assert said not in judged([*records[: undone + 1], torn], setup).reasons
+    assert said not in judged(records, setup).reasons
 
 
 def test_faults_that_leave_nothing_behind_need_no_way_back() -> None:
@@ -516,10 +521,10 @@ def test_a_loss_is_not_proven_while_a_queue_may_hold_it(seed: int) -> None:
     number = plain_numbers(records)[0]
     broken = mapped(records, DeliveryRecord | AnswerRecord, without_numbers(number))
     unread = mapped(broken, DepthRecord, silent_node)
-    result = judged(unread, SETTING)
+    result = judged(unread, SETUP)
     assert (result.verdict, result.account.lost) == (Verdict.INCONCLUSIVE, an_id(number))
     # A loss that is proven stays proven, whatever else the run leaves open.
-    assert judged(mapped(broken, FaultRecord, drop), SETTING).verdict is Verdict.FAIL
+    assert judged(mapped(broken, FaultRecord, drop), SETUP).verdict is Verdict.FAIL
 
 
 def test_traffic_has_to_be_confirmed_before_the_fault_and_after_it() -> None:
@@ -531,8 +536,8 @@ def test_traffic_has_to_be_confirmed_before_the_fault_and_after_it() -> None:
 
     early = [*mapped(records[:held], OutcomeRecord, unknown), *records[held:]]
     late = [*records[:held], *mapped(records[held:], OutcomeRecord, unknown)]
-    assert [r for r in judged(early, SETTING).reasons if "No message was confirmed before the kill of rmq2" in r]
-    assert [r for r in judged(late, SETTING).reasons if "that was sent after the kill of rmq2 held" in r]
+    assert [r for r in judged(early, SETUP).reasons if "No message was confirmed before the kill of rmq2" in r]
+    assert [r for r in judged(late, SETUP).reasons if "that was sent after the kill of rmq2 held" in r]
 
 
 @given(RUNS)
@@ -544,14 +549,14 @@ def test_messages_that_no_broker_counted_are_inconclusive(seed: int) -> None:
     made = before_drain(records, lambda like: AttemptRecord(like.at, like.wall, 0, forged, keys))
     made = before_drain(made, lambda like: OutcomeRecord(like.at, like.wall, Outcome.CONFIRMED, forged))
     made = before_drain(made, lambda like: DeliveryRecord(like.at, like.wall, 0, 1, "proof", forged, keys))
-    result = judged(made, SETTING)
+    result = judged(made, SETUP)
     assert (result.verdict, result.account.lost) == (Verdict.INCONCLUSIVE, ())
     assert len([r for r in result.reasons if "the brokers' own counters say" in r]) == 2
 
 
 @given(RUNS)
 def test_the_brokers_of_an_honest_run_counted_it_all_but_what_an_ended_one_did_last(seed: int) -> None:
-    for balance in judged(honest_run(seed), SETTING).balances:
+    for balance in judged(honest_run(seed), SETUP).counter_checks:
         assert balance.counted >= balance.accounted
         assert balance.allowed < balance.accounted
 
@@ -580,62 +585,62 @@ def test_only_what_an_ended_broker_did_after_the_last_look_may_be_missing() -> N
         counted(11, "a", "2", 0),
         counted(11, "b", "1", 32),
     ]
-    (confirmed, _) = evidence_of(records, replace(SETTING, nodes=("a", "b"))).balances
+    (confirmed, _) = evidence_of(records, replace(SETUP, nodes=("a", "b"))).counter_checks
     assert (confirmed.accounted, confirmed.counted, confirmed.allowed) == (182, 132, 52)
 
 
 def test_without_a_look_at_every_node_before_and_after_nothing_is_balanced() -> None:
-    setting = replace(SETTING, nodes=("a", "b"))
+    setup = replace(SETUP, nodes=("a", "b"))
     early: Records = [counted(1, "a", "1", 0), counted(1, "b", "1", 0)]
     between: Records = [AttemptRecord(2, 2, 0, (1, 2), (0, 0)), settled(2, 1, 2)]
     late: Records = [counted(3, "a", "1", 2), counted(3, "b", "1", 0)]
-    assert len(evidence_of([*early, *between, *late], setting).balances) == 2
+    assert len(evidence_of([*early, *between, *late], setup).counter_checks) == 2
     for missing in range(2):
-        assert evidence_of([*early[:missing], *early[missing + 1 :], *between, *late], setting).balances == ()
-        assert evidence_of([*early, *between, *late[:missing], *late[missing + 1 :]], setting).balances == ()
+        assert evidence_of([*early[:missing], *early[missing + 1 :], *between, *late], setup).counter_checks == ()
+        assert evidence_of([*early, *between, *late[:missing], *late[missing + 1 :]], setup).counter_checks == ()
 
 
 def test_a_journal_that_could_not_be_written_to_its_end_is_inconclusive(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     records = [r for r in honest_run(3) if not isinstance(r, EndRecord)]
-    path.write_text(head_of(SETTING) + "".join(line_of(r) for r in records))
+    path.write_text(head_of(SETUP) + "".join(line_of(r) for r in records))
     result = judge(read_journal(path), trouble="the disk is full")
     assert result.verdict is Verdict.INCONCLUSIVE
     assert "The journal is damaged: the disk is full." in result.reasons
-    assert evidence_of([*records, DamageRecord(0.0, 0.0, "x", torn=True)], SETTING).is_cut
+    assert evidence_of([*records, DamageRecord(0.0, 0.0, "x", torn=True)], SETUP).is_cut
 
 
 def test_of_many_ids_five_are_named() -> None:
     records = honest_run(5)
     numbers = plain_numbers(records)[:9]
-    result = judged(mapped(records, DeliveryRecord | AnswerRecord, without_numbers(*numbers)), SETTING)
+    result = judged(mapped(records, DeliveryRecord | AnswerRecord, without_numbers(*numbers)), SETUP)
     assert result.reasons[0].endswith(f"{', '.join(message_id('6f0c', n) for n in numbers[:5])} and 4 more.")
 
 
 def test_a_rolling_restart_has_to_reach_every_node() -> None:
-    result = judged(honest_run(5), replace(SETTING, fault="rolling"))
+    result = judged(honest_run(5), replace(SETUP, fault="rolling"))
     assert (result.verdict, len(result.reasons)) == (Verdict.INCONCLUSIVE, 1)
     assert "only rmq2 was seen to be" in result.reasons[0]
 
 
 def test_in_a_fanout_each_queue_is_owed_each_message() -> None:
-    setting = replace(SETTING, queues=("a", "b"), every_queue=True, nodes=NODES)
+    setup = replace(SETUP, queues=("a", "b"), every_queue=True, nodes=NODES)
     base: Records = [AttemptRecord(1.0, 2.0, 0, (1, 2), (0, 0)), OutcomeRecord(1.1, 2.1, Outcome.CONFIRMED, (1, 2))]
     both = [DeliveryRecord(1.2, 2.2, q, 1, name, (1, 2), (0, 0)) for q, name in enumerate("ab")]
-    whole = account_of([*base, *both], setting).account
+    whole = account_of([*base, *both], setup).account
     assert (whole.delivered, whole.duplicates.unexplained, whole.lost) == (2, 0, ())
-    assert account_of([*base, both[0]], setting).account.lost == ("6f0c-1", "6f0c-2")
+    assert account_of([*base, both[0]], setup).account.lost == ("6f0c-1", "6f0c-2")
 
 
 def test_each_reader_of_a_stream_is_owed_each_message() -> None:
-    setting = replace(SETTING, workload=Workload(queue_type="stream", consumers=2))
+    setup = replace(SETUP, workload=Workload(queue_type="stream", consumers=2))
     base: Records = [AttemptRecord(1.0, 2.0, 0, (1, 2), (0, 0)), OutcomeRecord(1.1, 2.1, Outcome.CONFIRMED, (1, 2))]
     both = [DeliveryRecord(1.2, 2.2, reader, 1, "proof", (1, 2), (0, 0)) for reader in (0, 1)]
-    whole = account_of([*base, *both], setting).account
+    whole = account_of([*base, *both], setup).account
     assert (whole.delivered, whole.duplicates.unexplained, whole.lost) == (2, 0, ())
-    assert account_of([*base, both[0]], setting).account.lost == ("6f0c-1", "6f0c-2")
+    assert account_of([*base, both[0]], setup).account.lost == ("6f0c-1", "6f0c-2")
     again = DeliveryRecord(1.3, 2.3, 1, 1, "proof", (2,), (0,))
-    assert account_of([*base, *both, again], setting).account.duplicates.unexplained == 1
+    assert account_of([*base, *both, again], setup).account.duplicates.unexplained == 1
 
 
 def was_answered(records: Records, number: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from judged_records import history_of
 
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.records import (
@@ -18,7 +19,7 @@ from dmq_core.proof.journal.records import (
     Record,
     RunPhase,
 )
-from dmq_core.proof.judging.timeline import MOST_SLICES, RunTimeline, timeline_of
+from dmq_core.proof.judging.timeline import MOST_SLICES, RunHistory
 from dmq_core.proof.result import Timeline, TimelineMark
 
 WALL = 1_790_000_000.0
@@ -37,20 +38,20 @@ def delivered(at: float, *numbers: int) -> DeliveryRecord:
     return DeliveryRecord(at, WALL + at, 0, 1, "proof", numbers, (0,) * len(numbers))
 
 
-def fault(at: float, stage: FaultStage, undo: bool = False, act: str = "kill", text: str = "") -> FaultRecord:
-    return FaultRecord(at, WALL + at, undo, stage, act, "rmq2", text)
+def fault(at: float, stage: FaultStage, undo: bool = False, action: str = "kill", text: str = "") -> FaultRecord:
+    return FaultRecord(at, WALL + at, undo, stage, action, "rmq2", text)
 
 
 def client(at: float, event: ClientEvent, node: str, role: str = "publisher", number: int = 0) -> ClientRecord:
     return ClientRecord(at, WALL + at, role, number, event, node, 1, "closed" if event is ClientEvent.LOST else "")
 
 
-def course(*records: Record) -> RunTimeline:
-    return timeline_of([BEGAN, *records])
+def build(*records: Record) -> RunHistory:
+    return history_of([BEGAN, *records])
 
 
-def killed() -> RunTimeline:
-    return course(
+def killed() -> RunHistory:
+    return build(
         LeaderRecord(10.0, WALL, "proof", "rmq2", 1),
         attempted(11.0, 1, 2),
         settled(11.1, 1),
@@ -69,8 +70,8 @@ def killed() -> RunTimeline:
         settled(12.6, 4),
         client(12.7, ClientEvent.RECONNECTED, "rmq1", "consumer"),
         delivered(12.8, 2, 4),
-        fault(14.0, FaultStage.ASKED, undo=True, act="start"),
-        fault(14.5, FaultStage.BEGAN, undo=True, act="start"),
+        fault(14.0, FaultStage.ASKED, undo=True, action="start"),
+        fault(14.5, FaultStage.BEGAN, undo=True, action="start"),
         client(14.6, ClientEvent.LOST, "rmq3"),
         client(14.7, ClientEvent.RECONNECTED, "rmq2"),
         LeaderRecord(14.8, WALL, "proof", "rmq2", 3),
@@ -106,13 +107,13 @@ def test_marks_say_what_happened_in_the_words_of_the_report() -> None:
 
 
 def test_a_fault_that_failed_has_no_moment_but_a_mark() -> None:
-    found = course(fault(12.0, FaultStage.ASKED), fault(12.5, FaultStage.FAILED, text="no such container"))
+    found = build(fault(12.0, FaultStage.ASKED), fault(12.5, FaultStage.FAILED, text="no such container"))
     assert found.timeline == Timeline()
     assert found.marks == (TimelineMark(2.5, "fault", "kill of rmq2 failed: no such container"),)
 
 
 def test_a_client_that_never_comes_back_and_an_outcome_that_never_comes_have_no_moment() -> None:
-    found = course(
+    found = build(
         attempted(11.0, 1),
         fault(12.0, FaultStage.ASKED),
         fault(12.0, FaultStage.HOLDS),
@@ -124,7 +125,7 @@ def test_a_client_that_never_comes_back_and_an_outcome_that_never_comes_have_no_
 
 
 def test_a_message_sent_before_the_fault_is_not_the_first_one_after_it() -> None:
-    found = course(
+    found = build(
         attempted(11.0, 1),
         fault(12.0, FaultStage.ASKED),
         fault(12.2, FaultStage.HOLDS),
@@ -139,7 +140,7 @@ def test_a_message_sent_before_the_fault_is_not_the_first_one_after_it() -> None
 
 
 def test_a_gap_counts_only_while_something_is_due() -> None:
-    found = course(
+    found = build(
         attempted(11.0, 1),
         settled(11.1, 1),
         delivered(11.3, 1),
@@ -161,19 +162,19 @@ def test_messages_that_fail_at_once_do_not_hide_an_outage() -> None:
         for n in range(1, 101)
         for record in (attempted(11.0 + n / 10, n), settled(11.0 + n / 10, n, outcome=Outcome.NOT_SENT))
     ]
-    found = course(*failing, attempted(21.5, 101), settled(21.6, 101), delivered(21.7, 101))
+    found = build(*failing, attempted(21.5, 101), settled(21.6, 101), delivered(21.7, 101))
     assert found.max_confirm_gap_s == pytest.approx(10.5)
     assert found.max_delivery_gap_s == pytest.approx(10.6)
 
 
 def test_what_is_due_in_the_end_has_waited_until_then() -> None:
-    found = course(attempted(11.0, 1), settled(11.5, 1), fault(15.0, FaultStage.ASKED))
+    found = build(attempted(11.0, 1), settled(11.5, 1), fault(15.0, FaultStage.ASKED))
     assert found.max_confirm_gap_s == pytest.approx(0.5)
     assert found.max_delivery_gap_s == pytest.approx(4.0)
 
 
 def test_curves_are_rates_in_slices_from_the_load_s_beginning() -> None:
-    found = course(
+    found = build(
         attempted(10.0, 1, 2, 3), settled(10.1, 1, 2), settled(10.6, 3), delivered(10.3, 1), delivered(10.9, 2)
     )
     assert found.curves.slice_s == 0.25
@@ -185,12 +186,12 @@ def test_long_runs_have_wider_slices_and_no_message_is_lost_in_them() -> None:
     records: list[Record] = []
     for n in range(1, 4001):
         records += [attempted(10.0 + n, n), settled(10.0 + n, n), delivered(10.2 + n, n)]
-    curves = course(*records).curves
+    curves = build(*records).curves
     assert curves.slice_s == 2.0
     assert len(curves.confirms) == len(curves.deliveries) <= MOST_SLICES
     assert sum(curves.confirms) * curves.slice_s == sum(curves.deliveries) * curves.slice_s == 4000
 
 
 def test_nothing_makes_an_empty_course() -> None:
-    found = timeline_of([])
+    found = history_of([])
     assert (found.timeline, found.marks, found.max_confirm_gap_s) == (Timeline(), (), 0.0)

@@ -14,7 +14,7 @@ from proof_samples import HOSTILE, failed, hostile, passed
 from dmq_core.proof.report.chart_svg import chart, longest_gap, numbered
 from dmq_core.proof.report.html_page import html
 from dmq_core.proof.report.markdown import markdown
-from dmq_core.proof.report.wording import account_rows, repeat_command, what_was_done
+from dmq_core.proof.report.wording import account_rows, repeat_command, run_summary
 from dmq_core.proof.result import Curves, ProofResult, Timeline, TimelineMark, Verdict, Workload
 
 EVERY = (passed(), failed(), hostile(), replace(passed(), verdict=Verdict.INCONCLUSIVE, timeline=Timeline(), marks=()))
@@ -103,12 +103,12 @@ def test_markdown_holds_the_account_as_a_table() -> None:
 
 
 def test_what_was_done_names_the_node_its_part_and_the_undoing() -> None:
-    said = what_was_done(passed())
+    said = run_summary(passed())
     assert "rmq2, the leader of the queue, was killed" in said
     assert "undone 8.0 s later" in said
     assert "500 messages a second" in said
-    assert "Nothing was broken." in what_was_done(replace(passed(), fault="none"))
-    assert "every node was restarted" in what_was_done(replace(passed(), fault="rolling"))
+    assert "Nothing was broken." in run_summary(replace(passed(), fault="none"))
+    assert "every node was restarted" in run_summary(replace(passed(), fault="rolling"))
 
 
 def test_the_command_repeats_what_differs_from_the_usual() -> None:

@@ -15,7 +15,7 @@ from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.errors import NotReachableError
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import CountersRecord, RunSetup
-from dmq_core.proof.run.broker_counters import BrokerEpochs, CounterReader, NodeCounters, counters_in
+from dmq_core.proof.run.broker_counters import BrokerEpochs, CounterReader, NodeCounters, parse_counters
 from dmq_core.testing import FakeSession
 
 TOLD = """\
@@ -51,13 +51,13 @@ def read_from(journal: Journal) -> list[str]:
 
 
 def test_the_counters_of_our_protocol_are_summed_over_queue_types() -> None:
-    assert counters_in(TOLD) == NodeCounters(232.472, 10180, 10172, 10622, 7)
+    assert parse_counters(TOLD) == NodeCounters(232.472, 10180, 10172, 10622, 7)
 
 
 @given(st.text())
 def test_whatever_a_node_tells_is_counters_or_not_reachable(text: str) -> None:
     with pytest.raises(NotReachableError):
-        counters_in(text)
+        parse_counters(text)
 
 
 def test_a_broker_that_began_anew_has_another_epoch() -> None:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from judged_records import evidence_of
 
 from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import ClusterError, DmqError
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import RunPhase, RunSetup
-from dmq_core.proof.judging.evidence import FaultSeen, evidence_of
+from dmq_core.proof.judging.evidence import ObservedFault
 from dmq_core.proof.run import external_faults as beside_module
 from dmq_core.proof.run.external_faults import ExternalClusterFaults
 from dmq_core.testing import FakeSession
@@ -31,14 +32,14 @@ class Story:
         self.session = FakeSession()
         self.cluster = self.session.cluster
         self.path = path / "a.journal"
-        setting = RunSetup("6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("dmq.load",))
-        self.journal = Journal.create(self.path, setting)
+        setup = RunSetup("6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("dmq.load",))
+        self.journal = Journal.create(self.path, setup)
         self.began = time.monotonic()
         self.journal.append_phase(RunPhase.BEGAN)
-        self.beside = ExternalClusterFaults(self.journal, self.cluster, "dmq.load", "/")
+        self.cluster_faults = ExternalClusterFaults(self.journal, self.cluster, "dmq.load", "/")
 
     def do(self, fault: Fault) -> Fault | None:
-        with self.beside.doing(fault):
+        with self.cluster_faults.recording_fault(fault):
             return self.cluster.cause(fault)
 
     def take_back(self, fault: Fault) -> None:
@@ -46,25 +47,25 @@ class Story:
         assert back is not None
         self.do(back)
 
-    def faults(self) -> tuple[FaultSeen, ...]:
+    def faults(self) -> tuple[ObservedFault, ...]:
         self.journal.close()
         reading = read_journal(self.path)
-        return evidence_of(reading.records(), reading.setting).faults
+        return evidence_of(reading.records(), reading.setup).faults
 
 
 @pytest.fixture
 def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
     monkeypatch.setattr(beside_module, "leader_of", lambda _cluster, _queue, _host: "rmq1")
-    told = Story(tmp_path)
-    yield told
-    told.session.close()
+    matching = Story(tmp_path)
+    yield matching
+    matching.session.close()
 
 
 def test_an_alarm_has_its_name_the_nodes_word_and_its_end(story: Story) -> None:
     story.do(ALARM)
     story.take_back(ALARM)
     (fault,) = story.faults()
-    assert (fault.act, fault.node) == ("memory-alarm", "rmq2")
+    assert (fault.action, fault.node) == ("memory-alarm", "rmq2")
     assert fault.text == "the nodes tell of it: Memory alarm at rmq2"
     assert fault.asked_s <= (fault.began_s or -1) == (fault.held_s or -1) <= (fault.undone_s or -1)
 
@@ -75,19 +76,19 @@ def test_a_fault_is_over_when_it_is_taken_back_however_late_the_nodes_tell(story
     assert back is not None
     with story.session.script.hold("standing") as gate:
         threading.Timer(0.3, gate.set).start()
-        with story.beside.doing(back):
+        with story.cluster_faults.recording_fault(back):
             story.cluster.cause(back)
-        told = time.monotonic()
+        matching = time.monotonic()
     (fault,) = story.faults()
     assert fault.undone_s is not None
-    assert fault.undone_s < told - story.began - 0.25
+    assert fault.undone_s < matching - story.began - 0.25
 
 
 def test_each_fault_of_a_node_ends_with_what_takes_that_one_back(story: Story) -> None:
     story.do(ALARM)
     story.do(Fault(FaultKind.CUT_LINK, "rmq2", peer="rmq1"))
     story.take_back(ALARM)
-    assert [(f.act, f.undone_s is not None) for f in story.faults()] == [("memory-alarm", True), ("cut-link", False)]
+    assert [(f.action, f.undone_s is not None) for f in story.faults()] == [("memory-alarm", True), ("cut-link", False)]
 
 
 def test_a_link_is_mended_from_either_end(story: Story) -> None:
@@ -96,17 +97,17 @@ def test_a_link_is_mended_from_either_end(story: Story) -> None:
     assert standing.node == "rmq1"
     story.take_back(standing)
     (fault,) = story.faults()
-    assert (fault.act, fault.node, fault.undone_s is not None) == ("cut-link", "rmq3", True)
+    assert (fault.action, fault.node, fault.undone_s is not None) == ("cut-link", "rmq3", True)
 
 
 def test_slow_links_are_over_once_the_last_one_is_mended(story: Story) -> None:
     story.do(SLOW)
     first, second = story.cluster.standing()
     story.take_back(first)
-    assert SLOW in story.beside._standing
+    assert SLOW in story.cluster_faults._active_faults
     story.take_back(second)
     (fault,) = story.faults()
-    assert (fault.act, fault.node, fault.undone_s is not None) == ("slow-link", "rmq2", True)
+    assert (fault.action, fault.node, fault.undone_s is not None) == ("slow-link", "rmq2", True)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +124,8 @@ def test_a_node_that_is_back_has_lost_what_a_new_start_ends(
 ) -> None:
     story.do(ALARM)
     story.do(Fault(FaultKind.SLOW_LINK, "rmq2", peer="rmq3"))
-    story.beside.is_back(node, after)
-    assert {f.act for f in story.faults() if f.undone_s is not None} == ended
+    story.cluster_faults.node_returned(node, after)
+    assert {f.action for f in story.faults() if f.undone_s is not None} == ended
 
 
 def test_a_fault_that_failed_says_why_and_one_without_evidence_has_none(story: Story) -> None:
@@ -153,37 +154,37 @@ def test_only_the_loads_own_leader_is_a_fault_of_the_load(story: Story) -> None:
     story.do(Fault(FaultKind.MOVE_LEADER, "rmq1", "dmq.load"))
     story.do(Fault(FaultKind.REBALANCE))
     said = "rmq1 leads the queue, as the management API tells"
-    assert [(f.act, f.node, f.text) for f in story.faults()] == [
+    assert [(f.action, f.node, f.text) for f in story.faults()] == [
         ("move-leader", "rmq1", said),
         ("rebalance", "rmq1", said),
     ]
 
 
 def test_a_node_more_is_a_fault_that_its_removal_ends(story: Story) -> None:
-    with story.beside.adding("rmq4"):
+    with story.cluster_faults.recording_added_node("rmq4"):
         story.cluster.add_node()
-    with story.beside.removing("rmq4"):
+    with story.cluster_faults.recording_removed_node("rmq4"):
         story.cluster.remove_node("rmq4")
-    assert story.beside.is_leaving("rmq4")
+    assert story.cluster_faults.is_leaving("rmq4")
     (fault,) = story.faults()
-    assert (fault.act, fault.node, fault.text) == ("scale", "rmq4", "docker shows it as running")
+    assert (fault.action, fault.node, fault.text) == ("scale", "rmq4", "docker shows it as running")
     assert fault.undone_s is not None
 
 
 def test_a_node_less_is_a_fault_unless_it_stays(story: Story) -> None:
     story.session.script.fail_next("remove_node", ClusterError("queues are only on it"))
-    with pytest.raises(DmqError), story.beside.removing("rmq3"):
+    with pytest.raises(DmqError), story.cluster_faults.recording_removed_node("rmq3"):
         story.cluster.remove_node("rmq3")
-    assert not story.beside.is_leaving("rmq3")
-    with story.beside.removing("rmq3"):
+    assert not story.cluster_faults.is_leaving("rmq3")
+    with story.cluster_faults.recording_removed_node("rmq3"):
         story.cluster.remove_node("rmq3")
     failed, gone = story.faults()
     assert failed.failed == "queues are only on it"
-    assert (gone.act, gone.text) == ("remove", "docker knows it no more")
+    assert (gone.action, gone.text) == ("remove", "docker knows it no more")
 
 
 def test_after_the_load_nothing_is_put_down(story: Story) -> None:
-    story.beside.end()
+    story.cluster_faults.stop()
     story.do(ALARM)
     assert story.faults() == ()
     assert story.journal.failure is None

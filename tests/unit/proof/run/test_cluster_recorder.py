@@ -41,18 +41,18 @@ class Hearing:
     def __init__(self, session: FakeSession, folder: Path) -> None:
         self.cluster = session.cluster
         self.journal = Journal.create(folder / "run.journal", RunSetup(run="r"))
-        self.witness = ClusterRecorder(self.cluster, ["q"], self.journal, consumers=2)
+        self.recorder = ClusterRecorder(self.cluster, ["q"], self.journal, consumers=2)
 
     def records(self) -> list[object]:
         self.journal.close()
         return list(read_journal(self.journal.path).records())
 
     def elected(self, node: str, term: int, queue: str = "q") -> None:
-        self.witness._news(LeaderElected(time.time(), EntityKey("/", queue), f"rabbit@{node}", term))
+        self.recorder._news(LeaderElected(time.time(), EntityKey("/", queue), f"rabbit@{node}", term))
 
     def connection(self, name: str, role: Role, state: ConnectionState, node: str) -> None:
         status = ConnectionStatus(state, time.time(), AT, problem="gone")
-        self.witness.connection_changed(ConnectionEvent(1, name, role, node, status))
+        self.recorder.connection_changed(ConnectionEvent(1, name, role, node, status))
 
 
 @pytest.fixture
@@ -61,25 +61,25 @@ def hearing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hearing
     session = FakeSession()
     heard = Hearing(session, tmp_path)
     yield heard
-    heard.witness.close()
+    heard.recorder.close()
     heard.journal.close()
     session.close()
 
 
 def test_the_newest_term_tells_who_leads(hearing: Hearing) -> None:
-    hearing.witness.leads("q", "rmq1")
-    assert hearing.witness.leader("q") == "rmq1"
+    hearing.recorder.note_leader("q", "rmq1")
+    assert hearing.recorder.leader("q") == "rmq1"
     hearing.elected("rmq3", 3)
     hearing.elected("rmq2", 2)
     hearing.elected("rmq1", 9, queue="another")
-    assert hearing.witness.leader("q") == "rmq3"
+    assert hearing.recorder.leader("q") == "rmq3"
     assert [(r.node, r.term) for r in hearing.records() if isinstance(r, LeaderRecord)] == [("rmq1", 0), ("rmq3", 3)]
 
 
 def test_what_was_heard_of_an_election_is_better_than_what_was_asked(hearing: Hearing) -> None:
     hearing.elected("rmq2", 2)
-    hearing.witness.leads("q", "rmq1")
-    assert hearing.witness.leader("q") == "rmq2"
+    hearing.recorder.note_leader("q", "rmq1")
+    assert hearing.recorder.leader("q") == "rmq2"
 
 
 def test_who_writes_a_stream_is_told_by_the_name_of_its_files(hearing: Hearing) -> None:
@@ -89,7 +89,7 @@ def test_who_writes_a_stream_is_told_by_the_name_of_its_files(hearing: Hearing) 
         ("rmq2", 3, "__q_2_17"),
         ("rmq2", 3, "_q_"),
     ):
-        hearing.witness._news(StreamLeaderElected(time.time(), name, f"rabbit@{node}", epoch))
+        hearing.recorder._news(StreamLeaderElected(time.time(), name, f"rabbit@{node}", epoch))
     assert [(r.node, r.term) for r in hearing.records() if isinstance(r, LeaderRecord)] == [("rmq1", 1), ("rmq3", 2)]
 
 
@@ -104,11 +104,11 @@ def test_clients_are_followed_from_node_to_node(hearing: Hearing) -> None:
         (ConnectionState.CLOSING, ""),
     ):
         hearing.connection("a", Role.PUBLISHING, state, node)
-    assert hearing.witness.node_of(Role.PUBLISHING) == "rmq2"
-    assert hearing.witness.epoch(Role.PUBLISHING) == 2
-    assert hearing.witness.lost_at("rmq1", began) is not None
-    assert hearing.witness.lost_at("rmq2", began) is None
-    assert hearing.witness.node_of(Role.CONSUMING) is None
+    assert hearing.recorder.node_of(Role.PUBLISHING) == "rmq2"
+    assert hearing.recorder.epoch(Role.PUBLISHING) == 2
+    assert hearing.recorder.first_loss_at("rmq1", began) is not None
+    assert hearing.recorder.first_loss_at("rmq2", began) is None
+    assert hearing.recorder.node_of(Role.CONSUMING) is None
     steps = [(r.event, r.node, r.epoch) for r in hearing.records() if isinstance(r, ClientRecord)]
     assert steps == [
         (ClientEvent.CONNECTED, "rmq1", 1),
@@ -125,8 +125,8 @@ def test_the_consumers_share_a_connection_and_each_loses_its_channel(hearing: He
 
 
 def test_a_change_of_a_node_is_awaited_and_no_older_one_taken(hearing: Hearing) -> None:
-    assert hearing.witness.await_change("rmq2", (NodeState.PAUSED,), 0.0, 0.05) is None
+    assert hearing.recorder.await_change("rmq2", (NodeState.PAUSED,), 0.0, 0.05) is None
     hearing.cluster.act(NodeAction.PAUSE, "rmq2")
-    change = hearing.witness.await_change("rmq2", (NodeState.PAUSED,), 0.0, 5.0)
+    change = hearing.recorder.await_change("rmq2", (NodeState.PAUSED,), 0.0, 5.0)
     assert change is not None
-    assert hearing.witness.await_change("rmq2", (NodeState.PAUSED,), change.at + 1, 0.05) is None
+    assert hearing.recorder.await_change("rmq2", (NodeState.PAUSED,), change.at + 1, 0.05) is None

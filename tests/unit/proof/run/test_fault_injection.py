@@ -39,7 +39,7 @@ class Hearsay:
     def await_leader(self, _queue: str, _node: str, timeout_s: float) -> bool:
         return timeout_s > 0
 
-    def lost_at(self, _node: str, _since: float) -> float | None:
+    def first_loss_at(self, _node: str, _since: float) -> float | None:
         return None
 
     def await_change(self, node: str, states: Sequence[NodeState], since: float, timeout_s: float) -> NodeChange:
@@ -59,17 +59,17 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield opened
 
 
-def striker(
-    cluster: Cluster, journal: Journal, witness: object | None = None, rules: FaultLimits | None = None, seed: int = 0
+def injector(
+    cluster: Cluster, journal: Journal, recorder: object | None = None, limits: FaultLimits | None = None, seed: int = 0
 ) -> FaultInjector:
-    hearsay = witness or Hearsay()
-    return FaultInjector(cluster, "q", journal, hearsay, rules or FaultLimits(), seed, no_progress)  # type: ignore[arg-type]
+    hearsay = recorder or Hearsay()
+    return FaultInjector(cluster, "q", journal, hearsay, limits or FaultLimits(), seed, no_progress)  # type: ignore[arg-type]
 
 
 def steps_of(journal: Journal) -> list[tuple[bool, FaultStage, str, str]]:
     journal.close()
     records = read_journal(journal.path).records()
-    return [(r.undo, r.stage, r.act, r.node) for r in records if isinstance(r, FaultRecord)]
+    return [(r.undo, r.stage, r.action, r.node) for r in records if isinstance(r, FaultRecord)]
 
 
 def running(cluster: Cluster) -> list[str]:
@@ -77,17 +77,19 @@ def running(cluster: Cluster) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("target", "hit"), [("leader", "rmq2"), ("connected", "rmq1"), ("follower", "rmq3"), ("rmq1", "rmq1")]
+    ("target", "targeted_nodes"), [("leader", "rmq2"), ("connected", "rmq1"), ("follower", "rmq3"), ("rmq1", "rmq1")]
 )
-def test_the_target_is_found_when_the_fault_begins(cluster: Cluster, journal: Journal, target: str, hit: str) -> None:
-    struck = striker(cluster, journal)
-    struck.strike(ScenarioStep(0, Fault.KILL, target, 0), 0.0, threading.Event())
-    assert struck.hit == [hit]
+def test_the_target_is_found_when_the_fault_begins(
+    cluster: Cluster, journal: Journal, target: str, targeted_nodes: str
+) -> None:
+    struck = injector(cluster, journal)
+    struck.inject(ScenarioStep(0, Fault.KILL, target, 0), 0.0, threading.Event())
+    assert struck.targeted_nodes == [targeted_nodes]
 
 
 def test_a_fault_is_told_and_undone_in_order(cluster: Cluster, journal: Journal) -> None:
-    struck = striker(cluster, journal)
-    struck.strike(ScenarioStep(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
+    struck = injector(cluster, journal)
+    struck.inject(ScenarioStep(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
     assert steps_of(journal) == [
         (False, FaultStage.ASKED, "pause", "rmq2"),
@@ -99,7 +101,7 @@ def test_a_fault_is_told_and_undone_in_order(cluster: Cluster, journal: Journal)
 
 
 @pytest.mark.parametrize(
-    ("fault", "target", "hit", "undo"),
+    ("fault", "target", "targeted_nodes", "undo"),
     [
         (Fault.MEMORY_ALARM, "leader", "rmq2", "clear-memory-alarm"),
         (Fault.DISK_ALARM, "rmq3", "rmq3", "clear-disk-alarm"),
@@ -107,12 +109,12 @@ def test_a_fault_is_told_and_undone_in_order(cluster: Cluster, journal: Journal)
     ],
 )
 def test_a_fault_of_the_whole_cluster_is_told_and_undone_too(
-    cluster: Cluster, journal: Journal, fault: Fault, target: str, hit: str, undo: str
+    cluster: Cluster, journal: Journal, fault: Fault, target: str, targeted_nodes: str, undo: str
 ) -> None:
-    struck = striker(cluster, journal)
-    struck.strike(ScenarioStep(0, fault, target, 0), 0.0, threading.Event())
+    struck = injector(cluster, journal)
+    struck.inject(ScenarioStep(0, fault, target, 0), 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
-    assert [(stage, act) for _, stage, act, node in steps_of(journal) if node == hit] == [
+    assert [(stage, act) for _, stage, act, node in steps_of(journal) if node == targeted_nodes] == [
         (FaultStage.ASKED, str(fault)),
         (FaultStage.BEGAN, str(fault)),
         (FaultStage.HOLDS, str(fault)),
@@ -126,7 +128,7 @@ def test_a_leader_that_moves_away_goes_to_a_follower_and_back(
 ) -> None:
     moved: list[str | None] = []
     monkeypatch.setattr(cluster, "cause", lambda fault, _progress: moved.append(fault.node))
-    striker(cluster, journal).strike(ScenarioStep(0, Fault.MOVE_LEADER, "leader", 0), 0.0, threading.Event())
+    injector(cluster, journal).inject(ScenarioStep(0, Fault.MOVE_LEADER, "leader", 0), 0.0, threading.Event())
     assert moved == ["rmq3", "rmq2"]
 
 
@@ -136,7 +138,7 @@ def test_a_link_is_cut_to_a_node_that_does_not_lead_and_mended(
     caused: list[tuple[str, str | None, str | None]] = []
     monkeypatch.setattr(cluster, "cause", lambda fault, _progress: caused.append((fault.kind, fault.node, fault.peer)))
     for fault in (Fault.CUT_LINK, Fault.SLOW_LINK):
-        striker(cluster, journal).strike(ScenarioStep(0, fault, "connected", 0), 0.0, threading.Event())
+        injector(cluster, journal).inject(ScenarioStep(0, fault, "connected", 0), 0.0, threading.Event())
     assert caused == [
         ("cut-link", "rmq1", "rmq3"),
         ("mend-link", "rmq1", "rmq3"),
@@ -164,16 +166,16 @@ def test_an_alarm_that_cannot_be_taken_back_is_told_with_what_to_do(
 
     monkeypatch.setattr(cluster, "cause", stubborn)
     monkeypatch.setattr("dmq_core.proof.run.fault_injection._PAUSE_S", 0.0)
-    struck = striker(cluster, journal)
-    struck.strike(ScenarioStep(0, Fault.MEMORY_ALARM, "leader", 0), 0.0, threading.Event())
-    assert struck.not_undone == [
+    struck = injector(cluster, journal)
+    struck.inject(ScenarioStep(0, Fault.MEMORY_ALARM, "leader", 0), 0.0, threading.Event())
+    assert struck.problems == [
         "Memory alarm at rmq2 is not taken back: no luck; 'dmq fault do clear-memory-alarm --node rmq2' tries again"
     ]
 
 
 def test_a_run_that_ends_early_undoes_at_once(cluster: Cluster, journal: Journal) -> None:
     lane = FaultSequence(
-        striker(cluster, journal), (ScenarioStep(0, Fault.PAUSE, "leader", 600),), time.monotonic(), skips=False
+        injector(cluster, journal), (ScenarioStep(0, Fault.PAUSE, "leader", 600),), time.monotonic(), skips=False
     )
     lane.start()
     deadline = time.monotonic() + 10
@@ -198,7 +200,7 @@ def test_a_fault_that_fails_half_way_is_undone_and_told(
 
     monkeypatch.setattr(cluster, "act", half)
     with pytest.raises(ClusterError, match="half way"):
-        striker(cluster, journal).strike(ScenarioStep(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
+        injector(cluster, journal).inject(ScenarioStep(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
     assert (False, FaultStage.FAILED, "kill", "rmq2") in steps_of(journal)
 
@@ -216,10 +218,10 @@ def test_an_undo_that_fails_is_tried_again_and_told_with_what_to_do(
 
     monkeypatch.setattr(cluster, "act", stubborn)
     monkeypatch.setattr("dmq_core.proof.run.fault_injection._PAUSE_S", 0.0)
-    struck = striker(cluster, journal)
-    struck.strike(ScenarioStep(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
+    struck = injector(cluster, journal)
+    struck.inject(ScenarioStep(0, Fault.PAUSE, "leader", 0), 0.0, threading.Event())
     assert tried == ["rmq2"] * 3
-    assert struck.not_undone == ["rmq2 is not back: no luck; 'dmq node unpause rmq2' tries again"]
+    assert struck.problems == ["rmq2 is not back: no luck; 'dmq node unpause rmq2' tries again"]
 
 
 def test_the_majority_is_never_lost_unless_that_was_asked_for(cluster: Cluster, journal: Journal) -> None:
@@ -228,35 +230,35 @@ def test_the_majority_is_never_lost_unless_that_was_asked_for(cluster: Cluster, 
     with pytest.raises(RefusedError, match="no majority of the 3 nodes") as refused:
         check(cluster, step, FaultLimits())
     assert "rmq3 is paused; 'dmq doctor' tells the way back" in refused.value.hint
-    struck = striker(cluster, journal)
+    struck = injector(cluster, journal)
     with pytest.raises(RefusedError, match="Pause rmq2: no majority"):
-        struck.strike(step, 0.0, threading.Event())
+        struck.inject(step, 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2"]
-    striker(cluster, journal, rules=FaultLimits(allow_majority_loss=True)).strike(step, 0.0, threading.Event())
+    injector(cluster, journal, limits=FaultLimits(allow_majority_loss=True)).inject(step, 0.0, threading.Event())
 
 
 def test_a_lane_of_random_faults_leaves_out_what_would_cost_the_majority(cluster: Cluster, journal: Journal) -> None:
     cluster.act(NodeAction.PAUSE, "rmq3")
-    struck = striker(cluster, journal)
+    struck = injector(cluster, journal)
     lane = FaultSequence(struck, (ScenarioStep(0, Fault.PAUSE, "leader", 0),), time.monotonic(), skips=True)
     lane.start()
     lane.join(20)
     assert lane.error is None
-    assert struck.hit == []
+    assert struck.targeted_nodes == []
 
 
 def test_a_lane_of_random_faults_hits_no_node_that_another_one_holds_and_outlives_what_fails(
     cluster: Cluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    struck, done = striker(cluster, journal), threading.Event()
+    struck, done = injector(cluster, journal), threading.Event()
     holding = threading.Thread(
-        target=struck.strike,
+        target=struck.inject,
         args=(ScenarioStep(0, Fault.MEMORY_ALARM, "rmq2", 600), 600.0, done),
         kwargs={"alone": True},
     )
     holding.start()
     deadline = time.monotonic() + 10
-    while "rmq2" not in struck.hit and time.monotonic() < deadline:
+    while "rmq2" not in struck.targeted_nodes and time.monotonic() < deadline:
         time.sleep(0.01)
     monkeypatch.setattr("dmq_core.proof.run.fault_injection.REST_S", 0.0)
     steps = (
@@ -269,7 +271,7 @@ def test_a_lane_of_random_faults_hits_no_node_that_another_one_holds_and_outlive
     lane.join(20)
     done.set()
     holding.join(20)
-    assert (lane.error, struck.hit) == (None, ["rmq2", "rmq3", "rmq1"])
+    assert (lane.error, struck.targeted_nodes) == (None, ["rmq2", "rmq3", "rmq1"])
     told = [(stage, act) for undo, stage, act, _ in steps_of(journal) if not undo and stage is FaultStage.FAILED]
     assert told == [(FaultStage.FAILED, "move-leader")]
 
@@ -278,9 +280,9 @@ def test_a_rolling_restart_comes_to_every_node_and_to_the_leader_last(
     cluster: Cluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dmq_core.proof.run.fault_injection.REST_S", 0.0)
-    struck = striker(cluster, journal)
-    struck.strike(ScenarioStep(0, Fault.ROLLING, ""), None, threading.Event())
-    assert struck.hit == ["rmq1", "rmq3", "rmq2"]
+    struck = injector(cluster, journal)
+    struck.inject(ScenarioStep(0, Fault.ROLLING, ""), None, threading.Event())
+    assert struck.targeted_nodes == ["rmq1", "rmq3", "rmq2"]
     assert running(cluster) == ["rmq1", "rmq2", "rmq3"]
 
 
@@ -292,7 +294,7 @@ def test_who_may_not_do_it_is_told_before_anything_is_done(cluster: Cluster) -> 
 
 
 def test_nobody_is_hit_where_nobody_knows_the_target(cluster: Cluster, journal: Journal) -> None:
-    struck = striker(cluster, journal, Hearsay(leader=None))
+    struck = injector(cluster, journal, Hearsay(leader=None))
     with pytest.raises(NotReachableError, match="nobody knows who the leader is"):
-        struck.strike(ScenarioStep(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
-    assert struck.hit == []
+        struck.inject(ScenarioStep(0, Fault.KILL, "leader", 0), 0.0, threading.Event())
+    assert struck.targeted_nodes == []

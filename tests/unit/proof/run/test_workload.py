@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from judged_records import account_of
 
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging.consuming.decoding import MessageHeaders
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import RunSetup, message_id
-from dmq_core.proof.judging.accounting import AccountedJournal, account_of
+from dmq_core.proof.judging.accounting import AccountedJournal
 from dmq_core.proof.result import Workload
-from dmq_core.proof.run.workload import Handler, HandlerWrapper, Traffic, as_it_is, entities
+from dmq_core.proof.run.workload import Handler, HandlerWrapper, Traffic, entities_of, unwrapped
 from dmq_core.testing import MemoryBroker
 
 KEYS = ("proof.0", "proof.1", "proof.2")
@@ -31,30 +32,30 @@ class Stage:
         self.broker = broker
         self._manager = manager
         self._path = folder / "run.journal"
-        self.setting = RunSetup(run="r")
+        self.setup = RunSetup(run="r")
 
-    def run(self, workload: Workload, wrap: HandlerWrapper = as_it_is, kill: str = "") -> AccountedJournal:
+    def run(self, workload: Workload, wrap_handler: HandlerWrapper = unwrapped, kill: str = "") -> AccountedJournal:
         """What became of the messages of a short run; `kill` names a node that dies in the middle."""
         fanout = workload.exchange_type == "fanout"
         queues = ("q", "q.2") if fanout else ("q",)
-        self.setting = RunSetup(run="r", queues=queues, keys=KEYS, workload=workload, every_queue=fanout)
-        with Journal.create(self._path, self.setting) as journal:
-            self._manager.declare(*entities(self.setting, "x", members=3))
-            traffic = Traffic(self._manager, self.setting, "x", journal, wrap)
+        self.setup = RunSetup(run="r", queues=queues, keys=KEYS, workload=workload, every_queue=fanout)
+        with Journal.create(self._path, self.setup) as journal:
+            self._manager.declare(*entities_of(self.setup, "x", members=3))
+            traffic = Traffic(self._manager, self.setup, "x", journal, wrap_handler)
             traffic.open()
             traffic.begin()
-            self._until(lambda: traffic.standing().counts.delivered >= ENOUGH)
+            self._until(lambda: traffic.progress().counts.delivered >= ENOUGH)
             if kill:
                 self.broker.kill(kill)
-                reached = traffic.standing().counts.delivered
-                self._until(lambda: traffic.standing().counts.delivered >= reached + ENOUGH)
+                reached = traffic.progress().counts.delivered
+                self._until(lambda: traffic.progress().counts.delivered >= reached + ENOUGH)
             traffic.stop_publishing(10)
             # A message that was dropped on purpose never comes.
             with contextlib.suppress(TimeoutError):
                 self._until(lambda: traffic.undelivered == 0, 2.0)
             traffic.stop_consuming()
             assert traffic.error is None
-        return account_of(read_journal(self._path).records(), self.setting)
+        return account_of(read_journal(self._path).records(), self.setup)
 
     def _until(self, holds: object, limit_s: float = 20.0) -> None:
         assert callable(holds)

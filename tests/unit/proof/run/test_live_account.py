@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.run.live_ledger import OVERTAKEN_S, LiveAccount, MessageCounts
+from dmq_core.proof.run.live_account import OVERTAKEN_S, LiveAccount, MessageCounts
 
 STEPS = st.lists(
     st.one_of(
@@ -23,21 +23,21 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_any_history_is_counted_as_sets_would(steps: list[tuple[str, int, object]]) -> None:
-    ledger = LiveAccount()
+    account = LiveAccount()
     attempted: set[int] = set()
     outcome: dict[int, Outcome] = {}
     delivered: set[int] = set()
     duplicates = unexpected = redelivered = 0
     for step, number, detail in steps:
         if step == "attempt":
-            attempted.add(ledger.attempt())
+            attempted.add(account.attempt())
         elif step == "settle":
             assert isinstance(detail, Outcome)
-            ledger.settled(number, detail)
+            account.settled(number, detail)
             if number in attempted:
                 outcome.setdefault(number, detail)
         else:
-            ledger.delivered(number, bool(detail), now=0.0)
+            account.delivered(number, bool(detail), now=0.0)
             redelivered += bool(detail)
             if number not in attempted:
                 unexpected += 1
@@ -46,9 +46,9 @@ def test_any_history_is_counted_as_sets_would(steps: list[tuple[str, int, object
             else:
                 delivered.add(number)
     with_outcome = {o: {n for n, seen in outcome.items() if seen is o} for o in Outcome}
-    ledger.close(drained=True)
+    account.close(drained=True)
     lost = with_outcome[Outcome.CONFIRMED] - delivered
-    assert ledger.counts() == MessageCounts(
+    assert account.counts() == MessageCounts(
         attempted=len(attempted),
         outstanding=len(attempted - set(outcome)),
         confirmed=len(with_outcome[Outcome.CONFIRMED]),
@@ -65,28 +65,28 @@ def test_any_history_is_counted_as_sets_would(steps: list[tuple[str, int, object
         unexpected=unexpected,
         lost=len(lost),
     )
-    assert set(ledger.lost()) == lost
+    assert set(account.lost()) == lost
 
 
 def run(drop: int = 0, double: int = 0, forge: int = 0, never_sent: int = 0, lose_confirm: int = 0) -> MessageCounts:
     """A run of 100 messages, all confirmed and delivered, but for what is broken on purpose."""
-    ledger = LiveAccount()
+    account = LiveAccount()
     for number in range(1, 101):
-        assert ledger.attempt() == number
+        assert account.attempt() == number
         outcome = Outcome.CONFIRMED
         if number == never_sent:
             outcome = Outcome.NOT_SENT
         elif number == lose_confirm:
             outcome = Outcome.UNKNOWN
-        ledger.settled(number, outcome)
+        account.settled(number, outcome)
         if number != drop:
-            ledger.delivered(number, redelivered=False, now=number / 1000)
+            account.delivered(number, redelivered=False, now=number / 1000)
         if number == double:
-            ledger.delivered(number, redelivered=True, now=number / 1000)
+            account.delivered(number, redelivered=True, now=number / 1000)
     if forge:
-        ledger.delivered(forge, redelivered=False, now=1.0)
-    ledger.close(drained=True)
-    return ledger.counts()
+        account.delivered(forge, redelivered=False, now=1.0)
+    account.close(drained=True)
+    return account.counts()
 
 
 SOUND = run()
@@ -112,50 +112,51 @@ def test_what_is_broken_on_purpose_changes_exactly_its_own_figures(
 
 
 def test_what_is_confirmed_and_delivered_is_forgotten() -> None:
-    ledger = LiveAccount()
+    account = LiveAccount()
     for _ in range(50_000):
-        number = ledger.attempt()
-        ledger.settled(number, Outcome.CONFIRMED)
-        ledger.delivered(number, redelivered=False, now=0.0)
-    kept = sum(len(part) for part in vars(ledger).values() if isinstance(part, set | dict))
+        number = account.attempt()
+        account.settled(number, Outcome.CONFIRMED)
+        account.delivered(number, redelivered=False, now=0.0)
+    kept = sum(len(part) for part in vars(account).values() if isinstance(part, set | dict))
     assert kept < 50
-    assert not ledger.delivered(1, redelivered=True, now=0.0)
-    assert ledger.counts().duplicates == 1
+    assert not account.delivered(1, redelivered=True, now=0.0)
+    assert account.counts().duplicates == 1
 
 
 def test_oddities_are_kept_up_to_a_bound() -> None:
-    ledger = LiveAccount(kept=10)
+    account = LiveAccount(kept=10)
     for _ in range(100):
-        ledger.settled(ledger.attempt(), Outcome.UNKNOWN)
-    assert ledger.unresolved == 10
-    assert ledger.counts().unknown == 100
+        account.settled(account.attempt(), Outcome.UNKNOWN)
+    for number in range(1, 101):
+        account.delivered(number, redelivered=False, now=0.0)
+    assert (account.counts().unknown, account.counts().recovered) == (100, 10)
 
 
 def test_a_message_counts_as_lost_only_after_deliveries_have_flowed_past_it_for_long() -> None:
-    ledger = LiveAccount()
-    missing = ledger.attempt()
-    ledger.settled(missing, Outcome.CONFIRMED)
+    account = LiveAccount()
+    missing = account.attempt()
+    account.settled(missing, Outcome.CONFIRMED)
 
     def flow(from_s: float, to_s: float) -> None:
         for tenth in range(int(from_s * 10), int(to_s * 10)):
-            number = ledger.attempt()
-            ledger.settled(number, Outcome.CONFIRMED)
-            ledger.delivered(number, redelivered=False, now=tenth / 10)
+            number = account.attempt()
+            account.settled(number, Outcome.CONFIRMED)
+            account.delivered(number, redelivered=False, now=tenth / 10)
 
     flow(0, OVERTAKEN_S - 4)
-    assert (ledger.counts().lost, ledger.counts().in_flight) == (0, 1)
+    assert (account.counts().lost, account.counts().in_flight) == (0, 1)
     # Ten minutes in which the whole cluster was away: nothing overtook anything.
     flow(700, 700 + 2)
-    assert ledger.counts().lost == 0
+    assert account.counts().lost == 0
     flow(702, 706)
-    assert ledger.lost() == (missing,)
-    assert ledger.counts().in_flight == 0
-    ledger.delivered(missing, redelivered=True, now=710.0)
-    assert ledger.counts().lost == 0
+    assert account.lost() == (missing,)
+    assert account.counts().in_flight == 0
+    account.delivered(missing, redelivered=True, now=710.0)
+    assert account.counts().lost == 0
 
 
 def test_an_undrained_queue_leaves_its_messages_in_flight() -> None:
-    ledger = LiveAccount()
-    ledger.settled(ledger.attempt(), Outcome.CONFIRMED)
-    ledger.close(drained=False)
-    assert (ledger.counts().in_flight, ledger.counts().lost) == (1, 0)
+    account = LiveAccount()
+    account.settled(account.attempt(), Outcome.CONFIRMED)
+    account.close(drained=False)
+    assert (account.counts().in_flight, account.counts().lost) == (1, 0)

@@ -116,11 +116,6 @@ class LiveAccount:
         """Messages with an unknown outcome that were delivered."""
         return self._tally["recovered"]
 
-    @property
-    def unresolved(self) -> int:
-        """Messages with an unknown outcome that were not delivered."""
-        return sum(1 for outcome in self._odd.values() if outcome is Outcome.UNKNOWN)
-
     def lost(self) -> tuple[int, ...]:
         """The numbers of the lost messages, oldest confirm first."""
         if self._drained:
