@@ -7,7 +7,8 @@ from typing import Final
 
 from dmq_core.proof.gauges import RateHistory
 from dmq_core.proof.journal.file import JournalClock
-from dmq_core.proof.progress import LoadAccount
+from dmq_core.proof.progress import LoadAccount, final_account
+from dmq_core.proof.result import ProofResult
 from dmq_core.proof.run.live_account import MessageCounts
 from dmq_core.proof.run.workload import TrafficProgress
 
@@ -76,3 +77,13 @@ _SHARED: Final = (
     "in_flight",
     "lost",
 )
+
+
+def with_result(
+    account: LoadAccount, result: ProofResult | None, publisher_at: str | None, consumer_at: str | None
+) -> LoadAccount:
+    """`account` with where its clients are; once there is a `result`, its figures with the curves that were seen."""
+    if result is not None:
+        shape = ("queue", "slice_s", "confirm_history", "delivery_history")
+        account = replace(final_account(result), **{name: getattr(account, name) for name in shape})
+    return replace(account, publisher_at=publisher_at, consumer_at=consumer_at)

@@ -17,13 +17,13 @@ from dmq_core.connection_manager import Role
 from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.progress import Progress
 from dmq_core.proof.acts import Act
-from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport, final_account
+from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport
 from dmq_core.proof.report.html_page import html
 from dmq_core.proof.report.json_document import contract_json
 from dmq_core.proof.report.wording import repeat_command
 from dmq_core.proof.result import ProofResult, TimelineMark
 from dmq_core.proof.run.external_faults import ExternalClusterFaults
-from dmq_core.proof.run.live_curves import LiveCurves
+from dmq_core.proof.run.live_curves import LiveCurves, with_result
 from dmq_core.proof.run.run import ProofOptions, ProofRun
 from dmq_core.proof.scenario import Scenario
 from dmq_core.text import visible
@@ -74,13 +74,11 @@ class LiveProofRun:
                 account, elapsed_s = LoadAccount(running, queue, rate, time.time()), 0.0
             else:
                 account, elapsed_s = self._course.account(queue, rate, running=running), self._course.elapsed_s
-            if self._result is not None:
-                final, shape = final_account(self._result), ("queue", "slice_s", "confirm_history", "delivery_history")
-                account = replace(final, **{name: getattr(account, name) for name in shape})
-            account = replace(
+            account = with_result(
                 account,
-                publisher_at=self._run.client_events.node_of(Role.PUBLISHING),
-                consumer_at=self._run.client_events.node_of(Role.CONSUMING),
+                self._result,
+                self._run.client_events.node_of(Role.PUBLISHING),
+                self._run.client_events.node_of(Role.CONSUMING),
             )
             return ProofProgress(account, elapsed_s, planned_s, marks, self._doing, self._ending)
 

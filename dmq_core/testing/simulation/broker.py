@@ -76,12 +76,11 @@ class SimNode:
 
 @dataclass(slots=True)
 class SimMessage:
-    """A message in a queue; `confirmed` tells that its publisher knows, `seen` that a consumer had it before."""
+    """A message in a queue; `number` is its place in a load's own count (0: it is not a load's)."""
 
     message: OutgoingMessage
-    confirmed: bool = True
+    number: int = 0
     redelivered: bool = False
-    seen: bool = False
 
 
 @dataclass(slots=True)
@@ -221,7 +220,10 @@ class SimBroker:
 
     def say(self, origin: Origin, severity: Severity, kind: str, subject: str, text: str) -> None:
         """Adds an event to the story; `text` must already be safe to show."""
-        event = Event(self.now, origin, severity, kind, subject, text)
+        self.tell(Event(self.now, origin, severity, kind, subject, text))
+
+    def tell(self, event: Event) -> None:
+        """Adds an event to the story."""
         for listener in tuple(self.listeners):
             listener(event)
 

@@ -1,27 +1,48 @@
-"""The fake's proof runs and loads: a `SimLoad`, faults inside the simulation, and a verdict from both."""
+"""The fake's proof runs and loads: simulated traffic and faults, whose records the real judge makes a result of."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.protocol import NodeState
-from dmq_core.errors import OperationTimeoutError, RefusedError
-from dmq_core.management.models import EntityKey
+from dmq_core.connection_manager import Role
+from dmq_core.errors import OperationTimeoutError
 from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.proof.acts import Act, act_for
-from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport
-from dmq_core.proof.result import Account, Curves, Duplicates, ProofResult, Timeline, TimelineMark, Verdict
+from dmq_core.proof.journal.file import JournalClock
+from dmq_core.proof.journal.records import (
+    DepthRecord,
+    FaultRecord,
+    FaultStage,
+    HealthRecord,
+    LeaderRecord,
+    PhaseRecord,
+    Record,
+    RunPhase,
+    RunSetup,
+)
+from dmq_core.proof.judging.judge import judged
+from dmq_core.proof.progress import ProofProgress, ProofReport
+from dmq_core.proof.result import ProofResult, TimelineMark
+from dmq_core.proof.run.fault_injection import FaultLimits, check
+from dmq_core.proof.run.live_curves import LiveCurves, with_result
+from dmq_core.proof.run.queue_checks import READ_EVERY_S, READS, problems_of
 from dmq_core.proof.scenario import LOAD, UNTARGETED, Fault, Scenario, ScenarioStep
-from dmq_core.testing.simulation.broker import HANDED_OVER_S, SILENT_ELECTION_S, SimBroker
+from dmq_core.testing.simulation.broker import HANDED_OVER_S, SILENT_ELECTION_S, STEP_S, SimBroker
 from dmq_core.testing.simulation.cluster import BOOT_S, FakeCluster
-from dmq_core.testing.simulation.load import LOAD_QUEUE, SimLoad
+from dmq_core.testing.simulation.traffic import LOAD_QUEUE, SimTraffic
 from dmq_core.text import visible
 
 FINISHES_WITHIN_S: Final = 60.0
+DRAINS_WITHIN_S: Final = 10.0
 _EACH_S: Final = 9.0
 _DOWN_S: Final = 2.0
+_SLICES: Final = 480
 _BROKEN: Final = {
     Fault.KILL: (NodeState.STOPPED, None),
     Fault.STOP: (NodeState.STOPPED, HANDED_OVER_S),
@@ -29,205 +50,318 @@ _BROKEN: Final = {
     Fault.ISOLATE: (NodeState.ISOLATED, SILENT_ELECTION_S),
     Fault.DRAIN: (NodeState.DRAINING, HANDED_OVER_S),
 }
+# What a session tells of acts that others do beside a load, and what a journal calls them.
+_ACTS: Final = {"add": "scale"}
+
+
+@dataclass(slots=True)
+class _Holding:
+    """A fault that holds, to be taken back `until_s` seconds after the load began."""
+
+    act: Act
+    until_s: float
+    undo: ClusterFault | None
+    is_ending: bool = False
 
 
 class SimProof:
-    """A proof run inside the simulation, as `dmq_core.session.protocol.Proof`; its faults are part of the story."""
+    """A proof run inside the simulation, as `dmq_core.session.protocol.Proof`; its faults are events.
+
+    `look` gives a snapshot of the cluster, by which the run knows whether it is well.
+    """
 
     def __init__(
-        self, broker: SimBroker, scenario: Scenario, cluster: FakeCluster, *, allow_majority_loss: bool
+        self,
+        broker: SimBroker,
+        scenario: Scenario,
+        cluster: FakeCluster,
+        look: Callable[[], ClusterSnapshot],
+        *,
+        allow_majority_loss: bool,
     ) -> None:
         self._broker = broker
         self._scenario = scenario
         self._cluster = cluster
+        self._look = look
+        self._records: list[Record] = []
         self._marks: list[TimelineMark] = []
-        self._waiting = [one for step in scenario.steps for one in _single(step, tuple(broker.nodes))]
-        self._down: list[tuple[float, Act, ClusterFault | None]] = []
-        self._stopped = False
+        self._holding: list[_Holding] = []
+        self._stopped = self._drained = False
         self._published = threading.Event()
+        self._result: ProofResult | None = None
+        self._is_load = scenario.name == LOAD
+        for step in scenario.steps:
+            check(cluster, step, FaultLimits(allow_majority_loss=allow_majority_loss))
         with broker.lock:
-            down = [n for n in broker.nodes.values() if not n.serves]
-            is_load = scenario.name == LOAD
-            if not is_load and 2 * (len(broker.serving()) - 1) <= len(broker.nodes) and not allow_majority_loss:
-                raise RefusedError(f"{scenario.title}: no majority of the nodes would be left", "Ask for it.")
-            self._problem = f"the cluster is not well: {down[0].name} is {down[0].state}" if down else ""
-            self._load = SimLoad(broker, scenario.workload.rate)
+            self._waiting = [one for step in scenario.steps for one in _single(step, tuple(broker.nodes))]
+            self._setup = self._made_setup()
+            is_well = self._look_at_health() or self._is_load or allow_majority_loss
+            self._traffic = SimTraffic(broker, scenario.workload.rate, self._records, broker.tell)
+            self._curves = LiveCurves(_SLICES, JournalClock(lambda: broker.now, lambda: broker.now))
             self._began = broker.now
-            self._leader = self._leads()
+            self._leader = self._traffic.leader
+            self._note_leader()
+            self._phase(RunPhase.BEGAN)
             broker.steppers.append(self)
-            if is_load:
+            if self._is_load:
                 broker.listeners.append(self._hear)
+            if not is_well:
+                self._give_up("the cluster is not well, and a run on it was not forced")
 
     @property
     def places(self) -> tuple[tuple[str, str], ...]:
         """The roles of its connected clients and their nodes."""
-        return self._load.places
+        at = (("publisher", Role.PUBLISHING), ("consumer", Role.CONSUMING))
+        return tuple((name, node) for name, role in at if (node := self._traffic.node_of(role)) is not None)
 
-    def progress(self) -> ProofProgress:
+    def standing(self) -> ProofProgress:
         """How it does."""
         with self._broker.lock:
-            after = self._broker.now - self._began
-            doing = "draining the queue" if self._published.is_set() else "under load"
-            return ProofProgress(
-                self._load.account(), after, self._scenario.duration_s, tuple(self._marks), doing, self._stopped
+            running = self._result is None and not self._drained
+            account = with_result(
+                self._curves.account(LOAD_QUEUE, self._scenario.workload.rate, running=running),
+                self._result,
+                self._traffic.node_of(Role.PUBLISHING),
+                self._traffic.node_of(Role.CONSUMING),
             )
+            doing = "draining the queue" if self._published.is_set() else "under load"
+            planned_s, marks = self._scenario.duration_s, tuple(self._marks)
+            return ProofProgress(account, self._after, planned_s, marks, doing, self._stopped)
 
     def stop(self) -> None:
         """Undoes the faults at the next step of the clock, then ends; at once where there are none."""
         self._stopped = True
         with self._broker.lock:
             if not self._scenario.steps:
-                self._end(self._broker.now - self._began)
+                self._end_load()
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it is over within so many seconds of the wall."""
         return self._published.wait(timeout_s)
 
     def finish(self) -> ProofReport:
-        """Waits until the clock was moved far enough, and drains."""
+        """Waits until the clock was moved far enough, drains the queue in simulated time, and has it judged."""
         if not self._published.wait(FINISHES_WITHIN_S):
             raise OperationTimeoutError("the simulated run does not end", "Move its clock on.")
-        account = self._load.stop()
+        if not self._drained:
+            self._drain()
+        with self._broker.lock:
+            self._drained = True
+            self._remove()
+            result = self._result = self._result or judged(self._records, self._setup)
         stem = f"/state/dmq/proofs/{self._scenario.name}"
-        return ProofReport(self._result(account), (f"{stem}.html", f"{stem}.json"))
+        return ProofReport(result, (f"{stem}.html", f"{stem}.json"))
 
     def close(self) -> None:
         """Undoes its faults and ends at once."""
         with self._broker.lock:
-            self._end(self._broker.now - self._began)
-        self._load.close()
+            if not self._drained:
+                self._give_up("by the user")
 
     def step(self, now: float, elapsed_s: float) -> None:
         """Moves on to `now`."""
-        after = now - self._began
-        while self._waiting and not self._stopped and after >= self._waiting[0].at_s:
-            self._strike(self._waiting.pop(0), after)
-        for due in [d for d in self._down if d[0] <= after]:
-            self._undo(due, after)
-        if self._leads() not in (None, self._leader):
-            self._mark(after, "leader", f"leader {self._leader} → {self._leads()}")
-            self._leader = self._leads()
-        is_late = after >= self._scenario.duration_s and not (self._waiting or self._down)
-        if self._stopped or is_late:
-            self._end(after)
+        self._traffic.step(now, elapsed_s)
+        if self._traffic.leader != self._leader:
+            self._elected()
+        if not self._published.is_set():
+            self._step_faults()
+        progress = self._traffic.progress()
+        if progress.counts.attempted:
+            self._curves.look(progress)
 
-    def _end(self, after: float) -> None:
-        for down in tuple(self._down):
-            self._undo(down, after)
-        if self in self._broker.steppers:
-            self._broker.steppers.remove(self)
+    # The course of the run.
+
+    @property
+    def _after(self) -> float:
+        return self._broker.now - self._began
+
+    def _made_setup(self) -> RunSetup:
+        return RunSetup(
+            run="simulated",
+            backend=str(self._broker.backend),
+            rabbitmq="4.3.6",
+            fault=self._scenario.fault,
+            target=self._scenario.target,
+            nodes=tuple(self._broker.nodes),
+            queues=(LOAD_QUEUE,),
+            keys=("load",),
+            workload=self._scenario.workload,
+            seed=self._scenario.seed,
+            cluster=self._broker.name,
+        )
+
+    def _step_faults(self) -> None:
+        while self._waiting and not self._stopped and self._after >= self._waiting[0].at_s:
+            self._strike(self._waiting.pop(0))
+        for holding in [h for h in self._holding if self._stopped or h.until_s <= self._after]:
+            self._undo(holding)
+        is_late = self._after >= self._scenario.duration_s and not self._waiting
+        if (self._stopped or is_late) and not self._holding:
+            self._end_load()
+
+    def _end_load(self) -> None:
+        if self._published.is_set():
+            return
         if self._hear in self._broker.listeners:
             self._broker.listeners.remove(self._hear)
+        self._traffic.stop_publishing()
+        self._phase(RunPhase.PUBLISHED)
         self._published.set()
 
-    def _hear(self, event: Event | None) -> None:
-        """Faults by the hand of others are marks of a load."""
-        if event is not None and event.origin is Origin.YOU:
-            kind = "fault" if event.severity is Severity.FAULT else "undo"
-            self._mark(event.at - self._began, kind, event.text.removesuffix(" (you)"))
+    def _give_up(self, why: str) -> None:
+        for holding in tuple(self._holding):
+            self._undo(holding)
+        self._phase(RunPhase.INTERRUPTED, why)
+        self._end_load()
+        self._traffic.end()
+        self._drained = True
+        self._remove()
 
-    def _strike(self, step: ScenarioStep, after: float) -> None:
+    def _remove(self) -> None:
+        if self in self._broker.steppers:
+            self._broker.steppers.remove(self)
+
+    def _drain(self) -> None:
+        """Lets the consumer take what is there, and reads on every node that nothing is left."""
+        waited = 0.0
+        while waited < DRAINS_WITHIN_S and (self._traffic.undelivered or self._traffic.depth):
+            self._broker.wait(STEP_S)
+            waited += STEP_S
+        with self._broker.lock:
+            self._traffic.end()
+        for number in range(READS):
+            self._broker.wait(READ_EVERY_S if number else 0.0)
+            with self._broker.lock:
+                self._read_depths()
+        with self._broker.lock:
+            self._look_at_health()
+            if not self._traffic.depth:
+                self._phase(RunPhase.DRAINED)
+
+    # What is put down.
+
+    def _phase(self, phase: RunPhase, text: str = "") -> None:
+        self._records.append(PhaseRecord(self._broker.now, self._broker.now, phase, text))
+
+    def _note_leader(self) -> None:
+        self._records.append(LeaderRecord(self._broker.now, self._broker.now, LOAD_QUEUE, self._leader or ""))
+
+    def _note_fault(self, stage: FaultStage, act: str, node: str, text: str = "", *, undo: bool = False) -> None:
+        self._records.append(FaultRecord(self._broker.now, self._broker.now, undo, stage, act, node, text))
+
+    def _read_depths(self) -> None:
+        now = self._broker.now
+        for node in self._broker.nodes.values():
+            known = node.serves and node.name in self._setup.nodes
+            ready, unacked = (self._traffic.depth, 0) if known else (None, None)
+            if node.name in self._setup.nodes:
+                self._records.append(DepthRecord(now, now, node.name, LOAD_QUEUE, ready, unacked))
+
+    def _look_at_health(self) -> bool:
+        """Puts down how the cluster is; whether it is well."""
+        snapshot, now = self._look(), self._broker.now
+        problems = problems_of(snapshot)
+        self._records.append(HealthRecord(now, now, tuple(node.name for node in snapshot.running), problems))
+        return not problems
+
+    def _elected(self) -> None:
+        before, self._leader = self._leader, self._traffic.leader
+        self._note_leader()
+        self._mark("leader", f"leader {before or 'none'} → {self._leader}" if self._leader else f"leader {before} lost")
+
+    def _hear(self, event: Event | None) -> None:
+        """Faults by the hand of others are in the account of a load, with the word of the session that does them."""
+        if event is None or event.origin is not Origin.YOU:
+            return
+        is_undo = event.severity is not Severity.FAULT and event.kind != "node_add"
+        self._mark("undo" if is_undo else "fault", event.text.removesuffix(" (you)"))
+        name = event.kind.partition("_")[2]
+        act, node = _ACTS.get(name, name), event.subject if event.subject in self._broker.nodes else self._leader or ""
+        if not is_undo:
+            self._note_fault(FaultStage.ASKED, act, node)
+        self._note_fault(FaultStage.BEGAN, act, node, undo=is_undo)
+        self._note_fault(FaultStage.HOLDS, act, node, event.text, undo=is_undo)
+
+    # Faults of its own.
+
+    def _strike(self, step: ScenarioStep) -> None:
         node = "" if step.fault in UNTARGETED else self._resolve(step.target)
         if step.fault is Fault.MOVE_LEADER and node == self._leader:
             node = self._resolve("follower")
         nodes = self._cluster.nodes()
         act = act_for(step.fault, node, leader=self._leader, queue=LOAD_QUEUE, vhost="/", nodes=nodes)
-        self._tell(act.name, act.node, act.done, after, back=False)
-        back = None
+        self._note_fault(FaultStage.ASKED, act.name, act.node)
+        self._tell(act.name, act.node, act.done, back=False)
+        undo = None
         if act.fault is not None:
-            back = self._cluster.cause(act.fault)
+            undo = self._cluster.cause(act.fault)
         elif act.kind is Fault.SCALE:
             self._broker.add_node(act.node)
-            self._boot(act.node)
-            self._broker.grow_onto(act.node)
+            self._boot(act.node, lambda: self._broker.grow_onto(act.node))
         else:
             self._broker.set_state(act.node, *_BROKEN[act.kind])
-        self._down.append((step.undo_s or 0.0, act, back))
+        self._note_fault(FaultStage.BEGAN, act.name, act.node)
+        self._note_fault(FaultStage.HOLDS, act.name, act.node, self._evidence(act))
+        if act.back is not None:
+            self._holding.append(_Holding(act, step.undo_s or 0.0, undo))
 
-    def _undo(self, down: tuple[float, Act, ClusterFault | None], after: float) -> None:
-        self._down.remove(down)
-        _, act, back = down
-        if act.back is None:
-            return
-        self._tell(act.back.name, act.node, act.back.done, after, back=True)
+    def _evidence(self, act: Act) -> str:
+        if act.kind in (Fault.MOVE_LEADER, Fault.REBALANCE):
+            return f"{self._traffic.leader} leads the queue"
         if act.fault is not None:
-            if back is not None:
-                self._cluster.cause(back)
+            return f"the nodes tell of it: {act.fault.title}"
+        return f"{self._broker.backend} says that it is {self._broker.nodes[act.node].state}"
+
+    def _undo(self, holding: _Holding) -> None:
+        act = holding.act
+        if holding.is_ending or act.back is None:
+            return
+        holding.is_ending = True
+        self._note_fault(FaultStage.BEGAN, act.back.name, act.node, undo=True)
+        self._tell(act.back.name, act.node, act.back.done, back=True)
+        if act.kind in (Fault.KILL, Fault.STOP):
+            self._boot(act.node, lambda: self._undone(holding))
+            return
+        if holding.undo is not None:
+            self._cluster.cause(holding.undo)
         elif act.kind is Fault.SCALE:
             self._broker.set_state(act.node, NodeState.STOPPED)
             self._broker.remove_node(act.node)
-        elif act.kind in (Fault.KILL, Fault.STOP):
-            self._boot(act.node)
-        else:
+        elif act.fault is None:
             self._broker.set_state(act.node, NodeState.RUNNING)
+        self._undone(holding)
 
-    def _boot(self, node: str) -> None:
+    def _undone(self, holding: _Holding) -> None:
+        self._holding.remove(holding)
+        if holding.act.back is not None:
+            back = holding.act.back
+            self._note_fault(FaultStage.HOLDS, back.name, holding.act.node, back.title, undo=True)
+
+    def _boot(self, node: str, then: Callable[[], None]) -> None:
         def serve() -> None:
             if node in self._broker.nodes and self._broker.nodes[node].state is NodeState.STARTING:
                 self._broker.set_state(node, NodeState.RUNNING)
+            then()
 
         self._broker.set_state(node, NodeState.STARTING)
         self._broker.later(BOOT_S, serve)
 
-    def _tell(self, name: str, node: str, done: str, after: float, *, back: bool) -> None:
+    def _tell(self, name: str, node: str, done: str, *, back: bool) -> None:
         severity = Severity.PLAIN if back else Severity.FAULT
         self._broker.say(Origin.YOU, severity, f"node_{name}", node, f"{visible(done)} (you)")
-        self._mark(after, "undo" if back else "fault", visible(done))
+        self._mark("undo" if back else "fault", visible(done))
 
-    def _mark(self, after: float, kind: str, text: str) -> None:
-        self._marks.append(TimelineMark(after, kind, text))
-
-    def _leads(self) -> str | None:
-        return self._broker.queues[EntityKey("/", LOAD_QUEUE)].leader
+    def _mark(self, kind: str, text: str) -> None:
+        self._marks.append(TimelineMark(self._after, kind, text))
 
     def _resolve(self, target: str) -> str:
-        clients = dict(self.places)
-        others = [n.name for n in self._broker.serving() if n.name != self._leader]
-        roles = {"leader": self._leader, "follower": others[-1], "connected": clients.get("publisher")}
+        others = [node.name for node in self._broker.serving() if node.name != self._leader]
+        roles = {
+            "leader": self._leader,
+            "follower": others[-1],
+            "connected": self._traffic.node_of(Role.PUBLISHING),
+        }
         return roles.get(target, target) or others[0]
-
-    def _result(self, account: LoadAccount) -> ProofResult:
-        verdict, reason = self._verdict(account)
-        faults = [m for m in self._marks if m.kind == "fault"]
-        return ProofResult(
-            verdict=verdict,
-            reasons=(reason,),
-            backend=str(self._broker.backend),
-            rabbitmq="4.3.6",
-            fault=self._scenario.fault,
-            target=self._scenario.target,
-            node=faults[0].text.partition(" ")[0] if faults else "",
-            workload=self._scenario.workload,
-            account=_final(account),
-            timeline=self._timeline(account),
-            marks=tuple(self._marks),
-            curves=Curves(account.slice_s, account.confirm_history, account.delivery_history),
-            max_confirm_gap_s=account.longest_confirm_gap_s,
-            max_delivery_gap_s=account.longest_delivery_gap_s,
-            began_at=self._began,
-            ended_at=account.taken_at,
-        )
-
-    def _verdict(self, account: LoadAccount) -> tuple[Verdict, str]:
-        if account.lost:
-            return Verdict.FAIL, f"{account.lost} confirmed messages were never delivered."
-        if self._problem:
-            return Verdict.INCONCLUSIVE, f"{self._problem}."
-        if self._scenario.steps and not self._marks:
-            return Verdict.INCONCLUSIVE, "The run was ended before its fault."
-        return Verdict.PASS, "Every confirmed message was delivered, and the queue is empty."
-
-    def _timeline(self, account: LoadAccount) -> Timeline:
-        fault = next((m.at_s for m in self._marks if m.kind == "fault"), None)
-        if fault is None:
-            return Timeline()
-        elected = next((m.at_s - fault for m in self._marks if m.kind == "leader" and m.at_s >= fault), None)
-        return Timeline(
-            fault_s=fault,
-            leader_elected_s=elected,
-            first_confirm_s=account.longest_confirm_gap_s,
-            first_delivery_s=account.longest_delivery_gap_s,
-        )
 
 
 def _single(step: ScenarioStep, nodes: tuple[str, ...]) -> list[ScenarioStep]:
@@ -236,15 +370,3 @@ def _single(step: ScenarioStep, nodes: tuple[str, ...]) -> list[ScenarioStep]:
         return [step]
     begins = [(step.at_s + number * _EACH_S, node) for number, node in enumerate(nodes)]
     return [ScenarioStep(at_s, Fault.STOP, node, at_s + _DOWN_S) for at_s, node in begins]
-
-
-def _final(account: LoadAccount) -> Account:
-    return Account(
-        attempted=account.attempted,
-        confirmed=account.confirmed,
-        unknown=account.unknown,
-        delivered=account.delivered,
-        redelivered=account.redelivered,
-        duplicates=Duplicates(redelivery=account.duplicates),
-        lost=tuple(f"message-{number}" for number in range(account.lost)),
-    )

@@ -164,7 +164,7 @@ class FakeSession:
         return self._run(scenario, allow_majority_loss=allow_majority_loss)
 
     def _run(self, scenario: Scenario, *, allow_majority_loss: bool) -> SimProof:
-        proof = SimProof(self.broker, scenario, self._cluster, allow_majority_loss=allow_majority_loss)
+        proof = SimProof(self.broker, scenario, self._cluster, self.snapshot, allow_majority_loss=allow_majority_loss)
         self._proofs.append(proof)
         return proof
 

@@ -20,7 +20,7 @@ from dmq_core.progress import Progress
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.session.protocol import Proof, Session
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues
-from dmq_core.testing.simulation.load import LOAD_QUEUE
+from dmq_core.testing.simulation.traffic import LOAD_QUEUE
 from dmq_core.text import visible
 
 NODES = ("rmq1", "rmq2", "rmq3")
