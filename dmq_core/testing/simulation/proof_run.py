@@ -114,7 +114,7 @@ class SimProof:
         at = (("publisher", Role.PUBLISHING), ("consumer", Role.CONSUMING))
         return tuple((name, node) for name, role in at if (node := self._traffic.node_of(role)) is not None)
 
-    def standing(self) -> ProofProgress:
+    def progress(self) -> ProofProgress:
         """How it does."""
         with self._broker.lock:
             running = self._result is None and not self._drained
@@ -165,9 +165,9 @@ class SimProof:
             self._elected()
         if not self._published.is_set():
             self._step_faults()
-        progress = self._traffic.progress()
-        if progress.counts.attempted:
-            self._curves.look(progress)
+        traffic = self._traffic.progress()
+        if traffic.counts.attempted:
+            self._curves.look(traffic)
 
     # The course of the run.
 

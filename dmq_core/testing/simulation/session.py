@@ -21,6 +21,7 @@ from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.progress import ProgressListener, no_progress
 from dmq_core.proof.run.load import load_of
 from dmq_core.proof.scenario import Scenario
+from dmq_core.session.protocol import Proof
 from dmq_core.testing.simulation.broker import STEP_S, SimBroker, SimNode
 from dmq_core.testing.simulation.cluster import FakeCluster
 from dmq_core.testing.simulation.listener_thread import ListenerThread
@@ -149,14 +150,14 @@ class FakeSession:
         self._tails.append(tail)
         return tail
 
-    def load(self, rate: float) -> SimProof:
+    def load(self, rate: float) -> Proof:
         """Begins a load on the quorum queue `dmq.load`."""
         guard_change("Load", read_only=self._read_only)
         self._refuse_if_closed()
         self.script.enter("load")
         return self._run(load_of(rate), allow_majority_loss=True)
 
-    def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> SimProof:
+    def prove(self, scenario: Scenario, *, allow_majority_loss: bool = False) -> Proof:
         """Begins a proof run that `advance` moves on."""
         guard(self._cluster, scenario.title, read_only=self._read_only)
         self._refuse_if_closed()
