@@ -8,7 +8,7 @@ import click
 
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options
-from dmq_core.cli.output import UNKNOWN
+from dmq_core.presentation import UNKNOWN
 from dmq_core.settings.settings import Setting, Settings, without_credentials
 from dmq_core.text import visible
 

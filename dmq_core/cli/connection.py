@@ -10,10 +10,10 @@ import click
 from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options
-from dmq_core.cli.output import UNKNOWN, known
 from dmq_core.cli.status import age_of
 from dmq_core.management.models import ConnectionFigures
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import UNKNOWN, count
 from dmq_core.text import visible
 
 
@@ -39,7 +39,7 @@ def _row(connection: ConnectionFigures, snapshot: ClusterSnapshot) -> tuple[str,
         visible(connection.user or UNKNOWN),
         visible(connection.vhost or UNKNOWN),
         visible(connection.state or UNKNOWN),
-        known(connection.channels),
+        count(connection.channels),
         _kilobytes(connection.receive_rate),
         _kilobytes(connection.send_rate),
     )

@@ -16,6 +16,7 @@ from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import Output, confirm, painted
 from dmq_core.cli.running import signals_ignored
 from dmq_core.errors import InvalidInputError, RefusedError
+from dmq_core.presentation import Tone
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _write(out: Output, lines: Iterable[str]) -> None:
 
 
 def _painted(lines: Iterable[str], result: StepResult) -> Iterable[str]:
-    return (painted(line, "green" if result.passed else "red", sys.stdout) for line in lines)
+    return (painted(line, Tone.GOOD if result.passed else Tone.BAD, sys.stdout) for line in lines)
 
 
 def _key(hint: str) -> str:

@@ -11,10 +11,10 @@ import click
 from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options
-from dmq_core.cli.output import known
 from dmq_core.cli.status import age_of
 from dmq_core.management.models import EntityKey, ExchangeFigures
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import rate
 from dmq_core.text import visible
 
 
@@ -35,8 +35,8 @@ def list_exchanges(invocation: Invocation) -> None:
                 visible(e.name) or "(default)",
                 visible(e.type),
                 str(bound[e.key]),
-                known(e.publish_in_rate, "{:.0f}"),
-                known(e.publish_out_rate, "{:.0f}"),
+                rate(e.publish_in_rate),
+                rate(e.publish_out_rate),
             )
             for e in snapshot.exchanges
         ],

@@ -14,6 +14,7 @@ from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
 from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, needs_of, notes_of, takes_of, undo_of
 from dmq_core.errors import InvalidInputError
+from dmq_core.presentation import duration
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
@@ -146,7 +147,7 @@ def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
             }
         )
         return
-    invocation.out.text(f"{visible(fault.title)}: done, after {seconds:.1f} s")
+    invocation.out.text(f"{visible(fault.title)}: done, after {duration(seconds)}")
     if command is not None:
         invocation.out.say(f"Take it back with '{visible(command)}'.")
 

@@ -14,6 +14,7 @@ from dmq_core.cli.status import show_status
 from dmq_core.cluster.prerequisites import DockerState, Package
 from dmq_core.cluster.protocol import Backend
 from dmq_core.errors import BackendUnavailableError
+from dmq_core.presentation import duration
 from dmq_core.progress import ProgressListener
 
 
@@ -44,7 +45,7 @@ def start(invocation: Invocation, nodes: int | None, backend: str, rabbitmq: str
             if not (install and _installed_debootstrap(progress)):
                 raise
             cluster.start(progress)
-    out.say(f"{cluster.name} serves on {cluster.backend}, after {time.monotonic() - began:.1f} s")
+    out.say(f"{cluster.name} serves on {cluster.backend}, after {duration(time.monotonic() - began)}")
     show_status(out, cluster)
 
 

@@ -11,8 +11,9 @@ import click
 
 from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
-from dmq_core.cli.output import Output, clock
+from dmq_core.cli.output import Output
 from dmq_core.observe.events import Event
+from dmq_core.presentation import clock, duration
 from dmq_core.progress import Progress, ProgressListener, no_progress
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.proof.report.wording import headline
@@ -81,8 +82,8 @@ def _report(out: Output, account: LoadAccount, report: ProofReport) -> None:
         out.text(f"  {visible(line)}")
     out.text(_sentence(account))
     out.text(
-        f"longest gap: {account.longest_confirm_gap_s:.2f} s between confirms, "
-        f"{account.longest_delivery_gap_s:.2f} s between deliveries"
+        f"longest gap: {duration(account.longest_confirm_gap_s)} between confirms, "
+        f"{duration(account.longest_delivery_gap_s)} between deliveries"
     )
     for file in report.files[:1]:
         out.text(f"report: {visible(file)}")

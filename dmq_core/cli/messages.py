@@ -10,9 +10,10 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dmq_core.cli.output import Output, clock
+from dmq_core.cli.output import Output
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import MessageProperties, SeenMessage
+from dmq_core.presentation import clock
 from dmq_core.text import visible, visible_body
 
 _SHOWN_BODY = 400

@@ -16,6 +16,7 @@ from dmq_core.cli.output import confirm
 from dmq_core.cli.status import node_document, nodes_table
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo
 from dmq_core.errors import InvalidInputError
+from dmq_core.presentation import duration
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
@@ -112,7 +113,7 @@ def _tell(
         invocation.out.document({**head, "nodes": names, "seconds": round(seconds, 3)})
     else:
         done = {"add": "added", "remove": "removed"}[action]
-        invocation.out.text(f"{node} {done}, after {seconds:.1f} s; the nodes are {', '.join(names)}")
+        invocation.out.text(f"{node} {done}, after {duration(seconds)}; the nodes are {', '.join(names)}")
 
 
 def _act(invocation: Invocation, operation: NodeOperation, yes: bool) -> None:
@@ -140,7 +141,7 @@ def _act(invocation: Invocation, operation: NodeOperation, yes: bool) -> None:
             }
         )
         return
-    invocation.out.text(f"{operation.node} is {state}, after {seconds:.1f} s")
+    invocation.out.text(f"{operation.node} is {state}, after {duration(seconds)}")
     if operation.undo is not None:
         invocation.out.say(f"Bring it back with '{on_cluster(operation.undo.command, cluster.name)}'.")
 

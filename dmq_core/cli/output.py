@@ -15,20 +15,11 @@ from typing import TextIO
 
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.errors import RefusedError
+from dmq_core.presentation import Tone, node_look
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.text import visible
 
-UNKNOWN = "–"
-_COLOURS = {"red": 31, "green": 32, "yellow": 33, "grey": 90}
-_STATE_LOOK = {
-    NodeState.RUNNING: ("●", "green"),
-    NodeState.STARTING: ("◌", "yellow"),
-    NodeState.STOPPED: ("✗", "red"),
-    NodeState.PAUSED: ("‖", "yellow"),
-    NodeState.ISOLATED: ("⊘", "red"),
-    NodeState.DRAINING: ("◐", "yellow"),
-    NodeState.UNREACHABLE: ("?", "red"),
-}
+_COLOURS = {Tone.BAD: 31, Tone.GOOD: 32, Tone.WARN: 33}
 
 
 class Output:
@@ -70,8 +61,8 @@ class Output:
 
     def state(self, state: NodeState) -> str:
         """A node's state as glyph, word and, on a terminal, colour."""
-        glyph, colour = _STATE_LOOK[state]
-        return painted(f"{glyph} {state}", colour, sys.stdout)
+        look = node_look(state)
+        return painted(f"{look.glyph} {state}", look.tone, sys.stdout)
 
     @contextmanager
     def progress(self) -> Iterator[ProgressListener]:
@@ -87,11 +78,11 @@ class Output:
             moving.close()
 
 
-def painted(text: str, colour: str, stream: TextIO) -> str:
-    """`text` in a colour if `stream` is a terminal that wants colours."""
+def painted(text: str, tone: Tone, stream: TextIO) -> str:
+    """`text` in the colour of `tone` if `stream` is a terminal that wants colours."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
-    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+    return f"\x1b[{_COLOURS[tone]}m{text}\x1b[0m"
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -106,28 +97,6 @@ def confirm(question: str, *, yes: bool) -> None:
         print(file=sys.stderr)
     if answer.strip().lower() not in ("y", "yes"):
         raise RefusedError("not confirmed, nothing was done")
-
-
-def known(value: float | None, pattern: str = "{}") -> str:
-    """A figure by a format pattern, `–` when it is not known."""
-    return UNKNOWN if value is None else pattern.format(value)
-
-
-def bytes_text(value: int | None) -> str:
-    """A size in bytes for people: `182 MB`."""
-    if value is None:
-        return UNKNOWN
-    size = float(value)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def clock(at: float) -> str:
-    """Epoch seconds as local time of day with milliseconds."""
-    return time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at % 1 * 1000):03d}"
 
 
 def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -18,6 +18,7 @@ from dmq_core.cli.options import Decorated, Invocation, common_options
 from dmq_core.cli.output import Output, painted
 from dmq_core.cli.running import Terminated
 from dmq_core.errors import ClusterError, InvalidInputError
+from dmq_core.presentation import Tone, duration
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.report.json_document import contract_json
 from dmq_core.proof.report.wording import account_rows, headline, repeat_command, timeline_rows
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 # The contract's exit statuses of verdicts.
 _STATUS = {Verdict.PASS: 0, Verdict.FAIL: 4, Verdict.INCONCLUSIVE: 5}
-_COLOUR = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow"}
+_TONE = {Verdict.PASS: Tone.GOOD, Verdict.FAIL: Tone.BAD, Verdict.INCONCLUSIVE: Tone.WARN}
 _KINDS = (".json", ".html", ".md")
 _FAULTS = (*(str(fault) for fault in Fault), "none")
 _IDS_SHOWN = 10
@@ -255,8 +256,8 @@ def _standing_words(progress: TrafficProgress) -> str:
     counts = progress.counts
     return (
         f"confirmed {counts.confirmed:,}  delivered {counts.delivered:,}  redelivered {counts.redelivered:,}  "
-        f"unknown {counts.unknown:,}  longest gaps {progress.longest_confirm_gap_s:.2f} s, "
-        f"{progress.longest_delivery_gap_s:.2f} s"
+        f"unknown {counts.unknown:,}  longest gaps {duration(progress.longest_confirm_gap_s)}, "
+        f"{duration(progress.longest_delivery_gap_s)}"
     )
 
 
@@ -308,7 +309,7 @@ def _tell(out: Output, result: ProofResult, reports: tuple[Path, ...], command: 
 
 def _summary(out: Output, result: ProofResult) -> None:
     account, timeline = result.account, result.timeline
-    out.text(painted(headline(result), _COLOUR[result.verdict], sys.stdout))
+    out.text(painted(headline(result), _TONE[result.verdict], sys.stdout))
     for reason in result.reasons:
         out.text(f"  {visible(reason)}")
     out.text(
@@ -321,10 +322,10 @@ def _summary(out: Output, result: ProofResult) -> None:
             shown = ", ".join(visible(i) for i in term.ids[:_IDS_SHOWN])
             out.text(f"{term.name}: {shown}{f' and {more:,} more' if more > 0 else ''}")
     out.text(
-        f"longest gap: {result.max_confirm_gap_s:.2f} s between confirms, "
-        f"{result.max_delivery_gap_s:.2f} s between deliveries"
+        f"longest gap: {duration(result.max_confirm_gap_s)} between confirms, "
+        f"{duration(result.max_delivery_gap_s)} between deliveries"
     )
-    said = [f"{m.name} {m.after_s:.2f} s" for m in timeline_rows(timeline) if m.after_s is not None]
+    said = [f"{m.name} {duration(m.after_s)}" for m in timeline_rows(timeline) if m.after_s is not None]
     if said:
         out.text(f"after the fault: {', '.join(said)}")
     if result.journal:

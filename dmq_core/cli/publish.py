@@ -18,6 +18,7 @@ from dmq_core.cli.output import Output
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
 from dmq_core.messaging.typed_fields import parse_headers, parse_properties
+from dmq_core.presentation import duration
 from dmq_core.progress import Progress, no_progress
 from dmq_core.text import visible
 
@@ -134,7 +135,7 @@ class _Tally:
             out.text(_one(self._last))
             return
         parts = ", ".join(f"{number} {word.replace('_', ' ')}" for word, number in counts.items() if number)
-        out.text(f"{self.published} published in {seconds:.2f} s: {parts}")
+        out.text(f"{self.published} published in {duration(seconds)}: {parts}")
         for (outcome, reason), number in self._reasons.most_common(_MOST_REASONS):
             out.say(f"{number} {_word(outcome)}: {visible(reason)}")
 

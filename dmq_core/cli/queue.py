@@ -11,12 +11,13 @@ from dmq_core.actions.gate import guard_change
 from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
-from dmq_core.cli.output import UNKNOWN, Output, confirm, known
+from dmq_core.cli.output import Output, confirm
 from dmq_core.cli.status import age_of
 from dmq_core.errors import DmqError
 from dmq_core.management.models import BindingFigures, EntityKey
 from dmq_core.messaging.typed_fields import parse_headers
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
+from dmq_core.presentation import UNKNOWN, count, rate
 from dmq_core.text import visible
 
 vhost_option = click.option("--vhost", metavar="NAME", default=None, help="The virtual host; by default all, or '/'.")
@@ -157,11 +158,11 @@ def _row(queue: QueueView) -> tuple[str, ...]:
         visible(figures.state or UNKNOWN),
         visible(queue.leader or UNKNOWN),
         _online(queue),
-        known(figures.ready),
-        known(figures.unacked),
-        known(figures.consumers),
-        known(figures.publish_rate, "{:.0f}"),
-        known(figures.deliver_rate, "{:.0f}"),
+        count(figures.ready),
+        count(figures.unacked),
+        count(figures.consumers),
+        rate(figures.publish_rate),
+        rate(figures.deliver_rate),
     )
 
 
@@ -178,10 +179,10 @@ def _write(out: Output, queue: QueueView, bindings: list[BindingFigures]) -> Non
         ("leader", visible(queue.leader or UNKNOWN)),
         ("members", ", ".join(map(visible, queue.members)) or UNKNOWN),
         ("online", ", ".join(map(visible, queue.online)) or UNKNOWN),
-        ("ready", known(figures.ready)),
-        ("unacked", known(figures.unacked)),
-        ("consumers", known(figures.consumers)),
-        ("in, out, again", ", ".join(known(r, "{:.0f}/s") for r in _rates(queue))),
+        ("ready", count(figures.ready)),
+        ("unacked", count(figures.unacked)),
+        ("consumers", count(figures.consumers)),
+        ("in, out, again", ", ".join(f"{rate(r)}/s" for r in _rates(queue))),
         ("policy", visible(figures.policy or UNKNOWN)),
         *(("argument", f"{visible(k)} = {visible(str(v))}") for k, v in figures.arguments.items()),
         *(("bound to", _binding(b)) for b in bindings),

@@ -9,9 +9,10 @@ import click
 
 from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
-from dmq_core.cli.output import UNKNOWN, Output, bytes_text, known
+from dmq_core.cli.output import Output
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+from dmq_core.presentation import UNKNOWN, age, count, rate, size
 from dmq_core.text import visible
 
 MANAGEMENT = "management"
@@ -94,10 +95,10 @@ def _node_row(out: Output, node: NodeView) -> tuple[str, ...]:
     return (
         visible(node.name),
         out.state(node.state),
-        known(node.leads),
-        known(node.connections),
-        bytes_text(None if figures is None else figures.memory_bytes),
-        bytes_text(None if figures is None else figures.disk_free_bytes),
+        count(node.leads),
+        count(node.connections),
+        size(None if figures is None else figures.memory_bytes),
+        size(None if figures is None else figures.disk_free_bytes),
         visible((figures and figures.version) or UNKNOWN),
         node.endpoint.amqp_url or UNKNOWN,
         node.endpoint.management_url or UNKNOWN,
@@ -114,15 +115,15 @@ def _headline(snapshot: ClusterSnapshot) -> str:
 def _remarks(snapshot: ClusterSnapshot) -> list[str]:
     totals = snapshot.totals
     lines = [f"partitioned from: {visible(name)}" for name in snapshot.partitions]
-    age = age_of(snapshot, time.time())
-    if age is None:
+    old = age_of(snapshot, time.time())
+    if old is None:
         problem = next((s.problem for s in snapshot.sources if s.name == MANAGEMENT and s.problem), "")
         lines.append("figures: none, no node's management API answers" + (f" ({visible(problem)})" if problem else ""))
         return lines
-    queues = f"{known(totals.queues)} queue{'' if totals.queues == 1 else 's'}"
+    queues = f"{count(totals.queues)} queue{'' if totals.queues == 1 else 's'}"
     lines.append(
-        f"{queues}, {known(totals.ready)} ready, {known(totals.unacked)} unacknowledged, "
-        f"in {known(totals.publish_rate, '{:.0f}/s')}, out {known(totals.deliver_rate, '{:.0f}/s')}"
+        f"{queues}, {count(totals.ready)} ready, {count(totals.unacked)} unacknowledged, "
+        f"in {rate(totals.publish_rate)}/s, out {rate(totals.deliver_rate)}/s"
     )
-    lines.append(f"figures from {visible(snapshot.asks or UNKNOWN)}, {age:.1f} s ago")
+    lines.append(f"figures from {visible(snapshot.asks or UNKNOWN)}, {age(old)} ago")
     return lines

@@ -11,13 +11,14 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.presentation import Tone, duration
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui.background.messages import OperationFinished, OperationProgressed
 from dmq_tui.background.work import Post, as_dmq_error, in_background
 from dmq_tui.deeds import Addition, Deed, Mending, Removal, of_fault, of_node, removal
-from dmq_tui.render.format import Cell, Line, Tone, seconds
+from dmq_tui.render.format import Cell, Line
 
 
 class Acts:
@@ -61,7 +62,7 @@ class Acts:
 
     def finished(self, message: OperationFinished) -> Event:
         """Notes the end of a deed; the story's entry about it."""
-        deed, took = message.deed, seconds(message.seconds)
+        deed, took = message.deed, duration(message.seconds)
         self._running.pop(deed, None)
         if message.error is not None:
             text = f"{visible(deed.title)} failed after {took}: {visible(message.error.what)}"
@@ -82,7 +83,7 @@ class Acts:
             said = f" · {text}" if text else ""
             return (
                 Cell("◐ ", Tone.WARN),
-                Cell(f"{visible(deed.title)}{more}{said} · {seconds(max(0.0, self._clock() - began))}"),
+                Cell(f"{visible(deed.title)}{more}{said} · {duration(max(0.0, self._clock() - began))}"),
             )
         if self._done is not None and self._clock() - self._done[0] < _SHOWN_FOR_S:
             return self._done[1]

@@ -8,13 +8,14 @@ from typing import ClassVar
 from textual.app import ComposeResult
 
 from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.presentation import Tone, duration, rate
 from dmq_core.proof.progress import LoadAccount, ProofReport
 from dmq_core.proof.report.wording import headline
 from dmq_core.proof.result import Verdict
 from dmq_core.text import visible
 from dmq_tui.commands import PaneId
 from dmq_tui.panes.pane import Pane
-from dmq_tui.render.format import Cell, Line, Tone, rate, seconds
+from dmq_tui.render.format import Cell, Line
 from dmq_tui.render.lines import load_lines
 from dmq_tui.widgets.paint import Painted
 
@@ -81,7 +82,7 @@ class LoadPane(Pane):
             doing,
             f"publisher on {visible(account.publisher_at)}" if account.publisher_at else "",
             f"consumer on {visible(account.consumer_at)}" if account.consumer_at else "",
-            f"silent for {seconds(waits)}" if account.running and waits >= _GAP_WORTH_SAYING_S else "",
+            f"silent for {duration(waits)}" if account.running and waits >= _GAP_WORTH_SAYING_S else "",
         )
 
 

@@ -10,9 +10,9 @@ from textual.content import Content
 
 from dmq_core.observe.events import Event
 from dmq_core.observe.story import Story, StoryLine, as_text
+from dmq_core.presentation import count
 from dmq_tui.commands import PaneId
 from dmq_tui.panes.pane import FilteredPane
-from dmq_tui.render.format import count
 from dmq_tui.render.lines import story_line
 from dmq_tui.widgets.log import LogView
 

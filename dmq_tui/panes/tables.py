@@ -9,9 +9,9 @@ from typing import ClassVar, Generic, TypeVar
 from textual.app import ComposeResult
 
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+from dmq_core.presentation import count
 from dmq_tui.commands import PaneId
 from dmq_tui.panes.pane import FilteredPane
-from dmq_tui.render.format import count
 from dmq_tui.render.rows import (
     EXCHANGE_COLUMNS,
     NODE_COLUMNS,

@@ -11,10 +11,11 @@ from textual.content import Content
 
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap.source import TailSource, TailStatus
+from dmq_core.presentation import count
 from dmq_core.text import visible, visible_body
 from dmq_tui.commands import PaneId
 from dmq_tui.panes.pane import FilteredPane
-from dmq_tui.render.format import Line, count, name
+from dmq_tui.render.format import Line, name
 from dmq_tui.render.lines import tail_line
 from dmq_tui.widgets.log import LogView
 

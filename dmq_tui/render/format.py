@@ -1,33 +1,17 @@
-"""The one place where numbers and states become text; what is not known is `–`, never 0."""
+"""Cells, the pieces of text that everything is drawn from, and what turns states and curves into them."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from enum import StrEnum
 
 from rich.cells import cell_len, set_cell_size
 
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.observe.events import Event, Severity
+from dmq_core.presentation import UNKNOWN, Tone, node_look
 from dmq_core.text import visible
 
-UNKNOWN = "–"
 _BARS = "▁▂▃▄▅▆▇█"
-_SIZES = ("B", "KB", "MB", "GB", "TB", "PB")
-
-
-class Tone(StrEnum):
-    """What a piece of text means to the eye; the theme turns it into a colour."""
-
-    PLAIN = "plain"
-    STRONG = "strong"
-    QUIET = "quiet"
-    FAINT = "faint"
-    GOOD = "good"
-    WARN = "warn"
-    BAD = "bad"
-    ACCENT = "accent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +25,6 @@ class Cell:
 Line = tuple[Cell, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A state for the eye: a glyph, a word and a tone, so that it survives without colour."""
-
-    glyph: str
-    word: str
-    tone: Tone
-
-    @property
-    def cell(self) -> Cell:
-        """Glyph and word as one cell."""
-        return Cell(f"{self.glyph} {self.word}", self.tone)
-
-
-_NODE_MARKS = {
-    NodeState.RUNNING: Mark("●", "running", Tone.GOOD),
-    NodeState.STARTING: Mark("◐", "starting", Tone.WARN),
-    NodeState.STOPPED: Mark("✗", "stopped", Tone.BAD),
-    NodeState.PAUSED: Mark("‖", "paused", Tone.BAD),
-    NodeState.ISOLATED: Mark("⊘", "isolated", Tone.BAD),
-    NodeState.DRAINING: Mark("▽", "draining", Tone.WARN),
-    NodeState.UNREACHABLE: Mark("?", "unreachable", Tone.BAD),
-}
 _EVENT_MARKS = {
     Severity.FAULT: ("✗", Tone.BAD),
     Severity.BAD: ("!", Tone.BAD),
@@ -73,9 +34,10 @@ _EVENT_MARKS = {
 }
 
 
-def node_mark(state: NodeState) -> Mark:
-    """How a node's state is shown."""
-    return _NODE_MARKS[state]
+def state_cell(state: NodeState, width: int = 0) -> Cell:
+    """A node's state as glyph and word, in `width` cells or more."""
+    look = node_look(state)
+    return Cell(f"{look.glyph} {state}".ljust(width), look.tone)
 
 
 def event_mark(event: Event) -> Cell:
@@ -87,87 +49,6 @@ def event_mark(event: Event) -> Cell:
 def event_tone(event: Event) -> Tone:
     """The tone of an event's sentence: coloured only where it is bad."""
     return Tone.BAD if event.severity in (Severity.FAULT, Severity.BAD) else Tone.PLAIN
-
-
-def count(number: int | None) -> str:
-    """A count with thousands separators: `12,408`."""
-    return UNKNOWN if number is None else f"{number:,}"
-
-
-def short_count(number: int | None) -> str:
-    """A count in at most seven cells: `999,999`, then `1.23M`, `12.3M`, `1.23G`."""
-    if number is None:
-        return UNKNOWN
-    if number < 1_000_000:
-        return f"{number:,}"
-    value, unit = (number / 1e6, "M") if number < 999_500_000 else (number / 1e9, "G")
-    return f"{value:.2f}{unit}" if value < 9.995 else f"{value:.1f}{unit}" if value < 99.95 else f"{value:,.0f}{unit}"
-
-
-def rate(per_second: float | None) -> str:
-    """Messages a second: whole from 10 on, one decimal below, `0` for none."""
-    if per_second is None:
-        return UNKNOWN
-    if 0 < per_second < 9.95:
-        return f"{per_second:.1f}"
-    return f"{per_second:,.0f}"
-
-
-def size(number: int | None) -> str:
-    """Bytes as three figures and a unit: `182 MB`, `1.2 GB` (powers of 1000, as disks and RabbitMQ count)."""
-    if number is None:
-        return UNKNOWN
-    value = float(number)
-    unit = 0
-    while value >= 999.5 and unit < len(_SIZES) - 1:
-        value /= 1000
-        unit += 1
-    text = f"{value:.1f}" if unit and value < 9.95 else f"{value:.0f}"
-    return f"{text} {_SIZES[unit]}"
-
-
-def seconds(number: float | None) -> str:
-    """A duration: `0.43 s`, `12.0 s`, `3 min 20 s`."""
-    if number is None:
-        return UNKNOWN
-    if number < 9.995:
-        return f"{number:.2f} s"
-    if number < 99.95:
-        return f"{number:.1f} s"
-    minutes, rest = divmod(round(number), 60)
-    return f"{minutes} min {rest} s"
-
-
-def age(number: float | None) -> str:
-    """How old a figure is, short: `0.4 s`, `12 s`, `3 min`, `2 h`; `never` for None."""
-    if number is None:
-        return "never"
-    if number < 9.95:
-        return f"{number:.1f} s"
-    if number < 119.5:
-        return f"{number:.0f} s"
-    if number < 7170:
-        return f"{number / 60:.0f} min"
-    return f"{number / 3600:.0f} h"
-
-
-def distance(number: float | None) -> str:
-    """Seconds since a fault: `0.00` at the fault, `+0.41` after it, `+3:05` from a minute on; None is empty."""
-    if number is None:
-        return ""
-    if number < 0.005:
-        return "0.00"
-    if number < 59.995:
-        return f"+{number:.2f}"
-    minutes, rest = divmod(round(number), 60)
-    return f"+{minutes}:{rest:02d}"
-
-
-def clock(at: float, digits: int = 3) -> str:
-    """The local time of an epoch second: `10:42:07.113`."""
-    whole = int(at)
-    text = time.strftime("%H:%M:%S", time.localtime(whole))
-    return f"{text}.{int((at - whole) * 10**digits):0{digits}d}" if digits else text
 
 
 def members(online: int, total: int) -> Cell:

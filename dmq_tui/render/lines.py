@@ -11,28 +11,11 @@ from dmq_core.messaging.messages import SeenMessage
 from dmq_core.observe.events import Severity
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.observe.story import StoryLine
+from dmq_core.presentation import UNKNOWN, Tone, age, clock, count, distance, duration, rate, size
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.text import visible, visible_body
 from dmq_tui.commands import Command, PaneId, Situation, footer_commands, label_of
-from dmq_tui.render.format import (
-    UNKNOWN,
-    Cell,
-    Line,
-    Tone,
-    age,
-    bars,
-    clock,
-    count,
-    distance,
-    event_mark,
-    event_tone,
-    fit,
-    name,
-    node_mark,
-    rate,
-    seconds,
-    size,
-)
+from dmq_tui.render.format import Cell, Line, bars, event_mark, event_tone, fit, name, state_cell
 
 MANAGEMENT = "management"
 STALE_AFTER_S = 4.0
@@ -124,7 +107,7 @@ def node_brief(node: NodeView, *, chosen: bool) -> Line:
     line = [
         Cell("›" if chosen else " ", Tone.ACCENT),
         Cell(fit(visible(node.name), 12), Tone.STRONG),
-        Cell(fit(f"{node_mark(node.state).glyph} {node_mark(node.state).word}", 14), node_mark(node.state).tone),
+        state_cell(node.state, 14),
         Cell(f"leads {leads:>5}  "),
         Cell(f"conns {connections:>4}  "),
         Cell(f"mem {size(figures.memory_bytes if figures else None):>7}", Tone.QUIET),
@@ -187,7 +170,7 @@ def load_figures(account: LoadAccount) -> tuple[tuple[str, Cell], ...]:
         ("delivered", Cell(count(account.delivered), Tone.STRONG)),
         ("redelivered", _trouble(account.redelivered, Tone.WARN)),
         ("unknown", _trouble(account.unknown, Tone.WARN)),
-        ("longest gap", Cell(seconds(gap), Tone.WARN if gap >= 1 else Tone.STRONG)),
+        ("longest gap", Cell(duration(gap), Tone.WARN if gap >= 1 else Tone.STRONG)),
         ("in flight", Cell(count(account.in_flight))),
         ("nacked", _trouble(account.nacked, Tone.WARN)),
         ("returned", _trouble(account.returned, Tone.WARN)),
@@ -312,7 +295,7 @@ def _padded(cell: Cell) -> Cell:
 
 
 def _gap(number: float) -> Cell:
-    return Cell(seconds(number), Tone.WARN if number >= 1 else Tone.STRONG)
+    return Cell(duration(number), Tone.WARN if number >= 1 else Tone.STRONG)
 
 
 def _chart(title: str, history: tuple[float, ...], width: int, height: int, top: float) -> tuple[Line, ...]:

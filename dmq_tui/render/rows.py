@@ -10,8 +10,9 @@ from typing import Generic, TypeVar
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import EntityKey, ExchangeFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView
+from dmq_core.presentation import UNKNOWN, Tone, rate, short_count, size
 from dmq_core.text import visible
-from dmq_tui.render.format import UNKNOWN, Cell, Tone, members, name, node_mark, rate, short_count, size, spark
+from dmq_tui.render.format import Cell, members, name, spark, state_cell
 
 T = TypeVar("T")
 Value = float | str | None
@@ -163,7 +164,7 @@ def entity_name(vhost: str, entity: str) -> str:
 
 
 def _state_cell(node: NodeView) -> Cell:
-    return node_mark(node.state).cell
+    return state_cell(node.state)
 
 
 def _number(value: int | None, *, worry: bool = False) -> Cell:

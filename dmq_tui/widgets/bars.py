@@ -9,9 +9,10 @@ from textual.events import Click
 from textual.message import Message
 
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import Tone
 from dmq_core.proof.progress import LoadAccount
 from dmq_tui.commands import Command, PaneId, Situation
-from dmq_tui.render.format import Cell, Line, Tone
+from dmq_tui.render.format import Cell, Line
 from dmq_tui.render.lines import header, keys, load_summary, node_brief, tabs, width_of
 from dmq_tui.widgets.paint import Painted
 

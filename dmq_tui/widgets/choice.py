@@ -11,7 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.message import Message
 
-from dmq_tui.render.format import Cell, Tone, fit
+from dmq_core.presentation import Tone
+from dmq_tui.render.format import Cell, fit
 from dmq_tui.widgets.paint import Line, Painted
 
 T = TypeVar("T")

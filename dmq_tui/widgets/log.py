@@ -13,7 +13,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from dmq_tui.render.format import Cell, Tone
+from dmq_core.presentation import Tone
+from dmq_tui.render.format import Cell
 from dmq_tui.widgets.paint import TONE_CLASSES, Line, strip_of
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from textual.content import Content
 from textual.widgets import Input
 
 from dmq_core.demo.model import DemoQuestion
-from dmq_tui.render.format import Line, Tone
+from dmq_core.presentation import Tone
+from dmq_tui.render.format import Line
 from dmq_tui.widgets.prose import Prose, words
 
 

@@ -12,7 +12,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dmq_tui.render.format import Cell, Tone, fit
+from dmq_core.presentation import Tone
+from dmq_tui.render.format import Cell, fit
 from dmq_tui.render.format import Line as Line
 
 TONE_CLASSES = frozenset(f"tone--{tone}" for tone in Tone)

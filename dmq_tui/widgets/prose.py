@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from textual.content import Content
 from textual.widgets import Static
 
-from dmq_tui.render.format import Cell, Tone
+from dmq_core.presentation import Tone
+from dmq_tui.render.format import Cell
 from dmq_tui.widgets.paint import Line
 
 _STYLES = {

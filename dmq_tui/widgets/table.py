@@ -15,7 +15,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from dmq_tui.render.format import Cell, Tone, fit
+from dmq_core.presentation import Tone
+from dmq_tui.render.format import Cell, fit
 from dmq_tui.render.rows import GAP, Column, Sort, plan
 from dmq_tui.widgets.paint import TONE_CLASSES, strip_of, tone_style
 

@@ -15,10 +15,11 @@ from textual.widgets import Button, Input
 
 from dmq_core.actions.impact import Impact, Margin
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import Tone
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 from dmq_tui.deeds import Addition, Deed
-from dmq_tui.render.format import Cell, Tone
+from dmq_tui.render.format import Cell
 from dmq_tui.widgets.entry import LineEntry
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dmq_core.demo.model import AnyDemo, DemoResult, StepResult, StepText
+from dmq_core.presentation import Tone
 from dmq_core.text import visible
-from dmq_tui.render.format import Cell, Line, Tone
+from dmq_tui.render.format import Cell, Line
 
 _HELD = {True: Cell("✓ held", Tone.GOOD), False: Cell("✗ not held", Tone.BAD)}
 

@@ -12,8 +12,9 @@ from textual.screen import ModalScreen
 
 from dmq_core.demo.model import AnyDemo
 from dmq_core.demo.runner import impact_of_demo
+from dmq_core.presentation import Tone
 from dmq_core.settings.settings import DEFAULT_CLUSTER, on_cluster
-from dmq_tui.render.format import Cell, Line, Tone, fit
+from dmq_tui.render.format import Cell, Line, fit
 from dmq_tui.screens.confirm.screen import Question
 from dmq_tui.widgets.log import LogView
 from dmq_tui.widgets.prose import Prose, words

@@ -19,6 +19,7 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.observe.story import StoryLine
+from dmq_core.presentation import Tone, count
 from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui.background.messages import MessagesSeen, TailStarted, WorkFailed
@@ -29,7 +30,7 @@ from dmq_tui.panes.pane import Pane
 from dmq_tui.panes.story import StoryPane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane
 from dmq_tui.panes.tail import TailPane
-from dmq_tui.render.format import Cell, Line, Tone, count
+from dmq_tui.render.format import Cell, Line
 from dmq_tui.render.layout import Layout, layout_for
 from dmq_tui.render.lines import lateness
 from dmq_tui.screens.demo import lines as demo_lines

@@ -11,21 +11,9 @@ from enum import StrEnum
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import Arguments, BindingFigures, EntityKey, ExchangeFigures, NodeFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView
+from dmq_core.presentation import UNKNOWN, Tone, count, duration, rate, short_count, size
 from dmq_core.text import visible
-from dmq_tui.render.format import (
-    UNKNOWN,
-    Cell,
-    Tone,
-    count,
-    fit,
-    members,
-    name,
-    node_mark,
-    rate,
-    seconds,
-    short_count,
-    size,
-)
+from dmq_tui.render.format import Cell, fit, members, name, state_cell
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import words
 
@@ -321,7 +309,7 @@ def _node_page(title: str, node: NodeView, snapshot: ClusterSnapshot) -> list[Li
 def _node_figures(node: NodeView, snapshot: ClusterSnapshot) -> list[Line]:
     figures = node.figures
     lines: list[Line] = [
-        (Cell(fit("state", _LABEL), Tone.QUIET), node_mark(node.state).cell),
+        (Cell(fit("state", _LABEL), Tone.QUIET), state_cell(node.state)),
         _fact("RabbitMQ's name", visible(node.erlang_name)),
         _fact("AMQP", node.endpoint.amqp_url or UNKNOWN),
         _fact("management", node.endpoint.management_url or UNKNOWN),
@@ -341,7 +329,7 @@ def _node_figures(node: NodeView, snapshot: ClusterSnapshot) -> list[Line]:
         lines.append(words("RabbitMQ does not answer on this node; the figures below are not known.", Tone.WARN))
     lines += [
         _fact("version", visible(known.version or UNKNOWN)),
-        _fact("up", UNKNOWN if known.uptime_ms is None else seconds(known.uptime_ms / 1000)),
+        _fact("up", UNKNOWN if known.uptime_ms is None else duration(known.uptime_ms / 1000)),
         _fact("memory", _of(size(known.memory_bytes), size(known.memory_limit_bytes))),
         _fact(
             "disk free",

@@ -18,9 +18,10 @@ from textual.widgets import Tab, Tabs
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.errors import DmqError
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import Tone, age, clock
 from dmq_core.text import visible
 from dmq_tui.background.work import as_dmq_error, in_background
-from dmq_tui.render.format import Cell, Tone, age, clock
+from dmq_tui.render.format import Cell
 from dmq_tui.screens.details import pages
 from dmq_tui.screens.details.pages import PAGES, Moment, Subject, SubjectKind
 from dmq_tui.widgets.paint import Line

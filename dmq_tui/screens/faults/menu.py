@@ -12,10 +12,11 @@ from dmq_core.cluster.scaling.checks import check_may_grow, check_may_leave, low
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import Tone
 from dmq_core.proof.acts import told_of
 from dmq_core.text import visible
 from dmq_tui.deeds import Deed, addition, of_fault, removal
-from dmq_tui.render.format import Cell, Line, Tone, fit
+from dmq_tui.render.format import Cell, Line, fit
 
 DELAYS_MS: Final = (10, 50, DELAY_MS, 250, 500, 1000, 2000, 5000)
 ADD: Final = "add-node"

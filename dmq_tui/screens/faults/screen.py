@@ -14,13 +14,14 @@ from textual.screen import ModalScreen
 
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import Tone
 from dmq_core.session.protocol import Session
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 from dmq_tui.background.messages import StandingTold, WorkFailed
 from dmq_tui.background.work import in_background
 from dmq_tui.deeds import Deed, mending
-from dmq_tui.render.format import Cell, Line, Tone
+from dmq_tui.render.format import Cell, Line
 from dmq_tui.screens.confirm.screen import ConfirmScreen, about
 from dmq_tui.screens.faults.menu import DELAYS_MS, Aim, Offer, alarms_of, line_of, offers, peers
 from dmq_tui.widgets.choice import Choice

@@ -10,8 +10,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 
+from dmq_core.presentation import Tone
 from dmq_tui.commands import COMMANDS, Category, Command, Situation, key_name, objection
-from dmq_tui.render.format import Cell, Tone, fit
+from dmq_tui.render.format import Cell, fit
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words
 

@@ -21,6 +21,7 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+from dmq_core.presentation import count
 from dmq_core.session.protocol import Observer, Proof, Session
 from dmq_core.text import visible
 from dmq_tui.background.load import LOAD, Loading
@@ -46,7 +47,6 @@ from dmq_tui.panes.pane import FilteredPane, Pane
 from dmq_tui.panes.story import StoryPane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane, TablePane
 from dmq_tui.panes.tail import TailPane
-from dmq_tui.render.format import count
 from dmq_tui.render.layout import SMALLEST, Layout, layout_for
 from dmq_tui.render.lines import lateness, tail_text
 from dmq_tui.render.themes import other_theme

@@ -13,8 +13,9 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 
 from dmq_core.messaging.messages import SeenMessage
+from dmq_core.presentation import Tone, clock, count
 from dmq_core.text import visible, visible_body
-from dmq_tui.render.format import Cell, Line, Tone, clock, count, name
+from dmq_tui.render.format import Cell, Line, name
 from dmq_tui.widgets.prose import Prose, words
 
 _LABEL = 16

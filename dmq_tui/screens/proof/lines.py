@@ -9,11 +9,12 @@ from itertools import groupby
 
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
+from dmq_core.presentation import Tone, count, duration, rate
 from dmq_core.proof.progress import LoadAccount, ProofReport
 from dmq_core.proof.report.wording import headline, timeline_rows
 from dmq_core.proof.result import Curves, ProofResult, TimelineMark, Verdict
 from dmq_core.text import visible
-from dmq_tui.render.format import Cell, Line, Tone, count, fit, node_mark, rate, seconds
+from dmq_tui.render.format import Cell, Line, fit, state_cell
 from dmq_tui.render.lines import load_figures, width_of
 from dmq_tui.widgets.prose import words
 
@@ -116,7 +117,7 @@ def verdict_lines(report: ProofReport) -> tuple[Line, ...]:
         cell
         for moment in timeline_rows(result.timeline)
         if moment.after_s is not None
-        for cell in (Cell(f"{moment.name} ", Tone.QUIET), Cell(f"+{seconds(moment.after_s)}  ", Tone.STRONG))
+        for cell in (Cell(f"{moment.name} ", Tone.QUIET), Cell(f"+{duration(moment.after_s)}  ", Tone.STRONG))
     ]
     if told:
         lines.append((Cell("after the fault  ", Tone.QUIET), *told))
@@ -255,16 +256,15 @@ def _flowing(parts: Sequence[Line], width: int) -> list[Line]:
 
 
 def _node(node: NodeView, leader: str | None, width: int, *, inline: bool) -> Line:
-    mark = node_mark(node.state)
-    name, state = visible(node.name), f"{mark.glyph} {mark.word}"
+    name = visible(node.name)
     leads = Cell("")
     if node.name == leader:
         # Until another one is elected, figures go on naming the one that went.
         up = node.state is NodeState.RUNNING
         leads = Cell("★ leader", Tone.WARN) if up else Cell("led the queue", Tone.QUIET)
     if inline:
-        return (Cell(f"{name} ", Tone.STRONG), Cell(state, mark.tone), Cell(" "), leads, Cell("  "))
-    return (Cell(f" {fit(name, width)} ", Tone.STRONG), Cell(fit(state, 14), mark.tone), leads)
+        return (Cell(f"{name} ", Tone.STRONG), state_cell(node.state), Cell(" "), leads, Cell("  "))
+    return (Cell(f" {fit(name, width)} ", Tone.STRONG), state_cell(node.state, 14), leads)
 
 
 def _facts(known: dict[str, Cell], row: Sequence[str]) -> Line:
@@ -279,12 +279,12 @@ def _gaps(account: LoadAccount, *, live: bool) -> Line:
     line += [Cell("  deliveries ", Tone.QUIET), _gap(account.longest_delivery_gap_s)]
     silent = max(account.current_confirm_gap_s, account.current_delivery_gap_s)
     if live and silent >= 0.2:
-        line.append(Cell(f"   ▲ silent for {seconds(silent)}", Tone.BAD))
+        line.append(Cell(f"   ▲ silent for {duration(silent)}", Tone.BAD))
     return tuple(line)
 
 
 def _gap(number: float) -> Cell:
-    return Cell(seconds(number), Tone.WARN if number >= 1 else Tone.STRONG)
+    return Cell(duration(number), Tone.WARN if number >= 1 else Tone.STRONG)
 
 
 def _together(files: Sequence[str]) -> str:

@@ -22,13 +22,14 @@ from dmq_core.actions.impact import Impact, Margin
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import Tone
 from dmq_core.proof.progress import ProofProgress, ProofReport, final_account
 from dmq_core.proof.result import Verdict
 from dmq_core.proof.scenario import QUEUE_TYPES, UNTARGETED, Fault
 from dmq_core.session.protocol import Proof, Session
 from dmq_core.text import visible
 from dmq_tui.background.work import as_dmq_error, in_background
-from dmq_tui.render.format import Cell, Tone
+from dmq_tui.render.format import Cell
 from dmq_tui.render.layout import Layout, layout_for
 from dmq_tui.render.lines import lateness
 from dmq_tui.screens.confirm.screen import ConfirmScreen, Question

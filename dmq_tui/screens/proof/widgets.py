@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dmq_core.actions.impact import Margin
 from dmq_core.errors import DmqError
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import Tone
 from dmq_core.proof.progress import ProofProgress, ProofReport
 from dmq_core.proof.result import Curves
 from dmq_core.text import visible
-from dmq_tui.render.format import Cell, Tone
+from dmq_tui.render.format import Cell
 from dmq_tui.screens.proof import lines as proof_lines
 from dmq_tui.screens.proof.form import Recipe
 from dmq_tui.widgets.paint import Line, Painted

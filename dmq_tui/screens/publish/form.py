@@ -12,8 +12,9 @@ from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
 from dmq_core.messaging.topology.routing import Topology, route
 from dmq_core.messaging.typed_fields import parse_headers, parse_properties, type_name
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import Tone, size
 from dmq_core.text import visible
-from dmq_tui.render.format import Cell, Tone, name, size
+from dmq_tui.render.format import Cell, name
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import words
 

@@ -17,10 +17,11 @@ from textual.widgets import Button, Input, Label, TextArea
 from dmq_core.errors import DmqError, InvalidInputError
 from dmq_core.messaging.messages import OutgoingMessage, Settlement
 from dmq_core.observe.snapshot import ClusterSnapshot
+from dmq_core.presentation import Tone
 from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui.background.work import as_dmq_error, in_background
-from dmq_tui.render.format import Cell, Tone
+from dmq_tui.render.format import Cell
 from dmq_tui.screens.publish import form as draft
 from dmq_tui.screens.publish.form import Draft, Surroundings
 from dmq_tui.widgets.entry import LineEntry, TextEntry

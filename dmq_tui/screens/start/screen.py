@@ -19,11 +19,12 @@ from dmq_core.cluster import prerequisites
 from dmq_core.cluster.prerequisites import DockerState, Prerequisites
 from dmq_core.cluster.protocol import Backend
 from dmq_core.errors import DmqError
+from dmq_core.presentation import Tone, duration
 from dmq_core.progress import Progress
 from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui.background.work import as_dmq_error, in_background
-from dmq_tui.render.format import Cell, Tone, fit, seconds
+from dmq_tui.render.format import Cell, fit
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words
 
@@ -366,7 +367,7 @@ def _course(course: Course, elapsed_s: float) -> list[Line]:
         full = round(course.fraction * _BAR)
         bar = "█" * full + "░" * (_BAR - full)
         share = f"{course.fraction:.0%}".rjust(5)
-    lines: list[Line] = [(Cell(bar, Tone.ACCENT), Cell(share), Cell(f"   {seconds(elapsed_s)}", Tone.QUIET))]
+    lines: list[Line] = [(Cell(bar, Tone.ACCENT), Cell(share), Cell(f"   {duration(elapsed_s)}", Tone.QUIET))]
     if course.headline:
         lines.append(words(course.headline))
     lines += [

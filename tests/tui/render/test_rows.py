@@ -13,8 +13,8 @@ from rich.cells import cell_len
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.observe.snapshot import QueueView
+from dmq_core.presentation import Tone
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
-from dmq_tui.render.format import Tone
 from dmq_tui.render.rows import (
     EXCHANGE_COLUMNS,
     GAP,

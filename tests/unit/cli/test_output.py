@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.cli.messages import MessageFilter, message_document, message_line
-from dmq_core.cli.output import Output, bytes_text, known, painted, table_lines
+from dmq_core.cli.output import Output, painted, table_lines
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import MessageProperties, SeenMessage
+from dmq_core.presentation import Tone
 from dmq_core.progress import Progress
 
 
@@ -107,18 +108,6 @@ def test_columns_are_aligned_by_what_a_terminal_shows() -> None:
     assert lines == ["NAME   N", "日本   1", "a     10"]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "–"), (0, "0 B"), (999, "999 B"), (182_000_000, "182 MB"), (5 * 10**13, "50.0 TB")]
-)
-def test_sizes_read_well_and_the_unknown_is_no_zero(value: int | None, text: str) -> None:
-    assert bytes_text(value) == text
-
-
-def test_an_unknown_figure_is_no_zero() -> None:
-    assert known(None) == "–"
-    assert known(0) == "0"
-
-
 def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -126,10 +115,10 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert painted("x", "red", Terminal()) == "\x1b[31mx\x1b[0m"
-    assert painted("x", "red", io.StringIO()) == "x"
+    assert painted("x", Tone.BAD, Terminal()) == "\x1b[31mx\x1b[0m"
+    assert painted("x", Tone.BAD, io.StringIO()) == "x"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert painted("x", "red", Terminal()) == "x"
+    assert painted("x", Tone.BAD, Terminal()) == "x"
 
 
 def test_progress_without_a_terminal_says_each_thing_once(capsys: pytest.CaptureFixture[str]) -> None:
