@@ -7,13 +7,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dmq_core.cluster.protocol import Cluster, NodeChange, NodeInfo, NodeState
 from dmq_core.errors import DmqError
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.management.models import EntityKey
 from dmq_core.observe.broker_events import (
     AlarmChanged,
     BrokerEvent,
@@ -23,29 +22,15 @@ from dmq_core.observe.broker_events import (
     SomethingChanged,
     StreamLeaderElected,
 )
-from dmq_core.observe.diff import KnownChanges, diff
 from dmq_core.observe.events import Event
 from dmq_core.observe.feeds import Feeds
 from dmq_core.observe.management_poll import FiguresReader, ManagementFigures
 from dmq_core.observe.observation import Observation
+from dmq_core.observe.observed_cluster import ObservedCluster
 from dmq_core.observe.poller import Poller
-from dmq_core.observe.rates import RateCalculator
-from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
-from dmq_core.observe.snapshot_builder import assemble
 from dmq_core.observe.state import (
     BACKEND_EVENTS,
     MANAGEMENT,
-    ClusterState,
-    source_problem,
-    stream_elections,
-    with_alarm,
-    with_change,
-    with_consumer,
-    with_deleted,
-    with_figures,
-    with_leader,
-    with_nodes,
-    with_source,
 )
 
 TICK_S = 1.0
@@ -92,13 +77,9 @@ class ClusterObserver:
         self._inbox: queue.SimpleQueue[_Word] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._closing = threading.Lock()
-        self._state = ClusterState(cluster.name, cluster.backend)
-        self._elections: dict[EntityKey, tuple[float, str, int]] = {}
-        self._last: ClusterSnapshot | None = None
-        self._told: list[Event] = []
+        self._observed = ObservedCluster(cluster.name, cluster.backend)
         self._poke_at: float | None = None
         self._poked_at = 0.0
-        self._measuring = RateCalculator()
         self._client = ManagementClient((), cluster.credentials)
         self._reader = FiguresReader(self._client)
         self._feeds = Feeds(cluster.credentials, self._inbox.put)
@@ -178,17 +159,17 @@ class ClusterObserver:
     def _hear(self, word: _Word) -> None:
         match word:
             case NodeChange():
-                self._state = with_change(self._state, word)
+                self._observed.node_changed(word)
                 self._nodes_changed()
                 self.poke()
             case _Listed():
                 self._listed(word)
             case ManagementFigures():
-                self._counted(word)
+                self._observed.figures_read(word)
             case Event():
-                self._told.append(word)
+                self._observed.told(word)
             case _Silent():
-                self._state = source_problem(self._state, word.source, word.error.what)
+                self._observed.source_failed(word.source, word.error.what)
             case (
                 LeaderElected()
                 | StreamLeaderElected()
@@ -197,54 +178,28 @@ class ClusterObserver:
                 | AlarmChanged()
                 | SomethingChanged()
             ):
-                self._news(word)
+                self._broker_told(word)
 
-    def _news(self, news: BrokerEvent) -> None:
-        match news:
-            case LeaderElected():
-                known = self._elections.get(news.queue)
-                if known is None or known[2] <= news.term:
-                    self._elections[news.queue] = (news.at, news.node, news.term)
-                self._state = with_leader(self._state, news)
-            case StreamLeaderElected():
-                for led in stream_elections(self._state, news):
-                    self._news(led)
-            case ConsumerChanged():
-                self._state = with_consumer(self._state, news)
-            case QueueDeleted():
-                self._state = with_deleted(self._state, news)
-                self._reader.topology_changed()
-            case AlarmChanged():
-                self._state = with_alarm(self._state, news)
-            case SomethingChanged() if news.topology:
-                self._reader.topology_changed()
+    def _broker_told(self, event: BrokerEvent) -> None:
+        self._observed.broker_told(event)
+        if isinstance(event, QueueDeleted) or (isinstance(event, SomethingChanged) and event.topology):
+            self._reader.topology_changed()
         if self._poke_at is None:
             self._poke_at = max(time.monotonic(), self._poked_at + NEWS_POKE_S)
 
     def _listed(self, listed: _Listed) -> None:
-        before = self._state.nodes
-        self._state = with_nodes(self._state, listed.nodes, listed.asked_at)
-        status = SourceStatus(BACKEND_EVENTS, None, time.time())
-        self._state = with_source(self._state, status)
+        before = self._observed.nodes
+        self._observed.nodes_listed(listed.nodes, listed.asked_at, time.time())
         self._nodes_changed()
-        if self._state.nodes != before:
+        if self._observed.nodes != before:
             self._poller.poke()
         self._poller.start()
 
     def _nodes_changed(self) -> None:
-        nodes = self._state.nodes
+        nodes = self._observed.nodes
         self._client.use(management_endpoints([n for n in nodes if n.state not in _UNFIT] or nodes))
         preferred = [n.endpoint for n in nodes if n.state in _PREFERRED]
         self._feeds.use([n.endpoint for n in nodes], preferred)
-
-    def _counted(self, figures: ManagementFigures) -> None:
-        figures = self._measuring.measured(figures)
-        history = self._measuring.queue_history(figures.queues)
-        self._state = with_figures(self._state, figures, history, dict(self._measuring.memory_history))
-        url = None if figures.asked is None else figures.asked.url
-        self._state = with_source(self._state, SourceStatus(MANAGEMENT, url, figures.taken_at))
-        listed = {q.key for q in figures.queues}
-        self._elections = {k: e for k, e in self._elections.items() if k in listed or e[0] > figures.began_at}
 
     def _poke_if_due(self) -> None:
         now = time.monotonic()
@@ -253,17 +208,10 @@ class ClusterObserver:
             self._poller.poke()
 
     def _tell(self) -> None:
-        asks = self._client.asks
-        self._state = replace(self._state, asks=None if asks is None else asks.name)
-        for status in self._feeds.statuses():
-            self._state = with_source(self._state, status)
-        snapshot = assemble(self._state, time.time())
-        seen = diff(self._last, snapshot, KnownChanges(self._state.changes, self._elections))
-        events = tuple(sorted((*self._told, *seen), key=lambda event: event.at))
-        self._last, self._told = snapshot, []
+        observation = self._observed.observation(self._client.asks, self._feeds.statuses(), time.time())
         if self._stop.is_set():
             return
         try:
-            self._listener(Observation(snapshot, events))
+            self._listener(observation)
         except Exception:  # the listener is the caller's; its failure must not end the observation
             _LOG.exception("a listener failed")
