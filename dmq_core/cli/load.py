@@ -12,6 +12,7 @@ import click
 from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
+from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Event
 from dmq_core.presentation import clock, duration
 from dmq_core.progress import Progress, ProgressListener, no_progress
@@ -68,7 +69,7 @@ def _run(running: Proof, seconds: float | None, progress: ProgressListener) -> N
 
 def _tell(out: Output, events: tuple[Event, ...]) -> None:
     for event in events:
-        out.say(f"{clock(event.at)}  {event.text}")
+        out.say(f"{clock(event.at)}  {event_text(event)}")
 
 
 def _report(out: Output, account: LoadAccount, report: ProofReport) -> None:

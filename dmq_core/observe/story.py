@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Event, Origin, Severity
 
 LONGEST = 500
@@ -72,7 +73,9 @@ def as_text(story: Story, title: str = "") -> str:
             day = today
         distance = "" if line.since_fault_s is None else f"+{line.since_fault_s:.2f}"
         at = f"{moment:%H:%M:%S}.{moment.microsecond // 10_000:02}"
-        rows.append(f"{at}  {distance:>8}  {_MARKS[line.event.severity]}  {line.event.origin:<6}  {line.event.text}")
+        rows.append(
+            f"{at}  {distance:>8}  {_MARKS[line.event.severity]}  {line.event.origin:<6}  {event_text(line.event)}"
+        )
     return "\n".join(rows) + "\n" if rows else ""
 
 

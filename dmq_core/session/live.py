@@ -26,7 +26,7 @@ from dmq_core.messaging.publishing.publisher import Producer
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.tap.tap import Tap
 from dmq_core.messaging.topology.model import PrivateBinding
-from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.observe.events import ActionDetails, Event, Origin, Severity
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.observer import ClusterObserver
 from dmq_core.progress import ProgressListener, no_progress
@@ -236,7 +236,7 @@ class LiveSession:
             raise _closed_error()
 
     def _tell(self, kind: str, subject: str, done: str, severity: Severity) -> None:
-        self._hear(Event(time.time(), Origin.YOU, severity, kind, subject, f"{visible(done)} (you)"))
+        self._hear(Event(time.time(), Origin.YOU, severity, kind, subject, ActionDetails(subject, done)))
 
     def _look_again(self) -> None:
         for observer in self._observers:

@@ -10,7 +10,7 @@ from textual.message import Message
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.errors import DmqError
-from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.observe.events import ActionDetails, Event, Origin, Severity
 from dmq_core.presentation import Tone, duration
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.session.protocol import Session
@@ -65,15 +65,16 @@ class Acts:
         deed, took = message.deed, duration(message.seconds)
         self._running.pop(deed, None)
         if message.error is not None:
-            text = f"{visible(deed.title)} failed after {took}: {visible(message.error.what)}"
             self._done = None
-            return Event(self._clock(), Origin.YOU, Severity.BAD, "act_failed", deed.node, text)
+            details = ActionDetails(deed.node, deed.title, message.seconds, message.error.what)
+            return Event(self._clock(), Origin.YOU, Severity.BAD, "act_failed", deed.node, details)
         self.undo = message.back
         text = f"{visible(deed.result)}; it took {took}"
         offer = (Cell(" · "), Cell("u", Tone.ACCENT), Cell(f" {self.undo.undoes}")) if self.undo else ()
         self._done = (self._clock(), (Cell("✓ ", Tone.GOOD), Cell(text), *offer))
         severity = Severity.PLAIN if deed.destructive else Severity.GOOD
-        return Event(self._clock(), Origin.YOU, severity, "act_done", deed.node, text)
+        details = ActionDetails(deed.node, deed.result, message.seconds)
+        return Event(self._clock(), Origin.YOU, severity, "act_done", deed.node, details)
 
     def status(self) -> Line:
         """What is under way, or for a while what was done, for the footer."""

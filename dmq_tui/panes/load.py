@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.observe.events import Event, LoadDetails, Origin, Severity
 from dmq_core.presentation import Tone, duration, rate
 from dmq_core.proof.progress import LoadAccount, ProofReport
 from dmq_core.proof.report.wording import headline
@@ -89,9 +89,8 @@ class LoadPane(Pane):
 def ended(report: ProofReport, at: float) -> Event:
     """The story's entry about the end of a load at the epoch second `at`."""
     result = report.result
-    file = f"; {visible(report.files[0])}" if report.files else ""
-    text = f"load ended, {headline(result)}{file}"
-    return Event(at, Origin.CLIENT, _GRAVITY[result.verdict], "load_ended", "", text)
+    details = LoadDetails(headline(result), next(iter(report.files), ""))
+    return Event(at, Origin.CLIENT, _SEVERITY[result.verdict], "load_ended", "", details)
 
 
 def _closing(report: ProofReport) -> tuple[Line, ...]:
@@ -101,5 +100,5 @@ def _closing(report: ProofReport) -> tuple[Line, ...]:
     return ((Cell(f" {headline(result)}", tone),), (Cell(f" {visible(why)}"),))
 
 
-_GRAVITY = {Verdict.PASS: Severity.GOOD, Verdict.FAIL: Severity.BAD, Verdict.INCONCLUSIVE: Severity.NOTICE}
+_SEVERITY = {Verdict.PASS: Severity.GOOD, Verdict.FAIL: Severity.BAD, Verdict.INCONCLUSIVE: Severity.NOTICE}
 _TONE = {Verdict.PASS: Tone.GOOD, Verdict.FAIL: Tone.BAD, Verdict.INCONCLUSIVE: Tone.WARN}

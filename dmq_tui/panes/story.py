@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.content import Content
 
+from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Event
 from dmq_core.observe.story import Story, StoryLine, as_text
 from dmq_core.presentation import count
@@ -73,14 +74,14 @@ class StoryPane(FilteredPane):
         before, self._story = self._story.lines, self._story.told(events)
         lines = self._story.lines
         if lines[: len(before)] == before:
-            self.log_view.append(e for e in lines[len(before) :] if self.filter.matches(e.event.text))
+            self.log_view.append(e for e in lines[len(before) :] if self.filter.matches(event_text(e.event)))
             self._describe()
         else:
             self.refilter()
 
     def refilter(self) -> None:
         """Shows the entries that the filter keeps."""
-        self.log_view.replace([e for e in self._story.lines if self.filter.matches(e.event.text)])
+        self.log_view.replace([e for e in self._story.lines if self.filter.matches(event_text(e.event))])
         self._describe()
 
     def on_log_view_below(self, event: LogView.Below) -> None:

@@ -8,6 +8,7 @@ from rich.cells import cell_len
 
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.messaging.messages import SeenMessage
+from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Severity
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.observe.story import StoryLine
@@ -151,7 +152,7 @@ def story_line(entry: StoryLine, width: int) -> Line:
         Cell(f"{clock(event.at, 2)} ", Tone.QUIET),
         event_mark(event),
         Cell(" "),
-        Cell(fit(event.text, room), tone),
+        Cell(fit(event_text(event), room), tone),
         Cell(f" {far:>8}" if far else "", Tone.ACCENT if event.severity is Severity.FAULT else Tone.QUIET),
     )
 

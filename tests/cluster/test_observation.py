@@ -13,6 +13,7 @@ from clients import channel, node, publish
 
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.management.models import EntityKey
+from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Event
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.observer import ClusterObserver
@@ -113,7 +114,7 @@ def test_a_killed_leader_and_its_heir_are_told_once_and_in_time(
     assert moved - fell.at < 2.0
     heir = _leader(watch.last, orders)
     assert heir not in (leader, None)
-    assert event.text.startswith(f"{orders}: leader {leader} → {heir} (term ")
+    assert event_text(event).startswith(f"{orders}: leader {leader} → {heir} (term ")
     assert fell.at <= event.at <= moved
     watch.await_snapshot(lambda s: _age(s, MANAGEMENT) < FRESH_S and s.asks != leader, 5.0, "figures come again")
     time.sleep(3.0)  # long enough for slow figures to tell it a second time, if they did
@@ -127,7 +128,7 @@ def test_when_the_node_that_is_asked_dies_another_is_asked(docker_cluster: Clust
     docker_cluster.act(NodeAction.KILL, asked)
     killed = time.time()
     _, event = watch.await_event("management_switched", watch_other(docker_cluster, watch, asked), 4.0)
-    assert event.text.endswith(f"no longer {asked}")
+    assert event_text(event).endswith(f"no longer {asked}")
     watch.await_snapshot(lambda s: _heard(s, MANAGEMENT) > killed, 4.0, "fresh figures from another node")
 
 

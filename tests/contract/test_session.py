@@ -20,6 +20,7 @@ from dmq_core.errors import MessagingError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
+from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
@@ -274,7 +275,7 @@ def test_a_fault_of_the_whole_cluster_is_told_as_it_begins_and_is_taken_back(sta
     stand.session.cause(back)
     assert stand.session.cluster.standing() == ()
     await_until(lambda: len(_by_you(seen)) == 2, 5.0, "both in the story")
-    assert [(e.severity, e.kind, e.text) for e in _by_you(seen)] == [
+    assert [(e.severity, e.kind, event_text(e)) for e in _by_you(seen)] == [
         (Severity.FAULT, "fault_disk-alarm", "rmq3 put under a disk alarm (you)"),
         (Severity.PLAIN, "fault_clear-disk-alarm", "rmq3 relieved of its disk alarm (you)"),
     ]

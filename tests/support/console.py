@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from one_screen import until
 from textual.pilot import Pilot
 
+from dmq_core.observe.event_text import event_text
 from dmq_core.testing import FakeSession
 from dmq_tui.app import DmqApp
 from dmq_tui.commands import PaneId
@@ -56,7 +57,7 @@ class Console:
         await self.until(lambda: self.main.newest is not None and self.main.newest.taken_at >= now, "a new snapshot")
 
     def story(self) -> list[str]:
-        return [e.event.text for e in self.main.story.entries]
+        return [event_text(e.event) for e in self.main.story.entries]
 
     def screen_text(self) -> str:
         """Every cell of the screen as plain text."""

@@ -13,6 +13,7 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterError, DmqError, MessagingError, NotReachableError
 from dmq_core.messaging.messages import OutgoingMessage
+from dmq_core.observe.event_text import event_text
 from dmq_core.testing import FakeSession, hostile, nothing, thousand_queues
 from dmq_tui.app import DmqApp
 from dmq_tui.commands import COMMANDS, PaneId
@@ -60,8 +61,8 @@ async def test_a_kill_under_load_is_told_from_fault_to_recovery() -> None:
         assert any(t.startswith("rmq1 killed; it took") for t in story)
         assert any(t.startswith("dmq.load: leader rmq1 →") for t in story)
         assert any(t.startswith("first confirm") for t in story)
-        fault = next(e for e in it.main.story.entries if e.event.text == "rmq1 killed (you)")
-        confirm = next(e for e in it.main.story.entries if e.event.text.startswith("first confirm"))
+        fault = next(e for e in it.main.story.entries if event_text(e.event) == "rmq1 killed (you)")
+        confirm = next(e for e in it.main.story.entries if event_text(e.event).startswith("first confirm"))
         assert fault.since_fault_s == 0
         assert confirm.since_fault_s is not None
         assert confirm.since_fault_s > 0
@@ -295,7 +296,7 @@ async def test_the_load_goes_on_and_off_and_leaves_its_account() -> None:
         assert account is not None
         assert (account.running, account.lost, account.confirmed > 0) == (False, 0, True)
         assert "6 Load · ended · PASS" in it.main.load.said
-        assert any(e.event.text.startswith("load ended, PASS") for e in it.main.story.entries)
+        assert any(event_text(e.event).startswith("load ended, PASS") for e in it.main.story.entries)
 
 
 async def test_a_node_is_cut_off_and_connected_again_with_one_key() -> None:

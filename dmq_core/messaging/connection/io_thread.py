@@ -197,7 +197,7 @@ class Recovery:
         self._denied_since = None
         self._relief_at = now + random.uniform(*RELIEF_EVERY_S)
         self._status = replace(
-            self._status, epoch=self._status.epoch + 1, broker_version=link.broker_version, problem=""
+            self._status, epoch=self._status.epoch + 1, broker_version=link.broker_version, problem="", reason=None
         )
         # A channel of its own for the question "are you there?": a user's channel may wait for a slow declaration.
         link.channel(self._pulse_opened, self._pulse_lost)
@@ -236,10 +236,10 @@ class Recovery:
         pause = self._dialer.failed(endpoint, self._now())
         problem = f"{describe(endpoint)}: {reason.text}"
         if self._gives_up(reason):
-            self._finish(reason.error(describe(endpoint)))
+            self._finish(reason.error(describe(endpoint)), reason)
             return
         state = ConnectionState.RECOVERING if was_open or self._status.epoch else ConnectionState.CONNECTING
-        self._set(state, endpoint=None, problem=problem)
+        self._set(state, endpoint=None, problem=problem, reason=reason)
         self._cancel_dial = self._loop.call_later(pause, self._dial)
 
     def blocked(self, events: _LinkEvents, why: str | None) -> None:
@@ -462,17 +462,22 @@ class Recovery:
         return _silent_for(silent) if better else ""
 
     def _set(
-        self, state: ConnectionState, *, endpoint: NodeEndpoint | str | None = "", problem: str | None = None
+        self,
+        state: ConnectionState,
+        *,
+        endpoint: NodeEndpoint | str | None = "",
+        problem: str | None = None,
+        reason: CloseReason | None = None,
     ) -> None:
         changes: dict[str, object] = {"state": state, "at": self._network.wall()}
         if not isinstance(endpoint, str):
             changes["endpoint"] = endpoint
         if problem is not None:
-            changes["problem"] = problem
+            changes |= {"problem": problem, "reason": reason}
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]  # the keys are its own fields
         self._publish(self._status, None)
 
-    def _finish(self, error: DmqError | None) -> None:
+    def _finish(self, error: DmqError | None, reason: CloseReason | None = None) -> None:
         self._closing = True
         state = ConnectionState.CLOSED if error is None else ConnectionState.FAILED
         self._status = replace(
@@ -481,6 +486,7 @@ class Recovery:
             at=self._network.wall(),
             endpoint=None,
             problem="" if error is None else error.what,
+            reason=reason,
         )
         seats, self._seats = self._seats, []
         for seat in seats:

@@ -44,7 +44,8 @@ FINAL_STATES = frozenset({ConnectionState.CLOSED, ConnectionState.FAILED})
 class ConnectionStatus:
     """What a connection is doing since `at` (epoch seconds), where (None: nowhere), and what last went wrong.
 
-    `epoch` counts how often it was opened.
+    `problem` names the endpoint, `reason` is why that was left (None: it was not). `epoch` counts how often the
+    connection was opened.
 
     >>> manager.wait_open()
     >>> status = manager.connections[0].status
@@ -58,6 +59,7 @@ class ConnectionStatus:
     epoch: int = 0
     problem: str = ""
     broker_version: str = ""
+    reason: CloseReason | None = None
 
 
 class OpeningAct(Protocol):

@@ -1,4 +1,4 @@
-"""What the clients of a run felt, in words: statuses and counts become events. Pure but for its clock."""
+"""What the clients of a run felt: statuses and counts become events. Pure but for its clock."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Final
 
 from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.messaging.connection.states import LIVE_STATES, ConnectionState, ConnectionStatus
-from dmq_core.observe.events import Event, Origin, Severity
-from dmq_core.text import visible
+from dmq_core.observe.events import ClientDetails, CountDetails, Details, Event, GapDetails, Origin, Severity
 
 QUIET_S: Final = 0.5
 NOTABLE_GAP_S: Final = 0.25
@@ -92,19 +91,18 @@ class ClientEventDetector:
         old, new, name = before in LIVE_STATES, status.state in LIVE_STATES, client.role
         if new and not old and node is not None:
             first, client.node = client.node is None, node
-            severity, kind, now = (Severity.PLAIN, "connected", "on") if first else (Severity.GOOD, "resumed", "now on")
-            return [self._event(severity, f"{name}_{kind}", node, f"{name} {now} {visible(node)}", status.at)]
+            severity, kind = (Severity.PLAIN, "connected") if first else (Severity.GOOD, "resumed")
+            return [self._event(severity, f"{name}_{kind}", node, ClientDetails(name, node), status.at)]
         at = client.node or ""
         if old and not new and status.state not in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             client.was_lost = True
-            text = f"{name} lost {visible(at)}: {visible(_after_colon(status.problem))}"
-            return [self._event(Severity.BAD, f"{name}_lost", at, text, status.at)]
+            why = status.problem if status.reason is None else status.reason.text
+            return [self._event(Severity.BAD, f"{name}_lost", at, ClientDetails(name, at, why), status.at)]
         if role is Role.PUBLISHING and status.state is ConnectionState.BLOCKED:
-            text = f"{name}: {visible(status.problem)}"
-            return [self._event(Severity.BAD, f"{name}_blocked", at, text, status.at)]
+            details = ClientDetails(name, at, status.problem)
+            return [self._event(Severity.BAD, f"{name}_blocked", at, details, status.at)]
         if role is Role.PUBLISHING and before is ConnectionState.BLOCKED and new:
-            text = f"{name} released by the broker"
-            return [self._event(Severity.GOOD, f"{name}_released", at, text, status.at)]
+            return [self._event(Severity.GOOD, f"{name}_released", at, ClientDetails(name, at), status.at)]
         return []
 
     def confirmed(self, gap_s: float, longest: bool) -> list[Event]:
@@ -112,14 +110,14 @@ class ClientEventDetector:
         lost = self._is_first_since_loss(Role.PUBLISHING)
         if not self._confirm_pulse.is_notable(gap_s, self._clock(), lost):
             return []
-        return [self._event(Severity.GOOD, "first_confirm", "", f"first confirm after {_gap(gap_s, longest)}")]
+        return [self._event(Severity.GOOD, "first_confirm", "", GapDetails(gap_s, longest))]
 
     def delivered(self, gap_s: float, longest: bool) -> list[Event]:
         """A delivery ended a gap, maybe the longest so far."""
         lost = self._is_first_since_loss(Role.CONSUMING)
         if not self._delivery_pulse.is_notable(gap_s, self._clock(), lost):
             return []
-        return [self._event(Severity.GOOD, "first_delivery", "", f"first delivery after {_gap(gap_s, longest)}")]
+        return [self._event(Severity.GOOD, "first_delivery", "", GapDetails(gap_s, longest))]
 
     def redelivered(self, number: int = 1) -> None:
         """Deliveries with the flag came."""
@@ -139,16 +137,15 @@ class ClientEventDetector:
         events = []
         if self._unknown.is_over(now):
             burst, self._unknown = self._unknown, _Burst()
-            text = f"{_messages(burst.number)} with unknown outcome"
-            events.append(self._event(Severity.NOTICE, "unknown", "", text, burst.first_at))
+            events.append(self._event(Severity.NOTICE, "unknown", "", CountDetails(burst.number), burst.first_at))
         if self._redelivered.is_over(now):
             burst, self._redelivered = self._redelivered, _Burst()
-            text = f"{_messages(burst.number)} redelivered"
-            events.append(self._event(Severity.NOTICE, "redelivered", "", text, burst.first_at))
+            details = CountDetails(burst.number)
+            events.append(self._event(Severity.NOTICE, "redelivered", "", details, burst.first_at))
         if self._recovered.is_over(now):
             burst, self._recovered = self._recovered, _Burst()
-            text = f"{_messages(burst.number)} with unknown outcome delivered after all"
-            events.append(self._event(Severity.GOOD, "unknown_resolved", "", text, burst.first_at))
+            details = CountDetails(burst.number)
+            events.append(self._event(Severity.GOOD, "unknown_resolved", "", details, burst.first_at))
         return events
 
     def _is_first_since_loss(self, role: Role) -> bool:
@@ -156,8 +153,8 @@ class ClientEventDetector:
         was_lost, client.was_lost = client.was_lost, False
         return was_lost
 
-    def _event(self, severity: Severity, kind: str, subject: str, text: str, at: float | None = None) -> Event:
-        return Event(self._clock() if at is None else at, Origin.CLIENT, severity, kind, subject, text)
+    def _event(self, severity: Severity, kind: str, subject: str, details: Details, at: float | None = None) -> Event:
+        return Event(self._clock() if at is None else at, Origin.CLIENT, severity, kind, subject, details)
 
 
 class ClientEventLog:
@@ -203,16 +200,3 @@ class ClientEventLog:
             events = tuple(self._untold)
             self._untold.clear()
         return events
-
-
-def _gap(gap_s: float, longest: bool) -> str:
-    return f"{gap_s:.2f} s" + (", the longest gap so far" if longest else "")
-
-
-def _messages(number: int) -> str:
-    return "1 message" if number == 1 else f"{number} messages"
-
-
-def _after_colon(problem: str) -> str:
-    """The reason without the address in front of it, since the node is named already."""
-    return problem.partition(": ")[2] or problem

@@ -14,7 +14,8 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.connection_manager import Role
-from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.observe.event_text import leader_text
+from dmq_core.observe.events import ActionDetails, Event, LeaderDetails, Origin, Severity
 from dmq_core.progress import Progress
 from dmq_core.proof.acts import Act
 from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport
@@ -32,7 +33,6 @@ _LOOK_S: Final = 0.05
 # An hour in slices; a front end's runs are minutes. Of a load the last two minutes are shown.
 _SLICES: Final = 14_400
 _SLICES_OF_LOAD: Final = 480
-_ELECTIONS: Final = ("leader_moved", "leader_lost")
 _HELD: Final = ("node_down", "node_paused", "node_isolated", "node_draining")
 _CLOSES_WITHIN_S: Final = 4.0
 _Recording = contextlib.AbstractContextManager[None]
@@ -111,8 +111,9 @@ class LiveProofRun:
     def heard(self, events: Iterable[Event]) -> None:
         """Notes the elections of its queue among what the session's observer tells."""
         for event in events:
-            if event.kind in _ELECTIONS and event.subject == self._run.queue:
-                self._mark(event.at, "leader", event.text.partition(": ")[2] or event.text)
+            details = event.details
+            if isinstance(details, LeaderDetails) and event.subject == self._run.queue:
+                self._mark(event.at, "leader", leader_text(details))
             elif event.kind in _HELD and event.origin is Origin.BROKER:
                 self._held(event)
 
@@ -153,7 +154,7 @@ class LiveProofRun:
         name = act.back.name if back and act.back is not None else act.name
         severity = Severity.PLAIN if back else Severity.FAULT
         kind = f"{'node' if act.fault is None else 'fault'}_{name}"
-        self._hear(Event(time.time(), Origin.YOU, severity, kind, act.node, f"{visible(done)} (you)"))
+        self._hear(Event(time.time(), Origin.YOU, severity, kind, act.node, ActionDetails(act.node, done)))
 
     @contextlib.contextmanager
     def _recording_external(

@@ -17,7 +17,17 @@ from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures, QueueFigures
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.topology.routing import Topology, route
-from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.observe.diff import NODE_EVENTS
+from dmq_core.observe.events import (
+    AlarmDetails,
+    Details,
+    Event,
+    LeaderDetails,
+    NodeDetails,
+    Origin,
+    QueueDetails,
+    Severity,
+)
 from dmq_core.text import visible
 
 EPOCH = 1_790_000_000.0
@@ -28,15 +38,6 @@ ELECTION_S = 0.5
 SILENT_ELECTION_S = 1.2
 HANDED_OVER_S = 0.2
 HISTORY = 60
-_NODE_NEWS: dict[NodeState, Callable[[str], tuple[Severity, str, str, str]]] = {
-    NodeState.RUNNING: lambda name: (Severity.GOOD, "node_up", name, f"{name} is up"),
-    NodeState.STARTING: lambda name: (Severity.PLAIN, "node_starting", name, f"{name} is starting"),
-    NodeState.STOPPED: lambda name: (Severity.BAD, "node_down", name, f"{name} is down"),
-    NodeState.PAUSED: lambda name: (Severity.BAD, "node_paused", name, f"{name} is frozen"),
-    NodeState.ISOLATED: lambda name: (Severity.BAD, "node_isolated", name, f"{name} is cut off from its peers"),
-    NodeState.DRAINING: lambda name: (Severity.NOTICE, "node_draining", name, f"{name} is in maintenance"),
-    NodeState.UNREACHABLE: lambda name: (Severity.BAD, "node_down", name, f"{name} does not answer its peers"),
-}
 _BUILT_IN = (
     ("", "direct"),
     ("amq.direct", "direct"),
@@ -218,9 +219,9 @@ class SimBroker:
         for listener in tuple(self.listeners):
             listener(None)
 
-    def say(self, origin: Origin, severity: Severity, kind: str, subject: str, text: str) -> None:
-        """Adds an event to the story; `text` must already be safe to show."""
-        self.tell(Event(self.now, origin, severity, kind, subject, text))
+    def say(self, origin: Origin, severity: Severity, kind: str, subject: str, details: Details | None = None) -> None:
+        """Adds an event to the story."""
+        self.tell(Event(self.now, origin, severity, kind, subject, details))
 
     def tell(self, event: Event) -> None:
         """Adds an event to the story."""
@@ -255,8 +256,7 @@ class SimBroker:
         self.queues.pop(EntityKey(vhost, name), None)
         self.bindings = [b for b in self.bindings if (b.vhost, b.destination) != (vhost, name)]
         self._topology = None
-        shown = visible(name)
-        self.say(Origin.BROKER, Severity.NOTICE, "queue_gone", name, f"queue {shown} is gone")
+        self.say(Origin.BROKER, Severity.NOTICE, "queue_gone", name, QueueDetails(EntityKey(vhost, name)))
         self.changed()
 
     def bind(
@@ -292,10 +292,11 @@ class SimBroker:
         if node.state is state:
             return
         had_majority, served = self._has_majority(), node.serves
+        resumed = node.state is NodeState.PAUSED and state is NodeState.RUNNING
         if state is NodeState.STOPPED:
             self.alarms = {alarm for alarm in self.alarms if alarm[0] != name}
         node.state = state
-        self.say(Origin.BROKER, *_NODE_NEWS[state](name))
+        self.say(Origin.BROKER, *NODE_EVENTS[state], name, NodeDetails(name, state, resumed))
         if node.serves and not served:
             node.up_since = self.now
             self.later(HANDED_OVER_S, self._elect)
@@ -309,11 +310,9 @@ class SimBroker:
 
     def _tell_majority(self, had: bool) -> None:
         if had and not self._has_majority():
-            text = "the cluster has lost its majority"
-            self.say(Origin.BROKER, Severity.BAD, "majority_lost", self.name, text)
+            self.say(Origin.BROKER, Severity.BAD, "majority_lost", self.name)
         elif not had and self._has_majority():
-            text = "the cluster has its majority again"
-            self.say(Origin.BROKER, Severity.GOOD, "majority_regained", self.name, text)
+            self.say(Origin.BROKER, Severity.GOOD, "majority_regained", self.name)
 
     def add_node(self, name: str) -> None:
         """Adds a node that is stopped and has a member of nothing."""
@@ -345,17 +344,16 @@ class SimBroker:
         if ((node, resource) in self.alarms) is on:
             return
         (self.alarms.add if on else self.alarms.discard)((node, resource))
-        severity, kind = (Severity.BAD, "alarm") if on else (Severity.GOOD, "alarm_gone")
-        text = f"{node} has {'a' if on else 'no'} {resource} alarm{'' if on else ' any more'}"
-        self.say(Origin.BROKER, severity, kind, node, text)
+        severity, kind = (Severity.BAD, "alarm_set") if on else (Severity.GOOD, "alarm_cleared")
+        self.say(Origin.BROKER, severity, kind, node, AlarmDetails(node, resource))
         self.changed()
 
     def move_leader(self, queue: SimQueue, node: str) -> None:
         """Makes a member of a replicated queue its leader."""
         if queue.leader != node:
-            name, before, queue.leader = visible(queue.figures.name), queue.leader, node
-            text = f"{name}: leader {before or 'none'} → {node}"
-            self.say(Origin.BROKER, Severity.NOTICE, "leader_moved", queue.figures.name, text)
+            details = LeaderDetails(queue.figures.key, queue.leader, node)
+            queue.leader = node
+            self.say(Origin.BROKER, Severity.NOTICE, "leader_moved", queue.figures.name, details)
             self.changed()
 
     def available(self, queue: SimQueue) -> bool:
@@ -376,18 +374,17 @@ class SimBroker:
             if self._quorate(queue):
                 self._follow_new_leader(queue)
             elif queue.leader is not None:
+                details = LeaderDetails(queue.figures.key, queue.leader, None)
                 queue.leader = None
-                name = queue.figures.name
-                self.say(Origin.BROKER, Severity.BAD, "leader_lost", name, f"{visible(name)}: has no leader")
+                self.say(Origin.BROKER, Severity.BAD, "leader_lost", queue.figures.name, details)
         self.changed()
 
     def _follow_new_leader(self, queue: SimQueue) -> None:
         before = queue.leader
         online = self.online(queue)
         queue.leader = online[sum(map(ord, queue.figures.name)) % len(online)]
-        name = queue.figures.name
-        text = f"{visible(name)}: leader {before or 'none'} → {queue.leader}"
-        self.say(Origin.BROKER, Severity.NOTICE, "leader_moved", name, text)
+        details = LeaderDetails(queue.figures.key, before, queue.leader)
+        self.say(Origin.BROKER, Severity.NOTICE, "leader_moved", queue.figures.name, details)
 
     # -- messages -----------------------------------------------------------------------------------------------------
 

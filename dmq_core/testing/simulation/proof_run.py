@@ -11,7 +11,7 @@ from dmq_core.cluster.faults.model import Fault as ClusterFault
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.errors import OperationTimeoutError
-from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.observe.events import ActionDetails, Event, Origin, Severity
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.proof.acts import Act, act_for
 from dmq_core.proof.journal.file import JournalClock
@@ -271,16 +271,17 @@ class SimProof:
 
     def _hear(self, event: Event | None) -> None:
         """Faults by the hand of others are in the account of a load, with the word of the session that does them."""
-        if event is None or event.origin is not Origin.YOU:
+        if event is None or not isinstance(event.details, ActionDetails):
             return
+        done = visible(event.details.done)
         is_undo = event.severity is not Severity.FAULT and event.kind != "node_add"
-        self._mark("undo" if is_undo else "fault", event.text.removesuffix(" (you)"))
+        self._mark("undo" if is_undo else "fault", done)
         name = event.kind.partition("_")[2]
         act, node = _ACTS.get(name, name), event.subject if event.subject in self._broker.nodes else self._leader or ""
         if not is_undo:
             self._note_fault(FaultStage.ASKED, act, node)
         self._note_fault(FaultStage.BEGAN, act, node, undo=is_undo)
-        self._note_fault(FaultStage.HOLDS, act, node, event.text, undo=is_undo)
+        self._note_fault(FaultStage.HOLDS, act, node, done, undo=is_undo)
 
     # Faults of its own.
 
@@ -348,7 +349,7 @@ class SimProof:
 
     def _tell(self, name: str, node: str, done: str, *, back: bool) -> None:
         severity = Severity.PLAIN if back else Severity.FAULT
-        self._broker.say(Origin.YOU, severity, f"node_{name}", node, f"{visible(done)} (you)")
+        self._broker.say(Origin.YOU, severity, f"node_{name}", node, ActionDetails(node, done))
         self._mark("undo" if back else "fault", visible(done))
 
     def _mark(self, kind: str, text: str) -> None:

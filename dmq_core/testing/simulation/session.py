@@ -15,7 +15,7 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.topology.routing import topic_matches
-from dmq_core.observe.events import Event, Origin, Severity
+from dmq_core.observe.events import ActionDetails, Event, Origin, Severity
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.progress import ProgressListener, no_progress
@@ -241,7 +241,7 @@ class FakeSession:
 
     def _tell(self, kind: str, subject: str, done: str, severity: Severity) -> None:
         with self.broker.lock:
-            self.broker.say(Origin.YOU, severity, kind, subject, f"{visible(done)} (you)")
+            self.broker.say(Origin.YOU, severity, kind, subject, ActionDetails(subject, done))
 
     def _speakers(self) -> tuple[_Speaker, ...]:
         return (*self._observers, *self._tails)

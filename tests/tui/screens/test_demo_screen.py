@@ -11,6 +11,7 @@ from dmq_core.errors import MessagingError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.messaging.tap.source import TailSource
+from dmq_core.observe.event_text import event_text
 from dmq_core.testing import FakeSession
 from dmq_tui.screens.confirm.screen import ConfirmScreen
 from dmq_tui.screens.demo.picker import DemosScreen
@@ -175,8 +176,10 @@ async def test_where_nothing_can_be_tailed_the_story_of_the_cluster_since_its_be
         assert not screen.tail.display
         it.session.perform(NodeOperation(NodeAction.KILL, "rmq2"))
         await it.advance(2)
-        await it.until(lambda: any("rmq2" in line.event.text for line in screen.story.entries), "what happens now")
-        assert not any("rmq3" in line.event.text for line in screen.story.entries)
+        await it.until(
+            lambda: any("rmq2" in event_text(line.event) for line in screen.story.entries), "what happens now"
+        )
+        assert not any("rmq3" in event_text(line.event) for line in screen.story.entries)
 
 
 @pytest.mark.parametrize("size", [WIDE, pytest.param(NARROW, marks=pytest.mark.thorough)])

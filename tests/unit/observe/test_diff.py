@@ -12,6 +12,7 @@ from snapshots import NAMES, T0, cluster_state, node, quorum, snapshot
 from dmq_core.cluster.protocol import NodeChange, NodeState
 from dmq_core.management.models import Alarm, EntityKey, QueueFigures
 from dmq_core.observe.diff import MOST_OF_A_KIND, KnownChanges, diff
+from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Event, Severity
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 from dmq_core.observe.state import MANAGEMENT
@@ -22,7 +23,7 @@ ORDERS = EntityKey("/", "orders")
 def told(
     before: ClusterSnapshot | None, after: ClusterSnapshot, hints: KnownChanges | None = None
 ) -> list[tuple[str, str]]:
-    return [(e.kind, e.text) for e in diff(before, after, hints or KnownChanges())]
+    return [(e.kind, event_text(e)) for e in diff(before, after, hints or KnownChanges())]
 
 
 def in_state(state: NodeState, *queues: QueueFigures, at: float = T0, name: str = "rmq2") -> ClusterSnapshot:
@@ -51,7 +52,7 @@ def test_what_a_source_tells_for_the_first_time_is_no_event() -> None:
 )
 def test_a_node_that_changes_is_told(state: NodeState, kind: str, text: str, severity: Severity) -> None:
     (event,) = diff(snapshot(), in_state(state, at=T0 + 1))
-    assert (event.kind, event.text, event.severity, event.subject) == (kind, text, severity, "rmq2")
+    assert (event.kind, event_text(event), event.severity, event.subject) == (kind, text, severity, "rmq2")
 
 
 def test_a_node_that_comes_back_is_told() -> None:
@@ -84,7 +85,7 @@ def test_a_leader_that_moved_is_told_with_its_term_and_moment() -> None:
     assert told(before, after) == [("leader_moved", "orders: leader rmq1 → rmq3")]
     hints = KnownChanges(leaders={ORDERS: (T0 + 0.6, "rabbit@rmq3", 4)})
     (event,) = diff(before, after, hints)
-    assert (event.text, event.at) == ("orders: leader rmq1 → rmq3 (term 4)", T0 + 0.6)
+    assert (event_text(event), event.at) == ("orders: leader rmq1 → rmq3 (term 4)", T0 + 0.6)
 
 
 def test_a_term_of_another_election_is_not_borrowed() -> None:
@@ -154,7 +155,7 @@ def test_whom_we_ask_and_when_nobody_answers_is_told() -> None:
 def test_names_from_outside_are_shown_harmless() -> None:
     evil = replace(quorum("x\x1b[2J[bold]"), vhost="v\n")
     (event,) = diff(snapshot(), snapshot(evil, at=T0 + 1))
-    assert event.text == "queue v\\n/x\\x1b[2J[bold] appeared (quorum, leader rmq1)"
+    assert event_text(event) == "queue v\\n/x\\x1b[2J[bold] appeared (quorum, leader rmq1)"
     assert event.subject == "x\x1b[2J[bold]"
 
 
@@ -163,7 +164,7 @@ def test_a_thousand_changes_of_a_kind_are_summed_up() -> None:
     after = snapshot(*(quorum(f"q{i:04}", "rmq2") for i in range(1000)), at=T0 + 1)
     events = diff(before, after)
     assert len(events) == MOST_OF_A_KIND + 1
-    assert events[-1].text == f"leader moved: {1000 - MOST_OF_A_KIND} more"
+    assert event_text(events[-1]) == f"leader moved: {1000 - MOST_OF_A_KIND} more"
 
 
 QUEUES = st.lists(
@@ -199,7 +200,7 @@ def test_events_are_in_order_harmless_and_lead_from_one_to_the_other(
 ) -> None:
     events = diff(one, other)
     assert list(events) == sorted(events, key=lambda e: e.at)
-    assert all(e.text.isprintable() for e in events)
+    assert all(event_text(e).isprintable() for e in events)
     assert _applied(_facts(one), events) == _facts(other)
 
 
@@ -215,9 +216,9 @@ def _applied(facts: dict[str, str | None], events: tuple[Event, ...]) -> dict[st
         if event.kind == "queue_gone":
             del left[event.subject]
         elif event.kind == "queue_appeared":
-            left[event.subject] = event.text.rpartition("leader ")[2].rstrip(")")
+            left[event.subject] = event_text(event).rpartition("leader ")[2].rstrip(")")
         elif event.kind == "leader_moved":
-            left[event.subject] = event.text.rpartition("→ ")[2]
+            left[event.subject] = event_text(event).rpartition("→ ")[2]
     return left
 
 

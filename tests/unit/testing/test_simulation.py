@@ -15,6 +15,7 @@ from dmq_core.errors import ClusterError, ClusterNotFoundError, InvalidInputErro
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.tap.source import TailSource
+from dmq_core.observe.event_text import event_text
 from dmq_core.observe.observation import Observation
 from dmq_core.progress import Progress
 from dmq_core.proof.progress import LoadAccount
@@ -83,7 +84,7 @@ def test_leaders_of_a_killed_node_move_after_half_a_second() -> None:
     assert queue is not None
     assert queue.leader in ("rmq1", "rmq3")
     moved = [e for o in heard for e in o.events if e.kind == "leader_moved" and e.subject == "orders"]
-    assert [e.text for e in moved] == [f"orders: leader rmq2 → {queue.leader}"]
+    assert [event_text(e) for e in moved] == [f"orders: leader rmq2 → {queue.leader}"]
     assert moved[0].at == pytest.approx(session.broker.now - 0.1, abs=0.06)
 
 
@@ -352,7 +353,7 @@ def test_hostile_names_route_and_are_safe_in_events(name: str) -> None:
     session.advance(2)
     session.broker.delete_queue(name)
     session.settle()
-    texts = [e.text for o in heard for e in o.events]
+    texts = [event_text(e) for o in heard for e in o.events]
     assert any(visible(name) in text for text in texts)
     assert all(visible(text) == text for text in texts)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dmq_core.connection_manager import Role
+from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
+from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.proof.run.client_events import QUIET_S, ClientEventDetector
 
@@ -24,13 +26,19 @@ def told() -> tuple[ClientEventDetector, Clock]:
 
 
 def change(
-    story: ClientEventDetector, role: Role, state: ConnectionState, node: str | None = None, problem: str = ""
+    story: ClientEventDetector,
+    role: Role,
+    state: ConnectionState,
+    node: str | None = None,
+    problem: str = "",
+    reason: str = "",
 ) -> list[Event]:
-    return story.client(role, node, ConnectionStatus(state, 1000.0, problem=problem))
+    why = CloseReason(Cure.RECOVER, reason) if reason else None
+    return story.client(role, node, ConnectionStatus(state, 1000.0, problem=problem, reason=why))
 
 
 def words(events: list[Event]) -> list[tuple[str, str]]:
-    return [(e.kind, e.text) for e in events]
+    return [(e.kind, event_text(e)) for e in events]
 
 
 def test_a_publisher_is_followed_from_node_to_node() -> None:
@@ -40,11 +48,11 @@ def test_a_publisher_is_followed_from_node_to_node() -> None:
         ("publisher_connected", "publisher on rmq\\x1b2")
     ]
     assert story.node_of(PUBLISHING) == "rmq\x1b2"
-    lost = change(story, PUBLISHING, ConnectionState.RECOVERING, problem="127.0.0.1:5673: silent for 2.1 s")
+    lost = change(story, PUBLISHING, ConnectionState.RECOVERING, reason="silent for 2.1 s")
     assert words(lost) == [("publisher_lost", "publisher lost rmq\\x1b2: silent for 2.1 s")]
     assert (lost[0].origin, lost[0].severity, lost[0].subject) == (Origin.CLIENT, Severity.BAD, "rmq\x1b2")
     assert story.node_of(PUBLISHING) is None
-    assert change(story, PUBLISHING, ConnectionState.RECOVERING, problem="127.0.0.1:5672: connection refused") == []
+    assert change(story, PUBLISHING, ConnectionState.RECOVERING, reason="connection refused") == []
     assert words(change(story, PUBLISHING, ConnectionState.OPEN, ONE)) == [
         ("publisher_resumed", "publisher now on rmq1")
     ]
@@ -71,7 +79,7 @@ def test_a_consumer_is_followed_too_and_no_alarm_holds_it() -> None:
     story, _ = told()
     assert words(change(story, CONSUMING, ConnectionState.OPEN, ONE)) == [("consumer_connected", "consumer on rmq1")]
     assert change(story, CONSUMING, ConnectionState.BLOCKED, ONE) == []
-    lost = change(story, CONSUMING, ConnectionState.RECOVERING, problem="127.0.0.1:5672: connection reset")
+    lost = change(story, CONSUMING, ConnectionState.RECOVERING, reason="connection reset")
     assert words(lost) == [("consumer_lost", "consumer lost rmq1: connection reset")]
     assert words(change(story, CONSUMING, ConnectionState.OPEN, TWO)) == [
         ("consumer_resumed", "consumer now on rmq\\x1b2")
@@ -86,7 +94,7 @@ def test_a_rush_of_redeliveries_is_one_event_once_it_is_over() -> None:
     assert story.due() == []
     clock.now += QUIET_S
     (event,) = story.due()
-    assert (event.kind, event.text, event.at) == ("redelivered", "53 messages redelivered", 1000.0)
+    assert (event.kind, event_text(event), event.at) == ("redelivered", "53 messages redelivered", 1000.0)
     assert story.due() == []
 
 
