@@ -15,7 +15,7 @@ help:
 	@echo "make test      the test suite (TESTS=path for a part of it)"
 	@echo "make unit      what of it needs no nodes, a minute or two"
 	@echo "make thorough  the same, with some minutes of rare trouble that it leaves out"
-	@echo "make check     style, types and the walls between the rooms"
+	@echo "make check     style, types and who may import whom"
 	@echo "make perf      how long the console's thread is busy; tests/perf has more, each says how it is called"
 	@echo "make wheel     builds dist/*.whl"
 	@echo "make clean     removes what these commands made here; clusters stay"

@@ -23,7 +23,7 @@ from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.connection.pool import Lease, Pool, Role
 from dmq_core.messaging.connection.states import FINAL_STATES, LIVE_STATES, ConnectionState, ConnectionStatus
-from dmq_core.messaging.topology.commands import declare
+from dmq_core.messaging.connection.topology_commands import declare
 from dmq_core.messaging.topology.lint import Explanation, LintSeverity, explain, in_order, judge
 from dmq_core.messaging.topology.model import Entity, Queue
 from dmq_core.messaging.transport.amqp import AMQP

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from dmq_core.bench.pika_peer import PikaPeer
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import MessagingError, OperationTimeoutError
+from dmq_core.messaging.connection.topology_commands import declare, delete_queue
 from dmq_core.messaging.consuming.consumers import DirectConsumer
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.producers import DirectProducer
-from dmq_core.messaging.topology.commands import declare, delete_queue
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.progress import Progress, ProgressListener, no_progress
 

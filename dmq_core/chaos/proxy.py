@@ -13,14 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from dmq_core.chaos.proxied_connection import Address, ProxiedConnection, ProxyTotals
-from dmq_core.chaos.rules import (
-    ConnectionFault,
-    Direction,
-    FrameTrigger,
-    LinkConditions,
-    ProtocolStep,
-    Which,
-)
+from dmq_core.chaos.rules import ConnectionFault, Direction, FrameTrigger, LinkConditions, ProtocolStep, Which
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import InvalidInputError, MessagingError, NotReachableError
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.demo.context import DemoEnvironment
     from dmq_core.messaging.connection.connection import Connection
-    from dmq_core.messaging.consuming.delivery import Delivery
-    from dmq_core.messaging.consuming.stream_offset import Offset
     from dmq_core.messaging.consuming.subscription import Consumer
+    from dmq_core.messaging.delivery.delivery import Delivery
+    from dmq_core.messaging.delivery.stream_offset import Offset
     from dmq_core.messaging.publishing.publisher import Handle, Producer
     from dmq_core.observe.snapshot import ClusterSnapshot
     from dmq_core.progress import ProgressListener

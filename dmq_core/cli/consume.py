@@ -12,11 +12,11 @@ from dmq_core.actions.gate import guard_change
 from dmq_core.cli import connect
 from dmq_core.cli.messages import write_message
 from dmq_core.cli.options import Invocation, common_options
-from dmq_core.messaging.consuming.stream_offset import checked_offset
+from dmq_core.messaging.delivery.stream_offset import checked_offset
 from dmq_core.messaging.messages import SeenMessage
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.consuming.delivery import Delivery
+    from dmq_core.messaging.delivery.delivery import Delivery
 
 _LOOK_S = 0.2
 

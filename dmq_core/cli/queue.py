@@ -71,7 +71,7 @@ def show(invocation: Invocation, queue: str, vhost: str | None) -> None:
 @common_options
 def declare(invocation: Invocation, queue: str, kind: str, arguments: tuple[str, ...], vhost: str | None) -> None:
     """Declare QUEUE, durable; one that is there already with the same settings is left as it is."""
-    from dmq_core.messaging.topology import commands
+    from dmq_core.messaging.connection import topology_commands as commands
     from dmq_core.messaging.topology.model import Queue
 
     guard_change(f"Declare queue {queue}", read_only=invocation.settings.read_only.value)
@@ -88,7 +88,7 @@ def declare(invocation: Invocation, queue: str, kind: str, arguments: tuple[str,
 @common_options
 def delete(invocation: Invocation, queue: str, vhost: str | None, yes: bool) -> None:
     """Delete QUEUE with all its messages."""
-    from dmq_core.messaging.topology import commands
+    from dmq_core.messaging.connection import topology_commands as commands
 
     guard_change(f"Delete queue {queue}", read_only=invocation.settings.read_only.value)
     with connect.open_connection(invocation.settings, "dmq queue delete", vhost) as connection:

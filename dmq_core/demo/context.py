@@ -19,8 +19,8 @@ from dmq_core.demo.lossy_link import LossyLink, ProxyLink
 from dmq_core.errors import DmqError, RefusedError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.load_balancing import Policy
+from dmq_core.messaging.connection.topology_commands import delete_exchange, delete_queue, queue_depth
 from dmq_core.messaging.consuming.consumers import DirectConsumer
-from dmq_core.messaging.topology.commands import delete_exchange, delete_queue, queue_depth
 from dmq_core.messaging.topology.model import QueueDepth
 from dmq_core.progress import ProgressListener, no_progress
 

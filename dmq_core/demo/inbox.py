@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dmq_core.messaging.consuming.decoding import MessageHeaders
-    from dmq_core.messaging.consuming.delivery import Delivery
+    from dmq_core.messaging.delivery.delivery import Delivery
 
 
 @dataclass(frozen=True, slots=True)

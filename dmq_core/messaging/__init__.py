@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
     from dmq_core.messaging.consuming.consumers import DirectConsumer, FanoutConsumer, HeadersConsumer, TopicConsumer
     from dmq_core.messaging.consuming.decoding import DecodingError, MessageHeaders, bytes_only, decode_message
-    from dmq_core.messaging.consuming.delivery import Answer, Delivery
-    from dmq_core.messaging.consuming.failure_policy import FailurePath, FailurePlan
     from dmq_core.messaging.consuming.handler_runner import ConsumerStats
     from dmq_core.messaging.consuming.queue_consumer import ConsumerOptions, Order, QueueConsumer
     from dmq_core.messaging.consuming.subscription import ConsumerStatus
+    from dmq_core.messaging.delivery.delivery import Answer, Delivery
     from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage, Settlement
     from dmq_core.messaging.publishing.aio import AsyncProducer
     from dmq_core.messaging.publishing.handle import Handle
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     )
     from dmq_core.messaging.publishing.publisher import ProducerLimits
     from dmq_core.messaging.retry.delayed import Retry
+    from dmq_core.messaging.retry.failure_policy import FailurePath, FailurePlan
     from dmq_core.messaging.retry.requeue import Requeue
     from dmq_core.messaging.tap.source import TailSource, TailStatus
     from dmq_core.messaging.tap.tap import Tap
@@ -101,18 +101,10 @@ _HOMES = {
         "TopicConsumer",
     ),
     "dmq_core.messaging.consuming.decoding": (
-        "MessageHeaders",
         "DecodingError",
+        "MessageHeaders",
         "bytes_only",
         "decode_message",
-    ),
-    "dmq_core.messaging.consuming.delivery": (
-        "Answer",
-        "Delivery",
-    ),
-    "dmq_core.messaging.consuming.failure_policy": (
-        "FailurePath",
-        "FailurePlan",
     ),
     "dmq_core.messaging.consuming.handler_runner": ("ConsumerStats",),
     "dmq_core.messaging.consuming.queue_consumer": (
@@ -121,6 +113,10 @@ _HOMES = {
         "QueueConsumer",
     ),
     "dmq_core.messaging.consuming.subscription": ("ConsumerStatus",),
+    "dmq_core.messaging.delivery.delivery": (
+        "Answer",
+        "Delivery",
+    ),
     "dmq_core.messaging.messages": (
         "MessageProperties",
         "Outcome",
@@ -139,6 +135,10 @@ _HOMES = {
     ),
     "dmq_core.messaging.publishing.publisher": ("ProducerLimits",),
     "dmq_core.messaging.retry.delayed": ("Retry",),
+    "dmq_core.messaging.retry.failure_policy": (
+        "FailurePath",
+        "FailurePlan",
+    ),
     "dmq_core.messaging.retry.requeue": ("Requeue",),
     "dmq_core.messaging.tap.source": (
         "TailSource",

@@ -23,8 +23,8 @@ from dmq_core.observe.state import EVENT_SOURCE, LOG_SOURCE
 
 if TYPE_CHECKING:
     from dmq_core.messaging.connection.connection import Connection
-    from dmq_core.messaging.consuming.delivery import Delivery
     from dmq_core.messaging.consuming.subscription import Consumer
+    from dmq_core.messaging.delivery.delivery import Delivery
 
 CONNECTION_NAME = "dmq observe"
 GIVE_UP_S = 60.0

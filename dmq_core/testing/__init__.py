@@ -45,8 +45,8 @@ _HOMES = {
         "ProxyCounts",
     ),
     "dmq_core.chaos.rules": (
-        "ProtocolStep",
         "Direction",
+        "ProtocolStep",
         "Which",
     ),
     "dmq_core.testing.memory.broker": ("MemoryBroker",),

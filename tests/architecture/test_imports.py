@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 from source_trees import ROOT, sources
 
@@ -35,6 +37,20 @@ def test_a_library_is_known_to_its_home_only(library: str) -> None:
         if library in _imported_roots(source.tree)
     }
     assert knowers == HOMES[library]
+
+
+def test_no_packages_import_each_other_in_a_circle_while_programs_run() -> None:
+    """Names that only annotations use are left out; `lint-imports` holds those too."""
+    graph = grimp.build_graph("dmq_core", exclude_type_checking_imports=True, cache_dir=None)
+    packages = graph.find_children("dmq_core")
+    for package in packages:
+        graph.squash_module(package)
+    circles = [
+        (importer, imported)
+        for importer, imported in itertools.permutations(sorted(packages), 2)
+        if graph.chain_exists(importer, imported) and graph.chain_exists(imported, importer)
+    ]
+    assert circles == [("dmq_core.cluster", "dmq_core.management"), ("dmq_core.management", "dmq_core.cluster")]
 
 
 def test_importing_the_whole_core_brings_neither_textual_nor_rich() -> None:

@@ -20,11 +20,11 @@ from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
-from dmq_core.messaging.consuming.delivery import Delivery
+from dmq_core.messaging.connection.topology_commands import declare, delete_queue, queue_depth
 from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
 from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
-from dmq_core.messaging.topology.commands import declare, delete_queue, queue_depth
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing import ChaosProxy, Direction, ProtocolStep
 

@@ -24,12 +24,12 @@ from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.connection.states import ConnectionState
+from dmq_core.messaging.connection.topology_commands import delete_queue, queue_depth
 from dmq_core.messaging.consuming.consumers import DirectConsumer
 from dmq_core.messaging.consuming.subscription import Consumer
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.producers import DirectProducer, TopicProducer
 from dmq_core.messaging.publishing.publisher import Handle
-from dmq_core.messaging.topology.commands import delete_queue, queue_depth
 from dmq_core.messaging.topology.model import Binding, Exchange, Queue
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]

@@ -17,7 +17,7 @@ from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.consuming.consumers import DirectConsumer, TopicConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders
-from dmq_core.messaging.consuming.delivery import Delivery
+from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.messaging.publishing.publisher import Producer
 

@@ -22,13 +22,13 @@ from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDeniedError, MessagingError, NotReachableError
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
-from dmq_core.messaging.consuming.delivery import Delivery
+from dmq_core.messaging.connection.topology_commands import declare, delete_queue, queue_depth
 from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.publishing.publisher import Producer
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.messaging.tap.tap import Tap
-from dmq_core.messaging.topology.commands import declare, delete_queue, queue_depth
 from dmq_core.messaging.topology.model import Binding, Exchange, PrivateBinding, PrivateQueue, Queue
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]

@@ -18,10 +18,10 @@ from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import InvalidInputError, MessagingError, OperationTimeoutError
 from dmq_core.messaging import DirectProducer, FanoutProducer, HeadersProducer, TopicProducer
 from dmq_core.messaging.connection.states import ConnectionState
+from dmq_core.messaging.connection.topology_commands import delete_queue, queue_depth
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.aio import AsyncProducer
 from dmq_core.messaging.publishing.publisher import Handle, ProducerLimits
-from dmq_core.messaging.topology.commands import delete_queue, queue_depth
 from dmq_core.messaging.topology.model import Binding, Exchange, Queue
 
 ON_LOCAL_TOO = pytest.param(

@@ -18,7 +18,7 @@ from dmq_core.demo.discovery import demo_names, find_demo
 from dmq_core.demo.runner import DemoRun
 from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
-from dmq_core.messaging.topology.commands import delete_exchange, delete_queue
+from dmq_core.messaging.connection.topology_commands import delete_exchange, delete_queue
 
 pytestmark = [pytest.mark.real, pytest.mark.thorough, pytest.mark.timeout(600)]
 

@@ -15,13 +15,13 @@ from clients import await_until, channel, publish
 
 from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager, Role
+from dmq_core.messaging.connection.topology_commands import queue_depth
 from dmq_core.messaging.consuming.consumers import DirectConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders
-from dmq_core.messaging.consuming.delivery import Delivery
+from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
 from dmq_core.messaging.publishing.publisher import Producer
 from dmq_core.messaging.retry.delayed import Retry
-from dmq_core.messaging.topology.commands import queue_depth
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.versions import Version
 

@@ -10,7 +10,7 @@ from clients import await_until
 from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Outcome, ProducerLimits
-from dmq_core.messaging.topology.commands import delete_queue
+from dmq_core.messaging.connection.topology_commands import delete_queue
 
 STREAM = "stream.failover"
 

@@ -17,12 +17,12 @@ from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDeniedError, DmqError, MessagingError
 from dmq_core.messaging.connection.connection import Connection
-from dmq_core.messaging.consuming.delivery import Delivery
-from dmq_core.messaging.consuming.stream_offset import OFFSET, Offset
+from dmq_core.messaging.connection.topology_commands import declare, delete_exchange, delete_queue, queue_depth
 from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.delivery.delivery import Delivery
+from dmq_core.messaging.delivery.stream_offset import OFFSET, Offset
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
 from dmq_core.messaging.publishing.publisher import Producer
-from dmq_core.messaging.topology.commands import declare, delete_exchange, delete_queue, queue_depth
 from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue, QueueDepth
 from dmq_core.messaging.transport.amqp import AMQP
 from dmq_core.messaging.transport.protocol import Network

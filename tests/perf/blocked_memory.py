@@ -17,8 +17,8 @@ from dmq_core.cluster.docker.cluster import DockerCluster
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState
+from dmq_core.messaging.connection.topology_commands import declare
 from dmq_core.messaging.publishing.publisher import Producer
-from dmq_core.messaging.topology.commands import declare
 from dmq_core.messaging.topology.model import Queue
 
 BLOCKED_S = 60.0

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.connection.connection import Connection
+from dmq_core.messaging.connection.topology_commands import declare, delete_queue
 from dmq_core.messaging.publishing.publisher import Producer
-from dmq_core.messaging.topology.commands import declare, delete_queue
 from dmq_core.messaging.topology.model import Queue
 from tests.perf.blocked_memory import growth_mib
 from tests.perf.peers.contestants import install, run

@@ -10,8 +10,8 @@ from typing import Any
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.amqp.frames import Content
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
 
 HERE = NodeEndpoint("127.0.0.1", 5672, None)
 LOST = CloseReason(Cure.RECOVER, "the peer closed the connection")

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.amqp.tables import encoded_table
+from dmq_core.messaging.amqp.validation import check_address, check_body, check_properties, plain_headers
 from dmq_core.messaging.messages import MessageProperties
-from dmq_core.messaging.publishing.validation import check_address, check_body, check_properties, plain_headers
 
 ID_HEADER: Final = "x-dmq-id"
 OWN_ID_BYTES: Final = 25

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.messaging.connection.endpoint_selection import Dialer, describe
 from dmq_core.messaging.connection.liveness import SilenceWatch, Verdict
 from dmq_core.messaging.connection.partition_detector import ReachWatch
@@ -22,6 +21,7 @@ from dmq_core.messaging.connection.states import (
     Waiter,
     Worker,
 )
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
 from dmq_core.messaging.transport.protocol import Channel, Link, Network
 
 TICK_S = 0.25

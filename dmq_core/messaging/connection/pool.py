@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dmq_core.errors import MessagingError
 from dmq_core.messaging.connection.load_balancing import Load, Policy, order, relief
 from dmq_core.messaging.connection.states import FINAL_STATES
-from dmq_core.messaging.topology.registry import TopologyRegistry
+from dmq_core.messaging.connection.topology_registry import TopologyRegistry
 
 if TYPE_CHECKING:
     from dmq_core.endpoints import NodeEndpoint

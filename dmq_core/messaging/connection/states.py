@@ -11,7 +11,7 @@ from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.connection.close_reason import CloseReason
+    from dmq_core.messaging.transport.close_reason import CloseReason
     from dmq_core.messaging.transport.protocol import Channel, Link
 
 

@@ -12,7 +12,7 @@ from dmq_core.messaging.amqp.frames import content_kind, has_headers
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.consuming.delivery import Delivery
+    from dmq_core.messaging.delivery.delivery import Delivery
     from dmq_core.messaging.messages import MessageProperties
 
 Decode = Callable[[bytes, "MessageProperties"], object]

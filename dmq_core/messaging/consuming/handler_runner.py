@@ -9,12 +9,12 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.messaging.consuming.decoding import Decode, DecodingError, MessageHeaders, headers_of, message_of
-from dmq_core.messaging.consuming.delivery import Answer, returns_counted
+from dmq_core.messaging.delivery.delivery import Answer, returns_counted
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.consuming.delivery import Delivery
-    from dmq_core.messaging.consuming.failure_policy import FailurePath
+    from dmq_core.messaging.delivery.delivery import Delivery
+    from dmq_core.messaging.retry.failure_policy import FailurePath
 
 Handler = Callable[..., bool | None]
 OnError = Callable[[BaseException, "Delivery"], None]

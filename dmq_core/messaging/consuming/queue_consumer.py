@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 
 from dmq_core.errors import DmqError, InvalidInputError, MessagingError
 from dmq_core.messaging.consuming.decoding import Decode, DecodingError, MessageHeaders, decode_message, headers_of
-from dmq_core.messaging.consuming.delivery import Delivery, returns_counted
-from dmq_core.messaging.consuming.failure_policy import DELIVERY_LIMIT, FailurePath, FailurePlan
 from dmq_core.messaging.consuming.handler_runner import ConsumerStats, Handler, Handling, Job, OnError, RecentIds, Tally
-from dmq_core.messaging.consuming.stream_offset import Offset, checked_offset
 from dmq_core.messaging.consuming.subscription import CANCELLED, Consumer, ConsumerStatus
 from dmq_core.messaging.consuming.workers import NO_KEY, Crew, Lanes, Soloist
+from dmq_core.messaging.delivery.delivery import Delivery, returns_counted
+from dmq_core.messaging.delivery.stream_offset import Offset, checked_offset
+from dmq_core.messaging.retry.failure_policy import DELIVERY_LIMIT, FailurePath, FailurePlan
 from dmq_core.messaging.retry.requeue import Requeue
 from dmq_core.messaging.topology.model import Arguments, Binding, Entity, Exchange, PrivateBinding, PrivateQueue, Queue
 from dmq_core.messaging.topology.queue_arguments import QUORUM, STREAM

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from dmq_core.errors import DmqError, MessagingError, OperationTimeoutError
 from dmq_core.messaging.amqp.frames import Content
-from dmq_core.messaging.consuming.delivery import FLUSH_AT, Delivery, Epoch
-from dmq_core.messaging.consuming.stream_offset import FIRST, OFFSET, Offset, StreamPosition
+from dmq_core.messaging.delivery.delivery import FLUSH_AT, Delivery, Epoch
+from dmq_core.messaging.delivery.stream_offset import FIRST, OFFSET, Offset, StreamPosition
 from dmq_core.messaging.topology.model import NO_ARGUMENTS, NOT_FOUND, Arguments, Entity, PrivateQueue, Queue
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.endpoints import NodeEndpoint
-    from dmq_core.messaging.connection.close_reason import CloseReason
     from dmq_core.messaging.connection.connection import Connection
+    from dmq_core.messaging.transport.close_reason import CloseReason
     from dmq_core.messaging.transport.protocol import Channel
 
 # What a queue's leader on another node had sent already comes after the broker agreed to send no more.

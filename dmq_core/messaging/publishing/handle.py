@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dmq_core.messaging.amqp.wire import with_id
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, Settlement
 
 if TYPE_CHECKING:
     from dmq_core.messaging.amqp.wire import Wire
-    from dmq_core.messaging.publishing.publisher import Producer
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,14 @@ class Fate:
     at: float
     reason: str = ""
     sends: int = 1
+
+
+class Waiting(Protocol):
+    """Who waits for outcomes."""
+
+    def wait_for(self, handle: Handle, timeout_s: float) -> Settlement:
+        """Waits for the outcome of `handle`; `OperationTimeoutError` leaves it open."""
+        ...
 
 
 class Handle:
@@ -54,7 +61,7 @@ class Handle:
 
     def __init__(
         self,
-        producer: Producer,
+        producer: Waiting,
         exchange: str,
         routing_key: str,
         body: bytes,

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Literal
 from dmq_core.errors import DmqError, InvalidInputError, MessagingError, OperationTimeoutError
 from dmq_core.messaging.amqp.wire import Wire, own_id
 from dmq_core.messaging.connection import fork_guard as forks
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.messaging.connection.states import LIVE_STATES, ConnectionState
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, Settlement
 from dmq_core.messaging.publishing.handle import Fate, Handle
 from dmq_core.messaging.publishing.publish_channel import PublishEpoch
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
 from dmq_core.text import visible
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.errors import InvalidInputError, MessagingError
-from dmq_core.messaging.consuming.failure_policy import PAUSE_S, FailurePlan, dead_letter_name, dead_letter_queue
 from dmq_core.messaging.publishing.publisher import Producer, ProducerLimits
+from dmq_core.messaging.retry.failure_policy import PAUSE_S, FailurePlan, dead_letter_name, dead_letter_queue
 from dmq_core.messaging.retry.forwarding import LOOK_S, Errand, HandOffThread
 from dmq_core.messaging.retry.headers import Failure, attempts_before, copied
 from dmq_core.messaging.retry.plan import Mode, chosen_mode, parked, policy, retry_plan, rung
@@ -18,7 +18,7 @@ from dmq_core.messaging.retry.plan import Mode, chosen_mode, parked, policy, ret
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.messaging.connection.connection import Connection
-    from dmq_core.messaging.consuming.delivery import Delivery
+    from dmq_core.messaging.delivery.delivery import Delivery
     from dmq_core.messaging.topology.model import Queue
     from dmq_core.versions import Version
 

@@ -18,7 +18,7 @@ from dmq_core.messaging.messages import MessageProperties, Outcome, Settlement
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.consuming.delivery import Delivery
+    from dmq_core.messaging.delivery.delivery import Delivery
     from dmq_core.messaging.publishing.handle import Handle
 
 FIRST_PAUSE_S: Final = 0.1

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from dmq_core.errors import InvalidInputError
+from dmq_core.messaging.amqp.validation import plain_headers
 from dmq_core.messaging.messages import Headers, MessageProperties
-from dmq_core.messaging.publishing.validation import plain_headers
 from dmq_core.text import visible
 
 ATTEMPTS: Final = "x-dmq-attempts"

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Final
 
 from dmq_core.errors import InvalidInputError
-from dmq_core.messaging.consuming.failure_policy import DELIVERY_LIMIT, FailurePlan
-from dmq_core.messaging.publishing.validation import check_address
+from dmq_core.messaging.amqp.validation import check_address
+from dmq_core.messaging.retry.failure_policy import DELIVERY_LIMIT, FailurePlan
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.messaging.topology.queue_arguments import (
     QUORUM,

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.errors import InvalidInputError
-from dmq_core.messaging.consuming.failure_policy import (
+from dmq_core.messaging.retry.failure_policy import (
     _LOG,
     DELIVERY_LIMIT,
     PAUSE_S,
@@ -20,7 +20,7 @@ from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.messaging.consuming.delivery import Delivery
+    from dmq_core.messaging.delivery.delivery import Delivery
     from dmq_core.versions import Version
 
 REMEMBERED: Final = 1000

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from dmq_core.errors import DmqError
-from dmq_core.messaging.consuming.delivery import Delivery
+from dmq_core.messaging.connection.topology_commands import queue_depth
 from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap.plan import cut, plan_tap, untraced
 from dmq_core.messaging.tap.source import TailSource, TailStatus
-from dmq_core.messaging.topology.commands import queue_depth
 from dmq_core.messaging.topology.model import PrivateBinding, PrivateQueue
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ class LintSeverity(StrEnum):
     or their order by it; or it is only worth knowing.
 
     >>> [orders] = manager.explain(Queue("orders", "quorum", exclusive=True))
-    >>> any(finding.severity is Severity.REFUSED for finding in orders.findings)
+    >>> any(finding.severity is LintSeverity.REFUSED for finding in orders.findings)
     True
     """
 

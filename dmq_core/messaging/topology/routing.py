@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from dmq_core.management.models import Arguments, BindingFigures, EntityKey, ExchangeFigures
 from dmq_core.messaging.messages import NO_HEADERS, Headers
-from dmq_core.observe.snapshot import ClusterSnapshot
 
 _COMPUTABLE_TYPES = frozenset({"direct", "fanout", "topic", "headers"})
 
@@ -20,12 +19,6 @@ class Topology:
     bindings: Mapping[EntityKey, tuple[BindingFigures, ...]]
     queues: frozenset[EntityKey]
     complete: bool = True
-
-    @classmethod
-    def of(cls, snapshot: ClusterSnapshot) -> Topology:
-        """The topology that `snapshot` shows."""
-        complete = snapshot.queues_total is None or snapshot.queues_total <= len(snapshot.queues)
-        return cls.made_of(snapshot.exchanges, snapshot.bindings, (q.key for q in snapshot.queues), complete=complete)
 
     @classmethod
     def made_of(

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pika
 from pika import exceptions as pika_errors
@@ -28,14 +28,11 @@ from dmq_core import __version__
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.amqp.frames import FrameReader, FrameSink
 from dmq_core.messaging.amqp.wire import FRAME_OVERHEAD
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.messaging.topology.model import Arguments, Binding, Entity, Exchange, Queue, QueueDepth
-from dmq_core.messaging.transport.protocol import CLOSE_TIMEOUT_S, STACK_TIMEOUT_S, LinkListener
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.protocol import CLOSE_TIMEOUT_S, STACK_TIMEOUT_S, LinkListener, Outgoing
 from dmq_core.text import visible
 from dmq_core.tls import tls_context
-
-if TYPE_CHECKING:
-    from dmq_core.messaging.publishing.handle import Handle
 
 HEARTBEAT_S = 10
 TCP_USER_TIMEOUT_MS = 5000
@@ -368,16 +365,16 @@ class Channel:
         # Acks go to the sink; pika wants a callback of its own and never calls it.
         self._channel.confirm_delivery(lambda _frame: None, callback=lambda _frame: done())
 
-    def publish(self, handles: Sequence[Handle]) -> None:
+    def publish(self, messages: Sequence[Outgoing]) -> None:
         """Sends messages whose frames were made for this channel, in one write."""
         wire = self._services.wire
         if wire is None:
             return
         limit = self.frame_limit
-        data = b"".join([handle.frames for handle in handles])
+        data = b"".join([message.frames for message in messages])
         # Pika's heartbeats go by its counters, and of these frames it does not know.
         self._connection.bytes_sent += len(data)
-        self._connection.frames_sent += sum([2 - (-handle.size // limit) for handle in handles])
+        self._connection.frames_sent += sum([2 - (-message.size // limit) for message in messages])
         # What a send leaves over is cut off without a copy.
         wire.write(memoryview(data))
 

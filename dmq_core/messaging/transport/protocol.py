@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from dmq_core.endpoints import Credentials, NodeEndpoint
     from dmq_core.messaging.amqp.frames import FrameSink
-    from dmq_core.messaging.connection.close_reason import CloseReason
-    from dmq_core.messaging.publishing.handle import Handle
     from dmq_core.messaging.topology.model import Arguments, Entity, QueueDepth
+    from dmq_core.messaging.transport.close_reason import CloseReason
 
 STACK_TIMEOUT_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -121,6 +120,20 @@ class Link(Protocol):
         ...
 
 
+class Outgoing(Protocol):
+    """A message in the frames of one channel."""
+
+    @property
+    def frames(self) -> bytes:
+        """Its method, header and body frames, one after the other."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of its body."""
+        ...
+
+
 class Channel(Protocol):
     """One channel of a link. Its callbacks run on the loop's thread; after it closed, nothing is sent."""
 
@@ -160,7 +173,7 @@ class Channel(Protocol):
         """Switches publisher confirms on."""
         ...
 
-    def publish(self, handles: Sequence[Handle]) -> None:
+    def publish(self, messages: Sequence[Outgoing]) -> None:
         """Sends messages whose frames were made for this channel, in one write."""
         ...
 

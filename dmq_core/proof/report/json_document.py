@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Final
 
-from dmq_core.proof.result import (
-    ProofResult,
-)
+from dmq_core.proof.result import ProofResult
 
 _IDS: Final = ("lost", "unexpected", "leak", "phantom")
 _TEXTS: Final = ("backend", "rabbitmq", "fault", "target", "node", "journal")

@@ -13,7 +13,7 @@ from dmq_core.management.client import ManagementClient
 from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.connection import Connection
-from dmq_core.messaging.topology.commands import delete_queue, queue_depth
+from dmq_core.messaging.connection.topology_commands import delete_queue, queue_depth
 from dmq_core.messaging.topology.model import QueueDepth
 from dmq_core.observe.events import Severity
 from dmq_core.observe.health import findings

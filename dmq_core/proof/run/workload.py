@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from dmq_core.errors import DmqError, OperationTimeoutError
 from dmq_core.messaging.consuming.consumers import DirectConsumer
-from dmq_core.messaging.consuming.stream_offset import FIRST
+from dmq_core.messaging.delivery.stream_offset import FIRST
 from dmq_core.messaging.messages import MessageProperties, Outcome
 from dmq_core.messaging.publishing.producers import (
     DirectProducer,

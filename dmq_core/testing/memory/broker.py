@@ -12,10 +12,10 @@ from dmq_core.errors import InvalidInputError
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.amqp.frames import safe_properties
 from dmq_core.messaging.amqp.tables import encoded_table
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.topology.model import Queue, QueueDepth
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
 from dmq_core.testing.memory.clock import MemoryClock
 from dmq_core.testing.memory.message import Message, Reason, respliced
 from dmq_core.testing.memory.node import MemoryNode

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dmq_core.messaging.amqp.frames import Content, safe_properties
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
-from dmq_core.messaging.consuming.stream_offset import OFFSET
+from dmq_core.messaging.delivery.stream_offset import OFFSET
 from dmq_core.messaging.topology.model import Arguments, Binding, Entity, Exchange, Queue, QueueDepth
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
 from dmq_core.testing.memory.message import Message, deaths_told
 from dmq_core.testing.memory.queue import MemoryQueue, Stored, Subscription, Verdicts
 from dmq_core.testing.memory.refusal import Refusal, refuse

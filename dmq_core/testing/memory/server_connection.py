@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
 from dmq_core.testing.memory.queue import MemoryQueue, Subscription
 from dmq_core.testing.memory.refusal import Refusal
 from dmq_core.testing.memory.server_channel import ServerChannel

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from dmq_core.errors import InvalidInputError
-from dmq_core.messaging.consuming.stream_offset import OFFSET, age_s, checked_offset
+from dmq_core.messaging.delivery.stream_offset import OFFSET, age_s, checked_offset
 from dmq_core.testing.memory.message import Message
 from dmq_core.testing.memory.queue import Confirm, MemoryQueue, Stored, Subscription
 from dmq_core.testing.memory.refusal import refuse

@@ -10,16 +10,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.messaging.amqp.frames import Content, FrameSink
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
 from dmq_core.messaging.transport.protocol import STACK_TIMEOUT_S, LinkListener, Loop, LoopOwner
 from dmq_core.testing.memory.clock import MemoryLoop
 from dmq_core.testing.memory.wire import Published, read_publish
 
 if TYPE_CHECKING:
     from dmq_core.endpoints import Credentials, NodeEndpoint
-    from dmq_core.messaging.publishing.handle import Handle
     from dmq_core.messaging.topology.model import Arguments, Entity, QueueDepth
-    from dmq_core.messaging.transport.protocol import Channel
+    from dmq_core.messaging.transport.protocol import Channel, Outgoing
     from dmq_core.testing.memory.broker import MemoryBroker
     from dmq_core.testing.memory.server_channel import ServerChannel
     from dmq_core.testing.memory.server_connection import ServerConnection
@@ -216,10 +215,10 @@ class MemoryChannel:
 
         self._send(select)
 
-    def publish(self, handles: Sequence[Handle]) -> None:
+    def publish(self, messages: Sequence[Outgoing]) -> None:
         """Sends messages whose frames were made for this channel."""
-        for handle in handles:
-            published = read_publish(handle.frames)
+        for message in messages:
+            published = read_publish(message.frames)
             if published.channel != self.number:
                 raise ValueError(f"frames for channel {published.channel} were sent on channel {self.number}")
             self._send(partial(_publish, published=published))

@@ -49,7 +49,7 @@ class Surroundings:
         """What `snapshot` shows of `virtual_host`."""
         return cls(
             snapshot,
-            Topology.of(snapshot),
+            topology_in(snapshot),
             virtual_host,
             {visible(e.name): e.name for e in snapshot.exchanges if e.vhost == virtual_host},
             {visible(q.key.name): q.key.name for q in snapshot.queues if q.key.vhost == virtual_host},
@@ -66,6 +66,13 @@ class Surroundings:
     def figures(self, exchange: str) -> ExchangeFigures | None:
         """The exchange called `exchange`."""
         return self.topology.exchanges.get(EntityKey(self.virtual_host, exchange))
+
+
+def topology_in(snapshot: ClusterSnapshot) -> Topology:
+    """What routing depends on, as far as `snapshot` shows it."""
+    complete = snapshot.queues_total is None or snapshot.queues_total <= len(snapshot.queues)
+    queues = (queue.key for queue in snapshot.queues)
+    return Topology.made_of(snapshot.exchanges, snapshot.bindings, queues, complete=complete)
 
 
 def message_of(draft: Draft, around: Surroundings | None) -> OutgoingMessage:

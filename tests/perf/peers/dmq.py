@@ -8,8 +8,8 @@ import time
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.connection.connection import Connection
-from dmq_core.messaging.consuming.delivery import Delivery
 from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.publisher import Handle, Producer
 from tests.perf.peers.task import LIMIT_S, PREFETCH, WARM_UP, Meter, Task, asked

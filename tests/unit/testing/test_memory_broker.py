@@ -18,14 +18,14 @@ from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.amqp.wire import Wire, own_id
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState
-from dmq_core.messaging.consuming.delivery import Delivery
+from dmq_core.messaging.connection.topology_commands import declare, queue_depth
 from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.publishing.producers import DirectProducer
 from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.messaging.tap.tap import Tap
-from dmq_core.messaging.topology.commands import declare, queue_depth
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing import MemoryBroker
 from dmq_core.testing.memory import broker as broker_module

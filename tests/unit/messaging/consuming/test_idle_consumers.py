@@ -8,11 +8,11 @@ import pytest
 
 from dmq_core.connection_manager import BrokerConnectionManager, Role
 from dmq_core.messaging.connection.connection import Connection
-from dmq_core.messaging.consuming.delivery import Delivery
+from dmq_core.messaging.connection.topology_commands import declare
 from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import OutgoingMessage
 from dmq_core.messaging.publishing.publisher import Producer
-from dmq_core.messaging.topology.commands import declare
 from dmq_core.messaging.topology.model import PrivateQueue, Queue
 from dmq_core.testing import MemoryBroker
 

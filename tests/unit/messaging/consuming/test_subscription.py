@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmq_core.errors import DmqError, MessagingError
-from dmq_core.messaging.consuming.delivery import Answer, Delivery
 from dmq_core.messaging.consuming.subscription import FLUSH_AT, Consumer
+from dmq_core.messaging.delivery.delivery import Answer, Delivery
 from dmq_core.messaging.topology.model import Binding, PrivateBinding, PrivateQueue, Queue
 
 

@@ -13,11 +13,11 @@ from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError, InvalidInputError, MessagingError
 from dmq_core.messaging import DirectConsumer, DirectProducer, FanoutConsumer, HeadersConsumer, TopicConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders, bytes_only
-from dmq_core.messaging.consuming.delivery import Delivery
-from dmq_core.messaging.consuming.failure_policy import FailurePlan
 from dmq_core.messaging.consuming.queue_consumer import QueueConsumer
+from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
 from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.retry.failure_policy import FailurePlan
 from dmq_core.messaging.retry.requeue import Requeue
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing import MemoryBroker

@@ -20,11 +20,11 @@ from dmq_core.endpoints import Credentials
 from dmq_core.errors import InvalidInputError, MessagingError, OperationTimeoutError
 from dmq_core.messaging.amqp.frames import Content
 from dmq_core.messaging.amqp.wire import ID_HEADER
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
 from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
 
 
 def made(**limits: Any) -> tuple[FakeConnection, Producer, list[Handle]]:

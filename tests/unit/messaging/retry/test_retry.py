@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.errors import DmqError, InvalidInputError, MessagingError
-from dmq_core.messaging.consuming.delivery import Answer
+from dmq_core.messaging.amqp.validation import plain_headers
+from dmq_core.messaging.delivery.delivery import Answer
 from dmq_core.messaging.messages import MessageProperties, Outcome, Settlement
-from dmq_core.messaging.publishing.validation import plain_headers
 from dmq_core.messaging.retry.delayed import Retry
 from dmq_core.messaging.retry.forwarding import LONGEST_PAUSE_S, LOOK_S, Errand, HandOff, pause_s
 from dmq_core.messaging.retry.headers import Failure, attempts_before, bounded, copied

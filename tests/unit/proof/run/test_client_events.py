@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dmq_core.connection_manager import Role
-from dmq_core.messaging.connection.close_reason import CloseReason, Cure
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.transport.close_reason import CloseReason, Cure
 from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.proof.run.client_events import QUIET_S, ClientEventDetector

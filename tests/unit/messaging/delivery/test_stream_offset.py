@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.errors import InvalidInputError
-from dmq_core.messaging.consuming.stream_offset import Offset, StreamPosition, checked_offset
+from dmq_core.messaging.delivery.stream_offset import Offset, StreamPosition, checked_offset
 
 MOMENT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

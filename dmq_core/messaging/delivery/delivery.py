@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.messaging.amqp.frames import Content, safe_properties
-from dmq_core.messaging.consuming.ack_tracker import AckBook
-from dmq_core.messaging.consuming.stream_offset import StreamPosition, offset_of
+from dmq_core.messaging.delivery.ack_tracker import AckBook
+from dmq_core.messaging.delivery.stream_offset import StreamPosition, offset_of
 from dmq_core.messaging.messages import MessageProperties
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.messaging.consuming.ack_tracker import Ack, AckBook
+from dmq_core.messaging.delivery.ack_tracker import Ack, AckBook
 
 MOVES = st.lists(
     st.one_of(

@@ -11,7 +11,7 @@ from dmq_core.messaging.topology.queue_arguments import WITH_DELIVERY_LIMIT
 
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
-    from dmq_core.messaging.consuming.delivery import Delivery
+    from dmq_core.messaging.delivery.delivery import Delivery
     from dmq_core.versions import Version
 
 DELIVERY_LIMIT: Final = 20

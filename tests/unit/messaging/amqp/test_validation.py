@@ -13,8 +13,8 @@ from pika import BasicProperties
 
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.amqp.frames import decode_properties
+from dmq_core.messaging.amqp.validation import check_address, check_body, check_properties, plain_headers
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
-from dmq_core.messaging.publishing.validation import check_address, check_body, check_properties, plain_headers
 
 
 def loop() -> dict[str, object]:

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from dmq_core.messaging.topology.commands import is_adopted, is_refusal
+from dmq_core.messaging.connection.topology_commands import is_adopted, is_refusal
 from dmq_core.messaging.topology.lint import in_order
 from dmq_core.messaging.topology.model import NOT_IMPLEMENTED, Binding, Entity
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.connection.close_reason import CloseReason
     from dmq_core.messaging.topology.model import QueueDepth
+    from dmq_core.messaging.transport.close_reason import CloseReason
     from dmq_core.messaging.transport.protocol import Channel, Link
 
 _LOG = logging.getLogger("dmq.messaging")

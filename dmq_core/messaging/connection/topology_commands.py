@@ -22,8 +22,8 @@ from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.endpoints import NodeEndpoint
-    from dmq_core.messaging.connection.close_reason import CloseReason
     from dmq_core.messaging.connection.connection import Connection
+    from dmq_core.messaging.transport.close_reason import CloseReason
     from dmq_core.messaging.transport.protocol import Channel
 
 _REFUSALS = frozenset({403, NOT_FOUND, 405, INEQUIVALENT, NOT_IMPLEMENTED})

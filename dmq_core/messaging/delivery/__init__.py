@@ -1,0 +1,1 @@
+"""One delivered message and its answer: acknowledged, rejected or returned."""
