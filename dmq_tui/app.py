@@ -73,9 +73,9 @@ class DmqApp(App[None], inherit_bindings=False):
         self.theme = theme
 
     @property
-    def playings(self) -> Sequence[DemoRun[Any]]:
+    def running_demos(self) -> Sequence[DemoRun[Any]]:
         """The demos whose end is not reached."""
-        return tuple(self._main.playings)
+        return tuple(self._main.running_demos)
 
     @property
     def proof(self) -> Proof | None:
@@ -162,7 +162,7 @@ def run_console(app: DmqApp) -> int:
     finally:
         with signals_ignored():
             end_proof(app.proof)
-            end_demos(app.playings)
+            end_demos(app.running_demos)
             session = app.session
             if session is not None:
                 closing = threading.Thread(target=session.close, name="dmq-tui close", daemon=True)

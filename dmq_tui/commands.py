@@ -34,12 +34,12 @@ TABLES = frozenset({PaneId.NODES, PaneId.EXCHANGES, PaneId.QUEUES})
 EVERYWHERE = frozenset(PaneId)
 _DOWN = frozenset({NodeState.STOPPED, NodeState.UNREACHABLE})
 _UP = frozenset({NodeState.RUNNING, NodeState.DRAINING, NodeState.STARTING, NodeState.ISOLATED})
-_SWITCHED = {
+_UNDONE_BY = {
     (NodeAction.PAUSE, NodeState.PAUSED): NodeAction.UNPAUSE,
     (NodeAction.ISOLATE, NodeState.ISOLATED): NodeAction.REJOIN,
     (NodeAction.DRAIN, NodeState.DRAINING): NodeAction.REVIVE,
 }
-_WAY_BACK: dict[NodeAction | None, str] = {
+_UNDO_LABELS: dict[NodeAction | None, str] = {
     NodeAction.UNPAUSE: "unfreeze",
     NodeAction.REJOIN: "rejoin",
     NodeAction.REVIVE: "revive",
@@ -341,14 +341,14 @@ COMMANDS: tuple[Command, ...] = (
 BY_ID = {c.id: c for c in COMMANDS}
 
 
-def objection(command: Command, now: Situation) -> str:
+def why_disabled(command: Command, now: Situation) -> str:
     """Why `command` is not allowed in this situation, as a sentence; empty: it is allowed."""
     if now.pane not in command.panes:
         return f"{command.title} works in {_pane_names(command.panes)}."
     if command.changes and now.read_only:
         return f"{command.title}: this session is read-only."
     if command.action is not None:
-        return _node_objection(command.action, now)
+        return _why_node_disabled(command.action, now)
     if command.needs_row and not now.row:
         return f"{command.title}: nothing is under the cursor."
     if command.id in ("faults", "proof") and now.attached:
@@ -364,7 +364,7 @@ def objection(command: Command, now: Situation) -> str:
 
 def footer_commands(now: Situation) -> tuple[Command, ...]:
     """The commands that the footer shows in this situation, in table order."""
-    return tuple(c for c in COMMANDS if c.label and not objection(c, now))
+    return tuple(c for c in COMMANDS if c.label and not why_disabled(c, now))
 
 
 def label_of(command: Command, now: Situation) -> str:
@@ -375,8 +375,8 @@ def label_of(command: Command, now: Situation) -> str:
         return "end tail"
     if command.id == "maximise" and now.maximised:
         return "all panes"
-    if (back := action_now(command, now.node)) in _WAY_BACK:
-        return _WAY_BACK[back]
+    if (back := action_now(command, now.node)) in _UNDO_LABELS:
+        return _UNDO_LABELS[back]
     if command.id in ("kill", "start"):
         return f"{command.label} {now.node_name}"
     return command.label
@@ -386,10 +386,10 @@ def action_now(command: Command, node: NodeState | None) -> NodeAction | None:
     """The act that `command` stands for on a node in that state: `F` unpauses a paused one."""
     if command.action is None or node is None:
         return command.action
-    return _SWITCHED.get((command.action, node), command.action)
+    return _UNDONE_BY.get((command.action, node), command.action)
 
 
-def _node_objection(action: NodeAction, now: Situation) -> str:
+def _why_node_disabled(action: NodeAction, now: Situation) -> str:
     if now.attached:
         return "Dmq did not make this cluster, so its nodes are only watched."
     if now.node is None:
@@ -403,11 +403,11 @@ def _node_objection(action: NodeAction, now: Situation) -> str:
     if action in (NodeAction.STOP, NodeAction.RESTART) and now.node is NodeState.PAUSED:
         return "A frozen node cannot stop gently; unfreeze it with F or kill it with K."
     if action in (NodeAction.ISOLATE, NodeAction.DRAIN):
-        return _trouble_objection(action, now.node)
+        return _why_trouble_disabled(action, now.node)
     return ""
 
 
-def _trouble_objection(action: NodeAction, state: NodeState) -> str:
+def _why_trouble_disabled(action: NodeAction, state: NodeState) -> str:
     if state in (NodeState.STOPPED, NodeState.PAUSED):
         return f"The node is {state}; bring it back first."
     if action is NodeAction.DRAIN and state is NodeState.ISOLATED:

@@ -13,7 +13,7 @@ RATE = 500.0
 LOAD = "Load"
 
 
-class Loading:
+class LoadRunner:
     """At most one load at a time. For the UI thread only."""
 
     def __init__(self, post: Post) -> None:

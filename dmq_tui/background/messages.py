@@ -105,7 +105,7 @@ class OperationFinished(Message):
 
 
 @dataclass
-class StandingTold(Message):
+class ActiveFaultsRead(Message):
     """The faults that hold now, as the nodes tell."""
 
     faults: tuple[Fault, ...]

@@ -21,7 +21,7 @@ from dmq_tui.deeds import Addition, Deed, Mending, Removal, of_fault, of_node, r
 from dmq_tui.render.format import Cell, Line
 
 
-class Acts:
+class RunningActions:
     """The deeds under way and the last one that can be taken back. For the UI thread only."""
 
     def __init__(self, post: Post, clock: Callable[[], float]) -> None:

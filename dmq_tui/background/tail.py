@@ -16,7 +16,7 @@ TAIL = "Tail"
 _WAITING = 2000
 
 
-class Tailing:
+class TailRunner:
     """At most one tail at a time; an epoch tells late words of an older one. For the UI thread only."""
 
     def __init__(self, post: Post) -> None:

@@ -57,7 +57,7 @@ class LoadPane(Pane):
 
     def on_mount(self) -> None:
         """Names the pane."""
-        self.say()
+        self.set_title()
 
     @property
     def body(self) -> LoadView:
@@ -73,10 +73,10 @@ class LoadPane(Pane):
         self.view.faults = faults
         self.view.refresh()
         if account is None:
-            self.say(doing)
+            self.set_title(doing)
             return
         waits = max(account.current_confirm_gap_s, account.current_delivery_gap_s)
-        self.say(
+        self.set_title(
             f"{rate(account.rate)}/s on {visible(account.queue)}" if account.running else "ended",
             headline(report.result) if report is not None else "",
             doing,
@@ -86,7 +86,7 @@ class LoadPane(Pane):
         )
 
 
-def ended(report: ProofReport, at: float) -> Event:
+def load_ended(report: ProofReport, at: float) -> Event:
     """The story's entry about the end of a load at the epoch second `at`."""
     result = report.result
     details = LoadDetails(headline(result), next(iter(report.files), ""))

@@ -15,7 +15,7 @@ from dmq_tui.render.lines import PANE_NAMES
 from dmq_tui.render.rows import Filter
 
 
-class Mover(Protocol):
+class CursorView(Protocol):
     """What the keys for up, down, page, first and last act on."""
 
     def move(self, rows: int) -> None:
@@ -40,7 +40,7 @@ class Pane(Vertical):
         super().__init__(id=f"pane-{int(self.pane)}")
         self._said = ""
 
-    def say(self, *parts: str) -> None:
+    def set_title(self, *parts: str) -> None:
         """Writes the pane's name and `parts`, safe text, into its border; empty parts are left out."""
         text = " · ".join((f"{int(self.pane)} {PANE_NAMES[self.pane]}", *(p for p in parts if p)))
         if text != self._said:
@@ -48,7 +48,7 @@ class Pane(Vertical):
             self.border_title = Content(text)
 
     @property
-    def said(self) -> str:
+    def title_text(self) -> str:
         """What the border says, as plain text."""
         return self._said
 
@@ -58,7 +58,7 @@ class Pane(Vertical):
         raise NotImplementedError
 
     @property
-    def mover(self) -> Mover | None:
+    def cursor_view(self) -> CursorView | None:
         """What the moving keys act on, if anything."""
         return None
 

@@ -50,7 +50,7 @@ class StoryPane(FilteredPane):
         return self.log_view
 
     @property
-    def mover(self) -> LogView[StoryLine]:
+    def cursor_view(self) -> LogView[StoryLine]:
         """The lines."""
         return self.log_view
 
@@ -91,4 +91,4 @@ class StoryPane(FilteredPane):
 
     def _describe(self) -> None:
         total = len(self._story.lines)
-        self.say(count(total) if total else "", self.filter.title, self._hint if total else "")
+        self.set_title(count(total) if total else "", self.filter.title, self._hint if total else "")

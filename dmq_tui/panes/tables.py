@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
+class TableKind(Generic[T]):
     """What a table pane shows: how a snapshot becomes rows, what identifies one, and what a filter looks at."""
 
     columns: tuple[Column[T], ...]
@@ -48,7 +48,7 @@ class Kind(Generic[T]):
 class TablePane(FilteredPane, Generic[T]):
     """A pane that shows one kind of row as a table, filtered and sorted."""
 
-    kind: Kind[T]
+    kind: TableKind[T]
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class TablePane(FilteredPane, Generic[T]):
 
     def on_mount(self) -> None:
         """Names the pane."""
-        self.say()
+        self.set_title()
 
     @property
     def body(self) -> KeyedTable[T]:
@@ -73,7 +73,7 @@ class TablePane(FilteredPane, Generic[T]):
         return self.table
 
     @property
-    def mover(self) -> KeyedTable[T]:
+    def cursor_view(self) -> KeyedTable[T]:
         """The table."""
         return self.table
 
@@ -107,7 +107,7 @@ class TablePane(FilteredPane, Generic[T]):
         total = self._total or 0
         counted = count(total) if len(kept) == total else f"{count(len(kept))} of {count(total)}"
         by = "" if self.sort == self.kind.sort else self.sort.title(self.kind.columns)
-        self.say(counted if self._rows else "", self.filter.title, by, self._late)
+        self.set_title(counted if self._rows else "", self.filter.title, by, self._late)
 
     def next_sort(self) -> None:
         """Sorts by the next column that is in sight; numbers begin with the largest."""
@@ -115,7 +115,7 @@ class TablePane(FilteredPane, Generic[T]):
         here = next(i for i, c in enumerate(columns) if c.id == self.sort.column)
         self.sort_by(columns[(here + 1) % len(columns)].id)
 
-    def turn_sort(self) -> None:
+    def reverse_sort(self) -> None:
         """Turns the order round."""
         self.sort = Sort(self.sort.column, not self.sort.descending)
         self.refilter()
@@ -123,7 +123,7 @@ class TablePane(FilteredPane, Generic[T]):
     def sort_by(self, column_id: str) -> None:
         """Sorts by that column; the same one again turns the order round."""
         if column_id == self.sort.column:
-            self.turn_sort()
+            self.reverse_sort()
             return
         column = next(c for c in self.kind.columns if c.id == column_id)
         self.sort = Sort(column_id, descending=column.right)
@@ -139,7 +139,7 @@ class NodesPane(TablePane[NodeView]):
     """Pane 1: each node with its state, what it leads, and how it is."""
 
     pane: ClassVar[PaneId] = PaneId.NODES
-    kind = Kind(
+    kind = TableKind(
         NODE_COLUMNS,
         node_rows,
         lambda n: n.name,
@@ -153,7 +153,7 @@ class ExchangesPane(TablePane[ExchangeRow]):
     """Pane 2: each exchange with its type, bindings and rates."""
 
     pane: ClassVar[PaneId] = PaneId.EXCHANGES
-    kind = Kind(
+    kind = TableKind(
         EXCHANGE_COLUMNS,
         exchange_rows,
         lambda r: r.key,
@@ -167,7 +167,7 @@ class QueuesPane(TablePane[QueueRow]):
     """Pane 3: each queue with its leader, members, depths and rates."""
 
     pane: ClassVar[PaneId] = PaneId.QUEUES
-    kind = Kind(
+    kind = TableKind(
         QUEUE_COLUMNS,
         queue_rows,
         lambda r: r.key,

@@ -50,7 +50,7 @@ class TailPane(FilteredPane):
 
     def on_mount(self) -> None:
         """Names the pane."""
-        self.say()
+        self.set_title()
 
     @property
     def body(self) -> LogView[SeenMessage]:
@@ -58,7 +58,7 @@ class TailPane(FilteredPane):
         return self.log_view
 
     @property
-    def mover(self) -> LogView[SeenMessage]:
+    def cursor_view(self) -> LogView[SeenMessage]:
         """The lines."""
         return self.log_view
 
@@ -121,12 +121,12 @@ class TailPane(FilteredPane):
 
     def _describe(self) -> None:
         if self._source is None:
-            self.say(self.filter.title)
+            self.set_title(self.filter.title)
             return
         status = self._status
         blind = ", ".join(visible(b) for b in status.blind_spots) if status else ""
         dropped = self._overflow + (status.dropped if status else 0)
-        self.say(
+        self.set_title(
             describe_source(self._source),
             "ended" if self._ended else visible(status.problem) if status and status.problem else "",
             visible(status.method) if status else "",

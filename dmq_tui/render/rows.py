@@ -32,7 +32,7 @@ class Column(Generic[T]):
     id: str
     title: str
     width: int
-    worth: int
+    rank: int
     cell: Callable[[T], Cell]
     value: Callable[[T], Value]
     right: bool = False
@@ -106,7 +106,7 @@ def plan(columns: Sequence[Column[T]], width: int, need: int = 0) -> tuple[tuple
     flexible = next(c for c in columns if c.flex)
     wish = max(flexible.width, need)
     while len(kept) > 1 and _fixed(kept) + wish > width:
-        kept.remove(max((c for c in kept if not c.flex), key=lambda c: c.worth))
+        kept.remove(max((c for c in kept if not c.flex), key=lambda c: c.rank))
     rest = max(0, width - _fixed(kept))
     return tuple((c, rest if c.flex else c.width) for c in kept)
 

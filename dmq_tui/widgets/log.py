@@ -35,7 +35,7 @@ class LogView(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
 
         count: int
 
-    class Opened(Message):
+    class LineOpened(Message):
         """A double click asks for the details of the entry under the cursor."""
 
     def __init__(self, line_of: Callable[[T, int], Line], *, lesson: Sequence[str], limit: int = 5000) -> None:
@@ -154,7 +154,7 @@ class LogView(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         if row < len(self._entries):
             self.move_to(row)
             if event.chain == 2:
-                self.post_message(self.Opened())
+                self.post_message(self.LineOpened())
 
     def _on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
         event.stop()

@@ -41,7 +41,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True, inherit_bindings=False)
 
         key: Hashable | None
 
-    class Opened(Message):
+    class RowOpened(Message):
         """A double click asks for the details of the row under the cursor."""
 
     @dataclass
@@ -153,7 +153,7 @@ class KeyedTable(ScrollView, Generic[T], can_focus=True, inherit_bindings=False)
         if row < len(self._items):
             self.move_to(row)
             if event.chain == 2:
-                self.post_message(self.Opened())
+                self.post_message(self.RowOpened())
 
     def _on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
         event.stop()

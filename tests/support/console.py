@@ -52,7 +52,7 @@ class Console:
             self.session.advance(0.25)
             await self.pilot.pause()
         now = self.session.broker.now
-        self.main.look_again()
+        self.main.refresh_now()
         self.session.settle()
         await self.until(lambda: self.main.newest is not None and self.main.newest.taken_at >= now, "a new snapshot")
 

@@ -83,7 +83,7 @@ async def test_the_footer_offers_the_way_back_after_a_kill_and_u_takes_it() -> N
         await it.press("u")
         await it.until(lambda: it.session.broker.nodes["rmq2"].state is NodeState.RUNNING, "rmq2 to run")
         await it.until(lambda: any("rmq2 serves again" in t for t in it.story()), "the end of the start")
-        assert it.main.acts.undo is None
+        assert it.main.actions.undo is None
 
 
 async def test_an_act_goes_to_the_node_that_was_chosen_whatever_the_list_does_meanwhile() -> None:
@@ -140,16 +140,16 @@ async def test_a_filter_thins_out_the_rows_as_it_is_typed_and_escape_ends_it() -
         await write(it.pilot, "orders")
         await it.press("enter")
         pane = it.main.panes[PaneId.QUEUES]
-        assert pane.said == "3 Queues · 2 of 7 · /orders"
+        assert pane.title_text == "3 Queues · 2 of 7 · /orders"
         await it.press("escape")
-        assert pane.said == "3 Queues · 7"
+        assert pane.title_text == "3 Queues · 7"
 
 
 async def test_an_inverse_filter_keeps_the_others() -> None:
     async with console() as it:
         await it.press("3", "slash")
         await write(it.pilot, "!orders")
-        assert it.main.panes[PaneId.QUEUES].said == "3 Queues · 5 of 7 · /!orders"
+        assert it.main.panes[PaneId.QUEUES].title_text == "3 Queues · 5 of 7 · /!orders"
 
 
 async def test_letters_typed_into_a_filter_are_no_commands() -> None:
@@ -163,15 +163,15 @@ async def test_letters_typed_into_a_filter_are_no_commands() -> None:
 async def test_sorting_steps_through_the_columns_and_turns_round() -> None:
     async with console() as it:
         await it.press("3", "s")
-        assert "by UNACK ↓" in it.main.panes[PaneId.QUEUES].said
+        assert "by UNACK ↓" in it.main.panes[PaneId.QUEUES].title_text
         await it.press("o")
-        assert "by UNACK ↑" in it.main.panes[PaneId.QUEUES].said
+        assert "by UNACK ↑" in it.main.panes[PaneId.QUEUES].title_text
 
 
 async def test_the_cursor_stays_on_its_queue_when_figures_reorder_the_rows() -> None:
     async with console() as it:
         await it.press("3", "home", "down", "down")
-        table = it.main.panes[PaneId.QUEUES].mover
+        table = it.main.panes[PaneId.QUEUES].cursor_view
         chosen = table.cursor_key  # type: ignore[union-attr]  # pane 3 has a table
         for _ in range(3):
             it.session.publish(OutgoingMessage("", "unrouted", b"x"))
@@ -230,7 +230,7 @@ async def test_the_palette_finds_a_command_by_its_name() -> None:
 
 async def test_a_tail_of_the_chosen_exchange_shows_what_passes_and_names_its_blind_spots() -> None:
     async with console() as it:
-        it.main.panes[PaneId.EXCHANGES].mover.move(10**9)  # type: ignore[union-attr]  # pane 2 has a table
+        it.main.panes[PaneId.EXCHANGES].cursor_view.move(10**9)  # type: ignore[union-attr]  # pane 2 has a table
         await it.press("2", "slash")
         await write(it.pilot, "orders")
         await it.press("enter", "t")
@@ -238,8 +238,8 @@ async def test_a_tail_of_the_chosen_exchange_shows_what_passes_and_names_its_bli
         it.session.publish(order())
         it.session.settle()
         await it.until(lambda: len(it.main.tail.messages) == 1, "the message")
-        await it.until(lambda: "blind to: default exchange" in it.main.tail.said, "the blind spots")
-        assert it.main.tail.said.startswith("4 Tail · orders # · tap")
+        await it.until(lambda: "blind to: default exchange" in it.main.tail.title_text, "the blind spots")
+        assert it.main.tail.title_text.startswith("4 Tail · orders # · tap")
         assert "order.eu.1" in it.screen_text()
         await it.press("4", "enter")
         assert isinstance(it.app.screen, MessageScreen)
@@ -252,7 +252,7 @@ async def test_ending_a_tail_keeps_what_was_seen() -> None:
         await it.until(lambda: it.main.tailing.status() is not None, "the tail to run")
         await it.press("4", "t")
         assert not it.main.tailing.active
-        assert "ended" in it.main.tail.said
+        assert "ended" in it.main.tail.title_text
 
 
 async def test_words_of_a_tail_that_was_replaced_are_ignored() -> None:
@@ -280,8 +280,8 @@ async def test_publishing_starts_from_what_is_under_the_cursor() -> None:
     async with console() as it:
         await it.press("3", "home", "p")
         assert isinstance(it.app.screen, PublishScreen)
-        chosen = it.main.panes[PaneId.QUEUES].mover.cursor_item  # type: ignore[union-attr]  # pane 3 has a table
-        assert it.app.screen.draft.routing_key == chosen.key.name
+        chosen = it.main.panes[PaneId.QUEUES].cursor_view.cursor_item  # type: ignore[union-attr]  # pane 3 has a table
+        assert it.app.screen.form.routing_key == chosen.key.name
 
 
 async def test_the_load_goes_on_and_off_and_leaves_its_account() -> None:
@@ -295,7 +295,7 @@ async def test_the_load_goes_on_and_off_and_leaves_its_account() -> None:
         account = it.main.loads.account()
         assert account is not None
         assert (account.running, account.lost, account.confirmed > 0) == (False, 0, True)
-        assert "6 Load · ended · PASS" in it.main.load.said
+        assert "6 Load · ended · PASS" in it.main.load.title_text
         assert any(event_text(e.event).startswith("load ended, PASS") for e in it.main.story.entries)
 
 
@@ -341,11 +341,11 @@ async def test_late_figures_turn_grey_and_their_panes_say_so_while_the_rest_goes
         it.session.broker.management_problem = "no answer within 2 s"
         await it.advance(6)
         for pane in (PaneId.NODES, PaneId.EXCHANGES, PaneId.QUEUES):
-            assert "old: no answer within 2 s" in it.main.panes[pane].said
+            assert "old: no answer within 2 s" in it.main.panes[pane].title_text
         assert it.main.panes[PaneId.QUEUES].has_class("-late")
         it.session.broker.management_problem = ""
         await it.advance(1)
-        assert "old" not in it.main.panes[PaneId.QUEUES].said
+        assert "old" not in it.main.panes[PaneId.QUEUES].title_text
 
 
 async def test_ages_go_on_while_no_snapshot_comes() -> None:
@@ -489,7 +489,7 @@ async def test_a_thousand_queues_are_listed_and_found() -> None:
     async with console(FakeSession(thousand_queues)) as it:
         await it.press("3", "slash")
         await write(it.pilot, "bulk.0777")
-        assert it.main.panes[PaneId.QUEUES].said == "3 Queues · 1 of 1,007 · /bulk.0777"
+        assert it.main.panes[PaneId.QUEUES].title_text == "3 Queues · 1 of 1,007 · /bulk.0777"
 
 
 async def test_the_other_theme_is_one_key_away() -> None:
@@ -504,7 +504,7 @@ async def test_nothing_blocks_the_ui_thread_while_the_session_is_slow() -> None:
     async with console() as it:
         with it.session.script.hold("load"), it.session.script.hold("tail"), it.session.script.hold("perform"):
             await it.press("3", "t", "l", "1", "home", "R", "y")
-            assert "starting" in it.main.load.said or it.main.loads.doing == "starting"
+            assert "starting" in it.main.load.title_text or it.main.loads.doing == "starting"
             await it.press("2")
             assert it.main.pane is PaneId.EXCHANGES
         assert threading.current_thread() is threading.main_thread()

@@ -15,7 +15,7 @@ from dmq_core.testing import FakeSession, hostile
 from dmq_tui.app import DmqApp
 from dmq_tui.render.themes import DARK, LIGHT
 from dmq_tui.screens.main.screen import MainScreen
-from dmq_tui.screens.proof.screen import Phase, ProofScreen
+from dmq_tui.screens.proof.screen import ProofScreen, RunPhase
 
 Compare = Callable[..., bool]
 
@@ -35,7 +35,7 @@ def console_on(session: FakeSession, theme: str) -> DmqApp:
 
 async def seeing_now(pilot: Pilot[None], main: MainScreen, session: FakeSession) -> None:
     """Has the console look again, so that the age of what it shows is the same each time."""
-    main.look_again()
+    main.refresh_now()
     session.settle()
     now = session.broker.now
     await until(pilot, lambda: main.newest is not None and main.newest.taken_at >= now, "the newest snapshot")
@@ -97,9 +97,9 @@ def test_a_proof_run_that_passed_on_a_wide_dark_screen(snap_compare: Compare) ->
         await pilot.press("r")
         await pilot.pause()
         await pilot.press("y")
-        await until(pilot, lambda: screen.phase is Phase.RUNNING and screen._proof is not None, "the run goes on")
+        await until(pilot, lambda: screen.phase is RunPhase.RUNNING and screen._proof is not None, "the run goes on")
         session.advance(18)
-        await until(pilot, lambda: screen.phase is Phase.OVER, "the verdict")
+        await until(pilot, lambda: screen.phase is RunPhase.OVER, "the verdict")
         main = pilot.app.screen_stack[0]
         assert isinstance(main, MainScreen)
         await seeing_now(pilot, main, session)

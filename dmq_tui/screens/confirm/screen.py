@@ -30,7 +30,7 @@ _TONES = {Margin.SAFE: Tone.PLAIN, Margin.NO_MARGIN: Tone.WARN, Margin.NO_MAJORI
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Confirmation:
     """What is asked about: `title` names the act, `command` does the same (empty: none does), `impact` judges it.
 
     `name` is what has to be typed where the majority goes, and `noun` says whose name that is.
@@ -44,11 +44,11 @@ class Question:
     impact: Callable[[ClusterSnapshot], Impact]
 
 
-def about(deed: Deed, cluster: str) -> Question:
+def confirmation_of(deed: Deed, cluster: str) -> Confirmation:
     """The question before `deed` on the cluster of that name."""
     name, noun = (deed.node, "node") if deed.node else (cluster, "cluster")
     command = visible(deed.command) if isinstance(deed.act, Addition) else f"{visible(deed.command)} --yes"
-    return Question(deed.title, on_cluster(command, cluster), name, noun, deed.destructive, deed.impact)
+    return Confirmation(deed.title, on_cluster(command, cluster), name, noun, deed.destructive, deed.impact)
 
 
 class ConfirmScreen(ModalScreen[bool]):
@@ -67,7 +67,7 @@ class ConfirmScreen(ModalScreen[bool]):
         Binding("right,down", "app.focus_next", show=False),
     ]
 
-    def __init__(self, question: Question, snapshot: SnapshotSource) -> None:
+    def __init__(self, question: Confirmation, snapshot: SnapshotSource) -> None:
         super().__init__()
         self._question = question
         self._snapshot = snapshot

@@ -48,7 +48,7 @@ def last_page(demo: AnyDemo, results: Sequence[StepResult]) -> list[Line]:
     ]
 
 
-def departure(result: DemoResult) -> str:
+def ending_text(result: DemoResult) -> str:
     """What is said once a demo is over."""
     done = sum(step.passed for step in result.steps)
     what = f"Demo {result.demo}: {done} of {len(result.steps)} claims held"

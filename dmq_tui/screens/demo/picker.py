@@ -15,13 +15,13 @@ from dmq_core.demo.runner import impact_of_demo
 from dmq_core.presentation import Tone
 from dmq_core.settings.settings import DEFAULT_CLUSTER, on_cluster
 from dmq_tui.render.format import Cell, Line, fit
-from dmq_tui.screens.confirm.screen import Question
+from dmq_tui.screens.confirm.screen import Confirmation
 from dmq_tui.widgets.log import LogView
 from dmq_tui.widgets.prose import Prose, words
 
 _NAME = 24
 _TAKES = 6
-Listed = tuple[str, AnyDemo]
+NamedDemo = tuple[str, AnyDemo]
 
 
 class DemosScreen(ModalScreen[str | None]):
@@ -37,10 +37,10 @@ class DemosScreen(ModalScreen[str | None]):
         Binding("end,G", "move(1000)", show=False),
     ]
 
-    def __init__(self, demos: Sequence[Listed]) -> None:
+    def __init__(self, demos: Sequence[NamedDemo]) -> None:
         super().__init__()
         self._demos = tuple(demos)
-        self.list: LogView[Listed] = LogView(_line, lesson=("There are no demos here.",))
+        self.list: LogView[NamedDemo] = LogView(_line, lesson=("There are no demos here.",))
         self.about = Prose(id="about")
 
     def compose(self) -> ComposeResult:
@@ -59,7 +59,7 @@ class DemosScreen(ModalScreen[str | None]):
         self.list.focus()
         self._tell()
 
-    def on_log_view_opened(self) -> None:
+    def on_log_view_line_opened(self) -> None:
         """A double click begins it."""
         self.action_choose()
 
@@ -89,7 +89,7 @@ class DemosScreen(ModalScreen[str | None]):
             self.about.show([words(demo.summary), *impact])
 
 
-def _line(listed: Listed, width: int) -> Line:
+def _line(listed: NamedDemo, width: int) -> Line:
     _, demo = listed
     takes = f"{demo.takes_s:.0f} s".rjust(_TAKES)
     mark = Cell(" ▲ ", Tone.WARN) if demo.breaks else Cell("   ")
@@ -102,9 +102,9 @@ def _line(listed: Listed, width: int) -> Line:
     )
 
 
-def question_about(name: str, demo: AnyDemo, cluster: str) -> Question:
+def demo_confirmation(name: str, demo: AnyDemo, cluster: str) -> Confirmation:
     """What to ask before a demo that takes nodes down."""
-    return Question(
+    return Confirmation(
         f"Play {demo.title}",
         on_cluster(f"dmq demo run {name} --yes", cluster or DEFAULT_CLUSTER),
         cluster,

@@ -45,7 +45,7 @@ class DemoPlayed(Message):
 
 
 @dataclass
-class DemoLeft(Message):
+class DemoEnded(Message):
     """A demo is over and everything that it made is gone, or `result.left` says what is not."""
 
     result: DemoResult
@@ -69,17 +69,17 @@ def list_demos(post: Post) -> None:
     in_background(post, "Demos", work)
 
 
-class Demoing:
+class DemoPlayer:
     """At most one demo at a time; an epoch tells late words of an older one. For the UI thread only.
 
-    `post_end` hears what came of each, when whoever began it may be gone; `standing` holds those whose end is not
+    `post_end` hears what came of each, when whoever began it may be gone; `running_demos` holds those whose end is not
     reached.
     """
 
-    def __init__(self, post: Post, post_end: Post, standing: list[DemoRun[Any]]) -> None:
+    def __init__(self, post: Post, post_end: Post, running_demos: list[DemoRun[Any]]) -> None:
         self._post = post
         self._post_end = post_end
-        self._standing = standing
+        self._running_demos = running_demos
         self._epoch = 0
         self._playing: DemoRun[Any] | None = None
         self._wanted = ""
@@ -122,7 +122,7 @@ class Demoing:
 
         def work() -> Message:
             playing = session.demo(name)
-            self._standing.append(playing)
+            self._running_demos.append(playing)
             return DemoBegan(epoch, playing, playing.words(0))
 
         in_background(self._post, DEMO, work)
@@ -202,7 +202,7 @@ class Demoing:
     def _close(self, playing: DemoRun[Any]) -> None:
         def work() -> Message:
             result = playing.close()
-            self._standing.remove(playing)
-            return DemoLeft(result)
+            self._running_demos.remove(playing)
+            return DemoEnded(result)
 
         in_background(self._post_end, "End demo", work)

@@ -23,7 +23,7 @@ from dmq_core.presentation import Tone, count
 from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui.background.messages import MessagesSeen, TailStarted, WorkFailed
-from dmq_tui.background.tail import TAIL, Tailing
+from dmq_tui.background.tail import TAIL, TailRunner
 from dmq_tui.background.work import Post
 from dmq_tui.commands import PaneId
 from dmq_tui.panes.pane import Pane
@@ -34,7 +34,7 @@ from dmq_tui.render.format import Cell, Line
 from dmq_tui.render.layout import Layout, layout_for
 from dmq_tui.render.lines import lateness
 from dmq_tui.screens.demo import lines as demo_lines
-from dmq_tui.screens.demo.player import DEMO, DemoBegan, Demoing, DemoPlayed, DemoTurned
+from dmq_tui.screens.demo.player import DEMO, DemoBegan, DemoPlayed, DemoPlayer, DemoTurned
 from dmq_tui.widgets.bars import HeaderLine
 from dmq_tui.widgets.page import ReadingPage
 from dmq_tui.widgets.prose import Prose
@@ -49,8 +49,8 @@ _LISTENING = ("Listening; nothing has passed yet.",)
 class DemoScreen(Screen[None]):
     """Plays the demo called `name`; whoever leaves it in the middle leaves nothing behind.
 
-    `snapshot` and `story` give the newest of each. `playings` holds the demo until its end is reached; `post_end` gets
-    a `DemoLeft` once everything is removed, which may be after this screen has gone.
+    `snapshot` and `story` give the newest of each. `running_demos` holds the demo until its end is reached;
+    `post_end` gets a `DemoEnded` once everything is removed, which may be after this screen has gone.
     """
 
     CSS_PATH = "screen.tcss"
@@ -76,7 +76,7 @@ class DemoScreen(Screen[None]):
         name: str,
         snapshot: Callable[[], ClusterSnapshot | None],
         story: Callable[[], Sequence[StoryLine]],
-        playings: list[DemoRun[Any]],
+        running_demos: list[DemoRun[Any]],
         post_end: Post,
         *,
         clock: Callable[[], float] = time.time,
@@ -89,8 +89,8 @@ class DemoScreen(Screen[None]):
         self._clock = clock
         self._heard: Sequence[StoryLine] = ()
         self._began_at = clock()
-        self.demoing = Demoing(self.post_message, post_end, playings)
-        self.tailing = Tailing(self.post_message)
+        self.player = DemoPlayer(self.post_message, post_end, running_demos)
+        self.tailing = TailRunner(self.post_message)
         self.page = ReadingPage(id="page")
         self.tail = TailPane(_NO_TAIL, _LISTENING)
         self.nodes, self.exchanges, self.queues = NodesPane(), ExchangesPane(), QueuesPane()
@@ -113,13 +113,13 @@ class DemoScreen(Screen[None]):
     def on_mount(self) -> None:
         """Begins the demo."""
         self.set_interval(_TICK_S, self._look)
-        self.demoing.start(self._session, self._demo_name)
+        self.player.start(self._session, self._demo_name)
         self.page.scroll.focus()
         self._show()
 
     def on_unmount(self) -> None:
         """Leaves whatever still runs."""
-        self.demoing.leave()
+        self.player.leave()
         self.tailing.end()
 
     def on_resize(self, event: Resize) -> None:
@@ -130,8 +130,8 @@ class DemoScreen(Screen[None]):
 
     def action_on(self) -> None:
         """Plays the step of this page; if it was played and held, goes to the next page."""
-        result = self.demoing.result
-        if self.demoing.is_last:
+        result = self.player.result
+        if self.player.is_last:
             self.action_back()
         elif result is not None and result.passed:
             self.action_turn(1)
@@ -140,47 +140,47 @@ class DemoScreen(Screen[None]):
 
     def action_play(self) -> None:
         """Plays the step, again if it was played."""
-        words = self.demoing.words
-        if self.page.is_asking or self.demoing.doing or words is None or self.demoing.is_last:
+        words = self.player.words
+        if self.page.is_asking or self.player.doing or words is None or self.player.is_last:
             return
         if words.ask is not None:
             self.page.ask(words.ask)
         else:
-            self.demoing.play()
+            self.player.play()
         self._show()
 
     def action_spoil(self) -> None:
         """Plays the step and breaks its claim, so that the check has something to find."""
-        if not self.page.is_asking and not self.demoing.is_last:
-            words = self.demoing.words
-            self.demoing.play(words.ask.usual if words is not None and words.ask is not None else None, sabotage=True)
+        if not self.page.is_asking and not self.player.is_last:
+            words = self.player.words
+            self.player.play(words.ask.usual if words is not None and words.ask is not None else None, sabotage=True)
             self._show()
 
     def action_through(self) -> None:
         """Plays this step and all that follow, as long as their claims hold."""
         if not self.page.is_asking:
-            self.demoing.play(through=True)
+            self.player.play(through=True)
             self._show()
 
     def action_turn(self, by: int) -> None:
         """Turns the page."""
         if not self.page.is_asking:
-            self.demoing.turn(by)
+            self.player.turn(by)
 
     def action_scroll(self, rows: int) -> None:
         """Scrolls the page, or the rows of the pane that is looked at."""
         pane = next((pane for pane in self.panes if pane.pane is self.looking), None)
-        if pane is not None and pane.mover is not None:
-            pane.mover.move(rows)
+        if pane is not None and pane.cursor_view is not None:
+            pane.cursor_view.move(rows)
         else:
             self.page.scroll.scroll_relative(y=rows, animate=False)
 
     def action_copy(self) -> None:
         """Copies the code of the last page, or the command of this one."""
-        demo, words = self.demoing.demo, self.demoing.words
+        demo, words = self.player.demo, self.player.words
         if self.page.is_asking or demo is None or words is None:
             return
-        what, text = ("code", demo.code.lstrip()) if self.demoing.is_last else ("command", words.command)
+        what, text = ("code", demo.code.lstrip()) if self.player.is_last else ("command", words.command)
         self.app.copy_to_clipboard(text)
         self.notify(f"Copied the {what}: {count(len(text.splitlines()))} lines.", markup=False, timeout=4)
 
@@ -201,7 +201,7 @@ class DemoScreen(Screen[None]):
             self._leave()
 
     def _leave(self) -> None:
-        demo = self.demoing.demo
+        demo = self.player.demo
         if demo is not None and demo.breaks:
             what = f"{demo.title} ends: what it did to the cluster is taken back."
             self.app.notify(what, markup=False, timeout=8)
@@ -209,7 +209,7 @@ class DemoScreen(Screen[None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Plays the step with the answer, unless it is none."""
-        words = self.demoing.words
+        words = self.player.words
         if event.input is not self.page.field or words is None or words.ask is None:
             return
         event.stop()
@@ -218,7 +218,7 @@ class DemoScreen(Screen[None]):
             self.notify(objection, severity="warning", markup=False, timeout=4)
             return
         self.page.end_asking()
-        self.demoing.play(event.value)
+        self.player.play(event.value)
         self._show()
 
     # -- what the threads say -----------------------------------------------------------------------------------------
@@ -226,19 +226,19 @@ class DemoScreen(Screen[None]):
     def on_demo_began(self, event: DemoBegan) -> None:
         """The first page is there."""
         event.stop()
-        self.demoing.began(event)
+        self.player.began(event)
         self._show()
 
     def on_demo_turned(self, event: DemoTurned) -> None:
         """Another page is there."""
         event.stop()
-        self.demoing.turned(event)
+        self.player.turned(event)
         self._show()
 
     def on_demo_played(self, event: DemoPlayed) -> None:
         """A step was played."""
         event.stop()
-        self.demoing.played(event)
+        self.player.played(event)
         if event.error is not None:
             self.notify(f"{visible(event.error.what)}\n{visible(event.error.hint)}", severity="error", markup=False)
         self._show()
@@ -273,16 +273,16 @@ class DemoScreen(Screen[None]):
         self._show_panes()
 
     def _show(self) -> None:
-        demo, words = self.demoing.demo, self.demoing.words
+        demo, words = self.player.demo, self.player.words
         if demo is None or words is None:
-            self.page.show(visible(self._demo_name), [(Cell(f"◐ {self.demoing.doing}", Tone.WARN),)])
-        elif self.demoing.is_last:
-            results = [self.demoing.results[index] for index in sorted(self.demoing.results)]
+            self.page.show(visible(self._demo_name), [(Cell(f"◐ {self.player.doing}", Tone.WARN),)])
+        elif self.player.is_last:
+            results = [self.player.results[index] for index in sorted(self.player.results)]
             self.page.show(f"{demo.title} · what you saw", demo_lines.last_page(demo, results))
         else:
             title = f"{demo.title} · step {words.number} of {len(demo.steps)}"
-            self.page.show(title, demo_lines.step_page(words, self.demoing.result, self.demoing.doing))
-        self.query_one("#keys", Prose).show([_keys(self.demoing, asking=self.page.is_asking)])
+            self.page.show(title, demo_lines.step_page(words, self.player.result, self.player.doing))
+        self.query_one("#keys", Prose).show([_keys(self.player, asking=self.page.is_asking)])
         self._lay_out()
 
     def _show_panes(self) -> None:
@@ -294,8 +294,8 @@ class DemoScreen(Screen[None]):
         if snapshot is None:
             return
         late = lateness(snapshot, self._clock())
-        self.exchanges.only(self.demoing.prefix)
-        self.queues.only(self.demoing.prefix)
+        self.exchanges.only(self.player.prefix)
+        self.queues.only(self.player.prefix)
         for pane in self.panes:
             pane.set_class(bool(late), "-late")
             pane.show(snapshot, late)
@@ -320,7 +320,7 @@ class DemoScreen(Screen[None]):
 
     def _follow(self, snapshot: ClusterSnapshot) -> None:
         """Has the panes point at what the page is about, and the tail show it, once it is there."""
-        wanted = self.demoing.words.focus if self.demoing.words is not None else Focus()
+        wanted = self.player.words.focus if self.player.words is not None else Focus()
         if wanted != self._pointed and all(
             [
                 self.nodes.table.move_to_key(wanted.node) or not wanted.node,
@@ -341,26 +341,26 @@ class DemoScreen(Screen[None]):
         self.set_class(single, "-single")
         self.page.display = not single or self.looking is None
         self.query_one("#panes").display = not single or self.looking is not None
-        beside = _beside(self.demoing)
+        beside = _beside(self.player)
         for pane in self.panes:
             pane.display = pane.pane is self.looking if single else pane.pane in beside
         self._show_panes()
 
 
-def _beside(demoing: Demoing) -> frozenset[PaneId]:
+def _beside(player: DemoPlayer) -> frozenset[PaneId]:
     """The panes next to the page: what passes the exchange that it is about, or else what happens to the cluster."""
-    tailed = demoing.words is not None and demoing.words.focus.tail
+    tailed = player.words is not None and player.words.focus.tail
     return frozenset({PaneId.NODES, PaneId.QUEUES, *((PaneId.EXCHANGES, PaneId.TAIL) if tailed else (PaneId.STORY,))})
 
 
-def _keys(demoing: Demoing, *, asking: bool) -> Line:
-    result = demoing.result
+def _keys(player: DemoPlayer, *, asking: bool) -> Line:
+    result = player.result
     keys: tuple[tuple[str, str], ...]
     if asking:
         keys = (("↵", "answer"), ("Esc", "do not"))
-    elif demoing.doing:
+    elif player.doing:
         keys = (("Esc", "leave"), ("1-5", "panes"))
-    elif demoing.is_last:
+    elif player.is_last:
         keys = (("c", "copy the code"), ("←", "steps"), ("↵ Esc", "leave"), ("1-5", "panes"))
     else:
         on = (

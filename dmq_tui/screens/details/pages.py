@@ -53,7 +53,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class QueueSample:
     """What the charts of a queue keep of one snapshot: depths in messages, rates in messages a second."""
 
     ready: float
@@ -80,16 +80,20 @@ def exists(subject: Subject, snapshot: ClusterSnapshot) -> bool:
             return snapshot.queue(subject.key) is not None
 
 
-def moment_of(subject: Subject, snapshot: ClusterSnapshot) -> Moment | None:
+def sample_of(subject: Subject, snapshot: ClusterSnapshot) -> QueueSample | None:
     """What the charts keep of `snapshot`; None for anything but a queue that is there."""
     view = snapshot.queue(subject.key) if subject.kind is SubjectKind.QUEUE else None
     if view is None:
         return None
     figures = view.figures
-    return Moment(figures.ready or 0, figures.unacked or 0, figures.publish_rate or 0.0, figures.deliver_rate or 0.0)
+    return QueueSample(
+        figures.ready or 0, figures.unacked or 0, figures.publish_rate or 0.0, figures.deliver_rate or 0.0
+    )
 
 
-def page(title: str, subject: Subject, snapshot: ClusterSnapshot, moments: Sequence[Moment], width: int) -> list[Line]:
+def page(
+    title: str, subject: Subject, snapshot: ClusterSnapshot, samples: Sequence[QueueSample], width: int
+) -> list[Line]:
     """The lines of the page called `title`; the log of a node is not among them."""
     match subject.kind:
         case SubjectKind.NODE:
@@ -100,7 +104,7 @@ def page(title: str, subject: Subject, snapshot: ClusterSnapshot, moments: Seque
             return [] if exchange is None else _exchange_page(title, exchange, snapshot)
         case SubjectKind.QUEUE:
             queue = snapshot.queue(subject.key)
-            return [] if queue is None else _queue_page(title, queue, snapshot, moments, width)
+            return [] if queue is None else _queue_page(title, queue, snapshot, samples, width)
 
 
 def chart(values: Sequence[float], width: int, height: int = _CHART_HEIGHT) -> list[str]:
@@ -129,13 +133,13 @@ def _block(value: float, top: float, row: int, height: int) -> str:
 
 # -- queue ------------------------------------------------------------------------------------------------------------
 def _queue_page(
-    title: str, queue: QueueView, snapshot: ClusterSnapshot, moments: Sequence[Moment], width: int
+    title: str, queue: QueueView, snapshot: ClusterSnapshot, samples: Sequence[QueueSample], width: int
 ) -> list[Line]:
     match title:
         case "State":
             return _queue_state(queue, snapshot)
         case "Rates":
-            return _queue_rates(queue, moments, width)
+            return _queue_rates(queue, samples, width)
         case "Bindings":
             return _queue_bindings(queue, snapshot)
         case _:
@@ -192,9 +196,9 @@ def _margin(spare: int) -> Line:
     )
 
 
-def _queue_rates(queue: QueueView, moments: Sequence[Moment], width: int) -> list[Line]:
+def _queue_rates(queue: QueueView, samples: Sequence[QueueSample], width: int) -> list[Line]:
     figures = queue.figures
-    published = [m.published for m in moments]
+    published = [m.published for m in samples]
     if len(queue.history) > len(published):
         published = list(queue.history)
     lines: list[Line] = [
@@ -207,9 +211,9 @@ def _queue_rates(queue: QueueView, moments: Sequence[Moment], width: int) -> lis
     ]
     curves = (
         ("published a second", published, Tone.ACCENT),
-        ("delivered a second", [m.delivered for m in moments], Tone.ACCENT),
-        ("ready", [m.ready for m in moments], Tone.WARN),
-        ("unacked", [m.unacked for m in moments], Tone.PLAIN),
+        ("delivered a second", [m.delivered for m in samples], Tone.ACCENT),
+        ("ready", [m.ready for m in samples], Tone.WARN),
+        ("unacked", [m.unacked for m in samples], Tone.PLAIN),
     )
     for title, values, tone in curves:
         if any(values) or title == "published a second":

@@ -23,7 +23,7 @@ from dmq_core.text import visible
 from dmq_tui.background.work import as_dmq_error, in_background
 from dmq_tui.render.format import Cell
 from dmq_tui.screens.details import pages
-from dmq_tui.screens.details.pages import PAGES, Moment, Subject, SubjectKind
+from dmq_tui.screens.details.pages import PAGES, QueueSample, Subject, SubjectKind
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words
 
@@ -62,7 +62,7 @@ class DetailsScreen(Screen[None]):
         self._snapshot = snapshot
         self._seen: ClusterSnapshot | None = None
         self._last_good: ClusterSnapshot | None = None
-        self._moments: deque[Moment] = deque(maxlen=_MOMENTS)
+        self._samples: deque[QueueSample] = deque(maxlen=_MOMENTS)
         self._titles = PAGES[subject.kind]
         self._log: list[Line] = [words("Reading the log …", Tone.QUIET)]
         self._log_asked_at: float | None = None
@@ -156,9 +156,9 @@ class DetailsScreen(Screen[None]):
         snapshot = self._snapshot()
         if snapshot is not None and snapshot is not self._seen:
             self._seen = snapshot
-            moment = pages.moment_of(self._subject, snapshot)
+            moment = pages.sample_of(self._subject, snapshot)
             if moment is not None:
-                self._moments.append(moment)
+                self._samples.append(moment)
             if pages.exists(self._subject, snapshot):
                 self._last_good = snapshot
             self._show()
@@ -176,7 +176,7 @@ class DetailsScreen(Screen[None]):
             lines = [words("Nothing is known of it yet.", Tone.QUIET)]
         else:
             width = max(20, self.query_one("#scroll").size.width - 2)
-            lines = pages.page(self.page_title, self._subject, self._last_good, self._moments, width)
+            lines = pages.page(self.page_title, self._subject, self._last_good, self._samples, width)
         self.query_one("#page", Prose).show(lines)
 
     def _show_head(self) -> None:

@@ -18,11 +18,11 @@ from dmq_core.presentation import Tone
 from dmq_core.session.protocol import Session
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
-from dmq_tui.background.messages import StandingTold, WorkFailed
+from dmq_tui.background.messages import ActiveFaultsRead, WorkFailed
 from dmq_tui.background.work import in_background
 from dmq_tui.deeds import Deed, mending
 from dmq_tui.render.format import Cell, Line
-from dmq_tui.screens.confirm.screen import ConfirmScreen, about
+from dmq_tui.screens.confirm.screen import ConfirmScreen, confirmation_of
 from dmq_tui.screens.faults.menu import DELAYS_MS, Aim, Offer, alarms_of, line_of, offers, peers
 from dmq_tui.widgets.choice import Choice
 from dmq_tui.widgets.log import LogView
@@ -30,7 +30,7 @@ from dmq_tui.widgets.prose import Prose, words
 
 SnapshotSource = Callable[[], ClusterSnapshot | None]
 _LOOK_EVERY_S = 0.5
-_STANDING = "What stands"
+_READ = "Read the active faults"
 
 
 class FaultsScreen(ModalScreen[Deed | None]):
@@ -87,9 +87,9 @@ class FaultsScreen(ModalScreen[Deed | None]):
         self._show_meaning()
         self.set_interval(_LOOK_EVERY_S, self._look)
         cluster = self._session.cluster
-        in_background(self.post_message, _STANDING, lambda: StandingTold(cluster.standing()))
+        in_background(self.post_message, _READ, lambda: ActiveFaultsRead(cluster.standing()))
 
-    def on_standing_told(self, message: StandingTold) -> None:
+    def on_active_faults_read(self, message: ActiveFaultsRead) -> None:
         """Shows what the nodes tell."""
         message.stop()
         self._told = message.faults
@@ -107,7 +107,7 @@ class FaultsScreen(ModalScreen[Deed | None]):
         self._aim = replace(self._aim, node=self._node.value, peer=self._peer.value, delay_ms=self._delay.value)
         self._show()
 
-    def on_log_view_opened(self) -> None:
+    def on_log_view_line_opened(self) -> None:
         """A double click does it."""
         self.action_choose()
 
@@ -142,11 +142,11 @@ class FaultsScreen(ModalScreen[Deed | None]):
             if yes:
                 self.dismiss(deed)
 
-        self.app.push_screen(ConfirmScreen(about(deed, self._session.cluster.name), self._snapshot), answered)
+        self.app.push_screen(ConfirmScreen(confirmation_of(deed, self._session.cluster.name), self._snapshot), answered)
 
     def action_take_back(self) -> None:
         """Takes back all that stands."""
-        deed = mending(self._standing)
+        deed = mending(self._active)
         if deed is None:
             self.notify("No fault stands; there is nothing to take back.", markup=False, timeout=4)
         else:
@@ -157,7 +157,7 @@ class FaultsScreen(ModalScreen[Deed | None]):
         self.dismiss(None)
 
     @property
-    def _standing(self) -> tuple[Fault, ...]:
+    def _active(self) -> tuple[Fault, ...]:
         return alarms_of(self._snapshot()) if self._told is None else self._told
 
     def _look(self) -> None:
@@ -175,7 +175,7 @@ class FaultsScreen(ModalScreen[Deed | None]):
         if names:
             self._node.offer(_names(names))
         before = self.list.cursor_item
-        found = offers(snapshot, self._aim, self._standing)
+        found = offers(snapshot, self._aim, self._active)
         self.list.replace(found)
         row = next((i for i, o in enumerate(found) if before is not None and o.id == before.id), 0)
         self.list.move_to(row)
@@ -198,7 +198,7 @@ class FaultsScreen(ModalScreen[Deed | None]):
         self.query_one("#means", Prose).show(self._meaning(offer))
 
     def _news(self) -> str:
-        number = len(self._standing)
+        number = len(self._active)
         stands = "none stands" if not number else "1 stands" if number == 1 else f"{number} stand"
         if self._trouble:
             return f"the nodes do not tell what stands: {visible(self._trouble)}"

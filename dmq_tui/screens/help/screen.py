@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 
 from dmq_core.presentation import Tone
-from dmq_tui.commands import COMMANDS, Category, Command, Situation, key_name, objection
+from dmq_tui.commands import COMMANDS, Category, Command, Situation, key_name, why_disabled
 from dmq_tui.render.format import Cell, fit
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words
@@ -61,7 +61,7 @@ class HelpScreen(ModalScreen[None]):
 
 def help_lines(situation: Situation, width: int) -> list[Line]:
     """The commands that work now by category, then the others with the reason why not, in `width` cells."""
-    works = [c for c in COMMANDS if not objection(c, situation)]
+    works = [c for c in COMMANDS if not why_disabled(c, situation)]
     lines: list[Line] = []
     for category in _ORDER:
         mine = [c for c in works if c.category is category]
@@ -74,7 +74,7 @@ def help_lines(situation: Situation, width: int) -> list[Line]:
     if others:
         lines.append(words("Not now", Tone.STRONG))
         for command in others:
-            lines += _entry(command, objection(command, situation), width, quiet=True)
+            lines += _entry(command, why_disabled(command, situation), width, quiet=True)
     return lines
 
 

@@ -24,7 +24,7 @@ from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.presentation import count
 from dmq_core.session.protocol import Observer, Proof, Session
 from dmq_core.text import visible
-from dmq_tui.background.load import LOAD, Loading
+from dmq_tui.background.load import LOAD, LoadRunner
 from dmq_tui.background.messages import (
     EventsArrived,
     LoadEnded,
@@ -37,12 +37,12 @@ from dmq_tui.background.messages import (
     TailStarted,
     WorkFailed,
 )
-from dmq_tui.background.running_actions import Acts
-from dmq_tui.background.tail import TAIL, Tailing
+from dmq_tui.background.running_actions import RunningActions
+from dmq_tui.background.tail import TAIL, TailRunner
 from dmq_tui.background.work import in_background
-from dmq_tui.commands import BY_ID, COMMANDS, PaneId, Situation, action_now, objection
+from dmq_tui.commands import BY_ID, COMMANDS, PaneId, Situation, action_now, why_disabled
 from dmq_tui.deeds import Deed, of_node
-from dmq_tui.panes.load import LoadPane, ended
+from dmq_tui.panes.load import LoadPane, load_ended
 from dmq_tui.panes.pane import FilteredPane, Pane
 from dmq_tui.panes.story import StoryPane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane, TablePane
@@ -50,8 +50,8 @@ from dmq_tui.panes.tail import TailPane
 from dmq_tui.render.layout import SMALLEST, Layout, layout_for
 from dmq_tui.render.lines import lateness, tail_text
 from dmq_tui.render.themes import other_theme
-from dmq_tui.screens.demo.lines import departure
-from dmq_tui.screens.demo.player import DemoLeft, DemosListed
+from dmq_tui.screens.demo.lines import ending_text
+from dmq_tui.screens.demo.player import DemoEnded, DemosListed
 from dmq_tui.screens.faults.menu import Aim
 from dmq_tui.screens.main.selection import source_of, subject_of, target_of
 from dmq_tui.widgets.bars import CommandClicked, HeaderLine, KeyLine, LoadLine, NodesBrief, TabLine
@@ -79,12 +79,12 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.session: Session | None = None
         self.newest: ClusterSnapshot | None = None
         self.proof: Proof | None = None
-        self.playings: list[DemoRun[Any]] = []
+        self.running_demos: list[DemoRun[Any]] = []
         self.pane = PaneId.QUEUES
         self.maximised = False
-        self.tailing = Tailing(self.post_message)
-        self.loads = Loading(self.post_message)
-        self.acts = Acts(self.post_message, clock)
+        self.tailing = TailRunner(self.post_message)
+        self.loads = LoadRunner(self.post_message)
+        self.actions = RunningActions(self.post_message, clock)
         self.nodes, self.tail, self.story, self.load = NodesPane(), TailPane(), StoryPane("c copies it"), LoadPane()
         panes = (self.nodes, ExchangesPane(), QueuesPane(), self.tail, self.story, self.load)
         self.panes: dict[PaneId, Pane] = {p.pane: p for p in panes}
@@ -185,7 +185,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Keeps the proof run under way at hand, so that leaving can end it."""
         self.proof = proof
 
-    def look_again(self) -> None:
+    def refresh_now(self) -> None:
         """Asks the cluster now."""
         if self._observer is not None:
             self._observer.poke()
@@ -231,20 +231,20 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def on_load_ended(self, message: LoadEnded) -> None:
         """Shows the final account and the verdict."""
         self.loads.ended(message)
-        self.story.add((ended(message.report, self.clock()),))
+        self.story.add((load_ended(message.report, self.clock()),))
         self._tick()
 
     def on_operation_progressed(self, message: OperationProgressed) -> None:
         """Shows how far an act is."""
-        self.acts.progressed(message)
+        self.actions.progressed(message)
         self.update_keys()
 
     def on_operation_finished(self, message: OperationFinished) -> None:
         """Tells how an act ended, and looks again."""
-        self.story.add((self.acts.finished(message),))
+        self.story.add((self.actions.finished(message),))
         if message.error is not None:
             self.complain(message.error)
-        self.look_again()
+        self.refresh_now()
         self.update_keys()
 
     def on_demos_listed(self, message: DemosListed) -> None:
@@ -252,10 +252,10 @@ class MainScreen(Screen[None], inherit_bindings=False):
         if self.app.screen is self:
             self._choose(message.demos)
 
-    def on_demo_left(self, message: DemoLeft) -> None:
+    def on_demo_ended(self, message: DemoEnded) -> None:
         """Tells what came of a demo."""
         severity: Literal["warning", "information"] = "warning" if message.result.left else "information"
-        self.notify(departure(message.result), severity=severity, markup=False, timeout=6)
+        self.notify(ending_text(message.result), severity=severity, markup=False, timeout=6)
 
     def on_work_failed(self, message: WorkFailed) -> None:
         """Says what was not possible and what to do."""
@@ -293,13 +293,13 @@ class MainScreen(Screen[None], inherit_bindings=False):
             row=self.current.has_row,
             load_running=self.loads.active,
             tailing=self.tailing.active,
-            undo=self.acts.undo is not None,
+            undo=self.actions.undo is not None,
             maximised=self.maximised,
         )
 
     def update_keys(self) -> None:
         """Shows the keys that work here and what an act is doing."""
-        self.key_line.situation, self.key_line.status = self.situation, self.acts.status()
+        self.key_line.situation, self.key_line.status = self.situation, self.actions.status()
         self.key_line.refresh()
 
     def _tick(self) -> None:
@@ -345,7 +345,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
     async def action_do(self, command_id: str) -> None:
         """Does the command, or says why not."""
         command = BY_ID[command_id]
-        reason = objection(command, self.situation)
+        reason = why_disabled(command, self.situation)
         if reason:
             self.notify(reason, severity="warning", markup=False, timeout=4)
             return
@@ -361,11 +361,11 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self._update_bars()
         self.update_keys()
 
-    async def on_keyed_table_opened(self) -> None:
+    async def on_keyed_table_row_opened(self) -> None:
         """A double click on a row."""
         await self.action_do("details")
 
-    async def on_log_view_opened(self) -> None:
+    async def on_log_view_line_opened(self) -> None:
         """A double click on a line."""
         if self.pane is PaneId.TAIL:
             await self.action_do("details")
@@ -392,15 +392,15 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def action_move(self, rows: int) -> None:
         """Moves the cursor of the pane by rows."""
-        mover = self.current.mover
-        if mover is not None:
-            mover.move(rows)
+        view = self.current.cursor_view
+        if view is not None:
+            view.move(rows)
 
     def action_move_page(self, pages: int) -> None:
         """Moves the cursor of the pane by screens."""
-        mover = self.current.mover
-        if mover is not None:
-            mover.move_page(pages)
+        view = self.current.cursor_view
+        if view is not None:
+            view.move_page(pages)
 
     def action_move_to_first(self) -> None:
         """Goes to the first row."""
@@ -412,7 +412,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def action_refresh(self) -> None:
         """Asks the cluster now."""
-        self.look_again()
+        self.refresh_now()
 
     def action_quit(self) -> None:
         """Leaves the console."""
@@ -447,7 +447,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Reverses the sort order."""
         pane = self.current
         if isinstance(pane, TablePane):
-            pane.turn_sort()
+            pane.reverse_sort()
 
     def action_copy(self) -> None:
         """Copies the tail in its pane, elsewhere the story."""
@@ -527,7 +527,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def _choose(self, demos: tuple[tuple[str, AnyDemo], ...]) -> None:
         from dmq_tui.screens.confirm.screen import ConfirmScreen
-        from dmq_tui.screens.demo.picker import DemosScreen, question_about
+        from dmq_tui.screens.demo.picker import DemosScreen, demo_confirmation
 
         def chosen(name: str | None) -> None:
             demo = None if name is None else dict(demos).get(name)
@@ -541,7 +541,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
             now = self.situation
             if demo.breaks and not (now.read_only or now.attached):
                 cluster = "" if self.newest is None else self.newest.cluster
-                screen = ConfirmScreen(question_about(name, demo, cluster), lambda: self.newest)
+                screen = ConfirmScreen(demo_confirmation(name, demo, cluster), lambda: self.newest)
                 self.app.push_screen(screen, answered)
             else:
                 self._play(name)
@@ -557,7 +557,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
                 name,
                 lambda: self.newest,
                 lambda: self.story.entries,
-                self.playings,
+                self.running_demos,
                 self.post_message,
                 clock=self.clock,
             )
@@ -583,7 +583,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def action_operate(self, command_id: str) -> None:
         """Asks whether to do to the node under the cursor what the command says, and does it."""
-        from dmq_tui.screens.confirm.screen import ConfirmScreen, about
+        from dmq_tui.screens.confirm.screen import ConfirmScreen, confirmation_of
 
         node, session = self.chosen_node, self.session
         action = action_now(BY_ID[command_id], node.state if node is not None else None)
@@ -597,26 +597,26 @@ class MainScreen(Screen[None], inherit_bindings=False):
             if yes:
                 self._perform(deed)
 
-        question = about(deed, session.cluster.name)
+        question = confirmation_of(deed, session.cluster.name)
         self.app.push_screen(ConfirmScreen(question, lambda: self.newest), answered)
 
     def action_undo(self) -> None:
         """Undoes the last action."""
-        deed = self.acts.undo
+        deed = self.actions.undo
         if deed is not None and self._perform(deed):
-            self.acts.undo = None
+            self.actions.undo = None
 
     def _perform(self, deed: Deed) -> bool:
         """Begins `deed`, unless another one is at its nodes; whether it did."""
         session = self.session
         if session is None or self._is_busy(deed):
             return False
-        self.acts.start(session, deed)
+        self.actions.start(session, deed)
         self.update_keys()
         return True
 
     def _is_busy(self, deed: Deed) -> bool:
-        other = visible(self.acts.busy(deed.nodes))
+        other = visible(self.actions.busy(deed.nodes))
         if other:
             self.notify(f"{other} is under way; wait for its end.", markup=False, timeout=4)
         return bool(other)

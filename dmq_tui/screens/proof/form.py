@@ -52,7 +52,7 @@ UNTARGETED_WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ProofForm:
     """One fault under one load; `duration_s` None is as long as that fault needs. `target` may be a node's raw name."""
 
     fault: Fault = Fault.KILL

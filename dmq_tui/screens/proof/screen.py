@@ -1,4 +1,4 @@
-"""A proof run on one screen: its recipe, the question, every message while it lasts, and the verdict."""
+"""A proof run on one screen: its form, the question, every message while it lasts, and the verdict."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dmq_tui.background.work import as_dmq_error, in_background
 from dmq_tui.render.format import Cell
 from dmq_tui.render.layout import Layout, layout_for
 from dmq_tui.render.lines import lateness
-from dmq_tui.screens.confirm.screen import ConfirmScreen, Question
+from dmq_tui.screens.confirm.screen import Confirmation, ConfirmScreen
 from dmq_tui.screens.proof import lines as proof_lines
 from dmq_tui.screens.proof.form import (
     DURATIONS,
@@ -40,7 +40,7 @@ from dmq_tui.screens.proof.form import (
     RATES,
     TARGET_WORDS,
     UNTARGETED_WORDS,
-    Recipe,
+    ProofForm,
     queue_types,
     target_words,
     targets,
@@ -63,7 +63,7 @@ _ENDING = Impact(
 )
 
 
-class Phase(Enum):
+class RunPhase(Enum):
     """What the screen is at."""
 
     IDLE = auto()
@@ -113,34 +113,34 @@ class ProofScreen(Screen[None]):
         self._snapshot = snapshot
         self._keep = keep
         self._clock = clock
-        self._phase = Phase.IDLE
+        self._phase = RunPhase.IDLE
         self._epoch = 0
-        self._asked = Recipe()
+        self._asked = ProofForm()
         self._proof: Proof | None = None
-        self._standing: ProofProgress | None = None
+        self._progress: ProofProgress | None = None
         self._report: ProofReport | None = None
         self._error: DmqError | None = None
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> RunPhase:
         """What it is at."""
         return self._phase
 
     @property
-    def recipe(self) -> Recipe:
+    def form(self) -> ProofForm:
         """What is chosen now."""
         value = {choice.id: choice.value for choice in self.query(Choice)}
-        return Recipe(value["fault"], value["target"], value["rate"], value["duration"], value["queue-type"])
+        return ProofForm(value["fault"], value["target"], value["rate"], value["duration"], value["queue-type"])
 
     def compose(self) -> ComposeResult:
         """Recipe and nodes at the left; verdict, chart and account at the right."""
         yield HeaderLine()
         with Horizontal(id="body"):
             with Vertical(id="left"):
-                with Vertical(id="recipe"):
+                with Vertical(id="form"):
                     yield Choice("Fault", [(f, str(f)) for f in FAULT_WORDS], Fault.KILL, id="fault")
                     yield Choice("Target", _target_options(None), "leader", id="target")
-                    yield Choice("Rate", [(r, f"{r:,}/s") for r in RATES], Recipe().rate, id="rate")
+                    yield Choice("Rate", [(r, f"{r:,}/s") for r in RATES], ProofForm().rate, id="rate")
                     yield Choice("Duration", [(d, _duration_words(d)) for d in DURATIONS], None, id="duration")
                     yield Choice("Queue", [(q, q) for q in QUEUE_TYPES], QUEUE_TYPES[0], id="queue-type")
                     yield Prose(id="means")
@@ -156,7 +156,7 @@ class ProofScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Shows what is chosen, and looks from now on."""
-        for box, title in (("#recipe", "Recipe"), ("#chart", _CHART), ("#timeline", "Timeline")):
+        for box, title in (("#form", "What to break"), ("#chart", _CHART), ("#timeline", "Timeline")):
             self.query_one(box).border_title = Content(title)
         self.query_one("#fault").focus()
         self._show()
@@ -169,41 +169,41 @@ class ProofScreen(Screen[None]):
     # -- what the person does -----------------------------------------------------------------------------------------
 
     def action_begin(self) -> None:
-        """Asks whether to run the recipe, unless that is refused at once."""
-        if self._phase is Phase.RUNNING:
+        """Asks whether to run the form, unless that is refused at once."""
+        if self._phase is RunPhase.RUNNING:
             return
-        recipe = self.recipe
+        form = self.form
         try:
-            guard(self._session.cluster, recipe.title, read_only=self._session.read_only)
+            guard(self._session.cluster, form.title, read_only=self._session.read_only)
         except DmqError as error:
-            self._phase, self._error, self._report = Phase.IDLE, error, None
+            self._phase, self._error, self._report = RunPhase.IDLE, error, None
             self._show()
             return
         nodes = [value for value, _ in _target_options(self._snapshot())][len(TARGET_WORDS) :]
-        named = recipe.fault not in UNTARGETED and recipe.target in nodes
-        name, noun = (recipe.target, "node") if named else (self._session.cluster.name, "cluster")
-        question = Question(recipe.title, recipe.command(self._snapshot()), name, noun, True, recipe.impact)
-        screen = ConfirmScreen(question, self._snapshot)
+        named = form.fault not in UNTARGETED and form.target in nodes
+        name, noun = (form.target, "node") if named else (self._session.cluster.name, "cluster")
+        confirmation = Confirmation(form.title, form.command(self._snapshot()), name, noun, True, form.impact)
+        screen = ConfirmScreen(confirmation, self._snapshot)
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self._begin(recipe, allow_majority_loss=screen.strict)
+                self._begin(form, allow_majority_loss=screen.strict)
 
         self.app.push_screen(screen, answered)
 
     def action_another(self) -> None:
-        """Goes back from a verdict to the recipe."""
-        if self._phase is Phase.OVER:
-            self._phase, self._report, self._standing = Phase.IDLE, None, None
+        """Goes back from a verdict to the form."""
+        if self._phase is RunPhase.OVER:
+            self._phase, self._report, self._progress = RunPhase.IDLE, None, None
             self._show()
             self.query_one("#fault").focus()
 
     def action_leave(self) -> None:
         """Leaves; while a run goes on, asks whether to end it."""
-        if self._phase is not Phase.RUNNING:
+        if self._phase is not RunPhase.RUNNING:
             self.dismiss(None)
             return
-        if self._proof is None or (self._standing is not None and self._standing.is_stopping):
+        if self._proof is None or (self._progress is not None and self._progress.is_stopping):
             return
         proof = self._proof
 
@@ -212,15 +212,15 @@ class ProofScreen(Screen[None]):
                 proof.stop()
                 self._look()
 
-        question = Question("End the run", "", "", "", False, lambda _snapshot: _ENDING)
-        self.app.push_screen(ConfirmScreen(question, self._snapshot), answered)
+        confirmation = Confirmation("End the run", "", "", "", False, lambda _snapshot: _ENDING)
+        self.app.push_screen(ConfirmScreen(confirmation, self._snapshot), answered)
 
     def on_choice_changed(self, event: Choice.Changed) -> None:
-        """Says what the new recipe means."""
+        """Says what the new choice means."""
         event.stop()
         self._error = None
-        if self._phase is Phase.OVER:
-            self._phase, self._report, self._standing = Phase.IDLE, None, None
+        if self._phase is RunPhase.OVER:
+            self._phase, self._report, self._progress = RunPhase.IDLE, None, None
         self._show()
 
     # -- what the thread says -----------------------------------------------------------------------------------------
@@ -240,20 +240,20 @@ class ProofScreen(Screen[None]):
             return
         self._keep(None)
         self._proof, self._report, self._error = None, event.report, event.error
-        self._phase = Phase.OVER if event.report is not None else Phase.IDLE
+        self._phase = RunPhase.OVER if event.report is not None else RunPhase.IDLE
         self._show()
         # So that the arrow keys scroll a long reason, where there is little room.
         self.query_one("#say" if event.report is not None else "#fault").focus()
 
-    def _begin(self, recipe: Recipe, *, allow_majority_loss: bool) -> None:
+    def _begin(self, form: ProofForm, *, allow_majority_loss: bool) -> None:
         self._epoch += 1
-        epoch, self._asked = self._epoch, recipe
-        self._phase, self._standing, self._report, self._error = Phase.RUNNING, None, None, None
+        epoch, self._asked = self._epoch, form
+        self._phase, self._progress, self._report, self._error = RunPhase.RUNNING, None, None, None
         self._show()
 
         def run() -> Message:
             try:
-                proof = self._session.prove(recipe.scenario, allow_majority_loss=allow_majority_loss)
+                proof = self._session.prove(form.scenario, allow_majority_loss=allow_majority_loss)
                 self.post_message(ProofBegan(epoch, proof))
                 return ProofEnded(epoch, report=proof.finish())
             except Exception as error:
@@ -265,7 +265,7 @@ class ProofScreen(Screen[None]):
 
     def _look(self) -> None:
         if self._proof is not None:
-            self._standing = self._proof.progress()
+            self._progress = self._proof.progress()
         self._show()
 
     def _show(self) -> None:
@@ -274,38 +274,38 @@ class ProofScreen(Screen[None]):
         header.snapshot, header.now, header.read_only = snapshot, self._clock(), self._session.read_only
         header.waiting = "waiting for figures"
         header.refresh()
-        self._show_recipe(snapshot)
+        self._show_form(snapshot)
         self._show_nodes(snapshot)
         self._show_words(snapshot)
         chart = self.query_one("#chart", ChartView)
-        chart.standing, chart.report = self._standing, self._report
+        chart.progress, chart.report = self._progress, self._report
         chart.refresh()
         self._show_account()
-        marks = self._report.result.marks if self._report else self._standing.marks if self._standing else ()
+        marks = self._report.result.marks if self._report else self._progress.marks if self._progress else ()
         timeline = self.query_one("#timeline", LinesView)
         timeline.show(lambda _width: proof_lines.timeline(marks, timeline.size.height))
         self.query_one("#keys", Prose).show([_keys(self._phase)])
         self._lay_out()
 
-    def _show_recipe(self, snapshot: ClusterSnapshot | None) -> None:
-        recipe = self.recipe
+    def _show_form(self, snapshot: ClusterSnapshot | None) -> None:
+        form = self.form
         target = self.query_one("#target", Choice)
         target.offer(_target_options(snapshot))
-        untargeted = recipe.fault in UNTARGETED
-        note = UNTARGETED_WORDS.get(recipe.fault, "")
+        untargeted = form.fault in UNTARGETED
+        note = UNTARGETED_WORDS.get(form.fault, "")
         if (target.disabled, target.note) != (untargeted, note):
             target.disabled, target.note = untargeted, note
             target.refresh()
-        self.query_one("#queue-type", Choice).offer([(q, q) for q in queue_types(recipe.fault)])
-        means = [words(FAULT_WORDS[recipe.fault], Tone.QUIET)]
-        means += [] if untargeted else [words(target_words(recipe.fault, recipe.target), Tone.QUIET)]
+        self.query_one("#queue-type", Choice).offer([(q, q) for q in queue_types(form.fault)])
+        means = [words(FAULT_WORDS[form.fault], Tone.QUIET)]
+        means += [] if untargeted else [words(target_words(form.fault, form.target), Tone.QUIET)]
         self.query_one("#means", Prose).show(means)
-        self.query_one("#recipe").disabled = self._phase is Phase.RUNNING
+        self.query_one("#form").disabled = self._phase is RunPhase.RUNNING
 
     def _show_nodes(self, snapshot: ClusterSnapshot | None) -> None:
         leader = None
-        if self._phase is Phase.RUNNING and snapshot is not None and self._standing is not None:
-            view = snapshot.queue(EntityKey("/", self._standing.account.queue))
+        if self._phase is RunPhase.RUNNING and snapshot is not None and self._progress is not None:
+            view = snapshot.queue(EntityKey("/", self._progress.account.queue))
             leader = None if view is None else view.leader
         box = self.query_one("#nodes", LinesView)
         late = lateness(snapshot, self._clock()) if snapshot is not None else ""
@@ -317,21 +317,21 @@ class ProofScreen(Screen[None]):
 
     def _show_words(self, snapshot: ClusterSnapshot | None) -> None:
         box, verdict, why = self.query_one("#say"), self.query_one("#verdict", Prose), self.query_one("#why", Prose)
-        title = self._asked.title if self._phase is not Phase.IDLE else "What will happen"
+        title = self._asked.title if self._phase is not RunPhase.IDLE else "What will happen"
         box.border_title = Content(visible(title))
         of = self._report.result.verdict if self._report is not None else None
         for known in Verdict:
             box.set_class(of is known, f"-{known.lower()}")
-        box.set_class(self._phase is Phase.RUNNING, "-running")
+        box.set_class(self._phase is RunPhase.RUNNING, "-running")
         if self._report is not None:
             verdict.show([proof_lines.verdict_line(self._report.result)])
             why.show(proof_lines.verdict_lines(self._report))
-        elif self._phase is Phase.RUNNING:
-            verdict.show([progress_line(self._standing, self._asked)])
-            why.show([doing_line(self._standing)])
+        elif self._phase is RunPhase.RUNNING:
+            verdict.show([progress_line(self._progress, self._asked)])
+            why.show([doing_line(self._progress)])
         else:
-            verdict.show(trouble(self._error) or [words(visible(self.recipe.scenario.title), Tone.STRONG)])
-            why.show(impact_lines(self.recipe, snapshot))
+            verdict.show(trouble(self._error) or [words(visible(self.form.scenario.title), Tone.STRONG)])
+            why.show(impact_lines(self.form, snapshot))
 
     def _show_account(self) -> None:
         box = self.query_one("#account", LinesView)
@@ -339,8 +339,8 @@ class ProofScreen(Screen[None]):
         account = None
         if self._report is not None:
             account = final_account(self._report.result)
-        elif self._standing is not None:
-            account = self._standing.account
+        elif self._progress is not None:
+            account = self._progress.account
         box.border_title = Content(f"Account · {proof_lines.total(account)}" if account is not None else "Account")
         if account is None:
             box.show(lambda _width: (words(" Nothing sent yet.", Tone.QUIET),))
@@ -351,9 +351,9 @@ class ProofScreen(Screen[None]):
     def _lay_out(self) -> None:
         single = layout_for(self.size.width, self.size.height, maximised=False) is not Layout.WIDE
         self.set_class(single, "-single")
-        idle, over = self._phase is Phase.IDLE, self._phase is Phase.OVER
+        idle, over = self._phase is RunPhase.IDLE, self._phase is RunPhase.OVER
         shown: dict[str, bool] = {
-            "#recipe": idle or not single,
+            "#form": idle or not single,
             "#nodes": not single or not over,
             "#left": not (single and over),
             "#timeline": not single,
@@ -375,11 +375,11 @@ def _duration_words(duration_s: float | None) -> str:
     return "as the fault needs" if duration_s is None else f"{duration_s:g} s"
 
 
-def _keys(phase: Phase) -> Line:
+def _keys(phase: RunPhase) -> Line:
     said = {
-        Phase.IDLE: (("↵", "run it"), ("↑↓", "choose"), ("←→", "change"), ("Esc", "back")),
-        Phase.RUNNING: (("Esc", "end the run: faults are undone first"),),
-        Phase.OVER: (("r", "run it again"), ("n", "another recipe"), ("Esc", "back")),
+        RunPhase.IDLE: (("↵", "run it"), ("↑↓", "choose"), ("←→", "change"), ("Esc", "back")),
+        RunPhase.RUNNING: (("Esc", "end the run: faults are undone first"),),
+        RunPhase.OVER: (("r", "run it again"), ("n", "change it"), ("Esc", "back")),
     }[phase]
     cells = [c for key, does in said for c in (Cell(f" {key}", Tone.ACCENT), Cell(f" {does} ", Tone.QUIET))]
     return tuple(cells)

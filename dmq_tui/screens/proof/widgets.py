@@ -13,7 +13,7 @@ from dmq_core.proof.result import Curves
 from dmq_core.text import visible
 from dmq_tui.render.format import Cell
 from dmq_tui.screens.proof import lines as proof_lines
-from dmq_tui.screens.proof.form import Recipe
+from dmq_tui.screens.proof.form import ProofForm
 from dmq_tui.widgets.paint import Line, Painted
 from dmq_tui.widgets.prose import words
 
@@ -24,7 +24,7 @@ class ChartView(Painted):
     """Both curves with their marks; before a run the word that there is none."""
 
     curves = Curves(1.0, (), ())
-    standing: ProofProgress | None = None
+    progress: ProofProgress | None = None
     report: ProofReport | None = None
 
     def lines(self, width: int) -> Sequence[Line]:
@@ -33,14 +33,14 @@ class ChartView(Painted):
             result = self.report.result
             curves = result.curves
             lasted = max(len(curves.confirms), len(curves.deliveries)) * curves.slice_s
-            planned = self.standing.planned_s if self.standing is not None else lasted
+            planned = self.progress.planned_s if self.progress is not None else lasted
             gap_s = max(result.max_confirm_gap_s, result.max_delivery_gap_s)
             return proof_lines.chart(
                 curves, result.marks, lasted, planned, width, self.size.height, gap_s=gap_s, live=False
             )
-        if self.standing is None:
+        if self.progress is None:
             return (words(" Drawn here once the run has begun, with the fault and the election on it.", Tone.QUIET),)
-        now = self.standing
+        now = self.progress
         account = now.account
         curves = Curves(account.slice_s, account.confirm_history, account.delivery_history)
         gap_s = max(account.longest_confirm_gap_s, account.longest_delivery_gap_s)
@@ -62,13 +62,13 @@ class LinesView(Painted):
         return self.made(width)
 
 
-def impact_lines(recipe: Recipe, snapshot: ClusterSnapshot | None) -> list[Line]:
+def impact_lines(form: ProofForm, snapshot: ClusterSnapshot | None) -> list[Line]:
     """What the run will cause, and the command for it."""
     if snapshot is None:
         return [words("The impact is not known: the cluster has not been seen yet.", Tone.WARN)]
-    impact = recipe.impact(snapshot)
+    impact = form.impact(snapshot)
     lines = [words(visible(s), _TONES[impact.margin] if "majority" in s else Tone.PLAIN) for s in impact.sentences]
-    same = (Cell("the same by command: ", Tone.QUIET), Cell(recipe.command(snapshot)))
+    same = (Cell("the same by command: ", Tone.QUIET), Cell(form.command(snapshot)))
     return [*lines, (), same]
 
 
@@ -80,18 +80,18 @@ def trouble(error: DmqError | None) -> list[Line]:
     return [(Cell("✗ ", Tone.BAD), Cell(visible(error.what), Tone.BAD)), *hint]
 
 
-def progress_line(standing: ProofProgress | None, recipe: Recipe) -> Line:
+def progress_line(progress: ProofProgress | None, form: ProofForm) -> Line:
     """How far the run is."""
-    if standing is None:
-        return (Cell("◐ beginning", Tone.WARN), Cell(f"  {visible(recipe.scenario.title)}", Tone.QUIET))
-    if standing.is_stopping:
+    if progress is None:
+        return (Cell("◐ beginning", Tone.WARN), Cell(f"  {visible(form.scenario.title)}", Tone.QUIET))
+    if progress.is_stopping:
         return (Cell("◐ ending: faults are undone first, then the queue is drained", Tone.WARN),)
-    left = max(0.0, standing.planned_s - standing.elapsed_s)
+    left = max(0.0, progress.planned_s - progress.elapsed_s)
     said = f"{left:.0f} s to go" if left else "load is over, or waits for the last undoing"
     return (Cell("● running", Tone.STRONG), Cell(f"  {said}", Tone.QUIET))
 
 
-def doing_line(standing: ProofProgress | None) -> Line:
+def doing_line(progress: ProofProgress | None) -> Line:
     """What it is at."""
-    doing = "is the cluster well?" if standing is None else visible(standing.activity)
+    doing = "is the cluster well?" if progress is None else visible(progress.activity)
     return (Cell("now: ", Tone.QUIET), Cell(doing))

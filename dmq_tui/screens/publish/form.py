@@ -24,7 +24,7 @@ _NAMED_QUEUES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class MessageForm:
     """The fields of the form as typed."""
 
     exchange: str = ""
@@ -35,8 +35,8 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Surroundings:
-    """What a draft is judged against: the snapshot, its topology, and the names of one virtual host as shown."""
+class VirtualHostView:
+    """What a form is judged against: the snapshot, its topology, and the names of one virtual host as shown."""
 
     snapshot: ClusterSnapshot
     topology: Topology
@@ -45,7 +45,7 @@ class Surroundings:
     queues: Mapping[str, str]
 
     @classmethod
-    def of(cls, snapshot: ClusterSnapshot, virtual_host: str) -> Surroundings:
+    def of(cls, snapshot: ClusterSnapshot, virtual_host: str) -> VirtualHostView:
         """What `snapshot` shows of `virtual_host`."""
         return cls(
             snapshot,
@@ -75,22 +75,22 @@ def topology_in(snapshot: ClusterSnapshot) -> Topology:
     return Topology.made_of(snapshot.exchanges, snapshot.bindings, queues, complete=complete)
 
 
-def message_of(draft: Draft, around: Surroundings | None) -> OutgoingMessage:
-    """The message that `draft` describes; `InvalidInputError` names the field that is wrong."""
-    exchange = around.exchange(draft.exchange) if around else draft.exchange
-    routing_key = around.routing_key(exchange, draft.routing_key) if around else draft.routing_key
+def message_of(form: MessageForm, view: VirtualHostView | None) -> OutgoingMessage:
+    """The message that `form` describes; `InvalidInputError` names the field that is wrong."""
+    exchange = view.exchange(form.exchange) if view else form.exchange
+    routing_key = view.routing_key(exchange, form.routing_key) if view else form.routing_key
     for field, value in (("exchange", exchange), ("routing key", routing_key)):
         if len(_encoded(value)) > _SHORT_STRING_BYTES:
             raise InvalidInputError(f"the {field} is longer than 255 bytes", "AMQP allows no more; shorten it.")
-    headers = parse_headers(draft.headers.splitlines())
-    properties = parse_properties(draft.properties.splitlines(), headers)
-    return OutgoingMessage(exchange, routing_key, _encoded(draft.body), properties)
+    headers = parse_headers(form.headers.splitlines())
+    properties = parse_properties(form.properties.splitlines(), headers)
+    return OutgoingMessage(exchange, routing_key, _encoded(form.body), properties)
 
 
-def header_notes(draft: Draft) -> Line:
+def header_notes(form: MessageForm) -> Line:
     """The headers with the types that were recognised, or what is wrong with them."""
     try:
-        headers = parse_headers(draft.headers.splitlines())
+        headers = parse_headers(form.headers.splitlines())
     except InvalidInputError as error:
         return words(error.what, Tone.WARN)
     if not headers:
@@ -102,28 +102,28 @@ def header_notes(draft: Draft) -> Line:
     return tuple(cells)
 
 
-def property_notes(draft: Draft) -> Line:
+def property_notes(form: MessageForm) -> Line:
     """What the properties amount to, or what is wrong with them."""
     try:
-        properties = parse_properties(draft.properties.splitlines(), {})
+        properties = parse_properties(form.properties.splitlines(), {})
     except InvalidInputError as error:
         return words(error.what, Tone.WARN)
     mode = "persistent" if properties.delivery_mode == 2 else "transient"
-    if not draft.properties.strip():
+    if not form.properties.strip():
         return words(f"{mode}; name=value, one a line", Tone.QUIET)
     return words(mode, Tone.QUIET)
 
 
-def body_notes(draft: Draft) -> Line:
+def body_notes(form: MessageForm) -> Line:
     """The size of the body and whether it is JSON."""
-    length = len(_encoded(draft.body))
+    length = len(_encoded(form.body))
     if length == 0:
         return words("empty", Tone.QUIET)
     if length > _JSON_LIMIT:
         return words(f"{size(length)} · too long for the JSON check", Tone.QUIET)
-    looks_like_json = draft.body.lstrip()[:1] in ("{", "[", '"') or "json" in draft.properties.lower()
+    looks_like_json = form.body.lstrip()[:1] in ("{", "[", '"') or "json" in form.properties.lower()
     try:
-        json.loads(draft.body)
+        json.loads(form.body)
     except RecursionError:
         return (Cell(f"{size(length)} · "), Cell("JSON too deep to check", Tone.WARN))
     except json.JSONDecodeError as error:
@@ -136,11 +136,11 @@ def body_notes(draft: Draft) -> Line:
     return (Cell(f"{size(length)} · ", Tone.QUIET), Cell("JSON ✓", Tone.GOOD))
 
 
-def exchange_note(draft: Draft, around: Surroundings | None) -> Line:
+def exchange_note(form: MessageForm, view: VirtualHostView | None) -> Line:
     """What the exchange is."""
-    if around is None:
+    if view is None:
         return words("not seen yet", Tone.QUIET)
-    figures = around.figures(around.exchange(draft.exchange))
+    figures = view.figures(view.exchange(form.exchange))
     if figures is None:
         return words("no such exchange", Tone.WARN)
     if figures.name == "":
@@ -150,19 +150,17 @@ def exchange_note(draft: Draft, around: Surroundings | None) -> Line:
     return words(visible(figures.type), Tone.QUIET)
 
 
-def destination(draft: Draft, around: Surroundings | None) -> Line:
+def destination(form: MessageForm, view: VirtualHostView | None) -> Line:
     """Where the message would go now."""
-    if around is None:
+    if view is None:
         return words("Where it would go is not known: no figures from the cluster yet.", Tone.WARN)
     try:
-        message = message_of(draft, around)
+        message = message_of(form, view)
     except InvalidInputError as error:
         return (Cell("Not ready: ", Tone.WARN), Cell(error.what, Tone.WARN))
-    if around.figures(message.exchange) is None:
+    if view.figures(message.exchange) is None:
         return words("It would be refused: there is no such exchange.", Tone.WARN)
-    found = route(
-        around.topology, message.exchange, message.routing_key, message.properties.headers, around.virtual_host
-    )
+    found = route(view.topology, message.exchange, message.routing_key, message.properties.headers, view.virtual_host)
     doubts = "".join(f"; {doubt}" for doubt in found.doubts)
     if not found.queues:
         known = "Where it would go is not known" if found.doubts else "No queue would take it: it would be returned"
@@ -170,7 +168,7 @@ def destination(draft: Draft, around: Surroundings | None) -> Line:
     total = len(found.queues)
     cells = [Cell(f"Would go to {total} queue{'' if total == 1 else 's'}: ", Tone.QUIET)]
     for index, key in enumerate(found.queues[:_NAMED_QUEUES]):
-        cells += [Cell(", " if index else ""), *_queue_cells(around.snapshot, key)]
+        cells += [Cell(", " if index else ""), *_queue_cells(view.snapshot, key)]
     if total > _NAMED_QUEUES:
         cells.append(Cell(f" and {total - _NAMED_QUEUES} more", Tone.QUIET))
     return (*cells, Cell(doubts, Tone.WARN))
@@ -208,12 +206,12 @@ def completion(typed: str, options: Iterable[str]) -> str | None:
     return min(fitting, default=None)
 
 
-def key_options(draft: Draft, around: Surroundings) -> Iterable[str]:
+def key_options(form: MessageForm, view: VirtualHostView) -> Iterable[str]:
     """Routing keys that lead somewhere: queue names on the default exchange, else binding keys without wildcards."""
-    exchange = around.exchange(draft.exchange)
+    exchange = view.exchange(form.exchange)
     if exchange == "":
-        return around.queues.values()
-    bindings = around.topology.bindings.get(EntityKey(around.virtual_host, exchange), ())
+        return view.queues.values()
+    bindings = view.topology.bindings.get(EntityKey(view.virtual_host, exchange), ())
     return (b.routing_key for b in bindings if "*" not in b.routing_key and "#" not in b.routing_key)
 
 

@@ -22,8 +22,8 @@ from dmq_core.session.protocol import Session
 from dmq_core.text import visible
 from dmq_tui.background.work import as_dmq_error, in_background
 from dmq_tui.render.format import Cell
-from dmq_tui.screens.publish import form as draft
-from dmq_tui.screens.publish.form import Draft, Surroundings
+from dmq_tui.screens.publish import form as publish_form
+from dmq_tui.screens.publish.form import MessageForm, VirtualHostView
 from dmq_tui.widgets.entry import LineEntry, TextEntry
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words
@@ -34,7 +34,7 @@ _KEPT_OUTCOMES = 5
 
 
 @dataclass
-class Settled(Message):
+class PublishEnded(Message):
     """The publish with this number ended, or was not possible."""
 
     number: int
@@ -48,7 +48,7 @@ class _Completion(Suggester):
         self._options = options
 
     async def get_suggestion(self, value: str) -> str | None:
-        return draft.completion(value, self._options())
+        return publish_form.completion(value, self._options())
 
 
 class PublishScreen(ModalScreen[None]):
@@ -74,8 +74,8 @@ class PublishScreen(ModalScreen[None]):
         self._session = session
         self._snapshot = snapshot
         self._virtual_host = virtual_host
-        self._first = Draft(visible(exchange), visible(routing_key))
-        self._around: Surroundings | None = None
+        self._first = MessageForm(visible(exchange), visible(routing_key))
+        self._view: VirtualHostView | None = None
         self._sent = 0
         self._waiting_for: int | None = None
         self._outcomes: list[Line] = []
@@ -120,7 +120,7 @@ class PublishScreen(ModalScreen[None]):
                 yield Button(" Send ", id="send", variant="primary", compact=True)
 
     def on_mount(self) -> None:
-        """Judges the draft now and whenever it or the cluster changes."""
+        """Judges the form now and whenever it or the cluster changes."""
         self.query_one("#form").border_title = "Publish"
         first = "key" if self._first.exchange else "exchange"
         self.query_one(f"#{'body' if self._first.routing_key else first}").focus()
@@ -129,9 +129,9 @@ class PublishScreen(ModalScreen[None]):
         self.set_interval(_LOOK_EVERY_S, self._look)
 
     @property
-    def draft(self) -> Draft:
+    def form(self) -> MessageForm:
         """What the fields say now."""
-        return Draft(
+        return MessageForm(
             self.query_one("#exchange", LineEntry).value,
             self.query_one("#key", LineEntry).value,
             self.query_one("#headers", TextEntry).text,
@@ -153,7 +153,7 @@ class PublishScreen(ModalScreen[None]):
             )
             return
         try:
-            message = draft.message_of(self.draft, self._around)
+            message = publish_form.message_of(self.form, self._view)
         except InvalidInputError as error:
             self._note((Cell("✗ not sent: ", Tone.BAD), Cell(f"{error.what}. {error.hint}")), keep=False)
             return
@@ -168,12 +168,12 @@ class PublishScreen(ModalScreen[None]):
         self.action_send()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Judges the draft anew."""
+        """Judges the form anew."""
         event.stop()
         self._judge()
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
-        """Judges the draft anew."""
+        """Judges the form anew."""
         event.stop()
         self._judge()
 
@@ -186,18 +186,18 @@ class PublishScreen(ModalScreen[None]):
 
     def _publish(self, number: int, message: OutgoingMessage) -> Message:
         try:
-            return Settled(number, settlement=self._session.publish(message))
+            return PublishEnded(number, settlement=self._session.publish(message))
         except Exception as error:
-            return Settled(number, error=as_dmq_error(error))
+            return PublishEnded(number, error=as_dmq_error(error))
 
-    def on_settled(self, event: Settled) -> None:
+    def on_publish_ended(self, event: PublishEnded) -> None:
         """Shows how it ended; the form is ready for the next one."""
         event.stop()
         if event.number == self._waiting_for:
             self._waiting_for = None
         prefix = Cell(f"{event.number}  ", Tone.QUIET)
         if event.settlement is not None:
-            self._note((prefix, *draft.outcome_line(event.settlement, self._snapshot())))
+            self._note((prefix, *publish_form.outcome_line(event.settlement, self._snapshot())))
         elif event.error is not None:
             text = f"{visible(event.error.what)}. {visible(event.error.hint)}".rstrip()
             self._note((prefix, Cell("✗ not possible: ", Tone.BAD), Cell(text)))
@@ -211,24 +211,24 @@ class PublishScreen(ModalScreen[None]):
 
     def _look(self) -> None:
         snapshot = self._snapshot()
-        if snapshot is None or (self._around is not None and snapshot is self._around.snapshot):
+        if snapshot is None or (self._view is not None and snapshot is self._view.snapshot):
             return
-        self._around = Surroundings.of(snapshot, self._virtual_host)
+        self._view = VirtualHostView.of(snapshot, self._virtual_host)
         self._judge()
 
     def _judge(self) -> None:
-        now, around = self.draft, self._around
-        self.query_one("#exchange-note", Prose).show([draft.exchange_note(now, around)])
-        self.query_one("#headers-note", Prose).show([draft.header_notes(now)])
-        self.query_one("#properties-note", Prose).show([draft.property_notes(now)])
-        self.query_one("#body-note", Prose).show([draft.body_notes(now)])
-        self.query_one("#destination", Prose).show([draft.destination(now, around)])
+        now, view = self.form, self._view
+        self.query_one("#exchange-note", Prose).show([publish_form.exchange_note(now, view)])
+        self.query_one("#headers-note", Prose).show([publish_form.header_notes(now)])
+        self.query_one("#properties-note", Prose).show([publish_form.property_notes(now)])
+        self.query_one("#body-note", Prose).show([publish_form.body_notes(now)])
+        self.query_one("#destination", Prose).show([publish_form.destination(now, view)])
 
     def _exchange_options(self) -> Iterable[str]:
-        return self._around.exchanges.values() if self._around else ()
+        return self._view.exchanges.values() if self._view else ()
 
     def _key_options(self) -> Iterable[str]:
-        return draft.key_options(self.draft, self._around) if self._around else ()
+        return publish_form.key_options(self.form, self._view) if self._view else ()
 
 
 _KEYS: tuple[Line, ...] = (

@@ -39,7 +39,7 @@ _ATTACH: tuple[Line, ...] = (
 )
 
 
-class Phase(Enum):
+class StartPhase(Enum):
     """What the screen is at: nothing, looking, installing, starting, or after a failure."""
 
     IDLE = auto()
@@ -48,14 +48,14 @@ class Phase(Enum):
 
 
 @dataclass
-class Inspected(Message):
+class PrerequisitesFound(Message):
     """This machine was looked at."""
 
     found: Prerequisites
 
 
 @dataclass
-class Advanced(Message):
+class StartAdvanced(Message):
     """The installation or start of `epoch` goes on."""
 
     epoch: int
@@ -63,7 +63,7 @@ class Advanced(Message):
 
 
 @dataclass
-class Ended(Message):
+class StartEnded(Message):
     """The installation or start of `epoch` is over: the session whose cluster runs, or the error."""
 
     epoch: int
@@ -72,7 +72,7 @@ class Ended(Message):
 
 
 @dataclass(slots=True)
-class Course:
+class StartProgress:
     """How a start goes: the newest word of the whole and of each node, and how far it is (0..1, None: unknown)."""
 
     began: float
@@ -122,14 +122,14 @@ class StartScreen(Screen[Session]):
         self._error = error
         self._inspect = inspect
         self._found: Prerequisites | None = None
-        self._phase = Phase.IDLE
-        self._course = Course(0.0)
+        self._phase = StartPhase.IDLE
+        self._progress = StartProgress(0.0)
         self._epoch = 0
         self._explains_attaching = False
         self._leaving = False
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> StartPhase:
         """What it is at."""
         return self._phase
 
@@ -144,13 +144,13 @@ class StartScreen(Screen[Session]):
                 yield Button(_way("a", "Attach to a cluster that runs already: how"), id="attach", compact=True)
                 yield Button(_way("r", "Look again"), id="look", compact=True)
                 yield Button(_way("q", "Quit"), id="leave", compact=True)
-            yield Prose(id="course")
+            yield Prose(id="progress")
             yield Prose(id="trouble")
 
     def on_mount(self) -> None:
         """Looks at this machine while the first frame is already there."""
         self.query_one("#start", Button).focus()
-        self.set_interval(_TICK_S, self._show_course)
+        self.set_interval(_TICK_S, self._show_progress)
         self._show()
         self.action_look()
 
@@ -158,22 +158,22 @@ class StartScreen(Screen[Session]):
 
     def action_look(self) -> None:
         """Looks again at what this machine has."""
-        if self._phase is Phase.IDLE:
+        if self._phase is StartPhase.IDLE:
             self._found = None
             self._show()
-            in_background(self.post_message, "Look at this machine", lambda: Inspected(self._inspect()))
+            in_background(self.post_message, "Look at this machine", lambda: PrerequisitesFound(self._inspect()))
 
     def action_start(self) -> None:
         """Starts the cluster, once at a time."""
-        if self._phase is not Phase.IDLE or self._obstacle():
+        if self._phase is not StartPhase.IDLE or self._obstacle():
             return
-        self._begin(Phase.STARTING, self._start)
+        self._begin(StartPhase.STARTING, self._start)
 
     def action_install(self) -> None:
         """Installs what is missing, then starts the cluster."""
-        if self._phase is not Phase.IDLE or not self._may_install():
+        if self._phase is not StartPhase.IDLE or not self._may_install():
             return
-        self._begin(Phase.INSTALLING, self._install_and_start)
+        self._begin(StartPhase.INSTALLING, self._install_and_start)
 
     def action_attach(self) -> None:
         """Shows, or hides, how to attach."""
@@ -182,7 +182,7 @@ class StartScreen(Screen[Session]):
 
     def action_leave(self) -> None:
         """Leaves; while a cluster comes up, only at the second time."""
-        if self._phase is Phase.IDLE or self._leaving:
+        if self._phase is StartPhase.IDLE or self._leaving:
             self.app.exit()
             return
         self._leaving = True
@@ -202,25 +202,25 @@ class StartScreen(Screen[Session]):
 
     # -- what the threads say -----------------------------------------------------------------------------------------
 
-    def on_inspected(self, event: Inspected) -> None:
+    def on_prerequisites_found(self, event: PrerequisitesFound) -> None:
         """Shows what was found."""
         event.stop()
         self._found = event.found
         self._show()
 
-    def on_advanced(self, event: Advanced) -> None:
+    def on_start_advanced(self, event: StartAdvanced) -> None:
         """Shows how it goes."""
         event.stop()
         if event.epoch == self._epoch:
-            self._course.add(event.progress)
-            self._show_course()
+            self._progress.add(event.progress)
+            self._show_progress()
 
-    def on_ended(self, event: Ended) -> None:
+    def on_start_ended(self, event: StartEnded) -> None:
         """Goes on to the main screen, or shows the error and offers everything again."""
         event.stop()
         if event.epoch != self._epoch:
             return
-        self._phase, self._leaving = Phase.IDLE, False
+        self._phase, self._leaving = StartPhase.IDLE, False
         if event.session is not None:
             self.dismiss(event.session)
             return
@@ -229,18 +229,18 @@ class StartScreen(Screen[Session]):
 
     # -- on the background thread -------------------------------------------------------------------------------------
 
-    def _begin(self, phase: Phase, work: Callable[[int], Session]) -> None:
+    def _begin(self, phase: StartPhase, work: Callable[[int], Session]) -> None:
         self._epoch += 1
         epoch = self._epoch
         self._phase, self._error, self._explains_attaching = phase, None, False
-        self._course = Course(time.monotonic())
+        self._progress = StartProgress(time.monotonic())
         self._show()
 
         def run() -> Message:
             try:
-                return Ended(epoch, session=work(epoch))
+                return StartEnded(epoch, session=work(epoch))
             except Exception as error:
-                return Ended(epoch, error=as_dmq_error(error))
+                return StartEnded(epoch, error=as_dmq_error(error))
 
         in_background(self.post_message, "Start the cluster", run)
 
@@ -257,7 +257,7 @@ class StartScreen(Screen[Session]):
         return self._start(epoch)
 
     def _report(self, epoch: int, progress: Progress) -> None:
-        self.post_message(Advanced(epoch, progress))
+        self.post_message(StartAdvanced(epoch, progress))
 
     # -- what is to be seen -------------------------------------------------------------------------------------------
 
@@ -274,12 +274,12 @@ class StartScreen(Screen[Session]):
         return self._found is not None and bool(self._found.missing) and self._found.installable
 
     def _show(self) -> None:
-        idle = self._phase is Phase.IDLE
+        idle = self._phase is StartPhase.IDLE
         name = self._session.cluster.name if self._session is not None else ""
         self.query_one("#head", Prose).show(_head(name, running=not idle))
         self.query_one("#findings", Prose).show(_findings(self._found))
         self.query_one("#ways").display = idle
-        self.query_one("#course").display = not idle
+        self.query_one("#progress").display = not idle
         self.query_one("#findings").display = idle
         obstacle = self._obstacle()
         start = self.query_one("#start", Button)
@@ -290,14 +290,16 @@ class StartScreen(Screen[Session]):
             "i", f"Install {' '.join(self._found.missing if self._found else ())} with apt, then start"
         )
         install.display = self._may_install()
-        self._show_course()
+        self._show_progress()
         self.query_one("#trouble", Prose).show(self._trouble())
 
-    def _show_course(self) -> None:
-        if self._phase is Phase.IDLE:
-            self.query_one("#course", Prose).show(())
+    def _show_progress(self) -> None:
+        if self._phase is StartPhase.IDLE:
+            self.query_one("#progress", Prose).show(())
         else:
-            self.query_one("#course", Prose).show(_course(self._course, time.monotonic() - self._course.began))
+            self.query_one("#progress", Prose).show(
+                _progress_lines(self._progress, time.monotonic() - self._progress.began)
+            )
 
     def _trouble(self) -> list[Line]:
         lines: list[Line] = []
@@ -305,9 +307,9 @@ class StartScreen(Screen[Session]):
             lines += [(Cell("✗ ", Tone.BAD), Cell(visible(self._error.what), Tone.BAD))]
             lines += [(Cell("  "), Cell(visible(self._error.hint)))] if self._error.hint else []
             lines += [(Cell("  s tries again.", Tone.QUIET),)] if not self._obstacle() else []
-        elif self._phase is Phase.IDLE and self._obstacle():
+        elif self._phase is StartPhase.IDLE and self._obstacle():
             lines += [(Cell("▲ ", Tone.WARN), Cell(f"It cannot be started from here: {self._obstacle()}.", Tone.WARN))]
-        if self._phase is Phase.IDLE and self._error is None and self._found is not None:
+        if self._phase is StartPhase.IDLE and self._error is None and self._found is not None:
             lines += [(Cell("→ ", Tone.ACCENT), Cell(visible(advice))) for advice in self._found.advice]
         if self._leaving:
             lines += [
@@ -358,19 +360,19 @@ def _finding(what: str, found: str, tone: Tone) -> Line:
     )
 
 
-def _course(course: Course, elapsed_s: float) -> list[Line]:
-    if course.fraction is None:
+def _progress_lines(progress: StartProgress, elapsed_s: float) -> list[Line]:
+    if progress.fraction is None:
         phase = int(elapsed_s / _TICK_S) % _BAR
         bar = "".join("█" if (i - phase) % _BAR < 4 else "░" for i in range(_BAR))
         share = ""
     else:
-        full = round(course.fraction * _BAR)
+        full = round(progress.fraction * _BAR)
         bar = "█" * full + "░" * (_BAR - full)
-        share = f"{course.fraction:.0%}".rjust(5)
+        share = f"{progress.fraction:.0%}".rjust(5)
     lines: list[Line] = [(Cell(bar, Tone.ACCENT), Cell(share), Cell(f"   {duration(elapsed_s)}", Tone.QUIET))]
-    if course.headline:
-        lines.append(words(course.headline))
+    if progress.headline:
+        lines.append(words(progress.headline))
     lines += [
-        (Cell(f"  {fit(visible(node), 8)}", Tone.QUIET), Cell(text)) for node, text in sorted(course.nodes.items())
+        (Cell(f"  {fit(visible(node), 8)}", Tone.QUIET), Cell(text)) for node, text in sorted(progress.nodes.items())
     ]
     return lines

@@ -37,7 +37,7 @@ def latency(connection: Connection, task: Task) -> None:
         assert handle.wait(0).outcome is Outcome.CONFIRMED
         waits.append(time.perf_counter() - due[struct.unpack_from(">I", handle.body)[0]])
 
-    producer = Producer(connection, on_settled=settled)
+    producer = Producer(connection, on_publish_ended=settled)
     for _ in range(WARM_UP):
         producer.send("", task.queue, bytes(task.size))
     producer.flush(LIMIT_S)

@@ -58,7 +58,7 @@ def test_a_narrow_table_drops_whole_columns_the_least_worth_first(columns: Seque
     kept = [c for c, _ in plan(columns, width)]
     dropped = [c for c in columns if c not in kept]
     assert all(w == c.width for c, w in plan(columns, width) if not c.flex)
-    assert max((c.worth for c in kept), default=0) < min((c.worth for c in dropped), default=99)
+    assert max((c.rank for c in kept), default=0) < min((c.rank for c in dropped), default=99)
 
 
 def test_the_name_is_never_dropped() -> None:
@@ -67,7 +67,7 @@ def test_the_name_is_never_dropped() -> None:
 
 @pytest.mark.parametrize("columns", ALL_COLUMNS)
 def test_every_worth_is_its_own_so_that_the_order_of_dropping_is_clear(columns: Sequence[Column[Any]]) -> None:
-    assert len({c.worth for c in columns}) == len(columns)
+    assert len({c.rank for c in columns}) == len(columns)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from dmq_core.cluster.protocol import NodeAction
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.testing import FakeSession
 from dmq_tui.deeds import of_node
-from dmq_tui.screens.confirm.screen import ConfirmScreen, about
+from dmq_tui.screens.confirm.screen import ConfirmScreen, confirmation_of
 
 KILL_RMQ2 = NodeOperation(NodeAction.KILL, "rmq2")
 
 
 def asking(session: FakeSession, operation: NodeOperation = KILL_RMQ2) -> Stage:
-    return Stage(ConfirmScreen(about(of_node(operation), "dmq"), session.snapshot))
+    return Stage(ConfirmScreen(confirmation_of(of_node(operation), "dmq"), session.snapshot))
 
 
 def the_screen(stage: Stage) -> ConfirmScreen:
@@ -110,7 +110,7 @@ async def test_once_asked_for_the_name_stays_asked_for_when_the_majority_returns
 
 async def test_an_unknown_impact_needs_the_name_typed() -> None:
     nothing: Callable[[], ClusterSnapshot | None] = lambda: None  # noqa: E731 - named for its type
-    stage = Stage(ConfirmScreen(about(of_node(KILL_RMQ2), "dmq"), nothing))
+    stage = Stage(ConfirmScreen(confirmation_of(of_node(KILL_RMQ2), "dmq"), nothing))
     async with stage.run_test(size=(80, 24)) as pilot:
         await pilot.press("y")
         await pilot.pause()

@@ -36,7 +36,7 @@ async def begin(it: Console, name: str = "direct_exchange") -> DemoScreen:
     await it.until(lambda: isinstance(it.app.screen, DemoScreen), "the demo")
     screen = it.app.screen
     assert isinstance(screen, DemoScreen)
-    await it.until(lambda: screen.demoing.words is not None, "its first page")
+    await it.until(lambda: screen.player.words is not None, "its first page")
     return screen
 
 
@@ -46,11 +46,11 @@ async def play_pages(it: Console, screen: DemoScreen, pages: int) -> None:
         await it.press("enter")
         await settled(it, screen)
         await it.press("enter")
-        await it.until(lambda p=page: screen.demoing.index == p, "the next page")  # type: ignore[misc]
+        await it.until(lambda p=page: screen.player.index == p, "the next page")  # type: ignore[misc]
 
 
 async def settled(it: Console, screen: DemoScreen) -> None:
-    await it.until(lambda: not screen.demoing.doing, "the step to be played")
+    await it.until(lambda: not screen.player.doing, "the step to be played")
     await it.pilot.pause()
 
 
@@ -58,19 +58,19 @@ async def settled(it: Console, screen: DemoScreen) -> None:
 async def test_a_demo_is_played_to_its_end_and_says_what_was_seen(size: tuple[int, int]) -> None:
     async with console(size=size) as it:
         screen = await begin(it)
-        steps = len(screen.demoing.demo.steps) if screen.demoing.demo is not None else 0
+        steps = len(screen.player.demo.steps) if screen.player.demo is not None else 0
         for number in range(steps):
-            await it.until(lambda n=number: screen.demoing.index == n, f"page {number + 1}")  # type: ignore[misc]
+            await it.until(lambda n=number: screen.player.index == n, f"page {number + 1}")  # type: ignore[misc]
             await it.press("enter")
             if screen.page.is_asking:
                 await it.press("enter")
             await settled(it, screen)
-            result = screen.demoing.result
+            result = screen.player.result
             assert result is not None
             assert result.passed, result.seen
             assert "✓ held" in screen.page.prose.text
             await it.press("enter")
-        await it.until(lambda: screen.demoing.is_last, "the last page")
+        await it.until(lambda: screen.player.is_last, "the last page")
         assert "What you saw" in screen.page.prose.text
         await it.press("enter")
         await it.until(lambda: any("5 of 5 claims held; everything is removed" in t for t in it.toasts), "the farewell")
@@ -82,20 +82,20 @@ async def test_a_page_tells_what_to_know_the_code_the_command_and_the_claim() ->
         text = it.screen_text()
         for part in ("step 1 of 5", "exchange", "manager.declare(", "$ dmq queue list", "Claim", "↵ play"):
             assert part in text, part
-        assert screen.demoing.prefix.startswith("dmq.demo.")
+        assert screen.player.prefix.startswith("dmq.demo.")
 
 
 async def test_steps_are_not_skipped_and_a_page_can_be_turned_back() -> None:
     async with console() as it:
         screen = await begin(it)
         await it.press("right")
-        assert screen.demoing.index == 0
+        assert screen.player.index == 0
         await it.press("enter")
         await settled(it, screen)
         await it.press("right")
-        await it.until(lambda: screen.demoing.index == 1, "the second page")
+        await it.until(lambda: screen.player.index == 1, "the second page")
         await it.press("left")
-        await it.until(lambda: screen.demoing.index == 0, "the first page")
+        await it.until(lambda: screen.player.index == 0, "the first page")
         assert "✓ held" in screen.page.prose.text
 
 
@@ -133,7 +133,7 @@ async def test_all_steps_are_played_by_one_key() -> None:
     async with console() as it:
         screen = await begin(it, "topic_exchange")
         await it.press("a")
-        await it.until(lambda: screen.demoing.is_last, "the last page")
+        await it.until(lambda: screen.player.is_last, "the last page")
         assert "4 of 4 claims" in screen.page.prose.text
 
 
@@ -148,9 +148,9 @@ async def test_the_panes_show_what_the_page_is_about_once_it_is_there() -> None:
     async with console() as it:
         screen = await begin(it)
         assert "of the demo, once it has one." in it.screen_text()
-        shop, audit = (f"{screen.demoing.prefix}{word}" for word in ("shop", "audit"))
+        shop, audit = (f"{screen.player.prefix}{word}" for word in ("shop", "audit"))
         it.session.broker.declare_exchange(shop, "direct")
-        for queue in (f"{screen.demoing.prefix}billing", audit):
+        for queue in (f"{screen.player.prefix}billing", audit):
             it.session.broker.declare_queue(queue)
         it.session.script.fail_next("tail", MessagingError("there is no such exchange"))
         await it.advance(2)
@@ -188,7 +188,7 @@ async def test_a_question_is_shown_to_its_last_word(size: tuple[int, int]) -> No
         screen = await begin(it, "load_balancing")
         await play_pages(it, screen, 2)
         await it.press("enter")
-        words = screen.demoing.words
+        words = screen.player.words
         assert words is not None
         assert words.ask is not None
         shown = it.screen_text()
@@ -203,7 +203,7 @@ async def test_the_command_of_a_page_and_the_code_of_the_last_one_can_be_copied(
         assert it.app.clipboard == "dmq exchange list\ndmq queue list"
         assert "Copied the command: 2 lines." in it.toasts
         await it.press("a")
-        await it.until(lambda: screen.demoing.is_last, "the last page")
+        await it.until(lambda: screen.player.is_last, "the last page")
         await it.press("c")
         assert it.app.clipboard.startswith("from dmq_core")
         assert it.app.clipboard.endswith("consumer.wait(10)\n")

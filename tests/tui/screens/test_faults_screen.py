@@ -208,7 +208,7 @@ async def test_a_fault_that_fails_says_what_and_what_to_do() -> None:
         await it.until(lambda: bool(it.toasts), "the error")
         assert it.toasts == ["rmq2 does not [answer]\nSee its log."]
         assert any(t.startswith("Memory alarm at rmq2 failed after") for t in it.story())
-        assert it.main.acts.undo is None
+        assert it.main.actions.undo is None
 
 
 async def test_nodes_that_do_not_tell_leave_the_alarms_of_the_figures() -> None:

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.testing import FakeSession
 from dmq_tui.app import DmqApp
-from dmq_tui.commands import COMMANDS, PaneId, Situation, label_of, objection
+from dmq_tui.commands import COMMANDS, PaneId, Situation, label_of, why_disabled
 from dmq_tui.screens.help.screen import HelpScreen, help_lines
 from dmq_tui.widgets.prose import Prose, text_of
 
@@ -41,7 +41,7 @@ SITUATIONS = [
 def test_every_command_is_listed_once_with_its_help_or_the_reason_why_not(situation: Situation) -> None:
     works, _, others = text_of(help_lines(situation, 400)).partition("Not now")
     for command in COMMANDS:
-        why_not = objection(command, situation)
+        why_not = why_disabled(command, situation)
         assert (command.help in works) is not bool(why_not), command.id
         assert why_not in others, command.id
 
@@ -95,7 +95,7 @@ async def test_it_scrolls_and_closes(key: str) -> None:
 def test_a_switch_says_what_it_would_do_now(key: str, state: NodeState, word: str) -> None:
     situation = replace(NODES, node=state)
     command = next(c for c in COMMANDS if key in c.keys)
-    assert not objection(command, situation)
+    assert not why_disabled(command, situation)
     assert label_of(command, situation) == word
 
 
@@ -110,4 +110,4 @@ def test_a_switch_says_what_it_would_do_now(key: str, state: NodeState, word: st
 )
 def test_what_cannot_be_done_to_a_node_now_says_why(key: str, state: NodeState, why_not: str) -> None:
     command = next(c for c in COMMANDS if key in c.keys)
-    assert why_not in objection(command, replace(NODES, node=state))
+    assert why_not in why_disabled(command, replace(NODES, node=state))

@@ -15,9 +15,9 @@ from dmq_core.proof.scenario import UNTARGETED, Fault, checked_scenario
 from dmq_core.session.protocol import Proof
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
 from dmq_tui.app import end_proof
-from dmq_tui.screens.proof.form import FAULT_WORDS, TARGET_WORDS, UNTARGETED_WORDS, Recipe
+from dmq_tui.screens.proof.form import FAULT_WORDS, TARGET_WORDS, UNTARGETED_WORDS, ProofForm
 from dmq_tui.screens.proof.lines import chart
-from dmq_tui.screens.proof.screen import Phase, ProofScreen
+from dmq_tui.screens.proof.screen import ProofScreen, RunPhase
 from dmq_tui.widgets.prose import text_of
 
 SIZES = [WIDE, NARROW]
@@ -54,7 +54,7 @@ async def shown(stage: Stage, pilot: Pilot[None], words: str) -> str:
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_a_run_goes_from_the_recipe_over_the_live_view_to_pass(size: tuple[int, int]) -> None:
+async def test_a_run_goes_from_the_form_over_the_live_view_to_pass(size: tuple[int, int]) -> None:
     session = FakeSession()
     stage = proving(session)
     async with stage.run_test(size=size) as pilot:
@@ -83,7 +83,7 @@ async def test_it_asks_first_names_the_impact_and_starts_on_cancel() -> None:
         assert "dmq proof run --fault kill --target leader" in asked
         await pilot.press("enter")
         await pilot.pause()
-        assert the_screen(stage).phase is Phase.IDLE
+        assert the_screen(stage).phase is RunPhase.IDLE
         assert "prove" not in session.script.calls
 
 
@@ -144,13 +144,13 @@ async def test_leaving_in_the_middle_asks_and_undoes_the_fault_first() -> None:
         assert "Every fault is undone first" in await shown(stage, pilot, "End the run?")
         await pilot.press("escape")
         await pilot.pause()
-        assert the_screen(stage).phase is Phase.RUNNING
+        assert the_screen(stage).phase is RunPhase.RUNNING
         await pilot.press("escape")
         await pilot.pause()
         await pilot.press("y")
         await shown(stage, pilot, "ending: faults are undone first")
         await advance(session, pilot, 5)
-        await until(pilot, lambda: the_screen(stage).phase is Phase.OVER, "the verdict")
+        await until(pilot, lambda: the_screen(stage).phase is RunPhase.OVER, "the verdict")
         assert {n.state for n in session.cluster.nodes()} == {NodeState.RUNNING}
         await pilot.press("escape")
         await pilot.pause()
@@ -207,7 +207,7 @@ async def test_what_goes_wrong_is_told_and_it_can_be_tried_again() -> None:
         await begun(stage, pilot)
 
 
-async def test_the_arrow_keys_choose_the_recipe() -> None:
+async def test_the_arrow_keys_choose_what_to_break() -> None:
     session = FakeSession()
     stage = proving(session)
     async with stage.run_test(size=NARROW) as pilot:
@@ -215,10 +215,10 @@ async def test_the_arrow_keys_choose_the_recipe() -> None:
         await pilot.press("right", "right", "down", "right", "right", "right", "down", "right")
         await pilot.press("down", "right", "down", "right")
         await pilot.pause()
-        assert the_screen(stage).recipe == Recipe(Fault.PAUSE, "rmq1", 1000, 20.0, "classic")
+        assert the_screen(stage).form == ProofForm(Fault.PAUSE, "rmq1", 1000, 20.0, "classic")
         await pilot.press("up", "up", "up", "up", "right", "right", "right")
         await pilot.pause()
-        assert the_screen(stage).recipe.fault is Fault.ROLLING
+        assert the_screen(stage).form.fault is Fault.ROLLING
         assert "every node, in turn" in stage.everything()
 
 
@@ -232,11 +232,11 @@ def test_every_fault_of_a_run_is_offered_with_its_words() -> None:
 @pytest.mark.parametrize("target", [*TARGET_WORDS, "rmq2"])
 def test_each_fault_says_what_it_will_cause_and_its_command(fault: Fault, target: str) -> None:
     session = FakeSession()
-    recipe = Recipe(fault, target)
-    impact, command = recipe.impact(session.snapshot()), recipe.command(session.snapshot())
+    form = ProofForm(fault, target)
+    impact, command = form.impact(session.snapshot()), form.command(session.snapshot())
     assert any(s.startswith("Expected: ") for s in impact.sentences)
-    assert ("--target" in command, target in recipe.title) == (fault not in UNTARGETED, fault not in UNTARGETED)
-    assert checked_scenario(recipe.scenario, "recipe").steps[0].fault is fault
+    assert ("--target" in command, target in form.title) == (fault not in UNTARGETED, fault not in UNTARGETED)
+    assert checked_scenario(form.scenario, "recipe").steps[0].fault is fault
     session.close()
 
 
@@ -247,7 +247,7 @@ async def test_what_a_fault_has_no_use_for_cannot_be_chosen() -> None:
         await pilot.pause()
         await pilot.press(*["down"] * 4, "right", *["up"] * 4, *["left"] * 5)
         await pilot.pause()
-        assert the_screen(stage).recipe == Recipe(Fault.MOVE_LEADER, "leader", queue_type="quorum")
+        assert the_screen(stage).form == ProofForm(Fault.MOVE_LEADER, "leader", queue_type="quorum")
         assert "away from the node that leads it" in stage.everything()
         await pilot.press("right")
         await pilot.pause()
@@ -278,9 +278,9 @@ async def test_an_alarm_is_on_the_chart_and_is_over_in_the_end(size: tuple[int, 
 def test_the_simulation_can_run_every_fault_that_is_offered(fault: Fault) -> None:
     session = FakeSession()
     before = session.cluster.nodes()
-    recipe = Recipe(fault)
-    proof = session.prove(recipe.scenario)
-    session.advance(recipe.scenario.duration_s)
+    form = ProofForm(fault)
+    proof = session.prove(form.scenario)
+    session.advance(form.scenario.duration_s)
     assert proof.finish().result.verdict is Verdict.PASS
     assert next(m.kind for m in proof.progress().marks) == "fault"
     assert (session.cluster.nodes(), session.cluster.standing()) == (before, ())
@@ -329,7 +329,7 @@ async def test_everything_that_matters_is_in_sight(size: tuple[int, int]) -> Non
 
 async def test_leaving_the_console_ends_the_run_and_undoes_its_fault() -> None:
     session = FakeSession(realtime=True)
-    proof = session.prove(Recipe().scenario)
+    proof = session.prove(ProofForm().scenario)
     end_proof(proof)
     assert proof.wait(0.0)
     session.close()

@@ -13,7 +13,7 @@ from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.errors import BackendUnavailableError, NodeBootError
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.testing import FakeSession
-from dmq_tui.screens.start.screen import Phase, StartScreen
+from dmq_tui.screens.start.screen import StartPhase, StartScreen
 
 DOCKER_HERE = Prerequisites(DockerState.ANSWERS, "20.10", None, False, True, AptAccess.ROOT, amqp_port_taken=False)
 NOTHING_HERE = Prerequisites(DockerState.ABSENT, "", None, False, False, AptAccess.BY_HAND, amqp_port_taken=False)
@@ -34,7 +34,7 @@ def beginning(
     return Stage(StartScreen(lambda: session, session if opened else None, error, inspect=lambda: found))
 
 
-def phase(stage: Stage) -> Phase:
+def phase(stage: Stage) -> StartPhase:
     assert isinstance(stage.screen, StartScreen)
     return stage.screen.phase
 
@@ -75,12 +75,12 @@ async def test_progress_is_shown_while_it_comes_up_and_keys_start_nothing_twice(
     async with stage.run_test(size=(80, 24)) as pilot:
         with session.script.hold("boot rmq2"):
             await pilot.press("s")
-            await until(pilot, lambda: "rmq2 boots" in stage.text("#course"), "the second node boots")
-            assert "rmq1 serves" in stage.text("#course")
-            assert "33%" in stage.text("#course")
+            await until(pilot, lambda: "rmq2 boots" in stage.text("#progress"), "the second node boots")
+            assert "rmq1 serves" in stage.text("#progress")
+            assert "33%" in stage.text("#progress")
             await pilot.press("s", "enter", "i", "r", "a", "s")
             await pilot.pause()
-            assert phase(stage) is Phase.STARTING
+            assert phase(stage) is StartPhase.STARTING
             assert session.script.calls.count("start_cluster") == 1
         await until(pilot, lambda: stage.results == [session], "the session is handed on")
 
@@ -126,7 +126,7 @@ async def test_with_nothing_to_run_it_on_it_offers_no_start_and_says_what_to_do(
         await until(pilot, lambda: "Install Docker" in stage.text("#trouble"), "the advice")
         await pilot.press("s", "i", "enter")
         await pilot.pause()
-        assert phase(stage) is Phase.IDLE
+        assert phase(stage) is StartPhase.IDLE
         assert "start_cluster" not in session.script.calls
 
 
@@ -171,7 +171,7 @@ async def test_quitting_while_it_comes_up_takes_a_second_key() -> None:
     async with stage.run_test(size=(80, 24)) as pilot:
         with session.script.hold("boot rmq2"):
             await pilot.press("s")
-            await until(pilot, lambda: "rmq2 boots" in stage.text("#course"), "the second node boots")
+            await until(pilot, lambda: "rmq2 boots" in stage.text("#progress"), "the second node boots")
             await pilot.press("q")
             await pilot.pause()
             assert "q again leaves now" in stage.text("#trouble")

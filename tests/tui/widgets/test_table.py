@@ -41,7 +41,7 @@ class OneTable(App[None]):
     def on_keyed_table_head_clicked(self, event: KeyedTable.HeadClicked) -> None:
         self.heads.append(event.column)
 
-    def on_keyed_table_opened(self) -> None:
+    def on_keyed_table_row_opened(self) -> None:
         self.opened += 1
 
     def lines(self) -> list[str]:
