@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from dmq_core.cluster.protocol import NodeState
-from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
+from dmq_core.cluster.view import ClusterView, NodeNames
 
 if TYPE_CHECKING:
     from dmq_core.cluster.protocol import Cluster, NodeInfo
@@ -40,10 +39,8 @@ class BrokerFigures(Protocol):
 
 
 def figures_of(cluster: Cluster) -> BrokerFigures:
-    """The management API of the nodes of `cluster` that run now; of all, if none does."""
-    nodes = cluster.nodes()
-    running = [node for node in nodes if node.state is NodeState.RUNNING]
-    return ManagementClient(management_endpoints(running or nodes), cluster.credentials)
+    """The management API of the nodes of `cluster` that are fit to be asked now."""
+    return ClusterView.of(cluster).management()
 
 
 def activity(
@@ -63,7 +60,7 @@ def spread(connections: Iterable[ConnectionFigures], name: str, nodes: Iterable[
 
 def leader(queue: QueueFigures | None, nodes: Iterable[NodeInfo]) -> str:
     """The node that leads a queue; empty while none is known."""
-    return next((node.name for node in nodes if queue is not None and node.erlang_name == queue.leader), "")
+    return "" if queue is None or queue.leader is None else NodeNames(nodes).short(queue.leader)
 
 
 def online(queue: QueueFigures | None, nodes: Iterable[NodeInfo]) -> set[str]:

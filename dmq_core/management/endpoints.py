@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dmq_core.cluster.protocol import NodeInfo
-from dmq_core.endpoints import TlsSettings
+from dmq_core.endpoints import NodeEndpoint, TlsSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,7 @@ class ManagementEndpoint:
     tls: TlsSettings | None = None
 
 
-def management_endpoints(nodes: Iterable[NodeInfo]) -> tuple[ManagementEndpoint, ...]:
-    """The endpoints of the nodes that offer one, in their order."""
-    urls = ((node, node.endpoint.management_url) for node in nodes)
-    return tuple(ManagementEndpoint(node.name, url, node.endpoint.tls) for node, url in urls if url is not None)
+def management_endpoints(nodes: Iterable[tuple[str, NodeEndpoint]]) -> tuple[ManagementEndpoint, ...]:
+    """The endpoints of the nodes that offer one, in their order; each node as its name and where it is."""
+    urls = ((name, endpoint.management_url, endpoint.tls) for name, endpoint in nodes)
+    return tuple(ManagementEndpoint(name, url, tls) for name, url, tls in urls if url is not None)

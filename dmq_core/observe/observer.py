@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dmq_core.cluster.protocol import Cluster, NodeChange, NodeInfo, NodeState
+from dmq_core.cluster.view import ClusterView
 from dmq_core.errors import DmqError
 from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
 from dmq_core.observe.broker_events import (
     AlarmChanged,
     BrokerEvent,
@@ -40,8 +40,6 @@ NEWS_POKE_S = 0.4
 WATCH_AGAIN_S = 1.0
 CLOSE_LIMIT_S = 1.8
 _PREFERRED = (NodeState.RUNNING, NodeState.DRAINING)
-# A node that is cut off tells of a cluster that is not there; one in maintenance does not answer.
-_UNFIT = (NodeState.ISOLATED, NodeState.DRAINING)
 _LOG = logging.getLogger("dmq.observe")
 
 
@@ -197,7 +195,7 @@ class ClusterObserver:
 
     def _nodes_changed(self) -> None:
         nodes = self._observed.nodes
-        self._client.use(management_endpoints([n for n in nodes if n.state not in _UNFIT] or nodes))
+        self._client.use(ClusterView(nodes, self._cluster.credentials).endpoints())
         preferred = [n.endpoint for n in nodes if n.state in _PREFERRED]
         self._feeds.use([n.endpoint for n in nodes], preferred)
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from dmq_core.cluster.protocol import Cluster, NodeState
+from dmq_core.cluster.protocol import Cluster
+from dmq_core.cluster.view import ClusterView
 from dmq_core.errors import DmqError
-from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
 from dmq_core.observe.management_poll import FiguresReader
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 from dmq_core.observe.snapshot_builder import assemble
 from dmq_core.observe.state import MANAGEMENT, ClusterState, with_figures, with_nodes, with_source
 
 CALL_LIMIT_S = 4.0
-# One that is cut off answers, and tells of a cluster that is not there.
-_UNFIT = frozenset({NodeState.STOPPED, NodeState.PAUSED, NodeState.ISOLATED, NodeState.DRAINING})
 
 
 def snapshot_once(cluster: Cluster) -> ClusterSnapshot:
@@ -26,12 +23,11 @@ def snapshot_once(cluster: Cluster) -> ClusterSnapshot:
     `management` says why there are no figures.
     """
     asked_at = time.time()
-    nodes = cluster.nodes()
-    state = with_nodes(ClusterState(cluster.name, cluster.backend), nodes, asked_at)
-    reachable = [n for n in nodes if n.state not in _UNFIT]
-    if not reachable:
+    view = ClusterView.of(cluster)
+    state = with_nodes(ClusterState(cluster.name, cluster.backend), view.nodes, asked_at)
+    if not view.fit:
         return assemble(with_source(state, SourceStatus(MANAGEMENT, problem="no node is in service")), time.time())
-    client = ManagementClient(management_endpoints(reachable), cluster.credentials, timeout_s=CALL_LIMIT_S)
+    client = view.management(CALL_LIMIT_S)
     try:
         figures = FiguresReader(client).read()
     except DmqError as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from dmq_core.cluster.protocol import NodeInfo, NodeState
+from dmq_core.cluster.view import NodeNames
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import Alarm, NodeFigures, QueueFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
@@ -49,21 +50,16 @@ def assemble(state: ClusterState, now: float) -> ClusterSnapshot:
     )
 
 
-class _Names:
-    """Our short names for Erlang names, where the node is ours to name."""
+class _Names(NodeNames):
+    """What the nodes are called, and which of them cannot have an online member of a queue, by Erlang's names."""
 
     def __init__(self, state: ClusterState) -> None:
-        self._ours = {state.erlang_name(n): n.name for n in state.nodes}
-        self.stopped = frozenset(state.erlang_name(n) for n in state.nodes if n.state is NodeState.STOPPED)
-        ours = frozenset(state.erlang_name(n) for n in state.nodes if n.state in _AWAY)
+        nodes = [replace(node, erlang_name=state.erlang_name(node)) for node in state.nodes]
+        super().__init__(nodes)
+        self.stopped = frozenset(n.erlang_name for n in nodes if n.state is NodeState.STOPPED)
+        ours = frozenset(n.erlang_name for n in nodes if n.state in _AWAY)
         told = state.figures.nodes if state.figures else ()
         self.away = ours | {n.name for n in told if not n.running}
-
-    def short(self, erlang_name: str) -> str:
-        return self._ours.get(erlang_name, erlang_name)
-
-    def all_short(self, erlang_names: Iterable[str]) -> tuple[str, ...]:
-        return tuple(sorted(self.short(name) for name in erlang_names))
 
 
 def _nodes(

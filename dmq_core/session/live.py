@@ -14,10 +14,9 @@ from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import lowest_free_name
+from dmq_core.cluster.view import ClusterView
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import ClusterNotFoundError, DmqError, MessagingError, NotReachableError
-from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import BindingFigures
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import FINAL_STATES
@@ -250,9 +249,7 @@ class LiveSession:
         """The type of the exchange and the bindings that the tap needs, from the last snapshot or else the API."""
         if source.exchange is None and source.queue is None:
             return "topic", ()
-        client = ManagementClient(
-            management_endpoints(_nodes(self._cluster)), self._cluster.credentials, timeout_s=ASK_LIMIT_S
-        )
+        client = ClusterView(_nodes(self._cluster), self._cluster.credentials).management(ASK_LIMIT_S)
         with contextlib.closing(client):
             bindings = tuple(b for b in client.bindings() if b.vhost == source.virtual_host)
             if source.queue is not None:

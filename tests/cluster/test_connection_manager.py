@@ -16,11 +16,10 @@ import pytest
 from clients import await_until
 
 from dmq_core.cluster.protocol import Cluster, NodeAction
+from dmq_core.cluster.view import ClusterView
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import AccessDeniedError, InvalidInputError, MessagingError, NotReachableError
-from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.connection.states import ConnectionState
@@ -46,7 +45,7 @@ class Broker:
     """What the cluster itself says of the connections of one manager."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
-        self.client = ManagementClient(management_endpoints(cluster.nodes()), cluster.credentials)
+        self.client = ClusterView.of(cluster).management()
         self._name = name
 
     def connections(self, role: Role) -> Counter[str]:

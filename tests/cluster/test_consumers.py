@@ -12,9 +12,8 @@ import pytest
 from clients import await_until, channel
 
 from dmq_core.cluster.protocol import Cluster, NodeAction
+from dmq_core.cluster.view import ClusterView
 from dmq_core.connection_manager import BrokerConnectionManager
-from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.consuming.consumers import DirectConsumer, TopicConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders
 from dmq_core.messaging.delivery.delivery import Delivery
@@ -99,7 +98,7 @@ def clean(cluster: Cluster, *queues: str) -> None:
 
 
 def leader(cluster: Cluster, queue: str) -> str:
-    client = ManagementClient(management_endpoints(cluster.nodes()), cluster.credentials)
+    client = ClusterView.of(cluster).management()
     node = next(q.leader for q in client.queues() if q.name == queue)
     return (node or "").partition("@")[2]
 

@@ -23,8 +23,7 @@ from dmq_core.cluster.local.installation import find_installation
 from dmq_core.cluster.local.node import CLUSTER_MARK, NODE_MARK, is_node_process
 from dmq_core.cluster.ports import port_is_free
 from dmq_core.cluster.protocol import NodeAction, NodeState
-from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
+from dmq_core.cluster.view import ClusterView
 
 pytestmark = [
     pytest.mark.real,
@@ -146,7 +145,7 @@ def test_the_nodes_are_called_what_rabbitmq_calls_them_and_are_of_the_version_in
     local_cluster: LocalCluster,
 ) -> None:
     nodes = local_cluster.nodes()
-    client = ManagementClient(management_endpoints(nodes), local_cluster.credentials)
+    client = ClusterView.of(local_cluster).management()
     try:
         assert {f.name for f in client.nodes()} == {n.erlang_name for n in nodes}
         installation = find_installation()

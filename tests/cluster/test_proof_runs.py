@@ -12,8 +12,7 @@ from clients import await_until
 from dmq_core.actions.gate import perform
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
-from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
+from dmq_core.cluster.view import ClusterView
 from dmq_core.messaging.consuming.decoding import MessageHeaders
 from dmq_core.proof.journal.file import read_journal
 from dmq_core.proof.judging.judge import judge
@@ -50,7 +49,7 @@ def short() -> Scenario:
 
 
 def entities_of(cluster: Cluster) -> list[str]:
-    client = ManagementClient(management_endpoints(cluster.nodes()), cluster.credentials)
+    client = ClusterView.of(cluster).management()
     try:
         names = [thing.name for thing in (*client.queues(), *client.exchanges())]
     finally:

@@ -12,12 +12,12 @@ import pytest
 from clients import await_until
 
 from dmq_core.cluster.protocol import Cluster, NodeState
+from dmq_core.cluster.view import ClusterView
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.demo.context import PREFIX, DemoEnvironment
 from dmq_core.demo.discovery import demo_names, find_demo
 from dmq_core.demo.runner import DemoRun
 from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
 from dmq_core.messaging.connection.topology_commands import delete_exchange, delete_queue
 
 pytestmark = [pytest.mark.real, pytest.mark.thorough, pytest.mark.timeout(600)]
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.real, pytest.mark.thorough, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def management(real_cluster: Cluster) -> Iterator[ManagementClient]:
-    client = ManagementClient(management_endpoints(real_cluster.nodes()), real_cluster.credentials)
+    client = ClusterView.of(real_cluster).management()
     yield client
     client.close()
 

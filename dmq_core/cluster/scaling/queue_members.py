@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
 from dmq_core.cluster.faults.injector import RunTool, erlang_binary
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import CLASSIC, names_of
+from dmq_core.cluster.view import ClusterView, NodeNames
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import AccessDeniedError, ClusterError, DmqError, NotReachableError, OperationTimeoutError
 from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.text import visible
@@ -143,23 +143,20 @@ class QueueMembers:
             ' lists:flatten(io_lib:format("~w ~w", [All, Up])).'
         )
         said = _patiently(lambda: self._run(self.other_than(but), "rabbitmqctl", ("eval", call), TOOL_LIMIT_S))
-        names = {info.erlang_name: info.name for info in self._nodes()}
         members, _, online = said.strip().strip('"').partition("] ")
-        return _renamed(replace(stream, members=_atoms(members), online=_atoms(online)), names)
+        return _renamed(replace(stream, members=_atoms(members), online=_atoms(online)), NodeNames(self._nodes()))
 
     def _ask(self, question: Callable[[ManagementClient], tuple[QueueFigures, ...]], but: str) -> list[QueueFigures]:
-        infos = self._nodes()
-        asked = (info for info in infos if info.state is NodeState.RUNNING and info.name != but)
-        client = ManagementClient(management_endpoints(asked), self._credentials)
+        view = ClusterView(self._nodes(), self._credentials)
+        client = view.without(but).management()
         try:
             queues = _patiently(lambda: question(client))
         finally:
             client.close()
-        names = {info.erlang_name: info.name for info in infos}
-        return [_renamed(queue, names) for queue in queues]
+        return [_renamed(queue, view.names) for queue in queues]
 
     def _erlang_name(self, node: str) -> str:
-        return next(info.erlang_name for info in self._nodes() if info.name == node)
+        return NodeNames(self._nodes()).long(node)
 
     def _run_on_all(self, via: str, words: tuple[str, ...]) -> dict[EntityKey, str]:
         """Runs `grow` or `shrink` and gives the queues for which it failed, with the reason."""
@@ -210,12 +207,10 @@ def _figures(client: ManagementClient) -> tuple[QueueFigures, ...]:
     return client.queues(_COLUMNS)
 
 
-def _renamed(queue: QueueFigures, names: Mapping[str, str]) -> QueueFigures:
-    def ours(nodes: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(names.get(node, node) for node in nodes)
-
-    leader = None if queue.leader is None else names.get(queue.leader, queue.leader)
-    return replace(queue, leader=leader, members=ours(queue.members), online=ours(queue.online))
+def _renamed(queue: QueueFigures, names: NodeNames) -> QueueFigures:
+    leader = None if queue.leader is None else names.short(queue.leader)
+    members, online = tuple(map(names.short, queue.members)), tuple(map(names.short, queue.online))
+    return replace(queue, leader=leader, members=members, online=online)
 
 
 def failures_in(report: str) -> dict[EntityKey, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.cluster.protocol import Cluster, NodeChange, NodeState
+from dmq_core.cluster.view import NodeNames
 from dmq_core.connection_manager import ConnectionEvent, Role
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
@@ -65,7 +66,7 @@ class ClusterRecorder:
         self._nodes = {node.name: node for node in cluster.nodes()}
         self._virtual_host = next((n.endpoint.virtual_host for n in self._nodes.values()), "/")
         self._states = {node.name: node.state for node in self._nodes.values()}
-        self._names = {node.erlang_name: node.name for node in self._nodes.values()}
+        self._names = NodeNames(self._nodes.values())
         self._heard = threading.Condition()
         self._changes: list[NodeChange] = []
         self._leaders: dict[str, tuple[int, str]] = {}
@@ -171,7 +172,7 @@ class ClusterRecorder:
                         self._led(queue, news.node, news.epoch, news.at)
 
     def _led(self, queue: str, erlang_name: str, term: int, at: float) -> None:
-        node = self._names.get(erlang_name, erlang_name)
+        node = self._names.short(erlang_name)
         with self._heard:
             if self._leaders.get(queue, (0, ""))[0] > term:
                 return

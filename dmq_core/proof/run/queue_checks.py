@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
+from dmq_core.cluster.view import ClusterView
 from dmq_core.errors import DmqError, OperationTimeoutError
-from dmq_core.management.client import ManagementClient
-from dmq_core.management.endpoints import management_endpoints
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.topology_commands import delete_queue, queue_depth
@@ -58,15 +57,15 @@ def leader_of(cluster: Cluster, queue: str, virtual_host: str) -> str:
 
     Raises `OperationTimeoutError` if nobody does for 15 s.
     """
-    nodes = cluster.nodes()
-    names = {node.erlang_name: node.name for node in nodes if node.state is NodeState.RUNNING}
-    client = ManagementClient(management_endpoints(nodes), cluster.credentials, timeout_s=_ASK_S)
+    view = ClusterView.of(cluster)
+    running = {node.erlang_name: node.name for node in view.running}
+    client = view.management(_ASK_S)
     deadline = time.monotonic() + LEADER_WITHIN_S
     with contextlib.closing(client):
         while time.monotonic() < deadline:
             with contextlib.suppress(OperationTimeoutError):
                 figures = client.queue(EntityKey(virtual_host, queue))
-                name = None if figures is None or figures.leader is None else names.get(figures.leader)
+                name = None if figures is None or figures.leader is None else running.get(figures.leader)
                 if name is not None:
                     return name
             time.sleep(_LOOK_S)

@@ -190,10 +190,9 @@ class ClusterUnderTest:
 
         Raises `InvalidInputError` if there is no such queue.
         """
-        from dmq_core.management.client import ManagementClient
-        from dmq_core.management.endpoints import management_endpoints
+        from dmq_core.cluster.view import ClusterView
 
-        client = ManagementClient(management_endpoints(self._cluster.nodes()), self.credentials)
+        client = ClusterView.of(self._cluster).management()
         try:
             return self._await_leader(client, EntityKey(virtual_host, queue))
         finally:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import pytest
 from misbehaving_server import Behaviour, Web, frozen, gathering, reply, says, serving, trickling
 
-from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import AccessDeniedError, DmqError, InvalidInputError, NotReachableError, OperationTimeoutError
 from dmq_core.management.client import ManagementClient
@@ -316,9 +315,9 @@ def test_new_endpoints_replace_the_old_ones_and_what_stays_is_kept() -> None:
 def test_endpoints_are_those_nodes_that_offer_one() -> None:
     tls = TlsSettings()
     nodes = (
-        NodeInfo("rmq1", "rabbit@rmq1", NodeState.RUNNING, NodeEndpoint("127.0.0.1", 5672, 15672)),
-        NodeInfo("rmq2", "rabbit@rmq2", NodeState.STOPPED, NodeEndpoint("127.0.0.1", 5673, None)),
-        NodeInfo("rmq3", "rabbit@rmq3", NodeState.RUNNING, NodeEndpoint("host", 5671, 15671, tls)),
+        ("rmq1", NodeEndpoint("127.0.0.1", 5672, 15672)),
+        ("rmq2", NodeEndpoint("127.0.0.1", 5673, None)),
+        ("rmq3", NodeEndpoint("host", 5671, 15671, tls)),
     )
     assert management_endpoints(nodes) == (
         ManagementEndpoint("rmq1", "http://127.0.0.1:15672"),
