@@ -1,4 +1,4 @@
-"""A message is gone only once a consumer says so; what fails is tried again later, and at last laid aside."""
+"""A queue keeps a message until a consumer acknowledges it; what fails is retried later, and parked in the end."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from dmq_core.errors import MessagingError
 from dmq_core.messaging import DirectConsumer, DirectProducer, MessageHeaders, Retry
 
 DELAYS = (0.2, 0.5, 1.0)
-# Broker and client count milliseconds each by a clock of their own.
+# Broker and client measure milliseconds with different clocks.
 TICK_S = 0.01
 
 
-class Shop(DemoContext):
-    """A shop whose desk takes orders, and whose payments depend on a bank that does not always answer."""
+class RetryDemo(DemoContext):
+    """Orders that are handled or fail, and payments that depend on a bank that does not always answer."""
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.orders = self.named("orders")
-        self.dead = self.named("orders.dead")
-        self.payments = self.named("payments")
-        self.parked = self.named("payments.parked")
+        self.orders = self.unique_name("orders")
+        self.dead = self.unique_name("orders.dead")
+        self.payments = self.unique_name("payments")
+        self.parked = self.unique_name("payments.parked")
         for delay in DELAYS:
-            self.named(f"payments.retry.{delay * 1000:.0f}")
-        self.desk, self.bank = Inbox(), Inbox()
+            self.unique_name(f"payments.retry.{delay * 1000:.0f}")
+        self.orders_inbox, self.bank = Inbox(), Inbox()
         self.dead_before = self.parked_before = 0
 
-    def begin(self) -> None:
+    def before_step(self) -> None:
         self.clear()
         self.dead_before = max(0, self.ready(self.dead))
         self.parked_before = max(0, self.ready(self.parked))
 
     def clear(self) -> None:
-        """Takes what nobody took, and forgets what came."""
+        """Empties the queues and forgets what was handled."""
         for queue in (self.orders, self.payments):
-            self.take_all(queue)
-        self.desk.clear()
+            self.drain_queue(queue)
+        self.orders_inbox.clear()
         self.bank.clear()
 
     def is_empty(self, queue: str) -> bool:
-        return self.until(lambda: self.ready(queue) == 0)
+        return self.wait_until(lambda: self.ready(queue) == 0)
 
-    def grew_by(self, queue: str, before: int, count: int) -> bool:
-        return self.until(lambda: self.ready(queue) == before + count)
+    def has_grown_by(self, queue: str, before: int, count: int) -> bool:
+        return self.wait_until(lambda: self.ready(queue) == before + count)
 
-    def look_at_orders(self) -> Focus:
+    def focus_on_orders(self) -> Focus:
         return Focus(queue=self.orders)
 
-    def look_at_payments(self) -> Focus:
+    def focus_on_payments(self) -> Focus:
         return Focus(queue=self.payments)
 
-    def look_at_parked(self) -> Focus:
+    def focus_on_parked(self) -> Focus:
         return Focus(queue=self.parked)
 
     def acknowledge(self) -> None:
         def handle(message: object, headers: MessageHeaders) -> bool:
-            self.desk.handle(message, headers)
+            self.orders_inbox.handle(message, headers)
             return True
 
         consumer = DirectConsumer(self.orders, self.manager)
@@ -69,48 +69,48 @@ class Shop(DemoContext):
         with DirectProducer(self.manager) as producer:
             producer.publish(self.orders, "a book").wait(10)
         with consumer.start_consuming(handle):
-            self.desk.wait_for(1, 10)
+            self.orders_inbox.wait_for(1, 10)
 
     def handled_once_and_gone(self) -> CheckResult:
-        passed = self.is_empty(self.orders) and self.desk.messages == ("a book",)
-        return CheckResult(passed, f"{self.handled}; {self.ready(self.orders)} wait")
+        passed = self.is_empty(self.orders) and self.orders_inbox.messages == ("a book",)
+        return CheckResult(passed, f"{self.handled_text}; {self.ready(self.orders)} wait")
 
     @property
-    def handled(self) -> str:
-        """What the desk got, in words."""
-        return "handled: " + (", ".join(f"{one}" for one in self.desk.messages) or "nothing")
+    def handled_text(self) -> str:
+        """What was handled, in words."""
+        return "handled: " + (", ".join(f"{one}" for one in self.orders_inbox.messages) or "nothing")
 
-    def die(self) -> None:
-        def die(message: object, headers: MessageHeaders) -> bool:
-            raise SystemExit("the worker dies with the message in its hand")
+    def crash(self) -> None:
+        def crash(message: object, headers: MessageHeaders) -> bool:
+            raise SystemExit("the consumer ends while it holds the message")
 
         with DirectProducer(self.manager) as producer:
             producer.publish(self.orders, "a lamp").wait(10)
-        worker = DirectConsumer(self.orders, self.manager).start_consuming(die)
+        consumer = DirectConsumer(self.orders, self.manager).start_consuming(crash)
         with contextlib.suppress(MessagingError):
-            worker.wait(10)
-        with DirectConsumer(self.orders, self.manager).start_consuming(self.desk.handle):
-            self.desk.wait_for(1, 10)
+            consumer.wait(10)
+        with DirectConsumer(self.orders, self.manager).start_consuming(self.orders_inbox.handle):
+            self.orders_inbox.wait_for(1, 10)
 
-    def came_again(self) -> CheckResult:
-        flags = [one.redelivered for one in self.desk.received]
+    def was_redelivered(self) -> CheckResult:
+        flags = [one.redelivered for one in self.orders_inbox.received]
         passed = self.is_empty(self.orders) and flags == [True]
         marked = "marked as redelivered" if any(flags) else "not marked"
-        return CheckResult(passed, f"{self.handled}, {marked}; {self.ready(self.orders)} wait")
+        return CheckResult(passed, f"{self.handled_text}, {marked}; {self.ready(self.orders)} wait")
 
     def reject(self) -> None:
-        def refuse(message: object, headers: MessageHeaders) -> bool:
-            self.desk.handle(message, headers)
+        def reject_it(message: object, headers: MessageHeaders) -> bool:
+            self.orders_inbox.handle(message, headers)
             headers.delivery.reject(requeue=False)
             return True
 
         with DirectProducer(self.manager) as producer:
             producer.publish(self.orders, "a book without a title").wait(10)
-        with DirectConsumer(self.orders, self.manager).start_consuming(refuse):
-            self.desk.wait_for(1, 10)
+        with DirectConsumer(self.orders, self.manager).start_consuming(reject_it):
+            self.orders_inbox.wait_for(1, 10)
 
-    def went_to_the_dead_letters(self) -> CheckResult:
-        passed = self.grew_by(self.dead, self.dead_before, 1) and self.is_empty(self.orders)
+    def was_dead_lettered(self) -> CheckResult:
+        passed = self.has_grown_by(self.dead, self.dead_before, 1) and self.is_empty(self.orders)
         dead = self.ready(self.dead) - self.dead_before
         return CheckResult(passed, f"dead letters: {dead} more; {self.ready(self.orders)} wait in orders")
 
@@ -126,14 +126,14 @@ class Shop(DemoContext):
             producer.publish(self.payments, "pay for the lamp")
             self.bank.wait_for(int(self.answer) + 1, 10)
 
-    def came_later_and_later(self) -> CheckResult:
+    def was_retried_after_delays(self) -> CheckResult:
         gaps = [later.delivery.at - one.delivery.at for one, later in pairwise(self.bank.received)]
-        waited = all(gap > delay - TICK_S for gap, delay in zip(gaps, DELAYS, strict=False))
-        passed = waited and len(gaps) == int(self.answer) and self.is_empty(self.payments)
+        longest_wait_text = all(gap > delay - TICK_S for gap, delay in zip(gaps, DELAYS, strict=False))
+        passed = longest_wait_text and len(gaps) == int(self.answer) and self.is_empty(self.payments)
         told = ", ".join(f"{gap:.2f}" for gap in gaps) or "0"
-        return CheckResult(passed, f"came {len(gaps) + 1} times, after {told} s; {self.ready(self.payments)} wait")
+        return CheckResult(passed, f"delivered {len(gaps) + 1} times, after {told} s; {self.ready(self.payments)} wait")
 
-    def give_up(self) -> None:
+    def fail_every_attempt(self) -> None:
         consumer = DirectConsumer(self.payments, self.manager, retry=Retry(delays=(0.2, 0.5, 1.0), mode="ladder"))
         consumer.declare_queue()
 
@@ -143,10 +143,10 @@ class Shop(DemoContext):
 
         with consumer.start_consuming(pay), DirectProducer(self.manager) as producer:
             producer.publish(self.payments, "pay for the book")
-            self.until(lambda: self.ready(self.parked) > self.parked_before)
+            self.wait_until(lambda: self.ready(self.parked) > self.parked_before)
 
     def was_parked(self) -> CheckResult:
-        parked = self.grew_by(self.parked, self.parked_before, 1) and self.is_empty(self.payments)
+        parked = self.has_grown_by(self.parked, self.parked_before, 1) and self.is_empty(self.payments)
         tries = len(self.bank.received)
         passed = parked and tries == len(DELAYS) + 1
         more = self.ready(self.parked) - self.parked_before
@@ -154,23 +154,23 @@ class Shop(DemoContext):
             passed, f"tried {tries} times; parked: {more} more; {self.ready(self.payments)} wait in payments"
         )
 
-    def park_one(self) -> None:
-        """Has something to play again."""
+    def ensure_parked(self) -> None:
+        """Makes sure that a message is parked."""
         if self.ready(self.parked) < 1:
-            self.begin()
-            self.give_up()
+            self.before_step()
+            self.fail_every_attempt()
 
     def replay(self) -> None:
         def again(message: object, headers: MessageHeaders) -> bool:
             queue, properties = str(headers["x-dmq-queue"]), headers.delivery.properties
             return producer.publish(queue, headers.delivery.body, properties).wait(10).outcome == "confirmed"
 
-        worker = DirectConsumer(self.payments, self.manager)
-        keeper = DirectConsumer(self.parked, self.manager)
+        consumer = DirectConsumer(self.payments, self.manager)
+        from_parked = DirectConsumer(self.parked, self.manager)
         with (
             DirectProducer(self.manager) as producer,
-            worker.start_consuming(self.bank.handle),
-            keeper.start_consuming(again),
+            consumer.start_consuming(self.bank.handle),
+            from_parked.start_consuming(again),
         ):
             self.bank.wait_for(self.parked_before, 10)
 
@@ -182,111 +182,122 @@ class Shop(DemoContext):
         left = f"{self.ready(self.parked)} parked, {self.ready(self.payments)} wait"
         return CheckResult(passed, f"paid {len(paid)} of {self.parked_before}{history}; {left}")
 
-    def leave_one(self) -> None:
-        """Publishes one more that nobody takes."""
+    def publish_unhandled(self) -> None:
+        """Publishes one more message that is not handled."""
         with DirectProducer(self.manager) as producer:
             for queue in (self.orders, self.payments):
-                producer.publish(queue, "nobody takes me").wait(10)
+                producer.publish(queue, "not handled").wait(10)
 
 
 DEMO = Demo(
     title="Acknowledge and retry",
-    summary="A message is gone only once its consumer says so; what fails comes again later and is parked at last.",
-    context=Shop,
+    summary=(
+        "A queue keeps a message until its consumer acknowledges it; what fails is retried later and parked in the end."
+    ),
+    context=RetryDemo,
     steps=(
         DemoStep(
-            title="Done",
+            title="Acknowledged",
             explanation=(
-                "A queue hands a message out and keeps it until the consumer acknowledges it. With dmq that is what a "
-                "handler says by returning True. A message that is not acknowledged goes back to its queue as soon as "
-                "the consumer's channel is closed, so a queue that stays empty after that has nothing open."
+                "A queue delivers a message and keeps it until the consumer acknowledges it. With dmq a handler does "
+                "so by returning True. A message that is not acknowledged returns to its queue as soon as the "
+                "consumer's channel is closed, so a queue that stays empty after that has no message left."
             ),
             terms=("queue", "consumer", "delivery", "acknowledgement"),
-            run=Shop.acknowledge,
+            run=RetryDemo.acknowledge,
             command="dmq publish --key {orders} 'a book'\ndmq consume {orders} --limit 1",
-            claim="The message was handled once; the consumer is gone, and the queue is empty.",
-            check=Shop.handled_once_and_gone,
-            sabotage=Shop.leave_one,
-            focus=Shop.look_at_orders,
+            claim="The message was handled once; the consumer has ended, and the queue is empty.",
+            check=RetryDemo.handled_once_and_gone,
+            sabotage=RetryDemo.publish_unhandled,
+            focus=RetryDemo.focus_on_orders,
         ),
         DemoStep(
-            title="A worker dies",
+            title="A consumer crashes",
             explanation=(
-                "A worker takes a message and dies before it is done: it runs out of memory, or its machine goes. It "
-                "acknowledged nothing, so the message is still the queue's, and the next worker gets it. The flag that "
-                "it carries says only that it may have been handled, wholly or in part. Here SystemExit stands for the "
-                "death: it ends the consumer, and the message has no answer."
+                "A consumer gets a message and crashes before it is done: it runs out of memory, or its machine fails. "
+                "It acknowledged nothing, so the queue still has the message and delivers it to the next consumer. The "
+                "redelivered flag says only that it may have been handled, wholly or in part. Here SystemExit stands "
+                "for the crash: it ends the consumer without an acknowledgement."
             ),
             terms=("redelivery",),
-            run=Shop.die,
+            run=RetryDemo.crash,
             command="dmq publish --key {orders} 'a lamp'\ndmq consume {orders} --limit 1",
-            claim="The next worker got the same message, marked as redelivered, and the queue is empty.",
-            check=Shop.came_again,
-            sabotage=Shop.leave_one,
-            focus=Shop.look_at_orders,
+            claim="The next consumer got the same message, marked as redelivered, and the queue is empty.",
+            check=RetryDemo.was_redelivered,
+            sabotage=RetryDemo.publish_unhandled,
+            focus=RetryDemo.focus_on_orders,
         ),
         DemoStep(
-            title="Refused for good",
+            title="Rejected",
             explanation=(
-                "Some messages will never do, however often they are tried. A consumer rejects such a message, and the "
-                "queue sends it to where its dead letters go: dmq declares a queue with '.dead' behind the name for "
-                "them. A queue without such a place drops what is rejected."
+                "Some messages can never be handled, however often they are tried. A consumer rejects such a message, "
+                "and the queue dead-letters it: dmq declares a queue for dead letters whose name ends in '.dead'. "
+                "Without a dead letter exchange a queue drops what is rejected."
             ),
             terms=("dead letter",),
-            run=Shop.reject,
+            run=RetryDemo.reject,
             command="dmq publish --key {orders} 'a book without a title'\ndmq consume {orders} --limit 1 --reject",
-            claim="The queue is empty, and the queue for dead letters has got one more.",
-            check=Shop.went_to_the_dead_letters,
-            sabotage=Shop.leave_one,
-            focus=Shop.look_at_orders,
+            claim="The queue is empty, and the queue for dead letters has one more message.",
+            check=RetryDemo.was_dead_lettered,
+            sabotage=RetryDemo.publish_unhandled,
+            focus=RetryDemo.focus_on_orders,
         ),
         DemoStep(
-            title="Tried again, later and later",
-            explanation="Most failures pass: the bank does not answer now, and will in a moment. A handler says so by "
-            "returning False or raising. Left to the queue, the message would come again at once, and fail as fast. "
-            "Retry lets it wait in queues of its own, one for each delay, from which it comes back when the time is "
-            "over: here after 0.2 s, then 0.5 s, then 1 s. The header x-dmq-attempts tells how often it failed.",
-            terms=("back-off",),
-            ask=DemoQuestion("How often shall the bank not answer?", usual="3", choices=("1", "2", "3")),
-            run=Shop.retry,
-            command="dmq publish --key {payments} 'pay for the lamp'\ndmq queue list",
-            claim="It came again that many times, never before its delay was over, and then it was paid.",
-            check=Shop.came_later_and_later,
-            sabotage=Shop.leave_one,
-            focus=Shop.look_at_payments,
-        ),
-        DemoStep(
-            title="Laid aside",
+            title="Retried after growing delays",
             explanation=(
-                "Three delays make four attempts. What fails then is parked: it goes to a queue where it waits for a "
-                "person, with its failures told in its headers. It is in nobody's way there, and it is not lost."
+                "Most failures are temporary: the bank does not answer now, and will in a moment. A handler reports a "
+                "failure by returning False or raising. Requeued, the message would be delivered at once and fail "
+                "again. Retry keeps it in delay queues, one for each delay, from which it returns when the delay is "
+                "over: here after 0.2 s, then 0.5 s, then 1 s. The header x-dmq-attempts counts its failures."
             ),
-            run=Shop.give_up,
+            terms=("back-off",),
+            ask=DemoQuestion("How often shall the payment fail?", usual="3", choices=("1", "2", "3")),
+            run=RetryDemo.retry,
+            command="dmq publish --key {payments} 'pay for the lamp'\ndmq queue list",
+            claim="It was retried that many times, never before its delay was over, and then it was paid.",
+            check=RetryDemo.was_retried_after_delays,
+            sabotage=RetryDemo.publish_unhandled,
+            focus=RetryDemo.focus_on_payments,
+        ),
+        DemoStep(
+            title="Parked",
+            explanation=(
+                "Three delays make four attempts. A message that fails the fourth time is parked: it goes to a queue "
+                "where it waits for a person, with its failures in its headers. It holds up no other message there, "
+                "and it is not lost."
+            ),
+            run=RetryDemo.fail_every_attempt,
             command="dmq publish --key {payments} 'pay for the book'\ndmq queue show {parked}",
             claim="It was tried four times, the queue is empty, and one more is parked.",
-            check=Shop.was_parked,
-            sabotage=Shop.leave_one,
-            focus=Shop.look_at_parked,
+            check=RetryDemo.was_parked,
+            sabotage=RetryDemo.publish_unhandled,
+            focus=RetryDemo.focus_on_parked,
         ),
         DemoStep(
             title="Replayed",
-            explanation="Once the bank is back, somebody sends what was parked to its queue again. The copy has to be "
-            "confirmed before the parked message is acknowledged: whatever dies in between, there is one too many "
-            "rather than none. It begins anew, with all its attempts.",
+            explanation=(
+                "Once the bank answers again, the parked messages are published to their queue again. Each copy has to "
+                "be confirmed before the parked message is acknowledged: whatever crashes in between, there are two "
+                "rather than none. A replayed message has all its attempts again."
+            ),
             terms=("publisher confirm",),
-            prepare=Shop.park_one,
-            run=Shop.replay,
+            prepare=RetryDemo.ensure_parked,
+            run=RetryDemo.replay,
             command="dmq consume {parked} --limit 1\ndmq publish --key {payments} 'pay for the book'",
-            claim="Everything that was parked is paid, and nothing is left in either queue.",
-            check=Shop.was_paid,
-            sabotage=Shop.leave_one,
-            focus=Shop.look_at_parked,
+            claim="Everything that was parked is paid, and both queues are empty.",
+            check=RetryDemo.was_paid,
+            sabotage=RetryDemo.publish_unhandled,
+            focus=RetryDemo.focus_on_parked,
         ),
     ),
-    seen="Nothing was lost on the way: not with the worker that died, not while the bank was silent, not after the "
-    "last attempt. Each message was in some queue until somebody said that it was done.",
-    when="Acknowledge always after the work, never before. Reject what can never succeed, retry what may, and look "
-    "at what is parked. A handler may see a message twice: make sure that this does no harm.",
+    seen=(
+        "No message was lost: not with the consumer that crashed, not while the bank did not answer, not after the "
+        "last attempt. Each message was in some queue until a consumer acknowledged it."
+    ),
+    when=(
+        "Always acknowledge after the work, never before. Reject what can never succeed, retry what may, and check "
+        "what is parked. A handler may get a message twice: make sure that this does no harm."
+    ),
     code="""
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging import DirectConsumer, DirectProducer, Retry
@@ -308,10 +319,10 @@ with BrokerConnectionManager() as manager:
         print(producer.publish("payments", "pay for the lamp").wait().outcome)
     consumer.wait(10)
 """,
-    to_try="Have a handler return False always, without a Retry. How often does it see the message, and where does it "
-    "go?",
+    to_try="Let a handler always return False, without a Retry. How often does it get the message, and where does the "
+    "message go?",
     takes_s=6,
-    repair=Shop.clear,
+    repair=RetryDemo.clear,
 )
 
 if __name__ == "__main__":

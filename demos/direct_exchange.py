@@ -1,4 +1,4 @@
-"""A direct exchange copies a message to every queue that is bound by the message's routing key."""
+"""A direct exchange routes a message to every queue that is bound with the message's routing key."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import Binding, DirectConsumer, DirectProducer, Exchange, Queue
 
 
-class Shop(ExchangeContext):
-    """A shop whose exchange sorts orders by what became of them."""
+class DirectDemo(ExchangeContext):
+    """A direct exchange that routes orders by their state."""
 
     queues = ("billing", "audit")
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.shop = self.named("shop")
-        self.billing = self.named("billing")
-        self.audit = self.named("audit")
+        self.shop = self.unique_name("shop")
+        self.billing = self.unique_name("billing")
+        self.audit = self.unique_name("audit")
         self.inbox = Inbox()
 
-    def look(self) -> Focus:
+    def focus_on(self) -> Focus:
         return Focus(exchange=self.shop, queue=self.audit, tail=self.shop)
 
     def bind(self) -> None:
@@ -50,7 +50,7 @@ class Shop(ExchangeContext):
             handle = producer.publish("cancelled", "order 2 is cancelled")
             self.outcome = handle.wait(10).outcome
 
-    def audit_alone_got_one(self) -> CheckResult:
+    def only_audit_got_one(self) -> CheckResult:
         return self.got("audit")
 
     def publish_own(self) -> None:
@@ -58,7 +58,7 @@ class Shop(ExchangeContext):
             handle = producer.publish(self.answer, "your own message")
             self.outcome = handle.wait(10).outcome
 
-    def went_by_its_key_alone(self) -> CheckResult:
+    def was_routed_by_its_key(self) -> CheckResult:
         names = {"paid": ("billing", "audit"), "cancelled": ("audit",)}.get(self.answer, ())
         seen = self.got(*names)
         outcome = "confirmed" if names else "returned"
@@ -73,90 +73,91 @@ class Shop(ExchangeContext):
 
     def billing_is_empty_and_audit_is_not(self) -> CheckResult:
         kept = self.before["audit"]
-        passed = self.until(lambda: self.waiting == {"billing": 0, "audit": kept}) and kept > 0
+        passed = self.wait_until(lambda: self.waiting == {"billing": 0, "audit": kept}) and kept > 0
         keys = sorted({one.routing_key for one in self.inbox.received})
-        received = f"{len(self.inbox.received)} received, keys {', '.join(keys) or 'none'}"
+        received = f"{len(self.inbox.received)} received, routing keys {', '.join(keys) or 'none'}"
         return CheckResult(passed, f"{received}; audit still holds {self.waiting['audit']}")
 
     def repair(self) -> None:
-        """Has audit back, with something in it."""
+        """Restores the queue audit with a message in it."""
         self.bind()
         self.publish_cancelled()
 
-    def lose_audit(self) -> None:
+    def delete_audit(self) -> None:
         self.delete(self.audit)
 
 
 DEMO = Demo(
     title="Direct exchange",
-    summary="The routing key of a message says which queues get a copy of it: exactly those that are bound by it.",
-    context=Shop,
+    summary="A message is routed by its routing key: exactly the queues that are bound with that key get a copy.",
+    context=DirectDemo,
     steps=(
         DemoStep(
             title="An exchange, two queues, three bindings",
             explanation="Publishers send to an exchange, not to queues. Its bindings say which queues get a copy.",
             terms=("exchange", "queue", "binding", "routing key"),
-            run=Shop.bind,
+            run=DirectDemo.bind,
             command="dmq exchange list\ndmq queue list",
-            claim="Both queues are there.",
-            check=Shop.queues_are_there,
-            sabotage=Shop.lose_audit,
+            claim="Both queues exist.",
+            check=DirectDemo.queues_are_there,
+            sabotage=DirectDemo.delete_audit,
         ),
         DemoStep(
             title="One message, two copies",
             explanation=(
-                "Both queues are bound by the key 'paid', so each gets a copy of its own: what one does with it does "
-                "not concern the other."
+                "Both queues are bound with the key 'paid', so each gets its own copy, independent of the other."
             ),
             terms=("publisher confirm",),
-            run=Shop.publish_paid,
+            run=DirectDemo.publish_paid,
             command="dmq publish --exchange {shop} --key paid 'order 1 is paid'",
             claim="The message is confirmed, and each queue got one copy.",
-            check=Shop.both_got_one,
-            sabotage=Shop.lose_audit,
+            check=DirectDemo.both_got_one,
+            sabotage=DirectDemo.delete_audit,
         ),
         DemoStep(
-            title="Another key, another way",
-            explanation=(
-                "A direct exchange compares the whole key, letter by letter. Billing is not bound by 'cancelled'."
-            ),
-            run=Shop.publish_cancelled,
+            title="Another routing key, another queue",
+            explanation=("A direct exchange compares the whole routing key. Billing is not bound with 'cancelled'."),
+            run=DirectDemo.publish_cancelled,
             command="dmq publish --exchange {shop} --key cancelled 'order 2 is cancelled'",
-            claim="Audit alone got a copy.",
-            check=Shop.audit_alone_got_one,
-            sabotage=Shop.lose_audit,
+            claim="Only audit got a copy.",
+            check=DirectDemo.only_audit_got_one,
+            sabotage=DirectDemo.delete_audit,
         ),
         DemoStep(
             title="Your own key",
             explanation=(
-                "No queue is bound by any other key. A message that nobody wants is lost without a word, unless its "
-                "publisher asked to get it back. dmq always asks."
+                "No queue is bound with any other key. A message that is routed to no queue is discarded silently, "
+                "unless its publisher sets the mandatory flag. dmq always sets it, unless you say otherwise."
             ),
             terms=("mandatory",),
             ask=DemoQuestion("Which routing key shall the message have?", usual="refunded"),
-            run=Shop.publish_own,
+            run=DirectDemo.publish_own,
             command="dmq publish --exchange {shop} --key {answer} 'your own message'",
-            claim="With 'paid' both queues get a copy, with 'cancelled' audit does; with any other it comes back.",
-            check=Shop.went_by_its_key_alone,
-            sabotage=Shop.lose_audit,
+            claim="With 'paid' both queues get a copy, with 'cancelled' audit does; with any other it is returned.",
+            check=DirectDemo.was_routed_by_its_key,
+            sabotage=DirectDemo.delete_audit,
         ),
         DemoStep(
-            title="A consumer takes from its queue alone",
+            title="A consumer empties only its own queue",
             explanation=(
-                "A consumer is sent what its queue holds, and acknowledges each message; then the queue forgets it."
+                "The broker delivers the messages of a queue to its consumer; once acknowledged, a message is removed."
             ),
             terms=("consumer", "delivery", "acknowledgement"),
-            run=Shop.consume,
+            run=DirectDemo.consume,
             command="dmq consume {billing}",
             claim="Billing is empty now, and audit still has every message.",
-            check=Shop.billing_is_empty_and_audit_is_not,
-            sabotage=Shop.lose_audit,
+            check=DirectDemo.billing_is_empty_and_audit_is_not,
+            sabotage=DirectDemo.delete_audit,
         ),
     ),
-    seen="One exchange, and the key of each message alone decided which queues got a copy: both, one or none. A "
-    "message for none came back to its publisher.",
-    when="Work that is told apart by one word: a task's kind, a tenant, a region. With the default exchange, a direct "
-    "one to which every queue is bound by its own name, you address a queue straight.",
+    seen=(
+        "The routing key of each message decided which queues got a copy: both, one or none. A message for no queue "
+        "was returned to its publisher."
+    ),
+    when=(
+        "Messages that are routed by one word: the kind of a task, a tenant, a region. The default exchange is a "
+        "direct exchange to which every queue is bound with its own name, so you can publish straight to a queue."
+    ),
     code="""
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging import DirectConsumer, DirectProducer
@@ -176,10 +177,10 @@ with BrokerConnectionManager() as manager:
         print(producer.publish("paid", "order 1 is paid").wait().outcome)
     consumer.wait(10)
 """,
-    to_try="Bind a third queue by 'cancelled' (step 1 shows how) and publish again: who gets what?",
+    to_try="Bind a third queue with 'cancelled' (step 1 shows how) and publish again: which queue gets what?",
     takes_s=3,
-    repair=Shop.repair,
-    focus=Shop.look,
+    repair=DirectDemo.repair,
+    focus=DirectDemo.focus_on,
 )
 
 if __name__ == "__main__":

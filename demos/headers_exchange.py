@@ -1,4 +1,4 @@
-"""A headers exchange looks at the headers of a message: all that a binding names have to fit, or any one of them."""
+"""A headers exchange routes by the headers of a message: all headers of a binding have to match, or any one of them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import Binding, Exchange, HeadersProducer, Queue
 
 
-class Reports(ExchangeContext):
-    """Reports that are sorted by what their headers say."""
+class HeadersDemo(ExchangeContext):
+    """A headers exchange for reports, and four queues bound with headers."""
 
     queues = ("both", "either", "recent", "signed")
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.reports = self.named("reports")
-        self.both = self.named("both")
-        self.either = self.named("either")
-        self.recent = self.named("recent")
-        self.signed = self.named("signed")
+        self.reports = self.unique_name("reports")
+        self.both = self.unique_name("both")
+        self.either = self.unique_name("either")
+        self.recent = self.unique_name("recent")
+        self.signed = self.unique_name("signed")
         self.outcome_of_text = ""
 
     @property
@@ -33,7 +33,7 @@ class Reports(ExchangeContext):
     def kind(self) -> str:
         return self.answer.split()[0]
 
-    def look(self) -> Focus:
+    def focus_on(self) -> Focus:
         return Focus(exchange=self.reports, queue=self.either, tail=self.reports)
 
     def bind(self) -> None:
@@ -55,35 +55,35 @@ class Reports(ExchangeContext):
             handle = producer.publish({"format": "pdf", "kind": "daily"}, "all is well")
             self.outcome = handle.wait(10).outcome
 
-    def both_and_either_got_it(self) -> CheckResult:
+    def both_and_either_got_one(self) -> CheckResult:
         return self.got("both", "either")
 
     def publish_without_kind(self) -> None:
         with HeadersProducer(self.manager, self.reports) as producer:
-            handle = producer.publish({"format": "pdf"}, "nobody said how often I come")
+            handle = producer.publish({"format": "pdf"}, "no kind header")
             self.outcome = handle.wait(10).outcome
 
-    def either_alone_got_it(self) -> CheckResult:
+    def only_either_got_one(self) -> CheckResult:
         return self.got("either")
 
     def publish_years(self) -> None:
         with HeadersProducer(self.manager, self.reports) as producer:
-            number = producer.publish({"year": 2026}, "my year is a number")
-            text = producer.publish({"year": "2026"}, "my year is a text")
+            number = producer.publish({"year": 2026}, "the year is a number")
+            text = producer.publish({"year": "2026"}, "the year is a string")
             self.outcome = number.wait(10).outcome
             self.outcome_of_text = text.wait(10).outcome
 
-    def number_alone_fits(self) -> CheckResult:
+    def only_the_number_matches(self) -> CheckResult:
         seen = self.got("recent")
         passed = seen.passed and (self.outcome, self.outcome_of_text) == ("confirmed", "returned")
-        return CheckResult(passed, f"the number: {seen.text}; the text: {self.outcome_of_text}")
+        return CheckResult(passed, f"the number: {seen.text}; the string: {self.outcome_of_text}")
 
     def publish_signed(self) -> None:
         with HeadersProducer(self.manager, self.reports) as producer:
-            handle = producer.publish({"author": "Ada"}, "I have an author")
+            handle = producer.publish({"author": "Ada"}, "signed by Ada")
             self.outcome = handle.wait(10).outcome
 
-    def signed_alone_got_it(self) -> CheckResult:
+    def only_signed_got_one(self) -> CheckResult:
         return self.got("signed")
 
     def publish_own(self) -> None:
@@ -91,100 +91,106 @@ class Reports(ExchangeContext):
             handle = producer.publish({"kind": self.kind, "format": self.format}, "your own report")
             self.outcome = handle.wait(10).outcome
 
-    def went_as_the_headers_say(self) -> CheckResult:
-        hits = (self.kind == "daily") + (self.format == "pdf")
-        seen = self.got(*(["either"] if hits else []), *(["both"] if hits == 2 else []))
-        passed = seen.passed and self.outcome == ("confirmed" if hits else "returned")
+    def was_routed_by_its_headers(self) -> CheckResult:
+        matches = (self.kind == "daily") + (self.format == "pdf")
+        seen = self.got(*(["either"] if matches else []), *(["both"] if matches == 2 else []))
+        passed = seen.passed and self.outcome == ("confirmed" if matches else "returned")
         return CheckResult(passed, f"a {self.answer}: {seen.text}")
 
-    def lose_either(self) -> None:
+    def delete_either(self) -> None:
         self.delete(self.either)
 
 
 DEMO = Demo(
     title="Headers exchange",
-    summary="Bindings name headers and their values; a message has to fit all of them, or any one, as they say.",
-    context=Reports,
+    summary=(
+        "Bindings name headers and their values; x-match says whether a message has to match all of them or any one."
+    ),
+    context=HeadersDemo,
     steps=(
         DemoStep(
-            title="Four queues, bound by headers",
+            title="Four queues, bound with headers",
             explanation=(
-                "A binding to a headers exchange names headers and values, and in x-match whether all of them have to "
-                "fit or any one will do. A value of None asks only that the header is there."
+                "A binding to a headers exchange names headers and values, and in x-match whether all of them or any "
+                "one has to match. A value of None only requires that the header is present."
             ),
             terms=("exchange", "headers exchange", "binding"),
-            run=Reports.bind,
+            run=HeadersDemo.bind,
             command="dmq exchange list\ndmq queue show {both}",
-            claim="Four queues are there: both, either, recent and signed.",
-            check=Reports.queues_are_there,
-            sabotage=Reports.lose_either,
+            claim="Four queues exist: both, either, recent and signed.",
+            check=HeadersDemo.queues_are_there,
+            sabotage=HeadersDemo.delete_either,
         ),
         DemoStep(
-            title="A message that fits all and any",
-            explanation="The message has both headers, with the very values. Where all fit, any one fits too.",
+            title="A message that matches all and any",
+            explanation="The message has both headers with those values. If all match, any one matches too.",
             terms=("publisher confirm",),
-            run=Reports.publish_daily_pdf,
+            run=HeadersDemo.publish_daily_pdf,
             command="dmq publish --exchange {reports} --header format=pdf --header kind=daily 'all is well'",
-            claim="The queues both and either got one copy each, the other two none.",
-            check=Reports.both_and_either_got_it,
-            sabotage=Reports.lose_either,
+            claim="The queues both and either got one copy each, the other two got none.",
+            check=HeadersDemo.both_and_either_got_one,
+            sabotage=HeadersDemo.delete_either,
         ),
         DemoStep(
             title="A header is missing",
-            explanation=(
-                "A header that is not there fits no binding that asks for it. Headers that no binding asks for do no "
-                "harm."
-            ),
-            run=Reports.publish_without_kind,
-            command="dmq publish --exchange {reports} --header format=pdf 'nobody said how often I come'",
-            claim="The queue either got a copy, and both did not.",
-            check=Reports.either_alone_got_it,
-            sabotage=Reports.lose_either,
+            explanation=("A missing header does not match. Headers that a binding does not name are ignored."),
+            run=HeadersDemo.publish_without_kind,
+            command="dmq publish --exchange {reports} --header format=pdf 'no kind header'",
+            claim="The queue either got a copy, the queue both did not.",
+            check=HeadersDemo.only_either_got_one,
+            sabotage=HeadersDemo.delete_either,
         ),
         DemoStep(
             title="2026 is not '2026'",
             explanation=(
-                "Values are compared with their type. The queue recent is bound by the number 2026. A text of the same "
-                "look is another value, and a frequent reason why nothing comes."
+                "Values are compared with their type. The queue recent is bound with the number 2026. The string "
+                "'2026' is another value, and a frequent reason why a message is not routed."
             ),
             terms=("mandatory",),
-            run=Reports.publish_years,
-            command="dmq publish --exchange {reports} --header year=2026 'my year is a number'\n"
-            "dmq publish --exchange {reports} --header 'year=\"2026\"' 'my year is a text'",
-            claim="Recent got the one whose year is a number. The other fits no queue and comes back.",
-            check=Reports.number_alone_fits,
-            sabotage=Reports.lose_either,
+            run=HeadersDemo.publish_years,
+            command="dmq publish --exchange {reports} --header year=2026 'the year is a number'\n"
+            "dmq publish --exchange {reports} --header 'year=\"2026\"' 'the year is a string'",
+            claim="Recent got the message whose year is a number. The other matches no binding and is returned.",
+            check=HeadersDemo.only_the_number_matches,
+            sabotage=HeadersDemo.delete_either,
         ),
         DemoStep(
-            title="Any value will do",
-            explanation="The queue signed is bound by 'author' with no value.",
-            run=Reports.publish_signed,
-            command="dmq publish --exchange {reports} --header author=Ada 'I have an author'",
-            claim="Signed alone got a copy.",
-            check=Reports.signed_alone_got_it,
-            sabotage=Reports.lose_either,
+            title="Any value matches",
+            explanation="The queue signed is bound with 'author' and no value.",
+            run=HeadersDemo.publish_signed,
+            command="dmq publish --exchange {reports} --header author=Ada 'signed by Ada'",
+            claim="Only signed got a copy.",
+            check=HeadersDemo.only_signed_got_one,
+            sabotage=HeadersDemo.delete_either,
         ),
         DemoStep(
             title="Your own headers",
             explanation=(
-                "Which queues will get it? The queue both wants a daily pdf, and either is content with a half of it."
+                "Which queues will get it? The queue both needs a daily pdf; for either, one of the two is enough."
             ),
             ask=DemoQuestion(
-                "Which report shall be sent?",
+                "Which report shall be published?",
                 usual="weekly pdf",
                 choices=("daily pdf", "daily text", "weekly pdf", "weekly text"),
             ),
-            run=Reports.publish_own,
+            run=HeadersDemo.publish_own,
             command="dmq publish --exchange {reports} --header kind={kind} --header format={format} 'your own report'",
-            claim="A daily pdf goes to both and either, a half of it to either, and a weekly text comes back.",
-            check=Reports.went_as_the_headers_say,
-            sabotage=Reports.lose_either,
+            claim=(
+                "A daily pdf is routed to both and either, a daily text or weekly pdf to either; a weekly text is "
+                "returned."
+            ),
+            check=HeadersDemo.was_routed_by_its_headers,
+            sabotage=HeadersDemo.delete_either,
         ),
     ),
-    seen="Bindings asked for headers by name, value and type. With all, one that was missing was enough to get "
-    "nothing; with any, one that fitted was enough to get a copy.",
-    when="Messages that are sorted by several things at once which have no order among them: format, kind, year. A "
-    "topic exchange is easier to read; take headers where a key of words does not do.",
+    seen=(
+        "Bindings matched headers by name, value and type. With x-match all, one missing header was enough to get "
+        "nothing; with any, one matching header was enough to get a copy."
+    ),
+    when=(
+        "Messages that are routed by several properties without an order among them: format, kind, year. A topic "
+        "exchange is easier to read; use headers where a routing key of words is not enough."
+    ),
     code="""
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging import HeadersConsumer, HeadersProducer
@@ -204,10 +210,10 @@ with BrokerConnectionManager() as manager:
         print(producer.publish({"format": "pdf"}, "all is well").wait().outcome)
     consumer.wait(10)
 """,
-    to_try="Bind a queue by the number 1 and send it a header that is true. Is that the same to RabbitMQ?",
+    to_try="Bind a queue with the number 1 and publish a header with the value true. Is that the same to RabbitMQ?",
     takes_s=3,
-    repair=Reports.bind,
-    focus=Reports.look,
+    repair=HeadersDemo.bind,
+    focus=HeadersDemo.focus_on,
 )
 
 if __name__ == "__main__":

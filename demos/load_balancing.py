@@ -1,4 +1,4 @@
-"""Work is shared twice: a queue shares its messages among consumers, and a cluster shares queues and clients."""
+"""A queue distributes its messages to its consumers, and a cluster distributes queues and clients to its nodes."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ LONGEST_JOB_S = 60.0
 MANY = 1000
 
 
-class Workshop(DemoContext):
-    """Ten jobs for two workers, of whom one is slow; and queues and clients that use every node."""
+class LoadBalancingDemo(DemoContext):
+    """Ten jobs for two consumers, one of them slow; and queues and connections on every node."""
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.jobs = self.named("jobs")
-        self.queues = tuple(self.named(f"jobs.{number}") for number in (1, 2, 3))
+        self.jobs = self.unique_name("jobs")
+        self.queues = tuple(self.unique_name(f"jobs.{number}") for number in (1, 2, 3))
         self.workers: list[DirectConsumer] = []
         self.done: list[tuple[str, object]] = []
-        self.tortoise_may_finish = threading.Event()
+        self.slow_may_finish = threading.Event()
         self.outcomes: list[str] = []
-        self.shop: BrokerConnectionManager | None = None
-        self.on_close(self.dismiss)
+        self.producer_connections: BrokerConnectionManager | None = None
+        self.on_close(self.close_consumers)
 
-    def begin(self) -> None:
+    def before_step(self) -> None:
         self.done = []
-        self.tortoise_may_finish.set()
+        self.slow_may_finish.set()
 
-    def work_of(self, name: str) -> Callable[[object, MessageHeaders], bool]:
-        """The handler of a worker."""
+    def handler_of(self, name: str) -> Callable[[object, MessageHeaders], bool]:
+        """The handler of a consumer."""
 
         def work(message: object, _headers: MessageHeaders) -> bool:
-            if name == "Tortoise":
-                self.tortoise_may_finish.wait(LONGEST_JOB_S)
+            if name == "slow":
+                self.slow_may_finish.wait(LONGEST_JOB_S)
             self.done.append((name, message))
             return True
 
         return work
 
-    def hire(self, prefetch: int) -> None:
-        """Has two workers, each of whom may hold so many jobs."""
-        self.dismiss()
-        for name in ("Hare", "Tortoise"):
+    def start_consumers(self, prefetch: int) -> None:
+        """Starts two consumers with that prefetch."""
+        self.close_consumers()
+        for name in ("fast", "slow"):
             worker = DirectConsumer(self.jobs, self.manager, prefetch=prefetch)
-            self.workers.append(worker.start_consuming(self.work_of(name)))
-            self.wait_subscribed(worker)
+            self.workers.append(worker.start_consuming(self.handler_of(name)))
+            self.wait_consuming(worker)
 
-    def dismiss(self) -> None:
-        """Has nobody work."""
-        self.tortoise_may_finish.set()
+    def close_consumers(self) -> None:
+        """Closes the consumers."""
+        self.slow_may_finish.set()
         for worker in self.workers:
             worker.close()
         self.workers = []
@@ -74,36 +74,36 @@ class Workshop(DemoContext):
             producer.flush(10)
 
     def done_by(self, name: str) -> int:
-        """How many jobs a worker has finished."""
+        """How many jobs a consumer has finished."""
         return Counter(by for by, _ in self.done)[name]
 
     @property
     def backlog(self) -> tuple[int, int]:
-        """How many jobs wait, and how many a worker holds, as the broker tells it; -1 where it does not."""
-        told = self.figures.queue(self.key(self.jobs))
-        ready, passed = (None, None) if told is None else (told.ready, told.unacked)
-        return -1 if ready is None else ready, -1 if passed is None else passed
+        """How many jobs are ready and how many unacknowledged, as the broker reports; -1 where it does not."""
+        reported = self.figures.queue(self.key(self.jobs))
+        ready, unacked = (None, None) if reported is None else (reported.ready, reported.unacked)
+        return -1 if ready is None else ready, -1 if unacked is None else unacked
 
     @property
     def all_are_done_once(self) -> bool:
-        """Whether each of the jobs is done, at last, and none twice."""
-        self.tortoise_may_finish.set()
-        self.until(lambda: len(self.done) >= len(JOBS))
+        """Whether each of the jobs is done once, in the end."""
+        self.slow_may_finish.set()
+        self.wait_until(lambda: len(self.done) >= len(JOBS))
         return sorted(str(job) for _, job in self.done) == sorted(JOBS)
 
     def do_one_again(self) -> None:
-        """Has a job done twice."""
+        """Does a job twice."""
         self.publish("job 1")
-        self.until(lambda: [job for _, job in self.done].count("job 1") > 1)
+        self.wait_until(lambda: [job for _, job in self.done].count("job 1") > 1)
 
-    def let_go(self) -> None:
-        """Has Tortoise finish, until the broker says so."""
-        self.tortoise_may_finish.set()
-        self.until_told(lambda: self.backlog == (0, 0))
+    def finish_slow(self) -> None:
+        """Lets the slow consumer finish and waits until the broker reports that."""
+        self.slow_may_finish.set()
+        self.wait_until_reported(lambda: self.backlog == (0, 0))
 
     @property
     def led(self) -> dict[str, int]:
-        """How many quorum queues each node leads, as the broker tells it."""
+        """How many quorum queues each node leads, as the broker reports."""
         leaders = Counter(queue.leader for queue in self.figures.queues() if queue.type == "quorum")
         return {node.name: leaders[node.erlang_name] for node in self.running}
 
@@ -111,76 +111,76 @@ class Workshop(DemoContext):
     def running(self) -> list[NodeInfo]:
         return [node for node in self.cluster.nodes() if node.state is NodeState.RUNNING]
 
-    def lose_second(self) -> None:
+    def delete_second(self) -> None:
         self.delete(self.queues[1])
 
-    def leave_shop(self) -> None:
-        """Has the shop end, until the broker says so."""
-        if self.shop is not None:
-            self.shop.close()
-            self.until_told(lambda: not any(self.spread("shop").values()))
+    def close_producers(self) -> None:
+        """Closes the connections of the producers and waits until the broker reports that."""
+        if self.producer_connections is not None:
+            self.producer_connections.close()
+            self.wait_until_reported(lambda: not any(self.spread("producers").values()))
 
-    def look(self) -> Focus:
+    def focus_on(self) -> Focus:
         return Focus(queue=self.jobs)
 
-    def look_at_leaders(self) -> Focus:
+    def focus_on_leaders(self) -> Focus:
         return Focus(queue=self.queues[0])
 
-    def share(self) -> None:
+    def consume_side_by_side(self) -> None:
         self.manager.declare(Queue(self.jobs, "quorum"))
-        for name in ("Hare", "Tortoise"):
+        for name in ("fast", "slow"):
             worker = DirectConsumer(self.jobs, self.manager)
-            self.workers.append(worker.start_consuming(self.work_of(name)))
-            self.wait_subscribed(worker)
+            self.workers.append(worker.start_consuming(self.handler_of(name)))
+            self.wait_consuming(worker)
         self.publish_ten()
 
     def both_worked(self) -> CheckResult:
         once = self.all_are_done_once
-        shares = self.done_by("Hare"), self.done_by("Tortoise")
-        return CheckResult(once and min(shares) > 0, f"Hare did {shares[0]}, Tortoise did {shares[1]}")
+        shares = self.done_by("fast"), self.done_by("slow")
+        return CheckResult(once and min(shares) > 0, f"the fast consumer did {shares[0]}, the slow one {shares[1]}")
 
-    def hold_one_each(self) -> None:
-        self.hire(prefetch=1)
-        self.tortoise_may_finish.clear()
+    def use_prefetch_one(self) -> None:
+        self.start_consumers(prefetch=1)
+        self.slow_may_finish.clear()
         self.publish_ten()
 
-    def hare_did_nine(self) -> CheckResult:
-        told = self.until_told(lambda: self.done_by("Hare") == 9 and self.backlog == (0, 1))
-        text = f"Hare did {self.done_by('Hare')} while Tortoise had {self.backlog[1]} in hand"
-        return CheckResult(told and self.all_are_done_once, text)
+    def fast_did_nine(self) -> CheckResult:
+        reported = self.wait_until_reported(lambda: self.done_by("fast") == 9 and self.backlog == (0, 1))
+        text = f"the fast consumer did {self.done_by('fast')} while the slow one held {self.backlog[1]}"
+        return CheckResult(reported and self.all_are_done_once, text)
 
-    def hold_several(self) -> None:
-        self.hire(prefetch=int(self.answer))
-        self.tortoise_may_finish.clear()
+    def use_larger_prefetch(self) -> None:
+        self.start_consumers(prefetch=int(self.answer))
+        self.slow_may_finish.clear()
         self.publish_ten()
 
-    def tortoise_hoards(self) -> CheckResult:
+    def slow_holds_several(self) -> CheckResult:
         most = int(self.answer)
 
         def idle() -> bool:
-            ready, passed = self.backlog
-            return ready == 0 and passed > 1 and len(JOBS) - passed <= self.done_by("Hare") >= len(JOBS) - most
+            ready, unacked = self.backlog
+            return ready == 0 and unacked > 1 and len(JOBS) - unacked <= self.done_by("fast") >= len(JOBS) - most
 
-        told = self.until_told(idle)
-        sits_on = len(JOBS) - self.done_by("Hare")
-        text = f"Hare did {self.done_by('Hare')} and had nothing left to do; Tortoise sat on {sits_on}"
-        return CheckResult(told and not self.done_by("Tortoise") and self.all_are_done_once, text)
+        reported = self.wait_until_reported(idle)
+        held_by_slow = len(JOBS) - self.done_by("fast")
+        text = f"the fast consumer did {self.done_by('fast')} and was idle; the slow one held {held_by_slow}"
+        return CheckResult(reported and not self.done_by("slow") and self.all_are_done_once, text)
 
     def spread_leaders(self) -> None:
         self.manager.declare(*(Queue(name, "quorum") for name in self.queues))
 
     def leaders_are_spread(self) -> CheckResult:
-        known = self.until_told(lambda: all(self.leader(queue) for queue in self.queues))
-        leaders, led = [self.leader(queue) or "nobody" for queue in self.queues], self.led
+        known = self.wait_until_reported(lambda: all(self.leader(queue) for queue in self.queues))
+        leaders, led = [self.leader(queue) or "no node" for queue in self.queues], self.led
         least = min(led.values(), default=0)
         even = sum(led.values()) >= MANY or all(led.get(leader, 0) <= least + 1 for leader in leaders)
         counts = ", ".join(f"{node} leads {count}" for node, count in led.items())
         return CheckResult(known and even, f"the three are led by {', '.join(leaders)}; in all {counts}")
 
     def spread_clients(self) -> None:
-        self.shop = self.client("shop", Policy(self.answer))
+        self.producer_connections = self.client("producers", Policy(self.answer))
         for queue in self.queues:
-            producer = DirectProducer(self.shop)
+            producer = DirectProducer(self.producer_connections)
             producer.publish(queue, "a job").wait(10)
 
     def clients_are_spread(self) -> CheckResult:
@@ -188,17 +188,18 @@ class Workshop(DemoContext):
         wanted = min(len(self.queues), len(self.cluster.nodes())) if policy.spreads else 1
 
         def fits() -> bool:
-            counts = [count for node, count in self.spread("shop").items() if node in nodes]
+            counts = [count for node, count in self.spread("producers").items() if node in nodes]
             return sum(counts) == wanted and max(counts) - min(counts) <= 1
 
-        passed = self.until_told(fits)
+        passed = self.wait_until_reported(fits)
         return CheckResult(
-            passed, f"{policy}: " + ", ".join(f"{node} has {n}" for node, n in self.spread("shop").items())
+            passed,
+            f"{policy}: " + ", ".join(f"{node} has {n}" for node, n in self.spread("producers").items()),
         )
 
     def repair(self) -> None:
-        """Has empty queues, and nobody at them."""
-        self.dismiss()
+        """Restores empty queues without consumers."""
+        self.close_consumers()
         self.delete(self.jobs)
         self.manager.declare(Queue(self.jobs, "quorum"))
         self.spread_leaders()
@@ -206,88 +207,93 @@ class Workshop(DemoContext):
 
 DEMO = Demo(
     title="Load balancing",
-    summary="Consumers share a queue, and prefetch says how fairly; queues and connections are spread over the nodes.",
-    context=Workshop,
+    summary=(
+        "Consumers share a queue, and prefetch decides how evenly; leaders and connections are spread over the nodes."
+    ),
+    context=LoadBalancingDemo,
     steps=(
         DemoStep(
-            title="Two workers, one queue",
+            title="Two consumers, one queue",
             explanation=(
-                "Every message of a queue goes to one of its consumers, in turn. Whoever wants the work done sooner "
-                "starts another consumer, and nobody else has to know."
+                "Every message of a queue goes to one of its consumers, in turn. To finish the work sooner, start "
+                "another consumer; nothing else has to change."
             ),
             terms=("queue", "consumer", "delivery"),
-            prepare=Workshop.dismiss,
-            run=Workshop.share,
+            prepare=LoadBalancingDemo.close_consumers,
+            run=LoadBalancingDemo.consume_side_by_side,
             command="dmq publish --key {jobs} --count 10 'a job'\ndmq consume {jobs}",
-            claim="Both workers did some of the ten jobs, and each job was done once.",
-            check=Workshop.both_worked,
-            sabotage=Workshop.do_one_again,
+            claim="Both consumers did some of the ten jobs, and each job was done once.",
+            check=LoadBalancingDemo.both_worked,
+            sabotage=LoadBalancingDemo.do_one_again,
         ),
         DemoStep(
-            title="One in hand: who is ready gets the next",
+            title="A prefetch of 1: an idle consumer gets the next job",
             explanation=(
-                "With a prefetch of 1 a worker is sent the next job once it is done with the one in hand. Tortoise is "
-                "slow: her first job takes her until all others are done."
+                "With a prefetch of 1 a consumer is sent the next job once it has acknowledged the one before. One "
+                "consumer is slow: its first job takes until all others are done."
             ),
             terms=("prefetch", "acknowledgement"),
-            run=Workshop.hold_one_each,
+            run=LoadBalancingDemo.use_prefetch_one,
             command="dmq consume {jobs} --prefetch 1",
-            claim="Hare did nine jobs while Tortoise had one in hand, and none waited for her.",
-            check=Workshop.hare_did_nine,
-            sabotage=Workshop.let_go,
+            claim="The fast consumer did nine jobs while the slow one held one, and no job waited for it.",
+            check=LoadBalancingDemo.fast_did_nine,
+            sabotage=LoadBalancingDemo.finish_slow,
         ),
         DemoStep(
-            title="Many in hand: the slow one hoards",
+            title="A large prefetch: jobs wait with the slow consumer",
             explanation=(
-                "The broker sends in turn as long as a worker has room, and does not ask who is quick. What Tortoise "
-                "was sent, Hare cannot have, even when he has nothing to do."
+                "The broker sends messages in turn as long as the prefetch allows, whichever consumer is fast. A job "
+                "that was sent to the slow consumer cannot go to the fast one, even when that is idle."
             ),
-            ask=DemoQuestion("How many jobs may each worker hold?", usual="5", choices=("2", "5", "10")),
-            run=Workshop.hold_several,
+            ask=DemoQuestion("How many jobs may each consumer hold?", usual="5", choices=("2", "5", "10")),
+            run=LoadBalancingDemo.use_larger_prefetch,
             command="dmq consume {jobs} --prefetch {answer}",
-            claim="The queue is empty and Hare idle, and Tortoise sits on several jobs that he could have done.",
-            check=Workshop.tortoise_hoards,
-            sabotage=Workshop.let_go,
+            claim="The queue is empty and the fast consumer idle, while the slow one holds several jobs.",
+            check=LoadBalancingDemo.slow_holds_several,
+            sabotage=LoadBalancingDemo.finish_slow,
         ),
         DemoStep(
             title="Queues on every node",
             explanation=(
-                "All messages of a quorum queue pass through its leader, so one queue takes no more than one node can "
-                "do. Several queues together do. RabbitMQ places each new leader where the fewest are, if it is asked "
-                "to; dmq asks."
+                "All messages of a quorum queue go through its leader, so one queue handles no more than one node can. "
+                "Several queues together do. RabbitMQ places a new leader on the node that leads the fewest queues, if "
+                "the client asks for that; dmq does."
             ),
             terms=("quorum queue", "leader", "member"),
-            run=Workshop.spread_leaders,
+            run=LoadBalancingDemo.spread_leaders,
             command="dmq queue list",
-            claim="The leaders went where the fewest were: no node that got one leads two more than another.",
-            check=Workshop.leaders_are_spread,
-            sabotage=Workshop.lose_second,
-            focus=Workshop.look_at_leaders,
+            claim="Each leader is on a node that leads few queues: at most one more than any other node.",
+            check=LoadBalancingDemo.leaders_are_spread,
+            sabotage=LoadBalancingDemo.delete_second,
+            focus=LoadBalancingDemo.focus_on_leaders,
         ),
         DemoStep(
             title="Connections to every node",
             explanation=(
-                "A client may connect to any node. With the policy 'ordered' everything of a program goes over the "
-                "first one that answers. The others keep up to a connection of each kind for every node."
+                "A client may connect to any node. With the policy 'ordered' a program connects to the first node that "
+                "answers. The other policies keep up to a connection of each kind for every node."
             ),
             ask=DemoQuestion(
                 "By which policy shall three producers connect?",
                 usual="least connections",
                 choices=("ordered", "round robin", "least connections"),
             ),
-            prepare=Workshop.leave_shop,
-            run=Workshop.spread_clients,
+            prepare=LoadBalancingDemo.close_producers,
+            run=LoadBalancingDemo.spread_clients,
             command="dmq connection list",
-            claim="With 'ordered' the three producers share a connection to one node; else each node has one of three.",
-            check=Workshop.clients_are_spread,
-            sabotage=Workshop.leave_shop,
-            focus=Workshop.look_at_leaders,
+            claim=("With 'ordered' the three producers share one connection; else each node has one of three."),
+            check=LoadBalancingDemo.clients_are_spread,
+            sabotage=LoadBalancingDemo.close_producers,
+            focus=LoadBalancingDemo.focus_on_leaders,
         ),
     ),
-    seen="A queue gave its messages to whoever had room. With one in hand the quick worker did most; with many in "
-    "hand the slow one kept jobs from the quick one. Leaders and connections were spread over the nodes.",
-    when="Few and heavy jobs: a prefetch of 1. Many small ones: more, so that nobody waits for the network; dmq takes "
-    "200. Where one queue is not enough, publish to several, and let every consumer read its own.",
+    seen=(
+        "A queue sent its messages to the consumers whose prefetch allowed it. With a prefetch of 1 the fast consumer "
+        "did most of the jobs; with a larger one, jobs waited with the slow consumer. Leaders and connections were "
+        "spread over the nodes."
+    ),
+    when="For few and long jobs use a prefetch of 1. For many short ones use more, so that no consumer waits for the "
+    "network; dmq uses 200. Where one queue is not enough, publish to several, each with its own consumers.",
     code="""
 from threading import Event
 
@@ -312,7 +318,7 @@ with BrokerConnectionManager(Policy.LEAST_CONNECTIONS) as manager:
 
         return consumer.start_consuming(handle)
 
-    workers = worker("Hare"), worker("Tortoise")
+    workers = worker("first"), worker("second")
     with DirectProducer(manager) as producer:
         for number in range(1, 11):
             producer.publish("jobs", f"job {number}")
@@ -323,10 +329,13 @@ with BrokerConnectionManager(Policy.LEAST_CONNECTIONS) as manager:
     for each in workers:
         each.close()
 """,
-    to_try="Start 'dmq consume QUEUE --prefetch 1' in two terminals, stop one with Ctrl-Z, and publish. Who gets what?",
+    to_try=(
+        "Start 'dmq consume QUEUE --prefetch 1' in two terminals, stop one with Ctrl-Z, and publish. Which terminal "
+        "gets which messages?"
+    ),
     takes_s=8,
-    repair=Workshop.repair,
-    focus=Workshop.look,
+    repair=LoadBalancingDemo.repair,
+    focus=LoadBalancingDemo.focus_on,
 )
 
 if __name__ == "__main__":

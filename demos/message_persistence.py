@@ -1,4 +1,4 @@
-"""What outlives a stop of every node: durable queues with their persistent messages, and quorum queues with all."""
+"""What survives a stop of every node: durable queues with persistent messages, and quorum queues with all theirs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from dmq_core.demo.inbox import Inbox
 from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import DirectConsumer, DirectProducer, Queue
 
-INK = ("ink 1", "ink 2", "ink 3")
-CHALK = ("chalk 1", "chalk 2", "chalk 3")
+PERSISTENT = ("persistent 1", "persistent 2", "persistent 3")
+TRANSIENT = ("transient 1", "transient 2", "transient 3")
 
 
-class Slates(DemoContext):
-    """Notes in ink and in chalk, on two queues, when the lights go out."""
+class PersistenceDemo(DemoContext):
+    """A classic and a quorum queue with persistent and transient messages, while every node is stopped and started."""
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.classic = self.named("classic")
-        self.quorum = self.named("quorum")
+        self.classic = self.unique_name("classic")
+        self.quorum = self.unique_name("quorum")
         self.outcomes: list[str] = []
         self.down: tuple[str, ...] = ()
         self.from_classic, self.from_quorum = Inbox(), Inbox()
 
-    def begin(self) -> None:
+    def before_step(self) -> None:
         self.outcomes = []
         self.down = ()
         self.from_classic.clear()
@@ -46,50 +46,51 @@ class Slates(DemoContext):
         return figures is not None and figures.durable
 
     def empty(self) -> None:
-        """Has both queues, with nothing in them."""
+        """Makes both queues empty."""
         self.delete(self.classic)
         self.delete(self.quorum)
         self.declare()
 
     def fill(self) -> None:
-        """Has both queues with six messages each, unless they do."""
+        """Makes sure that both queues hold six messages."""
         if self.waiting != (6, 6):
             self.repair()
 
-    def survive(self) -> None:
-        """Has both queues with what is left of six messages each after a stop, unless they do."""
+    def ensure_restarted(self) -> None:
+        """Makes sure that both queues hold what a stop of all nodes leaves of six messages."""
         if self.waiting != (3, 6):
             self.repair()
             self.stop_and_start()
-            self.until(lambda: self.waiting == (3, 6))
+            self.wait_until(lambda: self.waiting == (3, 6))
 
-    def lose_quorum(self) -> None:
-        """Has the quorum queue gone, until the broker says so."""
+    def delete_quorum(self) -> None:
+        """Deletes the quorum queue and waits until the broker reports that."""
         self.delete(self.quorum)
-        self.until_told(lambda: not self.durable(self.quorum))
+        self.wait_until_reported(lambda: not self.durable(self.quorum))
 
-    def look(self) -> Focus:
+    def focus_on(self) -> Focus:
         return Focus(queue=self.classic)
 
     def declare(self) -> None:
         self.manager.declare(Queue(self.classic, "classic", durable=True), Queue(self.quorum, "quorum"))
 
     def both_are_durable(self) -> CheckResult:
-        passed = self.until_told(lambda: self.durable(self.classic) and self.durable(self.quorum))
+        passed = self.wait_until_reported(lambda: self.durable(self.classic) and self.durable(self.quorum))
         words = [
-            f"{name} is {'' if self.durable(self.named(name)) else 'not '}durable" for name in ("classic", "quorum")
+            f"{name} is {'' if self.durable(self.unique_name(name)) else 'not '}durable"
+            for name in ("classic", "quorum")
         ]
-        return CheckResult(passed, f"the broker says: {', '.join(words)}")
+        return CheckResult(passed, f"the broker reports: {', '.join(words)}")
 
     def write(self) -> None:
         with DirectProducer(self.manager) as producer:
             for queue in (self.classic, self.quorum):
-                handles = [producer.publish(queue, note) for note in INK]
-                handles += [producer.publish(queue, note, {"delivery_mode": 1}) for note in CHALK]
+                handles = [producer.publish(queue, message) for message in PERSISTENT]
+                handles += [producer.publish(queue, message, {"delivery_mode": 1}) for message in TRANSIENT]
                 self.outcomes += [handle.wait(10).outcome for handle in handles]
 
     def all_is_confirmed(self) -> CheckResult:
-        passed = self.until(lambda: self.waiting == (6, 6))
+        passed = self.wait_until(lambda: self.waiting == (6, 6))
         confirmed = self.outcomes.count("confirmed")
         return CheckResult(passed and confirmed == 12, f"{confirmed} of 12 confirmed; {self.told()}")
 
@@ -98,11 +99,12 @@ class Slates(DemoContext):
         self.down = tuple(node.name for node in self.cluster.nodes() if node.state is NodeState.STOPPED)
         self.start_cluster()
 
-    def ink_alone_outlived_classic(self) -> CheckResult:
-        passed = self.until(lambda: self.waiting == (3, 6))
+    def only_persistent_messages_survived_in_classic(self) -> CheckResult:
+        passed = self.wait_until(lambda: self.waiting == (3, 6))
         every = len(self.down) == len(self.cluster.nodes())
         return CheckResult(
-            passed and every, f"{', '.join(self.down) or 'nobody'} went down; {self.told()}; you said {self.answer}"
+            passed and every,
+            f"{', '.join(self.down) or 'no node'} stopped; {self.told()}; your answer was {self.answer}",
         )
 
     def read(self) -> None:
@@ -113,13 +115,15 @@ class Slates(DemoContext):
             consumer.stop_consuming()
 
     def read_what_was_written(self) -> CheckResult:
-        passed = self.until(lambda: self.waiting == (0, 0))
+        passed = self.wait_until(lambda: self.waiting == (0, 0))
         read = self.from_classic.messages, self.from_quorum.messages
         words = [", ".join(map(str, messages)) or "nothing" for messages in read]
-        return CheckResult(passed and read == (INK, INK + CHALK), f"classic: {words[0]}; quorum: {words[1]}")
+        return CheckResult(
+            passed and read == (PERSISTENT, PERSISTENT + TRANSIENT), f"classic: {words[0]}; quorum: {words[1]}"
+        )
 
     def repair(self) -> None:
-        """Has a whole cluster and both queues, with six messages each."""
+        """Restores the cluster and both queues with six messages each."""
         self.restore_cluster()
         self.empty()
         self.write()
@@ -128,73 +132,78 @@ class Slates(DemoContext):
 DEMO = Demo(
     title="Message persistence",
     summary="Every node is stopped and started: which queues and which messages are still there?",
-    context=Slates,
+    context=PersistenceDemo,
     steps=(
         DemoStep(
             title="Two durable queues",
             explanation=(
-                "A durable queue is still there after its broker was restarted. That is said when it is declared, and "
-                "says nothing of what it holds. Quorum queues and streams are always durable; a classic queue is so if "
-                "its client asks for it, as dmq does."
+                "A durable queue still exists after its broker was restarted. Durability is set when the queue is "
+                "declared, and says nothing about its messages. Quorum queues and streams are always durable; a "
+                "classic queue is durable if its client asks for it, as dmq does."
             ),
             terms=("durable", "classic queue", "quorum queue"),
-            run=Slates.declare,
+            run=PersistenceDemo.declare,
             command="dmq queue declare {classic} --type classic\ndmq queue show {classic}",
-            claim="The broker says that both queues are durable.",
-            check=Slates.both_are_durable,
-            sabotage=Slates.lose_quorum,
+            claim="The broker reports that both queues are durable.",
+            check=PersistenceDemo.both_are_durable,
+            sabotage=PersistenceDemo.delete_quorum,
         ),
         DemoStep(
-            title="In ink and in chalk",
+            title="Persistent and transient messages",
             explanation=(
-                "A message is persistent or not, too: its publisher says so by delivery_mode, 2 for persistent and 1 "
-                "for not. dmq says 2 unless it is told to say 1. A confirm does not tell them apart."
+                "A message is persistent or transient: its publisher says which by delivery_mode, 2 for persistent and "
+                "1 for transient. dmq sends 2 unless you set 1. A confirm is the same for both."
             ),
             terms=("persistent", "publisher confirm"),
-            prepare=Slates.empty,
-            run=Slates.write,
-            command="dmq publish --key {classic} 'ink 1'\n"
-            "dmq publish --key {classic} --property delivery_mode=1 'chalk 1'",
-            claim="All are confirmed, and each queue holds three in ink and three in chalk.",
-            check=Slates.all_is_confirmed,
-            sabotage=Slates.lose_quorum,
+            prepare=PersistenceDemo.empty,
+            run=PersistenceDemo.write,
+            command="dmq publish --key {classic} 'persistent 1'\n"
+            "dmq publish --key {classic} --property delivery_mode=1 'transient 1'",
+            claim="All are confirmed, and each queue holds three persistent and three transient messages.",
+            check=PersistenceDemo.all_is_confirmed,
+            sabotage=PersistenceDemo.delete_quorum,
         ),
         DemoStep(
             title="Every node stops, and starts again",
             explanation=(
-                "Nobody serves for a while, and whatever was only in memory is gone. A classic queue then has what it "
-                "wrote to disk to keep: the persistent messages. A quorum queue writes everything to disk to keep, "
-                "whatever the message says."
+                "No node is available for a while, and whatever was only in memory is lost. A classic queue keeps its "
+                "persistent messages, since it wrote them to disk. A quorum queue writes every message to disk, "
+                "whatever its delivery_mode."
             ),
             ask=DemoQuestion(
                 "How many of its six messages will the classic queue still have?",
                 usual="3",
                 choices=("0", "3", "6"),
             ),
-            prepare=Slates.fill,
-            run=Slates.stop_and_start,
+            prepare=PersistenceDemo.fill,
+            run=PersistenceDemo.stop_and_start,
             command="dmq stop\ndmq start",
-            claim="Every node was down. Both queues are back: the classic one with three messages, the other with six.",
-            check=Slates.ink_alone_outlived_classic,
-            sabotage=Slates.lose_quorum,
+            claim="Every node was stopped. Both queues exist: the classic one with three messages, the other with six.",
+            check=PersistenceDemo.only_persistent_messages_survived_in_classic,
+            sabotage=PersistenceDemo.delete_quorum,
         ),
         DemoStep(
-            title="What is left",
-            explanation="A message that is kept is kept whole, and in its place: the order is the one before the stop.",
+            title="What survived",
+            explanation="The messages that survived are complete, and in the same order as before the stop.",
             terms=("consumer",),
-            prepare=Slates.survive,
-            run=Slates.read,
+            prepare=PersistenceDemo.ensure_restarted,
+            run=PersistenceDemo.read,
             command="dmq consume {classic} --limit 3\ndmq consume {quorum} --limit 6",
-            claim="The classic queue gives what was in ink, the quorum queue everything, in the order of writing.",
-            check=Slates.read_what_was_written,
-            sabotage=Slates.lose_quorum,
+            claim=(
+                "The classic queue delivers the persistent messages, the quorum queue all of them, in the order of "
+                "publishing."
+            ),
+            check=PersistenceDemo.read_what_was_written,
+            sabotage=PersistenceDemo.delete_quorum,
         ),
     ),
-    seen="All nodes were down and came back. The durable classic queue kept what its publisher had called persistent, "
-    "and nothing else, though everything had been confirmed. The quorum queue kept all.",
-    when="Take quorum queues for what must not get lost: they also live on when a node does not come back, which no "
-    "classic queue does. Chalk, on a classic queue, is for what is worth nothing after a restart, such as the price "
-    "of this second.",
+    seen="All nodes were stopped and started. The durable classic queue kept only its persistent messages, though all "
+    "messages had been confirmed. The quorum queue kept all of them.",
+    when=(
+        "Use quorum queues for messages that must not be lost: they also survive a node that never comes "
+        "back, which no classic queue does. Transient messages on a classic queue are for data that is worthless after "
+        "a restart, such as the current price."
+    ),
     code="""
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging import DirectProducer, Queue
@@ -209,11 +218,11 @@ with BrokerConnectionManager() as manager:
 """,
     to_try="Run the code, then 'dmq stop' and 'dmq start'. What does 'dmq queue list' show for letters and prices?",
     takes_s=60,
-    repair=Slates.repair,
-    focus=Slates.look,
+    repair=PersistenceDemo.repair,
+    focus=PersistenceDemo.focus_on,
     breaks=True,
     loses_majority=True,
-    impact="It stops every node and starts all of them again; nobody is served for half a minute or so.",
+    impact="It stops every node and starts all of them again; no client can connect for about half a minute.",
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A node is killed under load: a new leader, clients that move, what they held once more, and nothing lost."""
+"""A node is killed under load: a leader is elected, clients reconnect, and no confirmed message is lost."""
 
 from __future__ import annotations
 
@@ -17,212 +17,219 @@ PREFETCH = 20
 LONGEST_PAUSE_S = 60.0
 
 
-class Relay(TrafficContext):
-    """Letters that are passed on, while one of those who pass them on drops out."""
+class FailoverDemo(TrafficContext):
+    """Messages that go through a quorum queue while one of its nodes is killed."""
 
-    word = "letter"
+    word = "message"
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.led = ""
-        self.passed = 0
-        self.came_before = 0
-        self.may_read = threading.Event()
-        self.may_read.set()
-        self.on_close(self.may_read.set)
+        self.led_before = ""
+        self.held_by_consumer = 0
+        self.arrived_before = 0
+        self.may_handle = threading.Event()
+        self.may_handle.set()
+        self.on_close(self.may_handle.set)
 
-    def begin(self) -> None:
-        super().begin()
-        self.led = self.leader(self.queue)
-        self.came_before = len(self.arrived.received)
+    def before_step(self) -> None:
+        super().before_step()
+        self.led_before = self.leader(self.queue)
+        self.arrived_before = len(self.arrived.received)
 
-    # What goes on.
+    # Consuming.
 
     def read(self, message: object, headers: MessageHeaders) -> bool:
-        """Handles a letter, once that is allowed."""
-        self.may_read.wait(LONGEST_PAUSE_S)
+        """Handles a message once that is allowed."""
+        self.may_handle.wait(LONGEST_PAUSE_S)
         return self.arrived.handle(message, headers)
 
     @property
-    def reader_at(self) -> str:
-        """The node that our consumer is connected to."""
+    def connected_node(self) -> str:
+        """The node that our consumer is connected to (empty: none)."""
         infos = [info for info in self.clients.connections if info.role is Role.CONSUMING]
         return next((str(info.broker) for info in infos if info.broker is not None), "")
 
-    def picked(self) -> str:
+    def chosen_node(self) -> str:
         """The node that the answer means."""
         match self.answer:
             case "connected":
-                return self.reader_at or self.node
+                return self.connected_node or self.node
             case "follower":
-                names = [node.name for node in self.cluster.nodes() if node.name != self.led]
-                return next((name for name in names if name != self.reader_at), self.node)
+                names = [node.name for node in self.cluster.nodes() if node.name != self.led_before]
+                return next((name for name in names if name != self.connected_node), self.node)
             case _:
-                return self.led or self.node
+                return self.led_before or self.node
 
     @property
     def unacknowledged(self) -> int:
-        """How many letters consumers hold, as the broker tells it."""
+        """How many messages consumers hold, as the broker reports."""
         told = self.figures.queue(self.key(self.queue))
         return 0 if told is None else told.unacked or 0
 
     @property
-    def came_again(self) -> int:
-        """How many letters were delivered once more in this step."""
-        return sum(one.redelivered for one in self.arrived.received[self.came_before :])
+    def redelivered(self) -> int:
+        """How many messages were redelivered in this step."""
+        return sum(one.redelivered for one in self.arrived.received[self.arrived_before :])
 
     @property
-    def goes_on(self) -> bool:
-        """Whether a node that was not killed leads the queue, and letters come through."""
-        return self.until_told(lambda: self.leader(self.queue) not in ("", self.node)) and self.flows
+    def another_node_works(self) -> bool:
+        """Whether a node that was not killed leads the queue, and messages are delivered."""
+        return self.wait_until_reported(lambda: self.leader(self.queue) not in ("", self.node)) and self.messages_flow
 
-    # How things get where they have to be.
+    # Preparing.
 
-    def have_killed(self) -> None:
-        """Has the node down, unless it is."""
+    def ensure_killed(self) -> None:
+        """Makes sure that the node is killed."""
         if not self.is_sending or self.state(self.node) != NodeState.STOPPED:
-            self.lead()
+            self.prepare_leader()
             self.perform(NodeAction.KILL, self.node)
-            self.until_told(lambda: self.leader(self.queue) not in ("", self.node))
+            self.wait_until_reported(lambda: self.leader(self.queue) not in ("", self.node))
 
-    # What the steps do and check.
+    # Steps and checks.
 
-    def open_up(self) -> None:
+    def start_traffic(self) -> None:
         self.manager.declare(Queue(self.queue, "quorum"))
         self.consumer = DirectConsumer(self.queue, self.clients, prefetch=PREFETCH)
         self.consumer.start_consuming(self.read)
-        self.send_on()
+        self.start_sending()
 
     def kill(self) -> None:
-        self.node = self.picked()
+        self.node = self.chosen_node()
         self.perform(NodeAction.KILL, self.node)
 
     def another_leads(self) -> CheckResult:
-        passed = self.goes_on and self.state(self.node) == NodeState.STOPPED
-        text = f"{self.led} led, {self.node} is {self.state(self.node)}, {self.leader(self.queue)} leads"
-        return CheckResult(passed, f"{text}; our clients are at {self.reader_at or 'no node'}; {self.waited}")
+        passed = self.another_node_works and self.state(self.node) == NodeState.STOPPED
+        text = f"{self.led_before} led before, {self.node} is {self.state(self.node)}, {self.leader(self.queue)} leads"
+        return CheckResult(
+            passed, f"{text}; our consumer is connected to {self.connected_node or 'no node'}; {self.longest_wait_text}"
+        )
 
     def start(self) -> None:
         self.perform(NodeAction.START, self.node)
 
     def follows(self) -> CheckResult:
-        passed = self.until_told(lambda: self.is_replicated(self.queue)) and self.goes_on
+        passed = self.wait_until_reported(lambda: self.is_replicated(self.queue)) and self.another_node_works
         text = f"{self.node} is {self.state(self.node)}, {self.leader(self.queue)} leads"
-        return CheckResult(passed, f"{text}; online: {self.online(self.queue)}; {self.waited}")
+        return CheckResult(passed, f"{text}; online: {self.online(self.queue)}; {self.longest_wait_text}")
 
-    def kill_at_work(self) -> None:
-        self.may_read.clear()
-        self.until_told(lambda: self.unacknowledged == PREFETCH)
-        self.passed, self.node = self.unacknowledged, self.reader_at
+    def kill_connected(self) -> None:
+        self.may_handle.clear()
+        self.wait_until_reported(lambda: self.unacknowledged == PREFETCH)
+        self.held_by_consumer, self.node = self.unacknowledged, self.connected_node
         self.perform(NodeAction.KILL, self.node)
-        self.may_read.set()
+        self.may_handle.set()
 
-    def come_again(self) -> CheckResult:
-        passed = self.until(lambda: self.came_again >= self.passed > 0) and self.flows
-        moved = self.reader_at not in ("", self.node)
-        text = f"the consumer held {self.passed} letters at {self.node}, and went to {self.reader_at or 'no node'}"
-        return CheckResult(passed and moved, f"{text}; {self.came_again} came again; {self.waited}")
+    def was_redelivered(self) -> CheckResult:
+        passed = self.wait_until(lambda: self.redelivered >= self.held_by_consumer > 0) and self.messages_flow
+        moved = self.connected_node not in ("", self.node)
+        now_at = self.connected_node or "no node"
+        text = f"the consumer held {self.held_by_consumer} messages at {self.node} and is now at {now_at}"
+        return CheckResult(passed and moved, f"{text}; {self.redelivered} redelivered; {self.longest_wait_text}")
 
 
-DEMO: Demo[Relay] = Demo(
+DEMO: Demo[FailoverDemo] = Demo(
     title="Node failover",
-    summary="A node is killed under load: others elect a leader, clients move, and every confirmed message arrives.",
-    context=Relay,
+    summary="A node is killed under load: another leads, clients reconnect, and every confirmed message arrives.",
+    context=FailoverDemo,
     steps=(
         DemoStep(
             title="Traffic, a leader and its followers",
             explanation=(
-                "A quorum queue has a member on each of several nodes. One of them leads: it takes what is published "
-                "and hands messages out, on whichever node the clients are. The others follow: they write down what "
-                "the leader sends them, and a message is confirmed once a majority has it on disk. This demo publishes "
-                "and consumes a hundred messages a second, from now to the end."
+                "A quorum queue has a member on each of several nodes. One of them is the leader: it accepts publishes "
+                "and delivers messages, whichever node the clients are connected to. The others are followers: they "
+                "write what the leader sends them, and a message is confirmed once a majority has it on disk. This "
+                "demo publishes and consumes a hundred messages a second from now to the end."
             ),
             terms=("quorum queue", "leader", "member", "majority", "publisher confirm"),
-            prepare=Relay.begin_anew,
-            run=Relay.open_up,
+            prepare=FailoverDemo.reset_traffic,
+            run=FailoverDemo.start_traffic,
             command="dmq load --rate 100 --for 120\ndmq queue show {queue}",
-            claim="Every node has a member of the queue, all are online, and messages come through.",
-            check=Relay.all_are_online,
-            sabotage=Relay.stop_sending,
+            claim="Every node has a member of the queue, all are online, and messages are delivered.",
+            check=FailoverDemo.all_are_online,
+            sabotage=FailoverDemo.stop_sending,
         ),
         DemoStep(
             title="A node is killed",
             explanation=(
-                "Kill means SIGKILL: no farewell, nothing handed over. If the leader goes, the followers notice it and "
-                "elect one of them, usually within a second; it takes a majority, so no two can win. Until then "
-                "nothing is confirmed, and publishers wait; RabbitMQ 3.10 nacks what comes meanwhile. If a follower "
-                "goes, two of three are enough to go on. Clients of the node lose their connections, and those of dmq "
-                "connect to another node that they know."
+                "Kill means SIGKILL: the node cannot hand anything over. If the leader is lost, the followers notice "
+                "it and elect one of them, usually within a second; that takes a majority, so there is never more than "
+                "one winner. Until then nothing is confirmed, and publishers wait; RabbitMQ 3.10 nacks what is "
+                "published meanwhile. If a follower is lost, two of three are enough to go on. Clients of the node "
+                "lose their connections, and those of dmq connect to another node that they know."
             ),
             terms=("election", "nack"),
             ask=DemoQuestion(
-                "Which node shall be killed: that of the leader, of a follower, or the one our clients are at?",
+                "Which node shall be killed: the leader's, a follower's, or the one that our clients are connected to?",
                 usual="leader",
                 choices=("leader", "follower", "connected"),
             ),
-            prepare=Relay.lead,
-            run=Relay.kill,
+            prepare=FailoverDemo.prepare_leader,
+            run=FailoverDemo.kill,
             command="dmq node kill {node}",
-            claim="The node is down, another one leads the queue, and messages come through.",
-            check=Relay.another_leads,
-            sabotage=Relay.stop_sending,
+            claim="The node is stopped, another one leads the queue, and messages are delivered.",
+            check=FailoverDemo.another_leads,
+            sabotage=FailoverDemo.stop_sending,
         ),
         DemoStep(
-            title="It comes back, and follows",
+            title="It starts again, as a follower",
             explanation=(
-                "The node still has on disk what it had written. Its member gets from the leader what it missed; what "
-                "it alone has is dropped, and nobody had a confirm for it. It does not lead again just because it did "
-                "before: the leader stays where it is until somebody moves it. 'dmq fault do rebalance' spreads the "
-                "leaders over the nodes again."
+                "The node still has its data on disk. Its member gets from the leader what it missed; what it alone "
+                "has is dropped, and no publisher had a confirm for that. It does not become the leader again just "
+                "because it was before: the leader stays where it is until it is moved. 'dmq fault do rebalance' "
+                "spreads the leaders over the nodes again."
             ),
-            prepare=Relay.have_killed,
-            run=Relay.start,
+            prepare=FailoverDemo.ensure_killed,
+            run=FailoverDemo.start,
             command="dmq node start {node}\ndmq queue show {queue}",
-            claim="All members are online again, the node follows another one, and messages come through.",
-            check=Relay.follows,
-            sabotage=Relay.keep_it_down,
+            claim="All members are online again, the node follows another one, and messages are delivered.",
+            check=FailoverDemo.follows,
+            sabotage=FailoverDemo.stop_node,
         ),
         DemoStep(
-            title="What the consumer held comes again",
+            title="Unacknowledged messages are redelivered",
             explanation=(
-                "Now the node goes that our consumer is connected to, while it holds as many messages as its prefetch "
-                "allows. None of them is acknowledged, so the queue still has them, and delivers them again, marked as "
-                "redelivered. RabbitMQ 4.3 first waits whether the node comes back: a minute, unless "
+                "Now the node is killed that our consumer is connected to, while the consumer holds as many messages "
+                "as its prefetch allows. None of them is acknowledged, so the queue still has them and delivers them "
+                "again, marked as redelivered. RabbitMQ 4.3 first waits whether the node returns: a minute, unless "
                 "consumer_disconnected_timeout says otherwise; in clusters that dmq makes it is a second. A handler "
-                "must bear to see a message twice, or know it by its id, which dmq's consumers do if you ask for it."
+                "must tolerate a message twice, or recognise it by its id, which dmq's consumers do if you ask for it."
             ),
             terms=("consumer", "acknowledgement", "prefetch", "redelivery"),
-            prepare=Relay.carry_on,
-            run=Relay.kill_at_work,
+            prepare=FailoverDemo.ensure_traffic,
+            run=FailoverDemo.kill_connected,
             command="dmq proof run --fault kill --target connected",
-            claim="The consumer is at another node, and all that it held came again.",
-            check=Relay.come_again,
-            sabotage=Relay.stop_sending,
+            claim="The consumer is connected to another node, and everything that it held was redelivered.",
+            check=FailoverDemo.was_redelivered,
+            sabotage=FailoverDemo.stop_sending,
         ),
         DemoStep(
-            title="The account",
+            title="Every message accounted for",
             explanation=(
-                "Two nodes were killed in turn, and nobody told the clients beforehand. A publisher whose connection "
-                "broke does not know what became of a message without a confirm; ours sends it again, so some may be "
-                "there twice. Of a nacked one it knows that it is not there, and may send it again. So there are two "
-                "promises to check: nothing that was confirmed is missing, and nothing stays behind. 'dmq proof run' "
-                "checks them for every message, with a report."
+                "Two nodes were killed in turn, without warning. A publisher whose connection broke does not know what "
+                "became of a message without a confirm; ours publishes it again, so some may arrive twice. A nacked "
+                "message is not in the queue, and may be published again. So there are two things to check: no "
+                "confirmed message is missing, and none is left in the queue. 'dmq proof run' checks this for every "
+                "message, with a report."
             ),
             terms=("unknown outcome", "deduplication"),
-            prepare=Relay.carry_on,
-            run=Relay.finish,
+            prepare=FailoverDemo.ensure_traffic,
+            run=FailoverDemo.finish_traffic,
             command="dmq queue show {queue}",
-            claim="Every message that was confirmed was delivered, and the queue is empty.",
-            check=Relay.nothing_was_lost,
-            sabotage=Relay.lose_one,
+            claim="Every confirmed message was delivered, and the queue is empty.",
+            check=FailoverDemo.nothing_was_lost,
+            sabotage=FailoverDemo.lose_message,
         ),
     ),
-    seen="A node was killed, and others led the queue and served its clients after a short wait; it came back and "
-    "followed. What a consumer held when its node died came again, marked as redelivered, and nothing that was "
-    "confirmed is missing.",
-    when="Quorum queues on three nodes bear the loss of any one node, on five nodes of any two. It takes clients that "
-    "know every node, publish with confirms, send again what has none, acknowledge after the work, and bear to see a "
-    "message twice. A classic queue is gone with its node until that node comes back.",
+    seen=(
+        "A node was killed, and after a short wait another node led the queue and served its clients; it was started "
+        "again and followed. What a consumer held when its node was killed was redelivered, and no confirmed message "
+        "is missing."
+    ),
+    when=(
+        "Quorum queues on three nodes survive the loss of any one node, on five nodes of any two. Clients have to know "
+        "every node, publish with confirms, publish again what has none, acknowledge after the work, and tolerate a "
+        "message twice. A classic queue is unavailable while its node is down."
+    ),
     code="""
 from time import sleep
 
@@ -233,7 +240,7 @@ with BrokerConnectionManager() as manager:
     for number, port in enumerate((5672, 5673, 5674), start=1):
         manager.register_broker(number, "localhost", port)
     manager.listen(lambda event: print(event.role, event.status.state, event.broker))
-    consumer = DirectConsumer("letters", manager, deduplicate=10_000)
+    consumer = DirectConsumer("messages", manager, deduplicate=10_000)
     consumer.declare_queue()
     came = set()
 
@@ -245,7 +252,7 @@ with BrokerConnectionManager() as manager:
     with consumer.start_consuming(handle), DirectProducer(manager, limits=limits) as producer:
         handles = []
         for number in range(1000):
-            handles.append(producer.publish("letters", f"letter {number}"))
+            handles.append(producer.publish("messages", f"message {number}"))
             sleep(0.01)
         producer.flush(30)
         confirmed = {one.body.decode() for one in handles if one.settlement.outcome == "confirmed"}
@@ -253,13 +260,15 @@ with BrokerConnectionManager() as manager:
             if confirmed <= came:
                 break
             sleep(0.1)
-        print(len(confirmed), "confirmed,", len(confirmed - came), "of them did not come")
+        print(len(confirmed), "confirmed,", len(confirmed - came), "of them did not arrive")
 """,
-    to_try="Run the code, and meanwhile 'dmq node kill rmq1' in another terminal. Who moves where, and is anything "
-    "missing at the end? What if you kill a second node before the first is back?",
+    to_try=(
+        "Run the code, and meanwhile 'dmq node kill rmq1' in another terminal. Which client reconnects to which node, "
+        "and is anything missing at the end? What if you kill a second node before the first is started again?"
+    ),
     takes_s=45,
-    repair=Relay.repair,
-    focus=Relay.look,
+    repair=FailoverDemo.repair,
+    focus=FailoverDemo.focus_on,
     breaks=True,
     impact="It kills nodes, one at a time, and starts each again; clients of a node have to connect to another one.",
 )

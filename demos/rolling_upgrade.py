@@ -1,4 +1,4 @@
-"""One node after the other is drained, restarted and waited for, as in an upgrade, while messages go on."""
+"""One node after the other is drained and restarted, as in an upgrade, while messages are delivered."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ LONGEST_WAIT_S = 10.0
 BACK_WITHIN_S = 60.0
 
 
-class Road(TrafficContext):
-    """Cars that have to get through while one lane after the other is renewed."""
+class UpgradeDemo(TrafficContext):
+    """Messages that go through a quorum queue while one node after the other is restarted."""
 
-    word = "car"
+    word = "message"
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.renewed: list[str] = []
+        self.restarted: list[str] = []
 
-    def begin(self) -> None:
-        super().begin()
-        self.renewed = []
+    def before_step(self) -> None:
+        super().before_step()
+        self.restarted = []
 
     @property
     def others(self) -> list[str]:
-        """The nodes that are still to be renewed."""
+        """The nodes that are still to be restarted."""
         return [node.name for node in self.cluster.nodes() if node.name != self.node]
 
     @property
     def is_whole(self) -> bool:
-        """Whether all members of the queue are there."""
+        """Whether all members of the queue are online."""
         return self.is_replicated(self.queue)
 
-    def have_drained(self) -> None:
-        """Has the node drained, unless it is."""
+    def ensure_drained(self) -> None:
+        """Makes sure that the node is drained."""
         if not self.is_sending or self.state(self.node) != NodeState.DRAINING:
-            self.lead()
+            self.prepare_leader()
             self.drain()
 
-    # What the steps do and check.
+    # Steps and checks.
 
-    def open_up(self) -> None:
+    def start_traffic(self) -> None:
         self.manager.declare(Queue(self.queue, "quorum"))
         self.consumer = DirectConsumer(self.queue, self.clients)
         self.consumer.start_consuming(self.arrived.handle)
-        self.send_on()
+        self.start_sending()
 
     def drain(self) -> None:
         self.perform(NodeAction.DRAIN, self.node)
@@ -59,132 +59,144 @@ class Road(TrafficContext):
         def is_free() -> bool:
             return self.leader(self.queue) not in ("", self.node) and self.spread("clients").get(self.node) == 0
 
-        passed = self.until_told(is_free) and self.flows and self.state(self.node) == NodeState.DRAINING
+        passed = (
+            self.wait_until_reported(is_free) and self.messages_flow and self.state(self.node) == NodeState.DRAINING
+        )
         clients, leader = self.spread("clients").get(self.node), self.leader(self.queue)
         text = f"{self.node} is {self.state(self.node)} and has {clients} of our connections, {leader} leads"
-        return CheckResult(passed, f"{text}; {self.waited}")
+        return CheckResult(passed, f"{text}; {self.longest_wait_text}")
 
     def restart(self) -> None:
         self.perform(NodeAction.RESTART, self.node)
 
     def is_back(self) -> CheckResult:
-        passed = self.until_told(lambda: self.is_whole) and self.flows
+        passed = self.wait_until_reported(lambda: self.is_whole) and self.messages_flow
         return CheckResult(
-            passed, f"{self.node} is {self.state(self.node)}; online: {self.online(self.queue)}; {self.waited}"
+            passed,
+            f"{self.node} is {self.state(self.node)}; online: {self.online(self.queue)}; {self.longest_wait_text}",
         )
 
-    def renew_others(self) -> None:
+    def restart_others(self) -> None:
         for node in self.others:
             if self.answer == "drained":
                 self.perform(NodeAction.DRAIN, node)
             self.perform(NodeAction.RESTART, node)
-            if not self.until_told(lambda: self.is_whole, BACK_WITHIN_S):
+            if not self.wait_until_reported(lambda: self.is_whole, BACK_WITHIN_S):
                 break
-            self.renewed.append(node)
+            self.restarted.append(node)
 
-    def all_are_renewed(self) -> CheckResult:
-        passed = self.until_told(lambda: self.is_whole) and self.flows
-        text = f"{', '.join(self.renewed) or 'none'} restarted, {self.answer}; online: {self.online(self.queue)}"
+    def all_are_restarted(self) -> CheckResult:
+        passed = self.wait_until_reported(lambda: self.is_whole) and self.messages_flow
+        text = f"{', '.join(self.restarted) or 'none'} restarted, {self.answer}; online: {self.online(self.queue)}"
         return CheckResult(
-            passed and self.renewed == self.others and self.longest_s < LONGEST_WAIT_S, f"{text}; {self.waited}"
+            passed and self.restarted == self.others and self.longest_s < LONGEST_WAIT_S,
+            f"{text}; {self.longest_wait_text}",
         )
 
 
-DEMO: Demo[Road] = Demo(
+DEMO: Demo[UpgradeDemo] = Demo(
     title="Rolling upgrade",
-    summary="Each node in turn is drained, restarted and waited for, under load: short waits, and nothing lost.",
-    context=Road,
+    summary="Each node in turn is drained and restarted under load: short waits, and no message is lost.",
+    context=UpgradeDemo,
     steps=(
         DemoStep(
             title="Traffic, and a member on every node",
             explanation=(
-                "A cluster is upgraded one node at a time, so that the others go on serving. That works for queues "
-                "that have members on several nodes: a majority of these is enough to go on, so of three one may be "
-                "away. So first look whether all are there. This demo publishes and consumes a hundred messages a "
-                "second, from now to the end."
+                "A cluster is upgraded one node at a time, so that the others stay available. That works for queues "
+                "that have members on several nodes: a majority of them is enough, so of three one may be down. So "
+                "first check that all are online. This demo publishes and consumes a hundred messages a second from "
+                "now to the end."
             ),
             terms=("quorum queue", "member", "majority"),
-            prepare=Road.begin_anew,
-            run=Road.open_up,
+            prepare=UpgradeDemo.reset_traffic,
+            run=UpgradeDemo.start_traffic,
             command="dmq load --rate 100 --for 120\ndmq queue show {queue}",
-            claim="Every node has a member of the queue, all are online, and messages come through.",
-            check=Road.all_are_online,
-            sabotage=Road.stop_sending,
+            claim="Every node has a member of the queue, all are online, and messages are delivered.",
+            check=UpgradeDemo.all_are_online,
+            sabotage=UpgradeDemo.stop_sending,
         ),
         DemoStep(
-            title="Drain: the leader leaves first",
+            title="Drain the leader's node first",
             explanation=(
-                "When a node just stops, the others have to notice that, and elect new leaders. One that is drained "
-                "first hands its leaders over, closes its clients' connections and takes no new ones, and runs on with "
-                "nothing to do. Clients have to connect elsewhere by themselves, as those of dmq do. Here the node "
-                "that leads our queue goes first."
+                "When a node just stops, the others have to notice that and elect new leaders. A node that is drained "
+                "first transfers its leaders, closes its clients' connections, accepts no new ones, and runs on "
+                "without work. Clients have to reconnect to another node by themselves, as those of dmq do. Here the "
+                "node that leads our queue is drained first."
             ),
             terms=("leader", "drain"),
-            prepare=Road.lead,
-            run=Road.drain,
+            prepare=UpgradeDemo.prepare_leader,
+            run=UpgradeDemo.drain,
             command="dmq node drain {node}",
-            claim="The drained node leads our queue no more and has no connection of ours, and messages come through.",
-            check=Road.leads_and_serves_nothing,
-            sabotage=Road.stop_sending,
+            claim=(
+                "The drained node no longer leads our queue, has none of our connections, and messages are delivered."
+            ),
+            check=UpgradeDemo.leads_and_serves_nothing,
+            sabotage=UpgradeDemo.stop_sending,
         ),
         DemoStep(
-            title="Restart, and wait until all is whole",
+            title="Restart it, and wait until every member is online",
             explanation=(
-                "Now the node may stop. In an upgrade the new version is installed here, as a new package, or as a "
+                "Now the node may stop. In an upgrade the new version is installed here, as a package, or as a "
                 "container of the new image on the old data; this demo starts the same version again. The next node "
-                "has to wait until every member is online: with two of three away, the queue would stand still. A "
+                "has to wait until every member is online: with two of three down, the queue would be unavailable. A "
                 "restart ends the drain; without one, 'dmq node revive' does."
             ),
             terms=("rolling restart",),
-            prepare=Road.have_drained,
-            run=Road.restart,
+            prepare=UpgradeDemo.ensure_drained,
+            run=UpgradeDemo.restart,
             command="dmq node restart {node}\ndmq queue show {queue}",
-            claim="The node runs, all members are online again, and messages come through.",
-            check=Road.is_back,
-            sabotage=Road.keep_it_down,
+            claim="The node runs, all members are online again, and messages are delivered.",
+            check=UpgradeDemo.is_back,
+            sabotage=UpgradeDemo.stop_node,
         ),
         DemoStep(
             title="The others, one after the other",
             explanation=(
-                "In an upgrade, nodes of two versions now work together, by feature flags: what is new stays off as "
-                "long as one node does not know it. Before the first node goes, all flags of the old version have to "
-                "be enabled, or the new one may refuse to start; RabbitMQ's release notes tell which version may "
-                "follow on which. The command does the whole round of all nodes, and before each it waits by "
+                "In an upgrade, nodes of two versions now work together by feature flags: a new feature stays off as "
+                "long as one node does not know it. Before the first node is upgraded, all flags of the old version "
+                "have to be enabled, or the new one may refuse to start; RabbitMQ's release notes list which version "
+                "may follow which. The command restarts all nodes in turn, and before each it waits with "
                 "'rabbitmq-upgrade await_online_quorum_plus_one'."
             ),
             terms=("feature flag",),
-            ask=DemoQuestion("How shall each of the others go?", usual="drained", choices=("drained", "at once")),
-            prepare=Road.carry_on,
-            run=Road.renew_others,
+            ask=DemoQuestion(
+                "How shall each of the others be restarted?", usual="drained", choices=("drained", "at once")
+            ),
+            prepare=UpgradeDemo.ensure_traffic,
+            run=UpgradeDemo.restart_others,
             command="dmq fault do rolling-restart",
             claim="All others were restarted, all members are online, and no message waited ten seconds for its "
             "confirm.",
-            check=Road.all_are_renewed,
-            sabotage=Road.stop_sending,
+            check=UpgradeDemo.all_are_restarted,
+            sabotage=UpgradeDemo.stop_sending,
         ),
         DemoStep(
-            title="The account",
+            title="Every message accounted for",
             explanation=(
-                "What was under way when a connection broke has no confirm, and may have arrived or not; the producer "
-                "sends it again, so some may come twice. After an upgrade one act is left, once all is well: to enable "
-                "the new feature flags with 'rabbitmqctl enable_feature_flag all'. None of them can be disabled again, "
-                "and a node that does not know them can no longer join."
+                "A message whose connection broke before its confirm may have arrived or not; the producer publishes "
+                "it again, so some may arrive twice. After an upgrade, once the cluster is healthy, enable the new "
+                "feature flags with 'rabbitmqctl enable_feature_flag all'. None of them can be disabled again, and a "
+                "node that does not know them can no longer join."
             ),
             terms=("publisher confirm", "unknown outcome"),
-            prepare=Road.carry_on,
-            run=Road.finish,
+            prepare=UpgradeDemo.ensure_traffic,
+            run=UpgradeDemo.finish_traffic,
             command="dmq queue show {queue}",
-            claim="Every message that was confirmed arrived, and the queue is empty.",
-            check=Road.nothing_was_lost,
-            sabotage=Road.lose_one,
+            claim="Every confirmed message arrived, and the queue is empty.",
+            check=UpgradeDemo.nothing_was_lost,
+            sabotage=UpgradeDemo.lose_message,
         ),
     ),
-    seen="Every node was restarted while messages went on, and none before all members were online again. The first "
-    "had no leader of ours and no clients any more when it went. Whoever waited, waited shortly, and nothing that was "
-    "confirmed is missing.",
-    when="For upgrades, new settings that need a restart, or repairs. The queues have to be quorum queues or streams "
-    "on three nodes or more, and the clients have to reconnect and to publish with confirms. A classic queue is away "
-    "as long as its node is.",
+    seen=(
+        "Every node was restarted while messages were delivered, each only once all members were online again. The "
+        "first one led no queue of ours and had no clients when it was restarted. Confirms took a little longer at "
+        "times, and no confirmed message is missing."
+    ),
+    when=(
+        "For upgrades, settings that need a restart, or repairs. The queues have to be quorum queues or streams on "
+        "three nodes or more, and the clients have to reconnect and to publish with confirms. A classic queue is "
+        "unavailable while its node is down."
+    ),
     code="""
 from threading import Event
 
@@ -195,28 +207,29 @@ with BrokerConnectionManager() as manager:
     for number, port in enumerate((5672, 5673, 5674), start=1):
         manager.register_broker(number, "localhost", port)
     manager.listen(lambda event: print(event.role, event.status.state, event.broker))
-    came, all_came = set(), Event()
-    consumer = DirectConsumer("cars", manager, deduplicate=10_000)
+    arrived, all_arrived = set(), Event()
+    consumer = DirectConsumer("messages", manager, deduplicate=10_000)
     consumer.declare_queue()
 
     def handle(message, headers):
-        came.add(message)
-        if len(came) == 2000:
-            all_came.set()
+        arrived.add(message)
+        if len(arrived) == 2000:
+            all_arrived.set()
         return True
 
     limits = ProducerLimits(republish=True)
     with consumer.start_consuming(handle), DirectProducer(manager, limits=limits) as producer:
-        handles = producer.publish_many("cars", [f"car {number}" for number in range(2000)])
+        handles = producer.publish_many("messages", [f"message {number}" for number in range(2000)])
         producer.flush(60)
-        all_came.wait(60)
-        print(sum(handle.settlement.outcome == "confirmed" for handle in handles), "confirmed,", len(came), "came")
+        all_arrived.wait(60)
+        confirmed = sum(handle.settlement.outcome == "confirmed" for handle in handles)
+        print(confirmed, "confirmed,", len(arrived), "arrived")
 """,
     to_try="Run 'dmq load' in one terminal and 'dmq fault do rolling-restart' in another. How long is the longest gap, "
-    "and does anything come twice? What changes with 'dmq node kill' instead?",
+    "and does any message arrive twice? What changes with 'dmq node kill' instead?",
     takes_s=60,
-    repair=Road.repair,
-    focus=Road.look,
+    repair=UpgradeDemo.repair,
+    focus=UpgradeDemo.focus_on,
     breaks=True,
     impact="It drains and restarts every node, one after the other; clients of a node have to connect to another one.",
 )

@@ -1,4 +1,4 @@
-"""A stream is a log: reading removes nothing, so anybody reads it from any place, as often as they like."""
+"""A stream is a log: consuming removes nothing, so any consumer can read it from any offset, at any time."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ PAGES = ("home", "books", "basket", "payment", "thanks")
 LATE_PAGES = ("home again", "more books")
 
 
-class Visits(DemoContext):
-    """The pages of a shop that were looked at, in the order in which they were."""
+class StreamDemo(DemoContext):
+    """A stream of the pages of a shop that were visited."""
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.visits = self.named("visits")
+        self.visits = self.unique_name("visits")
         self.written: tuple[str, ...] = ()
         self.anna, self.otto, self.report, self.alarm = Inbox(), Inbox(), Inbox(), Inbox()
         self.morning, self.evening = Inbox(), Inbox()
 
-    def begin(self) -> None:
+    def before_step(self) -> None:
         for inbox in (self.anna, self.otto, self.report, self.alarm, self.morning, self.evening):
             inbox.clear()
 
-    def read(self, inbox: Inbox, offset: int | str, most: int) -> None:
-        """Reads so many messages from a place on, and stops."""
+    def consume_from(self, inbox: Inbox, offset: int | str, most: int) -> None:
+        """Consumes so many messages from an offset on, and stops."""
         consumer = DirectConsumer(self.visits, self.manager)
 
         def handle(message: object, headers: MessageHeaders) -> bool:
@@ -38,11 +38,11 @@ class Visits(DemoContext):
             return inbox.handle(message, headers)
 
         consumer.start_consuming(handle, offset=offset)
-        self.until(lambda: len(inbox.received) >= most)
+        self.wait_until(lambda: len(inbox.received) >= most)
         consumer.stop_consuming()
 
     def last_offset(self, inbox: Inbox) -> int:
-        """The offset of the message that was read last; -1 if there is none."""
+        """The offset of the last message that was consumed; -1 if there is none."""
         return max((offset for offset in self.offsets(inbox) if offset is not None), default=-1)
 
     def offsets(self, inbox: Inbox) -> list[int | None]:
@@ -50,12 +50,12 @@ class Visits(DemoContext):
 
     @property
     def all_is_there(self) -> bool:
-        """Whether somebody who comes now and begins at the first gets everything."""
+        """Whether a consumer that begins at the first message now gets everything."""
         inbox = Inbox()
-        self.read(inbox, "first", len(self.written))
+        self.consume_from(inbox, "first", len(self.written))
         return inbox.messages == self.written and self.offsets(inbox) == list(range(len(self.written)))
 
-    def look(self) -> Focus:
+    def focus_on(self) -> Focus:
         return Focus(queue=self.visits)
 
     def append(self) -> None:
@@ -70,7 +70,7 @@ class Visits(DemoContext):
     def all_are_in_order(self) -> CheckResult:
         passed = self.all_is_there
         return CheckResult(
-            passed, f"{len(self.written)} written" + (f", offsets 0 to {len(self.written) - 1}" if passed else "")
+            passed, f"{len(self.written)} published" + (f", offsets 0 to {len(self.written) - 1}" if passed else "")
         )
 
     def read_twice(self) -> None:
@@ -83,7 +83,9 @@ class Visits(DemoContext):
     def both_read_all(self) -> CheckResult:
         both = self.anna.messages, self.otto.messages
         passed = both == (self.written, self.written) and self.all_is_there
-        kept = "a third reader gets it all again" if passed else "a third reader does not get what was written"
+        kept = (
+            "a third consumer gets everything again" if passed else "a third consumer does not get what was published"
+        )
         return CheckResult(passed, f"Anna read {len(both[0])}, Otto read {len(both[1])}; {kept}")
 
     def read_from_offset(self) -> None:
@@ -96,15 +98,17 @@ class Visits(DemoContext):
         first = int(self.answer)
         passed = self.anna.messages == self.written[first:] and self.all_is_there
         offsets = self.offsets(self.anna)
-        came = f"{len(offsets)} came, offsets {offsets[0]} to {offsets[-1]}" if offsets else "nothing came"
-        return CheckResult(passed and offsets == list(range(first, len(self.written))), came)
+        arrived = (
+            f"{len(offsets)} delivered, offsets {offsets[0]} to {offsets[-1]}" if offsets else "nothing was delivered"
+        )
+        return CheckResult(passed and offsets == list(range(first, len(self.written))), arrived)
 
     def read_at_two_places(self) -> None:
         clerk = DirectConsumer(self.visits, self.manager)
         clerk.start_consuming(self.report.handle, offset="first")
         guard = DirectConsumer(self.visits, self.manager)
         guard.start_consuming(self.alarm.handle, offset="next")
-        self.wait_subscribed(guard)
+        self.wait_consuming(guard)
         with DirectProducer(self.manager) as producer:
             for page in LATE_PAGES:
                 producer.publish(self.visits, page)
@@ -118,12 +122,15 @@ class Visits(DemoContext):
     def each_read_its_own(self) -> CheckResult:
         read = self.report.messages, self.alarm.messages
         passed = read == (self.written, LATE_PAGES) and self.all_is_there
-        return CheckResult(passed, f"the report read {len(read[0])} of {len(self.written)}, the alarm {len(read[1])}")
+        return CheckResult(
+            passed,
+            f"the report read {len(read[0])} of {len(self.written)}, the alarm {len(read[1])}",
+        )
 
     def stop_and_go_on(self) -> None:
-        self.read(self.morning, offset="first", most=2)
+        self.consume_from(self.morning, offset="first", most=2)
         place = self.last_offset(self.morning) + 1
-        self.read(self.evening, offset=place, most=len(self.written) - 2)
+        self.consume_from(self.evening, offset=place, most=len(self.written) - 2)
 
     def nothing_twice_nothing_missing(self) -> CheckResult:
         offsets = self.offsets(self.morning) + self.offsets(self.evening)
@@ -132,91 +139,98 @@ class Visits(DemoContext):
         return CheckResult(passed, f"offsets in the morning: {told[0]}; in the evening: {told[1]}")
 
     def repair(self) -> None:
-        """Has the stream back, with something in it."""
+        """Restores the stream with messages in it."""
         self.written = ()
         self.append()
 
-    def empty(self) -> None:
-        """Has somebody delete the stream and make another of its name."""
+    def replace_by_empty_stream(self) -> None:
+        """Deletes the stream and declares an empty one of the same name."""
         self.delete(self.visits)
         self.manager.declare(Queue(self.visits, "stream"))
 
 
 DEMO = Demo(
     title="Streams",
-    summary="A stream keeps what was read: anybody reads it from the first message, from an offset, or from now on.",
-    context=Visits,
+    summary=(
+        "A stream keeps consumed messages: consumers read it from the first message, from an offset, or from now on."
+    ),
+    context=StreamDemo,
     steps=(
         DemoStep(
             title="A log instead of a queue",
             explanation=(
-                "A queue forgets a message once a consumer is done with it. A stream keeps it: what is published is "
-                "written behind everything that is there, and counted. One publishes to it as to any queue."
+                "A queue removes a message once a consumer has acknowledged it. A stream keeps it: each message is "
+                "appended at the end and has a number, its offset. You publish to a stream as to any queue."
             ),
             terms=("queue", "stream", "offset", "publisher confirm"),
-            run=Visits.append,
+            run=StreamDemo.append,
             command="dmq queue declare {visits} --type stream --argument x-queue-leader-locator=balanced\n"
             "dmq publish --key {visits} home",
-            claim="Everything that was written is there, in its order, and counted from offset 0.",
-            check=Visits.all_are_in_order,
-            sabotage=Visits.empty,
+            claim="Every message that was published is there, in order, with offsets from 0 on.",
+            check=StreamDemo.all_are_in_order,
+            sabotage=StreamDemo.replace_by_empty_stream,
         ),
         DemoStep(
-            title="Read it, and read it again",
+            title="Consume it twice",
             explanation=(
-                "Who reads a stream says where to begin; 'first' is the oldest message that it still has. Readers "
-                "acknowledge so that more is sent to them. Nothing is removed by that."
+                "A consumer of a stream says where to begin; 'first' is the oldest message that it still has. "
+                "Consumers acknowledge so that the broker sends more. That removes nothing."
             ),
             terms=("consumer", "acknowledgement"),
-            run=Visits.read_twice,
+            run=StreamDemo.read_twice,
             command="dmq consume {visits} --offset first --limit 5\ndmq consume {visits} --offset first --limit 5",
-            claim="Anna read everything, Otto read everything after her, and it is all still there.",
-            check=Visits.both_read_all,
-            sabotage=Visits.empty,
+            claim="Anna read everything, then Otto read everything, and all messages are still there.",
+            check=StreamDemo.both_read_all,
+            sabotage=StreamDemo.replace_by_empty_stream,
         ),
         DemoStep(
             title="From an offset on",
             explanation=(
-                "An offset is a place for good: message 3 is message 3 for everybody, today and tomorrow. One can also "
-                "begin at a time, or at an age such as 1h."
+                "An offset never changes: message 3 is message 3 for every consumer. A consumer can also begin at a "
+                "point in time, or at an age such as 1h."
             ),
             ask=DemoQuestion("From which offset shall Anna read?", usual="3", choices=tuple("01234")),
-            run=Visits.read_from_offset,
+            run=StreamDemo.read_from_offset,
             command="dmq consume {visits} --offset {answer} --limit 1",
-            claim="The first message that came is the one with that offset, and all behind it followed.",
-            check=Visits.began_there,
-            sabotage=Visits.empty,
+            claim="The first message delivered has that offset, and all messages after it followed.",
+            check=StreamDemo.began_there,
+            sabotage=StreamDemo.replace_by_empty_stream,
         ),
         DemoStep(
-            title="Two readers at two places",
+            title="Two consumers at two offsets",
             explanation=(
-                "The report is about everything, so it begins at the first. The alarm cares about what comes from now "
-                "on; that is 'next'. Then two more visits are written."
+                "The report needs everything, so it begins at 'first'. The alarm needs only what is published from now "
+                "on; that is 'next'. Then two more visits are published."
             ),
-            run=Visits.read_at_two_places,
+            run=StreamDemo.read_at_two_places,
             command="dmq consume {visits} --offset next",
-            claim="The report read everything, old and new; the alarm, at the same time, the new ones alone.",
-            check=Visits.each_read_its_own,
-            sabotage=Visits.empty,
+            claim=("The report read everything, old and new; at the same time the alarm read only the new messages."),
+            check=StreamDemo.each_read_its_own,
+            sabotage=StreamDemo.replace_by_empty_stream,
         ),
         DemoStep(
-            title="Stop, and go on later",
+            title="Stop, and continue later",
             explanation=(
-                "Over AMQP a stream does not note how far anybody has read: whoever wants to go on later keeps the "
-                "offset of the last message that was done, and begins at the one behind it. Keep it with the work."
+                "Over AMQP 0-9-1 a stream does not store how far a consumer has read: to continue later, store "
+                "the offset of the last message that was handled, and begin at the next one. Store it together with "
+                "the result."
             ),
-            run=Visits.stop_and_go_on,
+            run=StreamDemo.stop_and_go_on,
             command="dmq consume {visits} --offset first --limit 2\ndmq consume {visits} --offset 2 --limit 3",
-            claim="Morning and evening together read everything, nothing twice and nothing left out.",
-            check=Visits.nothing_twice_nothing_missing,
-            sabotage=Visits.empty,
+            claim="Morning and evening together read every message, none twice and none left out.",
+            check=StreamDemo.nothing_twice_nothing_missing,
+            sabotage=StreamDemo.replace_by_empty_stream,
         ),
     ),
-    seen="One log was read by several, from the first, from an offset and from now on, one after the other and at the "
-    "same time. None took anything from another, and everything is still there.",
-    when="Events that many read, each at their own pace, or that are read again: an audit, a new report over last "
-    "week, a program whose mistake is mended. Bound it by x-max-age or x-max-length-bytes, for reading does not make "
-    "it shorter. Work that one of many consumers must do once belongs in a queue.",
+    seen=(
+        "Several consumers read one log, from the first message, from an offset and from now on, one after the "
+        "other and at the same time. None of them removed anything, and all messages are still there."
+    ),
+    when=(
+        "Events that many consumers read, each at its own pace, or that are read again: for an audit, "
+        "a new report, or after a bug was fixed. Limit a stream by x-max-age or x-max-length-bytes, since consuming "
+        "does not make it shorter. Work that one of many consumers must do once belongs in a queue."
+    ),
     code="""
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging import DirectConsumer, DirectProducer
@@ -239,10 +253,10 @@ with BrokerConnectionManager() as manager:
     consumer.start_consuming(handle, offset="first")
     consumer.wait(10)
 """,
-    to_try="Run the code twice: which offset comes first the second time, and how many messages are there then?",
+    to_try="Run the code twice: which offset is delivered first the second time, and how many messages are there then?",
     takes_s=4,
-    repair=Visits.repair,
-    focus=Visits.look,
+    repair=StreamDemo.repair,
+    focus=StreamDemo.focus_on,
 )
 
 if __name__ == "__main__":

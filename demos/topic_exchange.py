@@ -11,19 +11,19 @@ from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
 from dmq_core.messaging import Binding, Exchange, Queue, TopicProducer
 
 
-class Sensors(ExchangeContext):
-    """Measurements of many places; who reads them says by a pattern which ones."""
+class TopicDemo(ExchangeContext):
+    """A topic exchange for measurements of many places, and three queues bound with patterns."""
 
     queues = ("europe", "alarms", "everything")
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.sensors = self.named("sensors")
-        self.europe = self.named("europe")
-        self.alarms = self.named("alarms")
-        self.everything = self.named("everything")
+        self.sensors = self.unique_name("sensors")
+        self.europe = self.unique_name("europe")
+        self.alarms = self.unique_name("alarms")
+        self.everything = self.unique_name("everything")
 
-    def look(self) -> Focus:
+    def focus_on(self) -> Focus:
         return Focus(exchange=self.sensors, queue=self.everything, tail=self.sensors)
 
     def bind(self) -> None:
@@ -42,7 +42,7 @@ class Sensors(ExchangeContext):
             handle = producer.publish("heat.eu.berlin", "21 degrees")
             self.outcome = handle.wait(10).outcome
 
-    def europe_and_everything_got_it(self) -> CheckResult:
+    def europe_and_everything_got_one(self) -> CheckResult:
         return self.got("europe", "everything")
 
     def publish_alarm(self) -> None:
@@ -50,7 +50,7 @@ class Sensors(ExchangeContext):
             handle = producer.publish("smoke.eu.oslo.alarm", "smoke!")
             self.outcome = handle.wait(10).outcome
 
-    def all_got_it(self) -> CheckResult:
+    def all_got_one(self) -> CheckResult:
         return self.got(*self.queues)
 
     def publish_own(self) -> None:
@@ -58,72 +58,79 @@ class Sensors(ExchangeContext):
             handle = producer.publish(self.answer, "your own message")
             self.outcome = handle.wait(10).outcome
 
-    def went_as_the_words_say(self) -> CheckResult:
+    def was_routed_by_its_words(self) -> CheckResult:
         words = self.answer.split(".")
-        named = ["europe"] * (words[1:2] == ["eu"]) + ["alarms"] * (words[-1] == "alarm") + ["everything"]
-        seen = self.got(*named)
+        unique_name = ["europe"] * (words[1:2] == ["eu"]) + ["alarms"] * (words[-1] == "alarm") + ["everything"]
+        seen = self.got(*unique_name)
         return CheckResult(seen.passed, f"key {self.answer!r}: {seen.text}")
 
-    def lose_everything(self) -> None:
+    def delete_everything(self) -> None:
         self.delete(self.everything)
 
 
 DEMO = Demo(
     title="Topic exchange",
-    summary="A routing key of several words meets patterns: * stands for one word, # for any number of words.",
-    context=Sensors,
+    summary=(
+        "Routing keys of several words are matched with patterns: * stands for one word, # for any number of words."
+    ),
+    context=TopicDemo,
     steps=(
         DemoStep(
             title="Three patterns",
             explanation=(
-                "The key of a topic exchange's messages is words with dots between them: what, where, how bad. A "
-                "binding is a pattern: * is exactly one word, # is none, one or more."
+                "The routing key of a message to a topic exchange is a list of words separated by dots, such as kind, "
+                "place and level. A binding key is a pattern: * matches exactly one word, # matches zero or more."
             ),
             terms=("exchange", "binding", "routing key"),
-            run=Sensors.bind,
+            run=TopicDemo.bind,
             command="dmq exchange list\ndmq queue list",
-            claim="Three queues are there, bound by *.eu.#, #.alarm and #.",
-            check=Sensors.queues_are_there,
-            sabotage=Sensors.lose_everything,
+            claim="Three queues exist, bound with *.eu.#, #.alarm and #.",
+            check=TopicDemo.queues_are_there,
+            sabotage=TopicDemo.delete_everything,
         ),
         DemoStep(
             title="A measurement in Europe",
             explanation=(
-                "*.eu.# wants any first word, then 'eu', then anything. #.alarm wants 'alarm' as the last word."
+                "*.eu.# matches any first word, then 'eu', then anything. #.alarm matches 'alarm' as the last word."
             ),
-            run=Sensors.publish_in_europe,
+            run=TopicDemo.publish_in_europe,
             command="dmq publish --exchange {sensors} --key heat.eu.berlin '21 degrees'",
-            claim="It goes to europe and to everything, and not to alarms.",
-            check=Sensors.europe_and_everything_got_it,
-            sabotage=Sensors.lose_everything,
+            claim="It is routed to europe and everything, and not to alarms.",
+            check=TopicDemo.europe_and_everything_got_one,
+            sabotage=TopicDemo.delete_everything,
         ),
         DemoStep(
-            title="One message that fits all three",
-            explanation="A queue gets one copy of a message, however many of its bindings fit.",
-            run=Sensors.publish_alarm,
+            title="One message that matches all three",
+            explanation="A queue gets one copy of a message, however many of its bindings match.",
+            run=TopicDemo.publish_alarm,
             command="dmq publish --exchange {sensors} --key smoke.eu.oslo.alarm 'smoke!'",
             claim="All three queues get one copy.",
-            check=Sensors.all_got_it,
-            sabotage=Sensors.lose_everything,
+            check=TopicDemo.all_got_one,
+            sabotage=TopicDemo.delete_everything,
         ),
         DemoStep(
             title="Your own key",
             explanation=(
-                "Words are compared as a whole: 'europe' is not 'eu', and an empty word between two dots is a word."
+                "Words are compared as a whole: 'europe' is not 'eu', and an empty word between two dots counts as a "
+                "word."
             ),
             ask=DemoQuestion("Which routing key, with dots between the words?", usual="heat.us.alarm"),
-            run=Sensors.publish_own,
+            run=TopicDemo.publish_own,
             command="dmq publish --exchange {sensors} --key {answer} 'your own message'",
-            claim="It goes to europe if the second word is 'eu', to alarms if the last one is 'alarm', and always to "
+            claim="It is routed to europe if the second word is 'eu', to alarms if the last is 'alarm', and always to "
             "everything.",
-            check=Sensors.went_as_the_words_say,
-            sabotage=Sensors.lose_everything,
+            check=TopicDemo.was_routed_by_its_words,
+            sabotage=TopicDemo.delete_everything,
         ),
     ),
-    seen="The publisher named what the message is about. Who reads it said by a pattern what to get, and neither "
-    "knows the other.",
-    when="Events that many read, each from their own point of view: by place, by kind, by urgency. A direct "
-    "exchange is a topic exchange without wildcards; a fanout exchange is one where everybody says #.",
+    seen=(
+        "The publisher described each message by its routing key. Each queue was bound with a pattern for what it "
+        "wants, and neither side knows the other."
+    ),
+    when=(
+        "Events that many consumers select by different criteria: by place, by kind, by urgency. Without wildcards a "
+        "topic exchange works like a direct exchange; with only # it works like a fanout exchange."
+    ),
     code="""
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.messaging import TopicConsumer, TopicProducer
@@ -143,10 +150,10 @@ with BrokerConnectionManager() as manager:
         print(producer.publish("heat.eu.berlin", "21 degrees").wait().outcome)
     consumer.wait(10)
 """,
-    to_try="Which pattern gets alarms of Europe alone? Bind a queue by it and publish both of the keys above.",
+    to_try="Which pattern matches only alarms of Europe? Bind a queue with it and publish both of the keys above.",
     takes_s=2,
-    repair=Sensors.bind,
-    focus=Sensors.look,
+    repair=TopicDemo.bind,
+    focus=TopicDemo.focus_on,
 )
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def list_demos(invocation: Invocation) -> None:
         return
     rows = [(name, f"{demo.takes_s:.0f} s", demo.summary) for name, demo in demos]
     invocation.out.table(["DEMO", ">TAKES", "WHAT YOU SEE"], rows)
-    invocation.out.say("'dmq demo run NAME' plays one; the console has them behind a key.")
+    invocation.out.say("'dmq demo run NAME' runs one; the console has them, too.")
 
 
 @click.command()
@@ -55,11 +55,11 @@ def list_demos(invocation: Invocation) -> None:
 @yes_option
 @common_options
 def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
-    """Play the demo NAME, or 'all' of them, on the live cluster.
+    """Run the demo NAME, or 'all' of them, on the live cluster.
 
-    On a terminal it waits for Enter before each step. One that takes nodes down says so, and asks if no majority of
-    them is left for a while; of 'all', those that may not be played are left out. Ends with 0 if every claim held, and
-    with 1 if not.
+    On a terminal it waits for Enter before each step. A demo that takes nodes down says so, and asks if no majority
+    is left for a while; of 'all', those that may not run are left out. Ends with 0 if every claim held, and with 1 if
+    not.
     """
     from dmq_core.demo.discovery import demo_names, find_demo
 
@@ -74,8 +74,8 @@ def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
     for each, demo in demos:
         with out.progress() as progress:
             environment = connect.environment(invocation.settings, cluster, progress)
-            if _may_play(each, demo, environment, out, yes=yes, leave_out=name == ALL):
-                results.append(_play(each, demo, environment, out, by_hand))
+            if _may_run(each, demo, environment, out, yes=yes, leave_out=name == ALL):
+                results.append(_run_demo(each, demo, environment, out, by_hand))
     if out.json:
         documents = [_document(result) for result in results]
         out.document(documents if name == ALL else documents[0])
@@ -84,10 +84,10 @@ def run(invocation: Invocation, name: str, through: bool, yes: bool) -> int:
     return 0 if all(result.passed for result in results) else 1
 
 
-def _may_play(
+def _may_run(
     name: str, demo: AnyDemo, environment: DemoEnvironment, out: Output, *, yes: bool, leave_out: bool
 ) -> bool:
-    """Asks before a demo that takes nodes down; one that may not be played is refused, or left out with a word."""
+    """Asks before a demo that takes nodes down; one that may not run is refused, or left out with a message."""
     from dmq_core.demo.fault_guard import DemoLock
     from dmq_core.demo.runner import check_may_run, impact_of_demo
     from dmq_core.demo.text import WIDTH
@@ -112,7 +112,7 @@ def _may_play(
     return True
 
 
-def _play(name: str, demo: AnyDemo, environment: DemoEnvironment, out: Output, by_hand: bool) -> DemoResult:
+def _run_demo(name: str, demo: AnyDemo, environment: DemoEnvironment, out: Output, by_hand: bool) -> DemoResult:
     from dmq_core.demo.runner import DemoRun, usual_answer
     from dmq_core.demo.text import closing, left_early, opening
 
@@ -132,11 +132,11 @@ def _play(name: str, demo: AnyDemo, environment: DemoEnvironment, out: Output, b
 
 
 def _step(demo_run: DemoRun[Any], index: int, out: Output, by_hand: bool) -> bool:
-    """Plays one step, as often as is asked; whether to go on."""
+    """Runs one step, as often as is asked; whether to go on."""
     from dmq_core.demo.text import result_lines, step_lines
 
-    _write(out, step_lines(demo_run.words(index), len(demo_run.demo.steps)))
-    key = _key("Enter does it, q leaves") if by_hand else ""
+    _write(out, step_lines(demo_run.step_text(index), len(demo_run.demo.steps)))
+    key = _key("Enter runs it, q leaves") if by_hand else ""
     while key != "q":
         result = demo_run.do(index)
         _write(out, _painted(result_lines(result), result))

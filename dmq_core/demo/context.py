@@ -1,4 +1,4 @@
-"""What the steps of a demo play on: the live cluster, clients of their own, and names that nobody else has."""
+"""What the steps of a demo work with: the live cluster, clients of its own, and names that no other run uses."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def _new_run() -> str:
 
 @dataclass(frozen=True, slots=True)
 class DemoEnvironment:
-    """What a scene stands before: a cluster, how its clients get at it, and who tells of it.
+    """What a demo runs on: a cluster, how clients connect to it, and where its figures come from.
 
-    `link` makes one on which confirms get lost, for clients of a name. `acts` are those on its nodes (None: straight on
-    the cluster). `run` is in the names of this playing; what should happen is waited for `patience_s` seconds.
+    `link` makes a connection, for clients of a name, that can drop confirms. `actions` are those on its nodes (None:
+    straight on the cluster). `run` is in the names of this run; what should happen is waited for `patience_s` seconds.
     """
 
     cluster: Cluster
@@ -77,11 +77,11 @@ class DemoEnvironment:
     run: str = field(default_factory=_new_run)
     patience_s: float = 10.0
     link: Callable[[Cluster, str], LossyLink] = ProxyLink
-    acts: ClusterActions | None = None
+    actions: ClusterActions | None = None
 
 
 class DemoContext:
-    """One playing of a demo; what its steps share is kept on it. `close` ends its clients and removes what it made.
+    """What the steps of one demo run share; `close` ends its clients and removes what it made.
 
     `answer` is what the person said to the question of the step; `is_sabotaged` whether its claim was broken on
     purpose.
@@ -121,7 +121,7 @@ class DemoContext:
 
     @property
     def figures(self) -> BrokerFigures:
-        """What the management API tells, up to a few seconds late; of the nodes that run, if any do."""
+        """What the management API of a running node reports, up to a few seconds late."""
         if self._figures is None:
             self._figures = self.environment.figures(self.cluster)
         return self._figures
@@ -131,86 +131,79 @@ class DemoContext:
         return EntityKey(self.cluster.nodes()[0].endpoint.virtual_host, queue)
 
     def activity(self, queue: str) -> dict[str, bool]:
-        """Which of the clients consume from a queue, and whether each is active, as the broker tells it."""
+        """Which of the clients consume from a queue, and whether each is active, as the broker reports."""
         figures = self.figures
         told = activity(figures.consumers(), figures.connections(), self.key(queue))
         return {name.removeprefix(self.prefix).split(" ")[0]: active for name, active in told.items()}
 
     def spread(self, client: str) -> dict[str, int]:
-        """How many connections of a client each node has, as the broker tells it."""
+        """How many connections of a client each node has, as the broker reports."""
         return spread(self.figures.connections(), self.client_name(client), self.cluster.nodes())
 
     def leader(self, queue: str) -> str:
-        """The node that leads a queue, as the broker tells it; empty while there is none."""
+        """The node that leads a queue, as the broker reports; empty while there is none."""
         return leader(self.figures.queue(self.key(queue)), self.cluster.nodes())
 
     def is_replicated(self, queue: str) -> bool:
-        """Whether every node runs, and the broker says that each has a member of a queue, which is online."""
+        """Whether every node runs and, as the broker reports, has an online member of the queue."""
         told, nodes = self.figures.queue(self.key(queue)), self.cluster.nodes()
         names = {node.erlang_name for node in nodes}
         runs = all(node.state is NodeState.RUNNING for node in nodes)
         return told is not None and runs and set(told.members) == online(told, nodes) == names
 
     def online(self, queue: str) -> str:
-        """Which members of a queue are online, in words, as the broker tells it."""
+        """Which members of a queue are online, in words, as the broker reports."""
         nodes = self.cluster.nodes()
         names = online(self.figures.queue(self.key(queue)), nodes)
         return ", ".join(node.name for node in nodes if node.erlang_name in names) or "none"
 
     def state(self, node: str) -> str:
-        """How a node is."""
+        """The state of a node."""
         return next((str(one.state) for one in self.cluster.nodes() if one.name == node), "gone")
 
-    def until_told(self, condition: Callable[[], bool], within_s: float | None = None) -> bool:
-        """`until` for what the management API tells, which is late: it is asked less often, for longer."""
-        return self.until(condition, self.patience_s * _LATE if within_s is None else within_s, _ASK_S)
+    def wait_until_reported(self, condition: Callable[[], bool], within_s: float | None = None) -> bool:
+        """`wait_until` for what the management API reports, which is late: it is asked less often, for longer."""
+        return self.wait_until(condition, self.patience_s * _LATE if within_s is None else within_s, _ASK_S)
 
     @property
     def patience_s(self) -> float:
-        """How long what should happen is waited for; of what was broken on purpose nobody expects it."""
+        """How long what should happen is waited for; shortly after a sabotage, since it should not happen."""
         return self.environment.patience_s * (_HARDLY if self.is_sabotaged else 1.0)
 
-    def begin(self) -> None:
-        """Called before each act, to note what its check compares with."""
+    def before_step(self) -> None:
+        """Called before each step, to note what its check compares with."""
 
     @property
     def prefix(self) -> str:
-        """What every name of this playing begins with."""
+        """What every name of this run begins with."""
         return f"{PREFIX}{self.environment.run}."
 
-    def named(self, word: str) -> str:
-        """A name for an exchange or a queue that this playing alone uses, and that is removed at its end."""
+    def unique_name(self, word: str) -> str:
+        """A name for an exchange or a queue that only this run uses, and that is removed at its end."""
         name = f"{self.prefix}{word}"
         if name not in self._names:
             self._names.append(name)
         return name
 
-    def collect(self, consumer: QueueConsumer, inbox: Inbox | None = None) -> Inbox:
-        """Has the consumer put what it receives into an inbox, from now until the end."""
-        inbox = inbox or Inbox()
-        self._endings.append(consumer.close)
-        consumer.start_consuming(inbox.handle)
-        return inbox
-
-    def wait_subscribed(self, consumer: QueueConsumer) -> bool:
-        """Waits until the consumer stands at its queue; whether it does."""
-        return self.until(lambda: consumer.status.consuming)
+    def wait_consuming(self, consumer: QueueConsumer) -> bool:
+        """Waits until the consumer is subscribed to its queue; whether it is."""
+        return self.wait_until(lambda: consumer.status.consuming)
 
     def on_close(self, ending: Callable[[], object]) -> None:
-        """Has `ending` called when the demo is over, latest first."""
+        """Calls `ending` when the demo is over, the latest first."""
         self._endings.append(ending)
 
     def allow_faults(self, *, may_lose_majority: bool) -> None:
         """Lets the steps take nodes down; `close` brings back whatever they took."""
         drop = self.environment
-        acts = drop.acts or actions_on(self.cluster, drop.progress, read_only=drop.read_only)
-        self._fault_guard = FaultGuard(self.cluster, acts, may_lose_majority=may_lose_majority)
+        actions = drop.actions or actions_on(self.cluster, drop.progress, read_only=drop.read_only)
+        self._fault_guard = FaultGuard(self.cluster, actions, may_lose_majority=may_lose_majority)
 
     @property
     def fault_guard(self) -> FaultGuard:
         """What takes nodes down and brings them back; `RefusedError` for a demo that does not say that it does so."""
         if self._fault_guard is None:
-            raise RefusedError("this demo does not say that it takes nodes down", "Its Demo needs breaks=True.")
+            raise RefusedError("this demo does not declare that it takes nodes down", "Its Demo needs breaks=True.")
         return self._fault_guard
 
     def perform(self, action: NodeAction, node: str) -> None:
@@ -246,22 +239,24 @@ class DemoContext:
         depth = self.depth(queue)
         return -1 if depth is None else depth.ready
 
-    def take_all(self, queue: str) -> None:
-        """Takes what waits in a queue, as somebody else's consumer would."""
+    def drain_queue(self, queue: str) -> None:
+        """Consumes what is ready in a queue."""
         waiting, inbox = self.ready(queue), Inbox()
         if waiting > 0:
             with DirectConsumer(queue, self.manager).start_consuming(inbox.handle):
                 # A queue with nothing ready may yet get back what is in the consumer's hands.
-                self.until(lambda: len(inbox.messages) >= waiting)
+                self.wait_until(lambda: len(inbox.messages) >= waiting)
 
     def delete(self, queue: str) -> None:
         """Deletes a queue, with what it holds."""
         delete_queue(self.manager.consuming(), queue, timeout_s=self.patience_s)
 
-    def until(self, condition: Callable[[], bool], within_s: float | None = None, every_s: float = _LOOK_S) -> bool:
+    def wait_until(
+        self, condition: Callable[[], bool], within_s: float | None = None, every_s: float = _LOOK_S
+    ) -> bool:
         """Waits until `condition` holds, usually for `patience_s`; whether it does.
 
-        Once the demo is being left, it waits no more.
+        Once the demo is being closed, it waits no more.
         """
         deadline = time.monotonic() + (self.patience_s if within_s is None else within_s)
         while not condition():
@@ -269,8 +264,8 @@ class DemoContext:
                 return False
         return True
 
-    def leave(self) -> None:
-        """Ends waiting early; from any thread."""
+    def cancel_waits(self) -> None:
+        """Ends every wait early; from any thread."""
         self._leaving.set()
 
     def close(self) -> str:
@@ -293,13 +288,13 @@ class DemoContext:
         return "; ".join(stays)
 
     def _ask_anew(self) -> None:
-        """Has the nodes chosen again that are asked for figures: one that is cut off tells of its own side alone."""
+        """Chooses anew which nodes are asked for figures: an isolated one reports only its own side."""
         if self._figures is not None:
             self._figures.close()
             self._figures = None
 
     def _remove(self, manager: BrokerConnectionManager) -> list[str]:
-        """Removes what has a name of this playing; what stays, and why. Where one cannot be asked, nobody can."""
+        """Removes what has a name of this run; what stays, and why. Where one fails, the others are not tried."""
         connection = manager.consuming()
         for number, name in enumerate(self._names):
             try:

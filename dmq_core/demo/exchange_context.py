@@ -24,9 +24,9 @@ class ExchangeContext(DemoContext):
     @property
     def waiting(self) -> dict[str, int]:
         """How many messages wait, by the queue's short name; -1 where there is no such queue."""
-        return {name: self.ready(self.named(name)) for name in self.queues}
+        return {name: self.ready(self.unique_name(name)) for name in self.queues}
 
-    def begin(self) -> None:
+    def before_step(self) -> None:
         """Notes how many messages wait."""
         self.before = self.waiting
 
@@ -40,7 +40,7 @@ class ExchangeContext(DemoContext):
     def got(self, *names: str) -> CheckResult:
         """Whether exactly these queues got one message since the step began."""
         wanted = {name: count + (name in names) for name, count in self.before.items()}
-        passed = self.until(lambda: self.waiting == wanted)
+        passed = self.wait_until(lambda: self.waiting == wanted)
         now = self.waiting
         more = [f"{name} {now[name] - self.before[name]}" for name in self.queues if now[name] > self.before[name]]
         return CheckResult(passed, f"{self.outcome}; copies: {', '.join(more) or 'none'}")

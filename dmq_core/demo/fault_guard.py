@@ -1,4 +1,4 @@
-"""Nodes that a demo takes down: through the one gate, one demo at a time, and brought back whatever happens."""
+"""Faults of a demo: done through the one gate, by one demo at a time, and undone whatever happens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dmq_core.errors import ClusterError, DmqError, RefusedError
 from dmq_core.progress import ProgressListener
 from dmq_core.state_directory import state_folder
 
-_WAY_BACK: Final = {
+_UNDO: Final = {
     NodeState.STARTING: NodeAction.START,
     NodeState.STOPPED: NodeAction.START,
     NodeState.UNREACHABLE: NodeAction.START,
@@ -26,14 +26,14 @@ _WAY_BACK: Final = {
     NodeState.ISOLATED: NodeAction.REJOIN,
     NodeState.DRAINING: NodeAction.REVIVE,
 }
-# One that was frozen while it was cut off has to be brought back twice.
+# One that was frozen while it was cut off has to be brought undo twice.
 _ROUNDS: Final = 2
 
 
 class DemoLock:
-    """The right of one demo to take nodes of a cluster down, among all programs of this user.
+    """Lets one demo at a time take nodes of a cluster down, among all programs of this user.
 
-    `RefusedError` if another demo has it: two at once could take the majority away.
+    `RefusedError` if another demo holds it: two at once could lose the majority.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -51,17 +51,17 @@ class DemoLock:
         except BlockingIOError:
             os.close(self._file)
             raise RefusedError(
-                f"another demo is taking nodes of {cluster.name} down", "Play this one when that one is over."
+                f"another demo is taking nodes of {cluster.name} down", "Run this one when that one is over."
             ) from None
 
     def end(self) -> None:
-        """Lets the next one have it."""
+        """Releases the lock."""
         os.close(self._file)
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterActions:
-    """What can be done to a cluster's nodes; each raises `RefusedError` where it may not be done."""
+    """What a demo can do to a cluster; each raises `RefusedError` where it may not be done."""
 
     perform: Callable[[NodeOperation], object]
     cause: Callable[[Fault], Fault | None]
@@ -70,7 +70,7 @@ class ClusterActions:
 
 
 def actions_on(cluster: Cluster, progress: ProgressListener, *, read_only: bool) -> ClusterActions:
-    """Acts through the gate of a session."""
+    """Actions through the gate, which refuses them to a read-only session."""
 
     def stop() -> None:
         guard(cluster, f"Stop {cluster.name}", read_only=read_only)
@@ -89,68 +89,68 @@ def actions_on(cluster: Cluster, progress: ProgressListener, *, read_only: bool)
 
 
 class FaultGuard:
-    """Acts on the nodes of `cluster` for a demo, and brings back, in `repair`, what no longer is as it was.
+    """Does the faults of a demo on `cluster`, and undoes in `repair` what the demo left.
 
-    Without `may_lose_majority`, an act that would leave none is `RefusedError`.
+    Without `may_lose_majority`, an action that would leave no majority raises `RefusedError`.
     """
 
-    def __init__(self, cluster: Cluster, acts: ClusterActions, *, may_lose_majority: bool) -> None:
+    def __init__(self, cluster: Cluster, actions: ClusterActions, *, may_lose_majority: bool) -> None:
         self._cluster = cluster
-        self._acts = acts
+        self._actions = actions
         self._may_lose_majority = may_lose_majority
         self._taken: set[str] = set()
         self._interrupted: NodeOperation | None = None
-        self._backs: list[Fault] = []
+        self._undos: list[Fault] = []
 
     def perform(self, operation: NodeOperation) -> None:
-        """Does an act on a node."""
+        """Does an action on a node."""
         if operation.destructive:
             self._check_majority(operation.title, [operation.node])
-            self._take([operation.node])
+            self._note_taken([operation.node])
         self._interrupted = operation
         try:
-            self._acts.perform(operation)
+            self._actions.perform(operation)
         except DmqError:
             self._interrupted = None
             raise
         self._interrupted = None
 
     def cause(self, fault: Fault) -> Fault | None:
-        """Does a fault of the whole cluster; gives its way back, which `repair` takes if nobody does before.
+        """Does a fault of the whole cluster; gives its undo, which `repair` does if the demo has not done it before.
 
         A leader that was moved stays: it is that of a queue that goes with the demo.
         """
         if fault.destructive:
-            self._take(self._names())
-        back = undo_of(fault)
-        if back is not None and back not in self._backs:
-            # Before the act, which may be interrupted.
-            self._backs.append(back)
-        told = self._acts.cause(fault)
-        if fault in self._backs:
-            self._backs.remove(fault)
+            self._note_taken(self._names())
+        undo = undo_of(fault)
+        if undo is not None and undo not in self._undos:
+            # Before the action, which may be interrupted.
+            self._undos.append(undo)
+        told = self._actions.cause(fault)
+        if fault in self._undos:
+            self._undos.remove(fault)
         return told
 
     def stop(self) -> None:
         """Stops every node."""
         self._check_majority(f"Stop {self._cluster.name}", self._names())
-        self._take(self._names())
-        self._acts.stop()
+        self._note_taken(self._names())
+        self._actions.stop()
 
     def start(self) -> None:
         """Starts every node that does not run."""
-        self._acts.start()
+        self._actions.start()
 
     def repair(self) -> None:
-        """Brings back the nodes that were taken down, and takes every fault back; `ClusterError` if it cannot."""
+        """Brings undo the nodes that were taken down and undoes every fault; `ClusterError` if it cannot."""
         if self._interrupted is not None:
-            # RabbitMQ's tool may still be at it in the node: only when it is done to its end, the node's state is sure.
-            _tried(partial(self._acts.perform, self._interrupted))
+            # RabbitMQ's tool may still be at work in the node: its state is certain only once the action was repeated.
+            _attempt(partial(self._actions.perform, self._interrupted))
             self._interrupted = None
         problems = list(self._bring_nodes_back())
-        backs, self._backs = self._backs, []
-        for back in reversed(backs):
-            problems += _tried(partial(self._acts.cause, back))
+        undos, self._undos = self._undos, []
+        for undo in reversed(undos):
+            problems += _attempt(partial(self._actions.cause, undo))
         if problems:
             raise ClusterError(
                 f"{self._cluster.name} is not whole: {'; '.join(problems)}", "'dmq start' makes it whole."
@@ -168,9 +168,9 @@ class FaultGuard:
     def _brought_back(self, down: Sequence[NodeInfo]) -> Sequence[str]:
         if 2 * len(down) >= len(self._cluster.nodes()):
             # A node may wait for others while it starts: without a majority they have to come together.
-            return _tried(self._acts.start)
-        operations = [NodeOperation(_WAY_BACK[node.state], node.name) for node in down]
-        return [problem for operation in operations for problem in _tried(partial(self._acts.perform, operation))]
+            return _attempt(self._actions.start)
+        operations = [NodeOperation(_UNDO[node.state], node.name) for node in down]
+        return [problem for operation in operations for problem in _attempt(partial(self._actions.perform, operation))]
 
     def _missing(self) -> list[NodeInfo]:
         """The nodes that ran before they were taken down, and do not run now."""
@@ -178,7 +178,7 @@ class FaultGuard:
             node for node in self._cluster.nodes() if node.name in self._taken and node.state is not NodeState.RUNNING
         ]
 
-    def _take(self, names: Sequence[str]) -> None:
+    def _note_taken(self, names: Sequence[str]) -> None:
         self._taken |= {n.name for n in self._cluster.nodes() if n.name in names and n.state is NodeState.RUNNING}
 
     def _names(self) -> list[str]:
@@ -193,10 +193,10 @@ class FaultGuard:
             )
 
 
-def _tried(act: Callable[[], object]) -> list[str]:
-    """Does `act`; what went wrong."""
+def _attempt(action: Callable[[], object]) -> list[str]:
+    """Does `action`; what went wrong."""
     try:
-        act()
+        action()
     except DmqError as error:
         return [error.what]
     return []

@@ -1,6 +1,6 @@
-"""What a demo is: steps that tell, act, and check their claim on a live cluster; pure values.
+"""What a demo is: steps that explain, act, and check their claim on a live cluster; pure values.
 
-A file in `demos` makes one `DEMO` of them; its scene is a class of its own with the acts and checks as methods.
+A file in `demos` makes one `DEMO` of them; its context is a class of its own with the steps and checks as methods.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ S = TypeVar("S", bound=Closeable)
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found on the live cluster, in words, and whether the claim holds by it."""
+    """Whether a claim holds by what its check found on the live cluster, and that in words."""
 
     passed: bool
     text: str
@@ -31,7 +31,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """What the panes should point at during a step; empty: leave it. `tail` is an exchange, `pattern` its binding."""
+    """What the console selects during a step; empty: no change. `tail` is an exchange, `pattern` its binding."""
 
     exchange: str = ""
     queue: str = ""
@@ -42,7 +42,7 @@ class Focus:
 
 @dataclass(frozen=True, slots=True)
 class DemoQuestion:
-    """What a person is asked before the act; `usual` is the answer where nobody is there to give one.
+    """What a person is asked before the step; `usual` is the answer where there is no person.
 
     `choices` are the only answers, if there are any; `most` is how many characters one may have.
     """
@@ -53,7 +53,7 @@ class DemoQuestion:
     most: int = 60
 
     def objection(self, answer: str) -> str:
-        """Why `answer` is none, as a sentence; empty: it is one."""
+        """Why `answer` is not accepted, as a sentence; empty: it is."""
         if self.choices and answer not in self.choices:
             return f"Say {', '.join(self.choices)}."
         if not answer.strip():
@@ -63,12 +63,12 @@ class DemoQuestion:
 
 @dataclass(frozen=True, slots=True)
 class DemoStep(Generic[S]):
-    """One step: what to know, what is done, and what is claimed of it.
+    """One step: what it explains, what it does, and what it claims.
 
-    The source of `run` is shown as the code of the step, and `command` beside it: what does the same in a shell, with
-    attributes of the scene in braces. `terms` are explained where they appear first. `check` looks at the live cluster;
-    `sabotage` is what would break the claim, after `run`. A step can be played again: `prepare` takes out of its way
-    what was left there, before `run` and unseen. The answer to `ask` is `context.answer`.
+    The source of `run` is shown as the code of the step, and `command` does the same in a shell; attributes of the
+    context stand in its braces. `terms` are explained where they appear first. `check` asks the live cluster;
+    `sabotage` breaks the claim after `run`, which proves that the check looks. A step can be repeated: `prepare`
+    removes what is in its way, before `run` and without being shown. The answer to `ask` is `context.answer`.
     """
 
     title: str
@@ -86,14 +86,14 @@ class DemoStep(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Demo(Generic[S]):
-    """A whole demo, called as its file is; `takes_s` is about how long it runs without a reader.
+    """A whole demo, named like its file; `takes_s` is about how long it runs without pauses for reading.
 
     `summary` is one line for lists. At its end: what was `seen`, `when` to use it, `code` that does it with `dmq_core`
-    and runs as it stands against the cluster of `dmq start`, and something `to_try` oneself. `repair` makes good what
-    the `sabotage` of a step did, before the next step is played. `focus` holds for every step that has none of its own.
-    `breaks`: it takes nodes down, so the cluster has to be one that dmq made, of three nodes at least. `impact` tells
-    in a sentence what that does to those who use the cluster; `loses_majority`: for a while no majority is left;
-    `keeps_nodes`: every node stays up, and what it does to the cluster is felt all the same.
+    and runs as it stands against the cluster of `dmq start`, and something `to_try` oneself. `repair` undoes what
+    the `sabotage` of a step did, before the next step. `focus` holds for every step that has none of its own.
+    `breaks`: it takes nodes down, so the cluster has to be one that dmq made, of three nodes at least. `impact` says
+    in a sentence what that does to clients of the cluster; `loses_majority`: for a while no majority is left;
+    `keeps_nodes`: every node stays up, though clients notice what is done to the cluster.
     """
 
     title: str

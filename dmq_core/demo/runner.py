@@ -1,4 +1,4 @@
-"""The engine of demos: plays the steps of one on a live cluster, and removes everything that it made."""
+"""Runs the steps of a demo on a live cluster, and removes everything that it made."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def impact_of_demo(demo: AnyDemo, states: Iterable[NodeState]) -> Impact:
-    """What playing `demo` does to a cluster whose nodes are in these states."""
+    """What running `demo` does to a cluster whose nodes are in these states."""
     known = tuple(states)
     running = known.count(NodeState.RUNNING)
     left = running if demo.keeps_nodes else running - 1
@@ -50,16 +50,16 @@ _DOCSTRING = re.compile(r'^\s*""".*?"""\n', re.DOTALL)
 
 
 def usual_answer(question: DemoQuestion) -> str:
-    """The answer where nobody is there to give one."""
+    """The answer where there is no person to ask."""
     return question.usual
 
 
 class DemoRun(Generic[S]):
-    """One playing of `demo`, called `name`, before `environment`; `close` removes all that it made.
+    """One run of `demo`, called `name`, in `environment`; `close` removes all that it made.
 
-    Of its methods only `close` may be called while another runs: it lets a step wait no more, and then ends it all.
-    `RefusedError` if it may not be played: a session that is read-only, or one that breaks nodes on somebody else's
-    cluster or beside another one that does.
+    Of its methods only `close` may be called while another runs: it ends the waits of a step, and then the run.
+    `RefusedError` if it may not run: the session is read-only, or the demo takes nodes down on a cluster that dmq did
+    not make, or while another demo does.
     """
 
     def __init__(self, name: str, demo: Demo[S], environment: DemoEnvironment, ask: Ask = usual_answer) -> None:
@@ -73,7 +73,7 @@ class DemoRun(Generic[S]):
             self._context.allow_faults(may_lose_majority=demo.loses_majority)
         self._results: dict[int, StepResult] = {}
         self._left: str | None = None
-        self._turn = threading.Lock()
+        self._running = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -85,11 +85,11 @@ class DemoRun(Generic[S]):
 
     @property
     def prefix(self) -> str:
-        """What the names of all exchanges and queues of this playing begin with."""
+        """What the names of all exchanges and queues of this run begin with."""
         return self._context.prefix
 
-    def words(self, index: int) -> StepText:
-        """What is shown of a step before it is done."""
+    def step_text(self, index: int) -> StepText:
+        """What is shown of a step before it runs."""
         step = self.demo.steps[index]
         if step.ask is not None and index not in self._results:
             self._context.answer = step.ask.usual
@@ -99,8 +99,8 @@ class DemoRun(Generic[S]):
             number=index + 1,
             title=step.title,
             explanation=step.explanation,
-            code=code_of(step.run),
-            command=self._as_typed(step.command.format_map(_Attributes(self._context))),
+            code=source_of(step.run),
+            command=self._for_this_cluster(step.command.format_map(_Attributes(self._context))),
             claim=step.claim,
             terms=tuple((term, meaning(term)) for term in step.terms if term not in earlier),
             ask=step.ask,
@@ -108,10 +108,10 @@ class DemoRun(Generic[S]):
         )
 
     def do(self, index: int, answer: str | None = None, *, sabotage: bool = False) -> StepResult:
-        """Does a step and checks its claim; again, if it was done before. `InvalidInputError` if one before it was not.
+        """Runs a step, or repeats it, and checks its claim; `InvalidInputError` if a step before it was not run yet.
 
-        What goes wrong on the cluster is what was seen, and the claim does not hold. `answer` None: it is asked for.
-        With `sabotage` the claim is broken before it is checked, which shows that the check looks.
+        An error of the cluster is what was seen, and the claim does not hold. `answer` None: the person is asked.
+        With `sabotage` the claim is broken before it is checked, which proves that the check looks.
         """
         if not 0 <= index < len(self.demo.steps):
             raise InvalidInputError(f"there is no step {index + 1}", f"The demo has {len(self.demo.steps)}.")
@@ -123,26 +123,26 @@ class DemoRun(Generic[S]):
             if objection := step.ask.objection(self._context.answer):
                 raise InvalidInputError(f"{step.ask.text} {objection}", "Answer again.")
         began_at = time.monotonic()
-        with self._turn:
+        with self._running:
             if self._left is not None:
                 raise InvalidInputError(f"{self.demo.title} is over", "Begin it again.")
-            seen = self._played(step, sabotage)
+            seen = self._run_step(step, sabotage)
         result = StepResult(step.title, step.claim, seen.passed, seen.text, time.monotonic() - began_at)
         self._results[index] = result
         return result
 
     def close(self) -> DemoResult:
-        """Ends it, and tells what came of it; may be called twice."""
-        self._context.leave()
-        with self._turn:
+        """Ends the run and gives its result; may be called twice."""
+        self._context.cancel_waits()
+        with self._running:
             if self._left is None:
                 self._left = self._closed()
         results = tuple(self._results[index] for index in sorted(self._results))
         whole = len(results) == len(self.demo.steps) and all(result.passed for result in results)
         return DemoResult(self.name, results, whole and not self._left, self._left)
 
-    def _as_typed(self, commands: str) -> str:
-        """Commands, a line each, that go to the cluster which is played on; how one is attached to is not in them."""
+    def _for_this_cluster(self, commands: str) -> str:
+        """Commands, a line each, with the option for the cluster of the demo, unless it is an attached one."""
         cluster = self._context.cluster
         if cluster.backend is Backend.ATTACHED:
             return commands
@@ -155,14 +155,14 @@ class DemoRun(Generic[S]):
             if self._nodes_turn is not None:
                 self._nodes_turn.end()
 
-    def _played(self, step: DemoStep[S], sabotage: bool) -> CheckResult:
+    def _run_step(self, step: DemoStep[S], sabotage: bool) -> CheckResult:
         try:
             if self._context.is_sabotaged:
                 self._context.is_sabotaged = False
                 self.demo.repair(self._context)
             if step.prepare is not None:
                 step.prepare(self._context)
-            self._context.begin()
+            self._context.before_step()
             step.run(self._context)
             if sabotage:
                 step.sabotage(self._context)
@@ -173,7 +173,7 @@ class DemoRun(Generic[S]):
 
 
 def check_may_run(demo: Demo[S], environment: DemoEnvironment) -> None:
-    """Raises what keeps `demo` from being played before `environment`: `RefusedError` or `InvalidInputError`."""
+    """Raises what keeps `demo` from running in `environment`: `RefusedError` or `InvalidInputError`."""
     guard_change(demo.title, read_only=environment.read_only)
     if demo.breaks:
         guard(environment.cluster, demo.title, read_only=environment.read_only)
@@ -186,8 +186,8 @@ def check_may_run(demo: Demo[S], environment: DemoEnvironment) -> None:
             )
 
 
-def code_of(act: Callable[..., object]) -> str:
-    """The body of an act as it is in its file, without `self.`, which says nothing to a reader."""
+def source_of(act: Callable[..., object]) -> str:
+    """The body of a step's method as it is in its file, without `self.`, which a reader does not need."""
     lines, _ = inspect.getsourcelines(act)
     source = textwrap.dedent("".join(lines))
     body = source[source.index(":\n") + 2 :]
@@ -195,7 +195,7 @@ def code_of(act: Callable[..., object]) -> str:
 
 
 class _Attributes(dict[str, object]):
-    """Attributes of a scene by name, for the commands of its steps."""
+    """Attributes of a context by name, quoted for the commands of its steps."""
 
     def __init__(self, context: DemoContext) -> None:
         super().__init__()

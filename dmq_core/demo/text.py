@@ -1,4 +1,4 @@
-"""A demo told as plain text: lines to be read on a terminal, in a file or through a pipe; pure."""
+"""A demo as plain text, for a terminal, a file or a pipe; pure."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ def opening(name: str, demo: AnyDemo) -> Iterator[str]:
     yield from _wrapped(demo.summary, "")
 
 
-def step_lines(words: StepText, steps: int) -> Iterator[str]:
-    """A step before it is done."""
+def step_lines(step: StepText, steps: int) -> Iterator[str]:
+    """A step before it runs."""
     yield ""
-    yield f"── {words.number}/{steps}  {words.title} ".ljust(WIDTH, "─")
-    yield from _wrapped(words.explanation, "")
-    for term, meaning in words.terms:
+    yield f"── {step.number}/{steps}  {step.title} ".ljust(WIDTH, "─")
+    yield from _wrapped(step.explanation, "")
+    for term, meaning in step.terms:
         yield from _wrapped(f"{term}: {meaning}", "  ")
     yield ""
-    yield from (f"    {line}".rstrip() for line in words.code.splitlines())
-    if words.command:
+    yield from (f"    {line}".rstrip() for line in step.code.splitlines())
+    if step.command:
         yield ""
-        yield from (f"    $ {visible(line)}" for line in words.command.splitlines())
+        yield from (f"    $ {visible(line)}" for line in step.command.splitlines())
     yield ""
-    yield from _wrapped(f"Claim: {words.claim}", "")
+    yield from _wrapped(f"Claim: {step.claim}", "")
 
 
 def result_lines(result: StepResult) -> Iterator[str]:
-    """What came of a step."""
+    """The result of a step."""
     yield from _wrapped(f"{_PASSED[result.passed]}  {visible(result.seen)}", "")
 
 
 def closing(demo: AnyDemo, result: DemoResult) -> Iterator[str]:
-    """What to take home."""
+    """What is shown after the last step: what was seen, when to use it, and how."""
     yield ""
     yield f"── {_PASSED[result.passed]}  {demo.title} ".ljust(WIDTH, "─")
     for heading, text in (("What you saw", demo.seen), ("When to use it", demo.when)):
@@ -53,12 +53,12 @@ def closing(demo: AnyDemo, result: DemoResult) -> Iterator[str]:
 
 
 def left_early(demo: AnyDemo, result: DemoResult) -> Iterator[str]:
-    """What is said to whoever leaves in the middle."""
+    """What is shown to a person who leaves before the last step."""
     yield ""
     removed = "" if result.left else "; everything that it made is removed"
     yield f"left after {len(result.steps)} of {len(demo.steps)} steps{removed}"
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
-    words = " ".join(text.split())
-    return textwrap.wrap(words, WIDTH, initial_indent=indent, subsequent_indent=indent + "  " * bool(indent))
+    step = " ".join(text.split())
+    return textwrap.wrap(step, WIDTH, initial_indent=indent, subsequent_indent=indent + "  " * bool(indent))

@@ -1,4 +1,4 @@
-"""What demos of a cluster that goes on have in common: messages go through a quorum queue, whatever nodes do."""
+"""What demos of node faults share: messages go through a quorum queue all the time."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _AT_MOST: Final = 60_000
 
 
 class TrafficContext(DemoContext, ABC):
-    """A queue of what `word` names, that a hundred messages a second go through, from `send_on` to `stop_sending`.
+    """A quorum queue that a hundred messages a second go through, from `start_sending` to `stop_sending`.
 
-    For ten minutes at most; a step that is played later begins with fresh ones. `sent` and `arrived` are all of them,
-    since the queue was made; `node` is the one that it is about. A demo makes the queue and its `consumer` in
-    `open_up`, over the connections of `clients`.
+    For ten minutes at most; a step that is repeated later begins with a new queue. `sent` and `arrived` are all
+    messages since the queue was declared; `node` is the one that the step is about. A demo declares the queue and
+    starts its `consumer` in `start_traffic`, over the connections of `clients`. The queue is called after `word`.
     """
 
     word: ClassVar[str]
 
     def __init__(self, environment: DemoEnvironment) -> None:
         super().__init__(environment)
-        self.queue = self.named(f"{self.word}s")
+        self.queue = self.unique_name(f"{self.word}s")
         self.clients = self.client("clients")
         self.node = next((node.name for node in self.cluster.nodes()), "")
         self.sent: list[Handle] = []
@@ -46,24 +46,24 @@ class TrafficContext(DemoContext, ABC):
         self.consumer: DirectConsumer | None = None
         self._ended = threading.Event()
         self._sending: threading.Thread | None = None
-        self.on_close(self.leave_traffic)
+        self.on_close(self.stop_traffic)
 
-    def begin(self) -> None:
+    def before_step(self) -> None:
         """Notes how many were sent before the act."""
         self.before = len(self.sent)
 
     @abstractmethod
-    def open_up(self) -> None:
-        """Has the queue, a consumer at it, and messages sent."""
+    def start_traffic(self) -> None:
+        """Declares the queue, starts a consumer and begins to send."""
 
-    def look(self) -> Focus:
-        """What to point at."""
+    def focus_on(self) -> Focus:
+        """What the console shows during a step."""
         return Focus(queue=self.queue, node=self.node)
 
-    # What goes on.
+    # Traffic.
 
-    def send_on(self) -> None:
-        """Sends one message after the other, in the background."""
+    def start_sending(self) -> None:
+        """Publishes one message after the other in the background."""
         self._sending = threading.Thread(target=self._send, daemon=True)
         self._sending.start()
 
@@ -77,7 +77,7 @@ class TrafficContext(DemoContext, ABC):
                 self.sent.append(producer.publish(self.queue, f"{self.word} {number}"))
 
     def stop_sending(self) -> None:
-        """Has no more messages sent."""
+        """Ends the publishing."""
         self._ended.set()
         if self._sending is not None:
             self._sending.join(_ENDS_WITHIN_S)
@@ -85,18 +85,20 @@ class TrafficContext(DemoContext, ABC):
 
     @property
     def is_sending(self) -> bool:
-        """Whether messages are being sent."""
+        """Whether messages are being published."""
         return self._sending is not None and self._sending.is_alive()
 
     @property
-    def flows(self) -> bool:
-        """Whether a message arrives that is sent from now on; those that come again do not count."""
+    def messages_flow(self) -> bool:
+        """Whether a message arrives that is published from now on; redeliveries do not count."""
         number = len(self.sent) + _ENOUGH
-        return self.until(lambda: not {one.body.decode() for one in self.sent[number:]}.isdisjoint(self.came))
+        return self.wait_until(
+            lambda: not {one.body.decode() for one in self.sent[number:]}.isdisjoint(self.arrived_texts)
+        )
 
     @property
-    def came(self) -> set[str]:
-        """Every message that arrived, in words."""
+    def arrived_texts(self) -> set[str]:
+        """The bodies of all messages that arrived."""
         return set(map(str, self.arrived.messages))
 
     @property
@@ -106,79 +108,81 @@ class TrafficContext(DemoContext, ABC):
         return max((one.seconds or 0.0 for one in settlements if one is not None), default=0.0)
 
     @property
-    def waited(self) -> str:
+    def longest_wait_text(self) -> str:
         """`longest_s` in words."""
         return f"the longest wait for a confirm was {self.longest_s:.2f} s"
 
-    # How things get where they have to be.
+    # Preparing and breaking.
 
-    def leave_traffic(self) -> None:
-        """Has nobody send or receive, whether all arrived or not."""
+    def stop_traffic(self) -> None:
+        """Ends publisher and consumer, whether all messages arrived or not."""
         self.stop_sending()
         if self.consumer is not None:
             self.consumer.close()
             self.consumer = None
 
-    def begin_anew(self) -> None:
-        """Has no queue, and nothing sent."""
-        self.leave_traffic()
+    def reset_traffic(self) -> None:
+        """Deletes the queue and forgets what was sent."""
+        self.stop_traffic()
         self.delete(self.queue)
         self.sent.clear()
         self.arrived.clear()
         self._ended.clear()
 
-    def carry_on(self) -> None:
-        """Has every node run, and messages arrive."""
+    def ensure_traffic(self) -> None:
+        """Makes sure that every node runs and messages arrive."""
         self.restore_cluster()
         if not self.is_sending:
-            self.begin_anew()
-            self.open_up()
-        self.until_told(lambda: self.is_replicated(self.queue))
-        self.until(lambda: len(self.arrived.received) >= _ENOUGH)
+            self.reset_traffic()
+            self.start_traffic()
+        self.wait_until_reported(lambda: self.is_replicated(self.queue))
+        self.wait_until(lambda: len(self.arrived.received) >= _ENOUGH)
 
-    def lead(self) -> None:
-        """Has every node run, and takes the one that leads the queue."""
-        self.carry_on()
+    def prepare_leader(self) -> None:
+        """Makes sure that every node runs, and chooses the one that leads the queue."""
+        self.ensure_traffic()
         self.note_leader()
 
     def note_leader(self) -> None:
-        """Takes the node that leads the queue, if one does."""
+        """Chooses the node that leads the queue, if one does."""
         self.node = self.leader(self.queue) or self.node
 
-    def keep_it_down(self) -> None:
-        """Has the node stopped, until the broker says that its member is gone."""
+    def stop_node(self) -> None:
+        """Stops the node and waits until the broker reports its member as offline."""
         self.perform(NodeAction.STOP, self.node)
-        self.until_told(lambda: not self.is_replicated(self.queue))
+        self.wait_until_reported(lambda: not self.is_replicated(self.queue))
 
-    def lose_one(self) -> None:
-        """Has a message confirmed that does not arrive."""
+    def lose_message(self) -> None:
+        """Loses a confirmed message on purpose."""
         with DirectProducer(self.manager) as producer:
-            self.sent.append(producer.publish(self.queue, f"a {self.word} that nobody saw"))
+            self.sent.append(producer.publish(self.queue, f"a lost {self.word}"))
         self.delete(self.queue)
 
     def repair(self) -> None:
-        """Has every node run, and fresh traffic."""
+        """Restores every node and restarts the traffic."""
         self.stop_sending()
-        self.carry_on()
+        self.ensure_traffic()
 
-    # What was seen.
+    # Checks.
 
     def all_are_online(self) -> CheckResult:
-        """Whether every node has a member of the queue, which is online, and messages come through."""
-        passed = self.until_told(lambda: self.is_replicated(self.queue)) and self.flows
+        """Whether every node has an online member of the queue, and messages are delivered."""
+        passed = self.wait_until_reported(lambda: self.is_replicated(self.queue)) and self.messages_flow
         self.note_leader()
-        came = len(self.arrived.received)
-        return CheckResult(passed, f"online: {self.online(self.queue)}; {self.node} leads; {came} messages came")
+        arrived_texts = len(self.arrived.received)
+        return CheckResult(
+            passed, f"online: {self.online(self.queue)}; {self.node} leads; {arrived_texts} messages came"
+        )
 
-    def finish(self) -> None:
-        """Has no more sent, and all that was confirmed arrive."""
+    def finish_traffic(self) -> None:
+        """Ends the publishing and waits until everything that was confirmed arrived."""
         self.stop_sending()
-        self.until(lambda: self.confirmed <= self.came)
-        self.leave_traffic()
+        self.wait_until(lambda: self.confirmed <= self.arrived_texts)
+        self.stop_traffic()
 
     @property
     def confirmed(self) -> set[str]:
-        """Every message that the broker confirmed, in words."""
+        """The bodies of all messages that the broker confirmed."""
         settled = [(one.body.decode(), one.settlement) for one in self.sent]
         return {body for body, one in settled if one is not None and one.outcome is Outcome.CONFIRMED}
 
@@ -186,8 +190,8 @@ class TrafficContext(DemoContext, ABC):
         """Whether all that was confirmed arrived, and the queue is empty."""
         outcomes = Counter("open" if one.settlement is None else str(one.settlement.outcome) for one in self.sent)
         told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common())
-        confirmed, came = self.confirmed, self.came
-        missing, again = len(confirmed - came), len(self.arrived.messages) - len(came)
-        passed = bool(confirmed) and not missing and self.until(lambda: self.ready(self.queue) == 0)
+        confirmed, arrived_texts = self.confirmed, self.arrived_texts
+        missing, again = len(confirmed - arrived_texts), len(self.arrived.messages) - len(arrived_texts)
+        passed = bool(confirmed) and not missing and self.wait_until(lambda: self.ready(self.queue) == 0)
         text = f"of {len(self.sent)} sent: {told}; {missing} of the confirmed missing, {again} came twice"
         return CheckResult(passed, f"{text}; {self.ready(self.queue)} wait")

@@ -146,11 +146,11 @@ class LiveSession:
         from dmq_core.demo.runner import DemoRun
 
         self._refuse_if_closed()
-        acts = replace(
+        actions = replace(
             actions_on(self._cluster, no_progress, read_only=self._read_only), perform=self.perform, cause=self.cause
         )
         return self._kept(
-            DemoRun(name, find_demo(name), DemoEnvironment(self._cluster, read_only=self._read_only, acts=acts))
+            DemoRun(name, find_demo(name), DemoEnvironment(self._cluster, read_only=self._read_only, actions=actions))
         )
 
     def perform(self, operation: NodeOperation, progress: ProgressListener = no_progress) -> None:

@@ -180,9 +180,9 @@ class FakeSession:
         self.script.enter("demo")
         stage = MemoryDemoEnvironment(self.broker, self._cluster, pause_s=_PAUSE_S)
         self._stages.append(stage)
-        acts = actions_on(self._cluster, no_progress, read_only=self._read_only)
-        acts = replace(acts, perform=self.perform, cause=self.cause)
-        environment = replace(stage.environment(read_only=self._read_only), acts=acts)
+        actions = actions_on(self._cluster, no_progress, read_only=self._read_only)
+        actions = replace(actions, perform=self.perform, cause=self.cause)
+        environment = replace(stage.environment(read_only=self._read_only), actions=actions)
         demo_run: DemoRun[Any] = DemoRun(name, find_demo(name), environment)
         self._playings.append(demo_run)
         return demo_run

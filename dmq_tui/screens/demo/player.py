@@ -123,7 +123,7 @@ class DemoPlayer:
         def work() -> Message:
             playing = session.demo(name)
             self._running_demos.append(playing)
-            return DemoBegan(epoch, playing, playing.words(0))
+            return DemoBegan(epoch, playing, playing.step_text(0))
 
         in_background(self._post, DEMO, work)
 
@@ -146,8 +146,8 @@ class DemoPlayer:
             try:
                 result = playing.do(index, answer, sabotage=sabotage)
             except Exception as error:
-                return DemoPlayed(epoch, index, playing.words(index), error=as_dmq_error(error))
-            return DemoPlayed(epoch, index, playing.words(index), result)
+                return DemoPlayed(epoch, index, playing.step_text(index), error=as_dmq_error(error))
+            return DemoPlayed(epoch, index, playing.step_text(index), result)
 
         in_background(self._post, DEMO, work)
 
@@ -176,7 +176,7 @@ class DemoPlayer:
             self.is_last, self._through, index = True, False, self.index
         elif index < 0 or (by > 0 and self.index not in self.results):
             return
-        in_background(self._post, DEMO, lambda: DemoTurned(epoch, playing.words(index)))
+        in_background(self._post, DEMO, lambda: DemoTurned(epoch, playing.step_text(index)))
 
     def turned(self, message: DemoTurned) -> None:
         """Another page is there."""

@@ -37,7 +37,7 @@ def by_hand(
 ) -> bool:
     """Plays a demo with these lines typed; whether it held."""
     monkeypatch.setattr("sys.stdin", io.StringIO(said))
-    return command._play(name, find_demo(name), environment, Output(json=False), by_hand=True).passed
+    return command._run_demo(name, find_demo(name), environment, Output(json=False), by_hand=True).passed
 
 
 def test_every_demo_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +71,7 @@ def test_by_hand_it_waits_asks_and_repeats(
 ) -> None:
     assert by_hand(environment, monkeypatch, "\n\n" * 2 + "\nr\n\n" + "\na.eu.alarm\n\n")
     told = capsys.readouterr().out
-    assert told.count("One message that fits all three") == 1
+    assert told.count("One message that matches all three") == 1
     assert told.count("✓ held") == 6
     assert "key 'a.eu.alarm'" in told
 

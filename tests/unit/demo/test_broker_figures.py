@@ -11,6 +11,7 @@ from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.demo.broker_figures import activity, leader, spread
 from dmq_core.demo.context import DemoContext
+from dmq_core.demo.inbox import Inbox
 from dmq_core.management.models import ConnectionFigures, ConsumerFigures, EntityKey
 from dmq_core.messaging import ConnectionState, DirectConsumer, DirectProducer, Policy, Queue
 from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
@@ -56,12 +57,13 @@ def test_names_that_begin_alike_are_told_apart(stage: MemoryDemoEnvironment) -> 
 
 
 def test_the_scene_tells_who_is_active_who_leads_and_who_is_where(context: DemoContext) -> None:
-    jobs = context.named("jobs")
+    jobs = context.unique_name("jobs")
     context.manager.declare(Queue(jobs, "quorum", arguments={"x-single-active-consumer": True}))
     for name in ("Ann", "Ben"):
         consumer = DirectConsumer(jobs, context.client(name, Policy.LEAST_CONNECTIONS))
-        context.collect(consumer)
-        assert context.wait_subscribed(consumer)
+        context.on_close(consumer.close)
+        consumer.start_consuming(Inbox().handle)
+        assert context.wait_consuming(consumer)
     assert context.activity(jobs) == {"Ann": True, "Ben": False}
     assert sum(context.spread("Ann").values()) == 1
     assert context.leader(jobs) == "rmq1"
@@ -80,23 +82,23 @@ def test_the_scene_tells_who_is_active_who_leads_and_who_is_where(context: DemoC
 def test_what_is_done_to_a_node_is_felt_by_clients(
     stage: MemoryDemoEnvironment, context: DemoContext, down: NodeAction, up: NodeAction
 ) -> None:
-    jobs = context.named("jobs")
+    jobs = context.unique_name("jobs")
     context.manager.declare(Queue(jobs, "quorum"))
     assert context.leader(jobs) == "rmq1"
     stage.cluster.act(down, "rmq1")
-    assert context.until(lambda: context.leader(jobs) not in ("", "rmq1"))
-    assert context.until(lambda: context.ready(jobs) == 0)
+    assert context.wait_until(lambda: context.leader(jobs) not in ("", "rmq1"))
+    assert context.wait_until(lambda: context.ready(jobs) == 0)
     stage.cluster.act(up, "rmq1")
     stage.cluster.act(NodeAction.KILL, "rmq2")
-    assert context.until(lambda: context.leader(jobs) in ("rmq1", "rmq3")), "two of three can elect one"
+    assert context.wait_until(lambda: context.leader(jobs) in ("rmq1", "rmq3")), "two of three can elect one"
 
 
 def test_an_alarm_blocks_publishers_until_it_is_over(stage: MemoryDemoEnvironment, context: DemoContext) -> None:
-    jobs = context.named("jobs")
+    jobs = context.unique_name("jobs")
     context.manager.declare(Queue(jobs, "quorum"))
     stage.cluster.cause(Fault(FaultKind.DISK_ALARM, "rmq2"))
     with DirectProducer(context.manager) as producer:
         handle = producer.publish(jobs, "a job")
-        assert context.until(lambda: context.manager.state is ConnectionState.BLOCKED)
+        assert context.wait_until(lambda: context.manager.state is ConnectionState.BLOCKED)
         stage.cluster.cause(Fault(FaultKind.CLEAR_DISK_ALARM, "rmq2"))
         assert handle.wait(10).outcome == "confirmed"

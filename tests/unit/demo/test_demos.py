@@ -111,7 +111,7 @@ def test_its_words_are_there_and_fit(world: World, name: str) -> None:
     assert {term for step in demo.steps for term in step.terms} <= set(TERMS)
     with world.run(name) as demo_run:
         for index, step in enumerate(demo.steps):
-            words = demo_run.words(index)
+            words = demo_run.step_text(index)
             compile(words.code, step.title, "exec", ast.PyCF_ONLY_AST)
             assert "self" not in words.code
             assert all(understood(line) for line in words.command.splitlines()), words.command
@@ -134,16 +134,16 @@ def understood(line: str) -> bool:
 
 def test_the_commands_shown_go_to_the_cluster_that_it_is_played_on(world: World) -> None:
     with world.run("direct_exchange") as demo_run:
-        assert "--cluster" not in demo_run.words(0).command
+        assert "--cluster" not in demo_run.step_text(0).command
     elsewhere = SimBroker("elsewhere", 3, backend=Backend.LOCAL, started=True, realtime=False)
     with contextlib.closing(World(elsewhere)) as other, other.run("direct_exchange") as demo_run:
-        assert all(line.endswith(" --cluster elsewhere") for line in demo_run.words(0).command.splitlines())
+        assert all(line.endswith(" --cluster elsewhere") for line in demo_run.step_text(0).command.splitlines())
 
 
 def test_the_commands_shown_do_not_name_a_cluster_that_somebody_else_made() -> None:
     attached = SimBroker("theirs", 3, backend=Backend.ATTACHED, started=True, realtime=False)
     with contextlib.closing(World(attached)) as other, other.run("direct_exchange") as demo_run:
-        assert "--cluster" not in demo_run.words(0).command
+        assert "--cluster" not in demo_run.step_text(0).command
 
 
 def test_a_step_cannot_be_done_before_those_in_front_of_it(world: World) -> None:
@@ -161,7 +161,7 @@ def test_an_answer_is_used_and_a_bad_one_is_refused(world: World) -> None:
         with pytest.raises(InvalidInputError, match="Say something"):
             demo_run.do(3, " ")
         assert "'paid'" in demo_run.do(3, "paid").seen
-        assert "--key 'it is'" in (demo_run.do(3, "it is") and demo_run.words(3).command)
+        assert "--key 'it is'" in (demo_run.do(3, "it is") and demo_run.step_text(3).command)
 
 
 def test_a_question_takes_only_its_choices() -> None:

@@ -140,11 +140,11 @@ def test_a_fault_that_was_interrupted_is_taken_back_too(stage: MemoryDemoEnviron
             raise KeyboardInterrupt
         return None
 
-    acts = replace(actions_on(stage.cluster, no_progress, read_only=False), cause=interrupted)
+    actions = replace(actions_on(stage.cluster, no_progress, read_only=False), cause=interrupted)
     demo = demo_that(lambda context: context.cause(ALARM))
     with (
         pytest.raises(KeyboardInterrupt),
-        DemoRun("it", demo, replace(stage.environment(), acts=acts)) as demo_run,
+        DemoRun("it", demo, replace(stage.environment(), actions=actions)) as demo_run,
     ):
         demo_run.do(0)
     assert told == [ALARM, undo_of(ALARM)]
@@ -160,11 +160,11 @@ def test_an_act_that_was_interrupted_is_done_to_its_end_and_then_taken_back(stag
             raise KeyboardInterrupt
         stage.cluster.act(operation.action, operation.node)
 
-    acts = replace(actions_on(stage.cluster, no_progress, read_only=False), perform=interrupted)
+    actions = replace(actions_on(stage.cluster, no_progress, read_only=False), perform=interrupted)
     demo = demo_that(lambda context: context.perform(NodeAction.DRAIN, "rmq2"))
     with (
         pytest.raises(KeyboardInterrupt),
-        DemoRun("it", demo, replace(stage.environment(), acts=acts)) as demo_run,
+        DemoRun("it", demo, replace(stage.environment(), actions=actions)) as demo_run,
     ):
         demo_run.do(0)
     assert told == ["Drain rmq2", "Drain rmq2", "Revive rmq2"]
@@ -218,7 +218,7 @@ def test_clusters_have_turns_of_their_own(stage: MemoryDemoEnvironment, run: Pla
 
 def test_a_demo_that_does_not_say_that_it_takes_nodes_down_takes_none(stage: MemoryDemoEnvironment, run: Play) -> None:
     with run(demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"), breaks=False)) as demo_run:
-        assert "does not say that it takes nodes down" in demo_run.do(0).seen
+        assert "does not declare that it takes nodes down" in demo_run.do(0).seen
     assert states(stage) == (RUN, RUN, RUN)
 
 
@@ -228,9 +228,9 @@ def test_the_acts_of_a_session_are_used_where_there_are_some(stage: MemoryDemoEn
     def refuse() -> None:
         raise InvalidInputError("not asked for")
 
-    acts = ClusterActions(lambda operation: told.append(operation.title), lambda _: None, refuse, refuse)
+    actions = ClusterActions(lambda operation: told.append(operation.title), lambda _: None, refuse, refuse)
     demo = demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))
-    with DemoRun("it", demo, replace(stage.environment(), acts=acts)) as demo_run:
+    with DemoRun("it", demo, replace(stage.environment(), actions=actions)) as demo_run:
         assert demo_run.do(0).passed
     assert told == ["Kill rmq1"]
 
