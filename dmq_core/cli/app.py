@@ -9,24 +9,24 @@ from dmq_core.cli.groups import Entry, LazyGroup
 from dmq_core.cli.options import json_parameter, target_parameters
 
 _COMMANDS = {
-    "start": Entry("lifecycle:start", "Make the cluster if need be, and start it."),
+    "start": Entry("lifecycle:start", "Start the cluster; create it first if it does not exist."),
     "status": Entry("status:status", "Show the cluster and its nodes."),
-    "stop": Entry("lifecycle:stop", "Stop every node and keep the data."),
-    "destroy": Entry("lifecycle:destroy", "Remove the cluster's nodes and all their data."),
-    "node": Entry("node:node", "List, add, remove, break and mend single nodes, read their logs."),
-    "fault": Entry("fault:fault", "Break the cluster as a whole: alarms, cut and slow links, moved leaders and more."),
+    "stop": Entry("lifecycle:stop", "Stop all nodes; their data is kept."),
+    "destroy": Entry("lifecycle:destroy", "Delete the cluster: all nodes and all their data."),
+    "node": Entry("node:node", "Manage single nodes: list, add, remove, kill, pause, isolate and more; show logs."),
+    "fault": Entry("fault:fault", "Cause cluster-wide faults: alarms, cut or slow links, moved leaders and more."),
     "exchange": Entry("exchange:exchange", "List exchanges."),
     "queue": Entry("queue:queue", "List, show, declare and delete queues."),
     "connection": Entry("connection:connection", "List client connections."),
-    "publish": Entry("publish:publish", "Publish messages and tell what became of each."),
-    "consume": Entry("consume:consume", "Take messages from a queue."),
-    "tail": Entry("tail:tail", "Watch messages pass without taking any."),
+    "publish": Entry("publish:publish", "Publish messages and report the outcome of each."),
+    "consume": Entry("consume:consume", "Consume messages from a queue."),
+    "tail": Entry("tail:tail", "Watch messages as they pass; none is consumed."),
     "load": Entry("load:load", "Run a steady load and account for every message."),
-    "proof": Entry("proof:proof", "Break something under load, and account for every message."),
-    "demo": Entry("demo:demo", "Learn on the live cluster: guided demos that check their own claims."),
-    "bench": Entry("bench:bench", "Measure confirmed publishing and acknowledged consuming beside raw pika."),
-    "doctor": Entry("doctor:doctor", "Say what is wrong, and what to do."),
-    "config": Entry("config:config", "Show the settings in effect."),
+    "proof": Entry("proof:proof", "Cause a fault under load and account for every message."),
+    "demo": Entry("demo:demo", "Run guided demos on the cluster; each checks its own claims."),
+    "bench": Entry("bench:bench", "Measure publishing and consuming rates next to plain pika."),
+    "doctor": Entry("doctor:doctor", "Check the setup and the cluster: what is wrong, and what to do."),
+    "config": Entry("config:config", "Show the settings in effect and where each comes from."),
 }
 
 
@@ -42,8 +42,8 @@ _VERSION = click.Option(
 
 dmq = LazyGroup(
     name="dmq",
-    help="A RabbitMQ cluster on your own machine: start it, watch it, break it on purpose.",
-    epilog="The options above may stand before or after any command. 'dmq COMMAND --help' tells more.",
+    help="Run a RabbitMQ cluster on your own machine: start it, watch it, break it on purpose.",
+    epilog="These options may be given before or after any command. See 'dmq COMMAND --help' for details.",
     params=[*target_parameters(), json_parameter(), _VERSION],
     entries=_COMMANDS,
 )

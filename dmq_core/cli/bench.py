@@ -21,20 +21,22 @@ if TYPE_CHECKING:
     type=click.IntRange(100, 1_000_000),
     default=10_000,
     metavar="N",
-    help="Messages in a round; by default 10000.",
+    help="Messages per round (default: 10000).",
 )
-@click.option("--rounds", type=click.IntRange(1, 100), default=3, metavar="N", help="Paired rounds; by default 3.")
-@click.option("--size", type=click.IntRange(0, 1 << 20), default=100, metavar="BYTES", help="By default 100.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=3, metavar="N", help="Number of rounds (default: 3).")
 @click.option(
-    "--type", "kind", type=click.Choice(["quorum", "classic"]), default="quorum", help="The queue; by default quorum."
+    "--size", type=click.IntRange(0, 1 << 20), default=100, metavar="BYTES", help="Message size (default: 100)."
+)
+@click.option(
+    "--type", "kind", type=click.Choice(["quorum", "classic"]), default="quorum", help="Queue type (default: quorum)."
 )
 @common_options
 def bench(invocation: Invocation, messages: int, rounds: int, size: int, kind: str) -> None:
-    """Measure confirmed publishing and acknowledged consuming beside raw pika.
+    """Measure publishing and consuming rates next to plain pika.
 
-    Both work in turn on one node and one queue, which is removed at the end. Pika is used as its tutorials do: each
-    publish waits for its confirm, each delivery is acknowledged alone. Only the ratios of one run count; the rates move
-    with whatever else the machine does.
+    Both take turns on one node and one queue, which is deleted at the end. Pika is used as in its tutorials: every
+    publish waits for its confirm, every delivery is acknowledged singly. Compare only the ratios of one run: the rates
+    depend on what else the machine does.
     """
     guard_change("Bench", read_only=invocation.settings.read_only.value)
     from dmq_core.bench.rounds import BenchSettings, run_bench

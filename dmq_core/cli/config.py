@@ -16,7 +16,7 @@ from dmq_core.text import visible
 @click.command()
 @common_options
 def show(invocation: Invocation) -> None:
-    """Show each setting in effect and where it came from; never a password."""
+    """Show each setting in effect and where it comes from; passwords are hidden."""
     shown = _shown(invocation.settings)
     if invocation.out.json:
         invocation.out.document(_document(invocation.settings, shown))
@@ -26,7 +26,7 @@ def show(invocation: Invocation) -> None:
         [(name, _value_text(value), _origin(setting)) for name, (value, setting) in shown.items()],
     )
     file = invocation.settings
-    invocation.out.say(f"{visible(str(file.file))}: {'read' if file.file_exists else 'not there'}")
+    invocation.out.say(f"{visible(str(file.file))}: {'read' if file.file_exists else 'does not exist'}")
 
 
 def _shown(settings: Settings) -> dict[str, tuple[Any, Setting[Any]]]:
@@ -69,4 +69,6 @@ def _origin(setting: Setting[Any]) -> str:
     return f"{setting.source} {visible(setting.where)}" if setting.where else str(setting.source)
 
 
-config = LazyGroup(name="config", help="Show the settings in effect.", entries={}, commands=[show])
+config = LazyGroup(
+    name="config", help="Show the settings in effect and where each comes from.", entries={}, commands=[show]
+)

@@ -23,20 +23,22 @@ _LOOK_S = 0.2
 
 @click.command()
 @click.argument("queue")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="End after N messages.")
-@click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="End after so many seconds.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N messages.")
+@click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="Stop after this many seconds.")
 @click.option(
     "--prefetch",
     type=click.IntRange(1, 65535),
     default=100,
     metavar="N",
-    help="Unacknowledged at most; by default 100.",
+    help="Most unacknowledged messages (default: 100).",
 )
 @click.option(
-    "--offset", metavar="WHERE", help="Read a stream from: first, last, next, an offset, or an age such as 1h."
+    "--offset", metavar="WHERE", help="Where to start in a stream: first, last, next, an offset, or an age such as 1h."
 )
 @click.option(
-    "--reject", is_flag=True, help="Reject each instead: dead-lettered, or dropped without a dead-letter exchange."
+    "--reject",
+    is_flag=True,
+    help="Reject messages instead: dead-lettered, or dropped if there is no dead-letter exchange.",
 )
 @common_options
 def consume(
@@ -48,10 +50,10 @@ def consume(
     offset: str | None,
     reject: bool,
 ) -> None:
-    """Take messages from a queue.
+    """Consume messages from a queue.
 
-    Each is acknowledged once it is written out; what is not goes back to QUEUE. A stream needs
-    --offset, and keeps what was read. Without --limit and --for it goes on until Ctrl-C.
+    Each message is acknowledged once it is written out; the others go back to QUEUE. A stream needs --offset and keeps
+    its messages. Without --limit and --for it runs until Ctrl-C.
     """
     guard_change(f"Consume from {queue}", read_only=invocation.settings.read_only.value)
     start = None if offset is None else checked_offset(int(offset) if offset.isascii() and offset.isdigit() else offset)
@@ -75,7 +77,7 @@ def consume(
             write_message(invocation.out, _seen(delivery))
             _answer(delivery, reject)
             taken += 1
-    invocation.out.say(f"{taken} message{'' if taken == 1 else 's'} {'rejected' if reject else 'taken'}")
+    invocation.out.say(f"{taken} message{'' if taken == 1 else 's'} {'rejected' if reject else 'consumed'}")
 
 
 def _answer(delivery: Delivery, reject: bool) -> None:

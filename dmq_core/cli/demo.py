@@ -188,7 +188,7 @@ def _summary(out: Output, results: list[DemoResult]) -> None:
 
 demo = LazyGroup(
     name="demo",
-    help="Learn on the live cluster: guided demos that check their own claims.",
+    help="Run guided demos on the cluster; each checks its own claims.",
     entries={},
     commands=[list_demos, run],
 )

@@ -22,12 +22,12 @@ _MARK = {Severity.BAD: "✗", Severity.NOTICE: "▲"}
 
 
 @click.command()
-@click.option("--install", is_flag=True, help="Get with apt what this machine lacks for either backend.")
+@click.option("--install", is_flag=True, help="Install with apt what either backend needs.")
 @common_options
 def doctor(invocation: Invocation, install: bool) -> int:
-    """Say what is wrong, and what to do.
+    """Check the setup and the cluster: what is wrong, and what to do.
 
-    It looks at the set-up of this machine and at the cluster. Ends with 0 if nothing hurts now, and with 1 otherwise.
+    Exit status: 0 if nothing is broken now, 1 otherwise.
     """
     if install:
         _install(invocation)
@@ -50,9 +50,11 @@ def doctor(invocation: Invocation, install: bool) -> int:
         return int(sick)
     _write(invocation.out, machine, found)
     if cluster is None:
-        invocation.out.text(f"cluster {visible(name)}: none yet; '{on_cluster('dmq start', visible(name))}' makes it")
+        invocation.out.text(
+            f"cluster {visible(name)}: not created yet; start it with '{on_cluster('dmq start', visible(name))}'"
+        )
     elif not found:
-        invocation.out.text(f"cluster {visible(name)}: whole, nothing is wrong")
+        invocation.out.text(f"cluster {visible(name)}: healthy, nothing is wrong")
     return int(sick)
 
 

@@ -158,7 +158,7 @@ def _option(name: str) -> str:
 
 fault = LazyGroup(
     name="fault",
-    help="Break the cluster as a whole: alarms, cut and slow links, moved leaders and more.",
+    help="Cause cluster-wide faults: alarms, cut or slow links, moved leaders and more.",
     entries={},
     commands=[list_faults, do, undo, standing],
 )

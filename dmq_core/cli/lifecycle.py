@@ -19,17 +19,20 @@ from dmq_core.progress import ProgressListener
 
 
 @click.command()
-@click.option("--nodes", type=click.IntRange(1, 9), metavar="N", default=None, help="How many nodes; by default 3.")
+@click.option("--nodes", type=click.IntRange(1, 9), metavar="N", default=None, help="Number of nodes (default: 3).")
 @click.option(
-    "--backend", type=click.Choice(["auto", "docker", "local"]), default="auto", help="Who runs them; by default auto."
+    "--backend",
+    type=click.Choice(["auto", "docker", "local"]),
+    default="auto",
+    help="What runs the nodes (default: auto, Docker where it answers).",
 )
-@click.option("--rabbitmq", metavar="VERSION", default=None, help="The RabbitMQ version, such as 4.3 or 4.0.")
-@click.option("--install", is_flag=True, help="Get missing prerequisites with apt, where that may be done.")
+@click.option("--rabbitmq", metavar="VERSION", default=None, help="RabbitMQ version, such as 4.3 or 4.0.")
+@click.option("--install", is_flag=True, help="Install missing prerequisites with apt, if allowed.")
 @common_options
 def start(invocation: Invocation, nodes: int | None, backend: str, rabbitmq: str | None, install: bool) -> None:
-    """Make the cluster if need be, and start it.
+    """Start the cluster; create it first if it does not exist.
 
-    Returns when every node serves and the cluster is whole. A second call changes nothing.
+    Returns once all nodes are running and connected to each other. Starting a running cluster changes nothing.
     """
     began = time.monotonic()
     out, settings = invocation.out, invocation.settings
@@ -69,7 +72,7 @@ def _installed_debootstrap(progress: ProgressListener) -> bool:
 @click.command()
 @common_options
 def stop(invocation: Invocation) -> None:
-    """Stop every node and keep the data."""
+    """Stop all nodes; their data is kept."""
     cluster = connect.find_cluster(invocation.settings)
     guard(cluster, f"Stop {cluster.name}", read_only=invocation.settings.read_only.value)
     with invocation.out.progress() as progress:
@@ -81,11 +84,11 @@ def stop(invocation: Invocation) -> None:
 @yes_option
 @common_options
 def destroy(invocation: Invocation, yes: bool) -> None:
-    """Remove the cluster's nodes and all their data."""
+    """Delete the cluster: all nodes and all their data."""
     cluster = connect.find_cluster(invocation.settings)
     guard(cluster, f"Destroy {cluster.name}", read_only=invocation.settings.read_only.value)
     count = len(cluster.nodes())
-    confirm(f"Destroy {cluster.name}: {count} nodes and all their messages are lost for good.", yes=yes)
+    confirm(f"Destroy {cluster.name}: {count} nodes and all their messages are deleted for good.", yes=yes)
     with invocation.out.progress() as progress:
         cluster.destroy(progress)
     _done(invocation, cluster.name, "destroyed")

@@ -34,17 +34,17 @@ _HISTORIES = ("confirm_history", "delivery_history")
     type=click.FloatRange(0, 5000, min_open=True),
     default=500.0,
     metavar="R",
-    help="Messages a second, at most 5000; by default 500.",
+    help="Messages per second (default: 500).",
 )
-@click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="End after so many seconds.")
+@click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="Stop after this many seconds.")
 @common_options
 def load(invocation: Invocation, rate: float, seconds: float | None) -> int:
     """Run a steady load and account for every message.
 
-    A publisher with confirms and a consumer with acknowledgements work on a quorum queue, without --for until Ctrl-C.
-    Faults that happen meanwhile, by whatever hand, are in the account and the verdict. Its journal (some 300 MB an hour
-    at 500/s) and report stay in dmq's state directory; it ends by itself after 1 GB of it, or a day.
-    Ends with 0 if nothing was lost, and with 1 otherwise.
+    A confirmed publisher and an acknowledging consumer use one quorum queue; without --for they run until Ctrl-C.
+    Faults during the load, whoever causes them, are part of the account and the verdict. Journal (about 300 MB per hour
+    at 500/s) and report are kept in dmq's state directory; the load ends by itself after 1 GB or one day.
+    Exit status: 0 if no message was lost, 1 otherwise.
     """
     out = invocation.out
     with connect.open_session(invocation.settings) as session:

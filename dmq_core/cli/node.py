@@ -162,7 +162,7 @@ def _majority_without(nodes: tuple[NodeInfo, ...], target: str) -> bool:
 
 node = LazyGroup(
     name="node",
-    help="List, add, remove, break and mend single nodes, read their logs.",
+    help="Manage single nodes: list, add, remove, kill, pause, isolate and more; show logs.",
     entries={},
     commands=[list_nodes, add, remove, *(_act_command(action) for action in NodeAction), logs],
 )

@@ -15,7 +15,7 @@ from dmq_core.settings.settings import Flags, Settings, load_settings
 R = TypeVar("R")
 Decorated = Callable[..., Any]
 
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +58,24 @@ def common_options(function: Callable[Concatenate[Invocation, ...], R]) -> Decor
 def target_parameters() -> list[click.Parameter]:
     """The options that say which cluster is meant and how far one may go."""
     return [
-        click.Option(["--cluster"], metavar="NAME", help="A cluster that dmq made; by default 'dmq'."),
-        click.Option(["--url", "urls"], metavar="URL", multiple=True, help="Attach to this AMQP or HTTP URL; repeats."),
-        click.Option(["--profile"], metavar="NAME", help="A profile of the configuration file."),
-        click.Option(["--user"], metavar="NAME", help="The broker user; DMQ_PASSWORD holds its password."),
-        click.Option(["--read-only/--no-read-only"], default=None, help="Refuse all that changes anything."),
+        click.Option(["--cluster"], metavar="NAME", help="Name of a cluster that dmq created (default: dmq)."),
+        click.Option(
+            ["--url", "urls"],
+            metavar="URL",
+            multiple=True,
+            help="Attach to a running cluster by AMQP or HTTP URL; repeatable.",
+        ),
+        click.Option(["--profile"], metavar="NAME", help="Profile from the configuration file."),
+        click.Option(["--user"], metavar="NAME", help="Broker user; its password comes from DMQ_PASSWORD."),
+        click.Option(
+            ["--read-only/--no-read-only"], default=None, help="Refuse everything that would change something."
+        ),
     ]
 
 
 def json_parameter() -> click.Parameter:
     """The option that asks for JSON."""
-    return click.Option(["--json", "as_json"], is_flag=True, help="JSON on stdout, and nothing else there.")
+    return click.Option(["--json", "as_json"], is_flag=True, help="Write JSON, and nothing else, to stdout.")
 
 
 def _with(function: Decorated, parameters: list[click.Parameter]) -> Decorated:

@@ -90,7 +90,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise RefusedError(f"{question} Not confirmed: there is no terminal to ask on", "Add --yes to do it.")
+        raise RefusedError(f"{question} This needs confirmation.", "Use --yes.")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer:

@@ -56,38 +56,48 @@ class _Seconds(click.ParamType):  # type: ignore[type-arg]  # generic for type c
         except ValueError:
             seconds = 0.0
         if not 1 <= seconds <= 86_400:
-            self.fail(f"{text!r} is no duration; say seconds, or 30m, or 2h (1 s to 24 h).", param, ctx)
+            self.fail(f"{text!r} is no duration; give seconds, or 30m, or 2h (1 s to 24 h).", param, ctx)
         return seconds
 
 
 def _shared(function: Decorated) -> Decorated:
     """The options of everything that runs a load."""
     options = (
-        click.option("--rate", type=click.FloatRange(0, 20_000, min_open=True), metavar="R", help="Messages a second."),
-        click.option("--size", type=click.IntRange(0, 1 << 20), metavar="BYTES", help="Of each message."),
-        click.option("--keys", type=click.IntRange(1, 1000), metavar="N", help="Routing keys."),
-        click.option("--publishers", type=click.IntRange(1, 64), metavar="N"),
-        click.option("--consumers", type=click.IntRange(1, 64), metavar="N"),
-        click.option("--handler-time", "handler_s", type=click.FloatRange(0, 1), metavar="S", help="Each handler's."),
-        click.option("--queue-type", type=click.Choice(["quorum", "classic", "stream"]), help="By default quorum."),
-        click.option("--exchange-type", type=click.Choice(["direct", "topic", "fanout", "headers"])),
-        click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Repeats the random choices."),
+        click.option(
+            "--rate", type=click.FloatRange(0, 20_000, min_open=True), metavar="R", help="Messages per second."
+        ),
+        click.option("--size", type=click.IntRange(0, 1 << 20), metavar="BYTES", help="Size of each message."),
+        click.option("--keys", type=click.IntRange(1, 1000), metavar="N", help="Number of routing keys."),
+        click.option("--publishers", type=click.IntRange(1, 64), metavar="N", help="Number of publishers."),
+        click.option("--consumers", type=click.IntRange(1, 64), metavar="N", help="Number of consumers."),
+        click.option(
+            "--handler-time", "handler_s", type=click.FloatRange(0, 1), metavar="S", help="Seconds per message."
+        ),
+        click.option(
+            "--queue-type", type=click.Choice(["quorum", "classic", "stream"]), help="Queue type (default: quorum)."
+        ),
+        click.option(
+            "--exchange-type", type=click.Choice(["direct", "topic", "fanout", "headers"]), help="Exchange type."
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Makes the random choices repeatable."
+        ),
         click.option(
             "--report",
             "reports",
             type=click.Path(dir_okay=False, path_type=Path),
             multiple=True,
             metavar="FILE",
-            help="Write a report: .json, .html or .md; repeats.",
+            help="Write a report (.json, .html or .md); repeatable.",
         ),
         click.option(
             "--journal",
             type=click.Path(file_okay=False, path_type=Path),
             metavar="DIR",
-            help="Where the journal of all messages goes.",
+            help="Directory for the journal of all messages.",
         ),
-        click.option("--force", is_flag=True, help="Run on a cluster that is not well, too; that is never a PASS."),
-        click.option("--allow-majority-loss", is_flag=True, help="Permit faults after which no majority is left."),
+        click.option("--force", is_flag=True, help="Run on an unhealthy cluster too; never a PASS."),
+        click.option("--allow-majority-loss", is_flag=True, help="Allow faults that leave no majority of nodes."),
     )
     for option in reversed(options):
         function = option(function)
@@ -95,11 +105,11 @@ def _shared(function: Decorated) -> Decorated:
 
 
 @click.command()
-@click.option("--fault", type=click.Choice(_FAULTS), help="What to break; by default kill.")
-@click.option("--target", metavar="WHO", help="leader (default), follower, connected, or a node's name.")
-@click.option("--duration", type=_Seconds(), metavar="S", help="Seconds of publishing, or 5m.")
+@click.option("--fault", type=click.Choice(_FAULTS), help="Fault to cause (default: kill).")
+@click.option("--target", metavar="WHO", help="Node to hit: leader (default), follower, connected, or a name.")
+@click.option("--duration", type=_Seconds(), metavar="S", help="How long to publish: seconds, or 5m.")
 @click.option(
-    "--scenario", "scenario_name", metavar="NAME|FILE.toml", help="One that 'dmq proof list' names, or a file."
+    "--scenario", "scenario_name", metavar="NAME|FILE.toml", help="A scenario from 'dmq proof list', or a file."
 )
 @_shared
 @common_options
@@ -111,18 +121,16 @@ def run(
     scenario_name: str | None,
     **said: Any,
 ) -> int:
-    """Break something under load, and account for every message.
+    """Cause a fault under load and account for every message.
 
-    Publishers and consumers work on a queue of their own while the fault is done and undone. Ends with 0 if every
-    message is accounted for (PASS), 4 if not (FAIL), and 5 where the run cannot tell (INCONCLUSIVE).
+    Publishers and consumers use a queue of their own while the fault is caused and undone. Exit status: 0 if every
+    message is accounted for (PASS), 4 if not (FAIL), 5 if the run cannot tell (INCONCLUSIVE).
     """
     from dmq_core.proof.scenario import find_scenario, scenario_of
 
     if scenario_name is not None:
         if fault is not None or target is not None:
-            raise InvalidInputError(
-                "a scenario says itself what to break", "Leave out --fault and --target, or --scenario."
-            )
+            raise InvalidInputError("a scenario names its own faults", "Leave out --fault and --target, or --scenario.")
         scenario = find_scenario(scenario_name)
         scenario = scenario if duration is None else dataclasses.replace(scenario, duration_s=duration)
     elif fault == "none":
@@ -133,13 +141,15 @@ def run(
 
 
 @click.command()
-@click.option("--duration", type=_Seconds(), default=1800.0, metavar="S", help="Seconds, or 30m; by default 30m.")
+@click.option(
+    "--duration", type=_Seconds(), default=1800.0, metavar="S", help="How long: seconds, or 30m (default: 30m)."
+)
 @_shared
 @common_options
 def soak(invocation: Invocation, duration: float, **said: Any) -> int:
-    """Break one thing after another, chosen at random, and give one verdict at the end.
+    """Cause one random fault after another and give one verdict at the end.
 
-    The majority is kept unless --allow-majority-loss permits to lose it. The same seed chooses the same faults.
+    A majority of nodes always stays up unless --allow-majority-loss is given. The same seed repeats the same faults.
     """
     from dmq_core.proof.soak import parallel_faults_for, soak_scenario
 
@@ -153,7 +163,7 @@ def soak(invocation: Invocation, duration: float, **said: Any) -> int:
 @click.command(name="list")
 @common_options
 def list_scenarios(invocation: Invocation) -> None:
-    """List the scenarios that have a name."""
+    """List the built-in scenarios."""
     from dmq_core.proof.scenario import EXAMPLE, built_in_scenarios
 
     scenarios = built_in_scenarios().values()
@@ -162,7 +172,7 @@ def list_scenarios(invocation: Invocation) -> None:
         return
     rows = [(s.name, f"{s.duration_s:g} s", s.title) for s in scenarios]
     invocation.out.table(["SCENARIO", ">TAKES", "WHAT"], rows)
-    invocation.out.say("'dmq proof run --scenario NAME' runs one, or a file such as:\n")
+    invocation.out.say("Run one with 'dmq proof run --scenario NAME', or write a file such as:\n")
     invocation.out.say(EXAMPLE)
 
 
@@ -174,11 +184,11 @@ def list_scenarios(invocation: Invocation) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Write a report: .json, .html or .md; repeats.",
+    help="Write a report (.json, .html or .md); repeatable.",
 )
 @common_options
 def judge_journal(invocation: Invocation, journal: Path, reports: tuple[Path, ...]) -> int:
-    """Account for the messages in a JOURNAL that an earlier run has left, even one that was killed."""
+    """Judge the JOURNAL of an earlier run, even of one that was killed."""
     from dmq_core.proof.journal.file import read_journal
     from dmq_core.proof.judging.judge import judge
 
@@ -214,13 +224,13 @@ def _prove(invocation: Invocation, scenario: Scenario, said: dict[str, Any], *, 
             result = proof.run_to_end(stage.look)
         except (KeyboardInterrupt, Terminated):
             if proof.journal is not None:
-                invocation.out.say(f"Its journal stays: dmq proof judge {visible(str(proof.journal))}")
+                invocation.out.say(f"Its journal is kept: dmq proof judge {visible(str(proof.journal))}")
             raise
         finally:
             for trouble in proof.problems:
                 invocation.out.say(visible(trouble))
     if not (force or result.account.attempted):
-        invocation.out.say("'dmq doctor' tells what is wrong, and what to do; --force runs on it all the same.")
+        invocation.out.say("See what is wrong with 'dmq doctor'; --force runs anyway.")
     name = invocation.settings.cluster.value
     command = repeat_command(result, scenario, "" if name == DEFAULT_CLUSTER else name, soak=parallel_faults > 0)
     return _tell(invocation.out, result, reports, command)
@@ -272,10 +282,10 @@ def _check_reports(reports: tuple[Path, ...]) -> None:
     for report in reports:
         if report.suffix not in _KINDS:
             raise InvalidInputError(
-                f"{visible(str(report))} is no kind of report", f"Let it end in {', '.join(_KINDS)}."
+                f"{visible(str(report))} is no kind of report", f"Use the ending {', '.join(_KINDS)}."
             )
         if not report.absolute().parent.is_dir():
-            raise InvalidInputError(f"there is no folder for {visible(str(report))}", "Make it first.")
+            raise InvalidInputError(f"there is no folder for {visible(str(report))}", "Create it first.")
 
 
 def _write(report: Path, result: ProofResult, command: str) -> None:
@@ -292,7 +302,9 @@ def _write(report: Path, result: ProofResult, command: str) -> None:
     try:
         report.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ClusterError(f"{visible(str(report))} cannot be written: {error.strerror}", "Name another.") from error
+        raise ClusterError(
+            f"{visible(str(report))} cannot be written: {error.strerror}", "Choose another file."
+        ) from error
 
 
 def _tell(out: Output, result: ProofResult, reports: tuple[Path, ...], command: str) -> int:
@@ -334,7 +346,7 @@ def _summary(out: Output, result: ProofResult) -> None:
 
 proof = LazyGroup(
     name="proof",
-    help="Break something under load, and account for every message.",
+    help="Cause a fault under load and account for every message.",
     entries={},
     commands=[run, soak, list_scenarios, judge_journal],
 )

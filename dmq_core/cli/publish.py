@@ -31,19 +31,19 @@ _PROGRESS_EVERY_S = 0.5
 
 @click.command()
 @click.argument("body", required=False)
-@click.option("--exchange", default="", metavar="X", help="The exchange; by default the default one.")
-@click.option("--key", default="", metavar="K", help="The routing key; for the default exchange a queue's name.")
-@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header; repeats.")
-@click.option("--property", "properties", multiple=True, metavar="NAME=VALUE", help="A property; repeats.")
-@click.option("--file", "file", type=click.Path(path_type=Path), metavar="F", help="Take the body from a file.")
-@click.option("--count", type=click.IntRange(1), default=1, metavar="N", help="How many copies; by default 1.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="R", help="At most R messages a second.")
+@click.option("--exchange", default="", metavar="X", help="Exchange (default: the default exchange).")
+@click.option("--key", default="", metavar="K", help="Routing key; with the default exchange, the queue's name.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Header; repeatable.")
+@click.option("--property", "properties", multiple=True, metavar="NAME=VALUE", help="Message property; repeatable.")
+@click.option("--file", "file", type=click.Path(path_type=Path), metavar="F", help="Read the body from a file.")
+@click.option("--count", type=click.IntRange(1), default=1, metavar="N", help="Number of copies (default: 1).")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="R", help="Maximum messages per second.")
 @click.option(
     "--timeout",
     type=click.FloatRange(0, 3600, min_open=True),
     default=10.0,
     metavar="S",
-    help="How long to wait for the last confirms; by default 10.",
+    help="Seconds to wait for the last confirms (default: 10).",
 )
 @common_options
 def publish(
@@ -58,12 +58,12 @@ def publish(
     rate: float | None,
     timeout: float,
 ) -> int:
-    """Publish messages and tell what became of each.
+    """Publish messages and report the outcome of each.
 
-    BODY is sent mandatory, persistent and confirmed; '-' reads it from standard input. Values of headers that look like
-    numbers, true, false or JSON are sent as such.
+    BODY is published as a mandatory, persistent message with publisher confirms; '-' reads it from standard input.
+    Header values that look like numbers, true, false or JSON are sent with that type.
 
-    Ends with 0 if every message was confirmed, and with 1 otherwise.
+    Exit status: 0 if every message was confirmed, 1 otherwise.
     """
     guard_change("Publish", read_only=invocation.settings.read_only.value)
     message = OutgoingMessage(exchange, key, _body(body, file), parse_properties(properties, parse_headers(headers)))
@@ -159,7 +159,7 @@ def _body(body: str | None, file: Path | None) -> bytes:
             return file.read_bytes()
         except OSError as error:
             raise InvalidInputError(
-                f"{file} cannot be read: {error.strerror}", "Give a file that you may read."
+                f"{file} cannot be read: {error.strerror}", "Name a file that you can read."
             ) from None
     if body == "-":
         return sys.stdin.buffer.read()

@@ -20,7 +20,9 @@ from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.presentation import UNKNOWN, count, rate
 from dmq_core.text import visible
 
-vhost_option = click.option("--vhost", metavar="NAME", default=None, help="The virtual host; by default all, or '/'.")
+vhost_option = click.option(
+    "--vhost", metavar="NAME", default=None, help="Virtual host (default: all when listing, else /)."
+)
 
 
 @click.command(name="list")
@@ -40,7 +42,7 @@ def list_queues(invocation: Invocation, vhost: str | None) -> None:
     )
     total = snapshot.queues_total
     if vhost is None and total is not None and total > len(queues):
-        invocation.out.say(f"{len(queues)} of {total} queues are shown")
+        invocation.out.say(f"{len(queues)} of {total} queues shown")
 
 
 @click.command()
@@ -64,13 +66,17 @@ def show(invocation: Invocation, queue: str, vhost: str | None) -> None:
 @click.command()
 @click.argument("queue")
 @click.option(
-    "--type", "kind", type=click.Choice(["quorum", "classic", "stream"]), default="quorum", help="By default quorum."
+    "--type",
+    "kind",
+    type=click.Choice(["quorum", "classic", "stream"]),
+    default="quorum",
+    help="Queue type (default: quorum).",
 )
-@click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="An argument; repeats.")
+@click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Queue argument; repeatable.")
 @vhost_option
 @common_options
 def declare(invocation: Invocation, queue: str, kind: str, arguments: tuple[str, ...], vhost: str | None) -> None:
-    """Declare QUEUE, durable; one that is there already with the same settings is left as it is."""
+    """Declare QUEUE as durable; nothing changes if it exists with the same settings."""
     from dmq_core.messaging.connection import topology_commands as commands
     from dmq_core.messaging.topology.model import Queue
 
@@ -87,7 +93,7 @@ def declare(invocation: Invocation, queue: str, kind: str, arguments: tuple[str,
 @yes_option
 @common_options
 def delete(invocation: Invocation, queue: str, vhost: str | None, yes: bool) -> None:
-    """Delete QUEUE with all its messages."""
+    """Delete QUEUE and all its messages."""
     from dmq_core.messaging.connection import topology_commands as commands
 
     guard_change(f"Delete queue {queue}", read_only=invocation.settings.read_only.value)
@@ -95,7 +101,7 @@ def delete(invocation: Invocation, queue: str, vhost: str | None, yes: bool) -> 
         depth = commands.queue_depth(connection, queue)
         if depth is None:
             raise _no_such(EntityKey(vhost or "/", queue))
-        confirm(f"Delete queue {visible(queue)}: its {depth.ready} ready messages are lost for good.", yes=yes)
+        confirm(f"Delete queue {visible(queue)}: its {depth.ready} ready messages are deleted for good.", yes=yes)
         commands.delete_queue(connection, queue)
     _tell(invocation.out, queue, vhost, "deleted")
 

@@ -23,8 +23,8 @@ MANAGEMENT = "management"
 def status(invocation: Invocation) -> None:
     """Show the cluster and its nodes.
 
-    Node states come from the container or process itself, so they hold when RabbitMQ does not answer; figures that
-    nobody gave are unknown, never 0.
+    Node states come from the container or process itself, so they are right even if RabbitMQ does not answer. A figure
+    that is not known is shown as –, never as 0.
     """
     show_status(invocation.out, connect.find_cluster(invocation.settings))
 
@@ -118,7 +118,7 @@ def _remarks(snapshot: ClusterSnapshot) -> list[str]:
     old = age_of(snapshot, time.time())
     if old is None:
         problem = next((s.problem for s in snapshot.sources if s.name == MANAGEMENT and s.problem), "")
-        lines.append("figures: none, no node's management API answers" + (f" ({visible(problem)})" if problem else ""))
+        lines.append("no figures: no node's management API answers" + (f" ({visible(problem)})" if problem else ""))
         return lines
     queues = f"{count(totals.queues)} queue{'' if totals.queues == 1 else 's'}"
     lines.append(

@@ -26,22 +26,24 @@ _MOST_WAITING = 10_000
 
 
 @click.command()
-@click.option("--exchange", metavar="X", help="What is published to this exchange.")
+@click.option("--exchange", metavar="X", help="Messages published to this exchange.")
 @click.option(
-    "--key", default="#", metavar="PATTERN", help="Only keys that match, as a topic binding does; by default #."
+    "--key", default="#", metavar="PATTERN", help="Only routing keys that match this topic pattern (default: #)."
 )
-@click.option("--queue", metavar="Q", help="What is routed to this queue.")
-@click.option("--firehose", is_flag=True, help="Every publish and delivery of the virtual host; costs the broker work.")
-@click.option("--vhost", default="/", metavar="NAME", help="The virtual host; by default '/'.")
+@click.option("--queue", metavar="Q", help="Messages routed to this queue.")
+@click.option(
+    "--firehose", is_flag=True, help="All publishes and deliveries in the virtual host; puts load on the broker."
+)
+@click.option("--vhost", default="/", metavar="NAME", help="Virtual host (default: /).")
 @click.option(
     "--filter",
     "filters",
     multiple=True,
     metavar="EXPR",
-    help="Only messages with this text, or FIELD=GLOB; ! turns it round.",
+    help="Only messages that contain this text or match FIELD=GLOB; a leading ! inverts it.",
 )
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="End after N messages.")
-@click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="End after so many seconds.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N messages.")
+@click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="Stop after this many seconds.")
 @common_options
 def tail(
     invocation: Invocation,
@@ -54,10 +56,10 @@ def tail(
     limit: int | None,
     seconds: float | None,
 ) -> None:
-    """Watch messages pass without taking any.
+    """Watch messages as they pass; none is consumed.
 
-    How it looks and what it cannot see is told on stderr. FIELD in a filter is exchange, key, queue, body
-    or header.NAME. Without --limit and --for it goes on until Ctrl-C.
+    How messages are watched, and which ones cannot be seen, is written to stderr. FIELD in a filter is exchange, key,
+    queue, body or header.NAME. Without --limit and --for it runs until Ctrl-C.
     """
     if firehose:
         guard_change("The firehose changes the broker", read_only=invocation.settings.read_only.value)
@@ -82,7 +84,7 @@ def tail(
             dropped = running.status().dropped + len(overflow)
             running.close()
             if dropped:
-                invocation.out.say(f"{dropped} messages came too fast and are not shown")
+                invocation.out.say(f"{dropped} messages arrived too fast and were not shown")
 
 
 def _source(exchange: str | None, key: str, queue: str | None, firehose: bool, vhost: str) -> TailSource:
@@ -128,5 +130,5 @@ class _Told:
         if status.problem:
             self._out.say(f"tail: {visible(status.problem)}")
             return
-        blind = f"; blind to: {', '.join(map(visible, status.blind_spots))}" if status.blind_spots else ""
+        blind = f"; cannot see: {', '.join(map(visible, status.blind_spots))}" if status.blind_spots else ""
         self._out.say(f"tail by {visible(status.method)}{blind}")

@@ -254,7 +254,7 @@ def test_destroy_needs_yes_where_nobody_can_be_asked(shell: Shell) -> None:
     assert shell("destroy") == 6
     assert shell.session.cluster.exists()
     assert "--yes" in shell.err
-    assert "lost for good" in shell.err
+    assert "deleted for good" in shell.err
 
 
 def test_an_act_that_leaves_a_majority_needs_no_yes(shell: Shell) -> None:

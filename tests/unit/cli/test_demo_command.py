@@ -95,7 +95,7 @@ def test_a_demo_that_takes_the_majority_says_so_and_wants_a_yes(capsys: pytest.C
     told = capsys.readouterr().err
     assert "Message persistence on dmq: It stops every node" in told
     assert "no majority" in told
-    assert "Add --yes" in told
+    assert "Use --yes" in told
 
 
 @pytest.mark.usefixtures("environment")

@@ -132,7 +132,7 @@ def test_a_soak_goes_one_fault_after_another(proof: Prove, runs: Runs) -> None:
     [
         (("run", "--report", "x.pdf"), "no kind of report"),
         (("run", "--report", "no/such/folder/x.html"), "no folder"),
-        (("run", "--scenario", "kill-leader", "--fault", "stop"), "a scenario says itself"),
+        (("run", "--scenario", "kill-leader", "--fault", "stop"), "a scenario names its own faults"),
         (("run", "--scenario", "melt"), "no scenario 'melt'"),
         (("run", "--duration", "soon"), "no duration"),
         (("run", "--rate", "0"), "--rate"),
