@@ -1,4 +1,4 @@
-"""One connection through a chaos proxy: two sockets, and a lane of bytes each way. One thread at a time."""
+"""One connection through a chaos proxy: two sockets, and the bytes on their way in each direction. Not thread-safe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ProxyTotals:
 
 
 class ByteForwarder:
-    """Bytes on their way from one socket to the other, and what befalls them."""
+    """Forwards bytes from one socket to the other under `conditions`: late, slowly, not at all, or up to a trigger."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class ByteForwarder:
         self._queue: deque[tuple[float, bytes | ConnectionFault]] = deque()
         self._queued_bytes = 0
         self._now = 0.0
-        self._last_due = 0.0
+        self._last_due_at = 0.0
         self._free_at = 0.0
         self._ended = False
         self._shut = False
@@ -66,18 +66,18 @@ class ByteForwarder:
 
     @property
     def next_write_at(self) -> float | None:
-        """The monotonic second at which something can be written; None if that is not a matter of time."""
+        """The monotonic second at which something can be written; None if time alone does not allow it."""
         if not self._queue or self.is_blocked or self.conditions.stalled:
             return None
         return max(self._queue[0][0], self._free_at)
 
     @property
     def is_done(self) -> bool:
-        """Whether the source has ended and everything, its end too, was passed on."""
+        """Whether the source has ended and everything was forwarded, its end included."""
         return self._shut
 
     def enqueue(self, data: bytes, is_amqp: bool, now: float) -> None:
-        """Lines up what was read; nothing means that the source has ended."""
+        """Queues what was read; no bytes mean that the source has ended."""
         self._now = now
         if not data:
             self._ended = True
@@ -110,18 +110,19 @@ class ByteForwarder:
             self._passed += frame
             return
         self.conditions = replace(self.conditions, trigger=None)
+        # The fault stands in the queue between the bytes that still pass and those that do not, so that delays apply.
         split = trigger.bytes_passed(frame)
         self._passed += frame[:split]
         self._enqueue()
-        self._queue.append((self._last_due, trigger.fault))
+        self._queue.append((self._last_due_at, trigger.fault))
         self._passed += frame[split:]
 
     def _enqueue(self) -> None:
         if not self._passed:
             return
         late = self.conditions.delay_s + random.uniform(0.0, self.conditions.jitter_s)
-        self._last_due = max(self._last_due, self._now + late)
-        self._queue.append((self._last_due, bytes(self._passed)))
+        self._last_due_at = max(self._last_due_at, self._now + late)
+        self._queue.append((self._last_due_at, bytes(self._passed)))
         self._queued_bytes += len(self._passed)
         self._passed.clear()
 
@@ -143,7 +144,7 @@ class ByteForwarder:
 
 
 class ProxiedConnection:
-    """A client's connection and the one to the broker that belongs to it, which is made once something may pass."""
+    """A client's connection and its own to the broker, which is opened once bytes may pass in a direction."""
 
     def __init__(
         self,
@@ -167,7 +168,7 @@ class ProxiedConnection:
         self._to_client = ByteForwarder(
             Direction.TO_CLIENT, self._broker, self._client, conditions[Direction.TO_CLIENT], totals
         )
-        # Nothing can be written to the broker before it has taken the connection.
+        # The socket to the broker takes bytes only once it is connected, which the selector reports as writable.
         self._to_broker.is_blocked = True
         self._connecting = False
         self._saw_header = False
@@ -176,7 +177,7 @@ class ProxiedConnection:
 
     @property
     def next_write_at(self) -> float | None:
-        """The monotonic second at which `move` has something to do though nothing happens on a socket."""
+        """The monotonic second at which `forward` has something to do though nothing happens on a socket."""
         return min((at for forwarder in self._forwarders if (at := forwarder.next_write_at) is not None), default=None)
 
     @property
@@ -186,13 +187,13 @@ class ProxiedConnection:
     def change_conditions(
         self, direction: Direction | None, change: Callable[[LinkConditions], LinkConditions]
     ) -> None:
-        """Changes what befalls one way, or both."""
+        """Changes the conditions of one direction, or of both (None)."""
         for forwarder_direction, forwarder in zip(Direction, self._forwarders, strict=True):
             if direction in (None, forwarder_direction):
                 forwarder.conditions = change(forwarder.conditions)
 
-    def move(self, now: float) -> None:
-        """Writes what is due, does what traps ask for, and waits for what comes next."""
+    def forward(self, now: float) -> None:
+        """Writes what is due, causes the faults that frames triggered, and registers for what comes next."""
         if self.is_over:
             return
         try:
@@ -207,10 +208,10 @@ class ProxiedConnection:
                 self.break_connection(fault)
         if not self.is_over and all(forwarder.is_done for forwarder in self._forwarders):
             self._close()
-        self._watch()
+        self._register()
 
     def break_connection(self, fault: ConnectionFault) -> None:
-        """Does `fault` to both sides now."""
+        """Causes `fault` on both sides now."""
         if self.is_over:
             return
         if fault is ConnectionFault.STALL:
@@ -226,15 +227,15 @@ class ProxiedConnection:
         self._close()
 
     def on_ready(self, sock: socket.socket, events: int, now: float) -> None:
-        """Something can be done on a socket."""
+        """A socket can be read or written."""
         if self.is_over:
             return
-        mine, other = self._forwarders if sock is self._client else reversed(self._forwarders)
+        readable, other = self._forwarders if sock is self._client else reversed(self._forwarders)
         if events & selectors.EVENT_WRITE:
             other.is_blocked = False
-        if events & selectors.EVENT_READ and mine.wants_read:
+        if events & selectors.EVENT_READ and readable.wants_read:
             try:
-                self._read(mine, now)
+                self._read(readable, now)
             except BlockingIOError:
                 pass
             except OSError:
@@ -256,18 +257,18 @@ class ProxiedConnection:
         if self._connecting or all(forwarder.conditions.stalled for forwarder in self._forwarders):
             return
         self._connecting = True
-        # What comes of it is told by the first read or write.
+        # Whether it succeeds shows at the first read or write.
         self._broker.connect_ex(self._address)
 
-    def _watch(self) -> None:
+    def _register(self) -> None:
         if self.is_over:
             return
-        self._watch_one(self._client, self._to_broker, self._to_client)
+        self._register_socket(self._client, self._to_broker, self._to_client)
         if self._connecting:
-            self._watch_one(self._broker, self._to_client, self._to_broker)
+            self._register_socket(self._broker, self._to_client, self._to_broker)
 
-    def _watch_one(self, sock: socket.socket, mine: ByteForwarder, other: ByteForwarder) -> None:
-        wanted = selectors.EVENT_READ if mine.wants_read else 0
+    def _register_socket(self, sock: socket.socket, readable: ByteForwarder, other: ByteForwarder) -> None:
+        wanted = selectors.EVENT_READ if readable.wants_read else 0
         if other.is_blocked and not other.conditions.stalled:
             wanted |= selectors.EVENT_WRITE
         known = self._selector.get_map().get(sock)
@@ -288,7 +289,7 @@ class ProxiedConnection:
 
 
 def _drain(sock: socket.socket) -> None:
-    """Reads away what came: a close with unread bytes would say RST instead of FIN."""
+    """Discards received bytes: closing a socket with unread bytes would send RST instead of FIN."""
     with contextlib.suppress(OSError):
         while sock.recv(_READ_BYTES):
             pass

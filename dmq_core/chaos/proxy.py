@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks the link to a broker as it is told: for tests of whatever talks AMQP."""
+"""A TCP proxy that breaks the connections to a broker on demand: for tests of AMQP clients."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _TAKEN_IN_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class ProxyCounts:
-    """What has gone through a proxy: connections taken on, and those still there; bytes written to each side; acks and
-    nacks dropped; connections in which a frame sprang what `stall_at` or `cut_at` set.
+    """What has gone through a proxy: connections accepted, and those still open; bytes written to each side; acks and
+    nacks dropped; connections in which a frame triggered what `stall_at` or `cut_at` set.
 
     >>> from dmq_core.testing import ChaosProxy
     >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
@@ -43,7 +43,8 @@ class ProxyCounts:
 
 
 class ChaosProxy:
-    """Listens on a free port of 127.0.0.1 and passes everything on to `host:port`, but for the faults that it is told.
+    """Listens on a free port of 127.0.0.1 and forwards everything to `host:port`, except for the faults that it is
+    told to cause.
 
     It works from the moment it is made until `close`; a `with` statement closes it. A fault holds before its method
     returns, and stays until `heal`. `which` says whether it is for connections that are there, for later ones, or for
@@ -62,7 +63,7 @@ class ChaosProxy:
 
     def __init__(self, host: str, port: int) -> None:
         self._target = _resolved(host, port)
-        # This socket never listens: it keeps the port ours while connections are refused.
+        # This socket never listens: it reserves the port while connections are refused.
         self._reserved_port = _bound(0)
         self._port: int = self._reserved_port.getsockname()[1]
         self._lock = threading.Lock()
@@ -117,7 +118,7 @@ class ChaosProxy:
             return ProxyCounts(self._accepted, there, up, down, totals.dropped, totals.triggered)
 
     def heal(self) -> None:
-        """Ends every fault; connections that hang go on, and nothing that they held is lost."""
+        """Ends every fault; stalled connections go on, and no byte of theirs is lost."""
 
         def healed() -> None:
             self._fault_on_accept = None
@@ -127,7 +128,7 @@ class ChaosProxy:
         self._change(healed)
 
     def stall(self, direction: Direction | None = None, which: Which = Which.ALL) -> None:
-        """A black hole: connections stay up and later ones are taken on, but nothing is read or written."""
+        """Connections stay open and later ones are accepted, but nothing is read or written."""
         self._apply(which, direction, lambda c: replace(c, stalled=True))
 
     def delay(
@@ -152,7 +153,7 @@ class ChaosProxy:
         self._apply(which, direction, lambda c: replace(c, bytes_per_s=bytes_per_s))
 
     def drop_acks(self, which: Which = Which.ALL) -> None:
-        """Swallows `basic.ack` and `basic.nack` of the broker: publishers never hear what became of a message."""
+        """Drops `basic.ack` and `basic.nack` of the broker: publishers never get the outcome of a message."""
         self._apply(which, Direction.TO_CLIENT, lambda c: replace(c, drops_acks=True))
 
     def stall_at(
@@ -162,7 +163,7 @@ class ChaosProxy:
         direction: Direction | None = None,
         which: Which = Which.ALL,
     ) -> None:
-        """A black hole both ways, on each connection from the moment a frame at `step` is seen.
+        """Stalls both directions of each connection from the moment at which a frame at `step` is seen.
 
         `into` bytes of that frame pass; None: half of it where the step is `mid-body`, else nothing.
 
@@ -194,7 +195,7 @@ class ChaosProxy:
         self._apply(which, direction, lambda c: replace(c, trigger=FrameTrigger(ConnectionFault.RESET, step, into)))
 
     def refuse(self) -> None:
-        """Later connections are refused, as if nobody listened."""
+        """Refuses later connections, as if no process listened on the port."""
         self._change(self._stop_listening)
 
     def reset(self, which: Which = Which.EXISTING) -> None:
@@ -214,7 +215,7 @@ class ChaosProxy:
             self._wake()
         self._thread.join(CLOSE_LIMIT_S)
 
-    # Faults change values under the lock, which the thread holds whenever it does not wait.
+    # Faults change values under the lock, which the thread holds except while it waits.
 
     def _change(self, change: Callable[[], None]) -> None:
         with self._lock:
@@ -250,7 +251,7 @@ class ChaosProxy:
         self._change(end)
 
     def _wake(self) -> None:
-        # A full pipe wakes as well.
+        # If the pipe is full, the thread is about to wake anyway.
         with contextlib.suppress(BlockingIOError):
             self._waker.send(b"\0")
 
@@ -267,7 +268,7 @@ class ChaosProxy:
                 self._release()
 
     def _run_once(self, events: list[tuple[selectors.SelectorKey, int]]) -> float | None:
-        """Does what can be done now; how long nothing else needs doing (None: until something happens)."""
+        """Does what can be done now; how many seconds to wait (None: until something happens)."""
         now = time.monotonic()
         for key, mask in events:
             if key.fileobj is self._wakeup:
@@ -277,7 +278,7 @@ class ChaosProxy:
             elif isinstance(key.data, ProxiedConnection) and isinstance(key.fileobj, socket.socket):
                 key.data.on_ready(key.fileobj, mask, now)
         for connection in self._connections:
-            connection.move(now)
+            connection.forward(now)
         self._connections = [c for c in self._connections if not c.is_over]
         due = min((at for c in self._connections if (at := c.next_write_at) is not None), default=None)
         return None if due is None else max(0.0, due - time.monotonic())
@@ -321,7 +322,7 @@ class ChaosProxy:
 def _bound(port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # What the proxy's machine took in, a client takes for gone; a slow link must feel slow.
+    # A client counts bytes in our receive buffer as sent; with a large one a slow link would not look slow.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TAKEN_IN_BYTES)
     sock.setblocking(False)
     sock.bind((LOOPBACK, port))

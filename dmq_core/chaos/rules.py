@@ -1,4 +1,4 @@
-"""What a chaos proxy does to the frames that go one way, as values; pure.
+"""What a chaos proxy does to the frames of one direction, as values; pure.
 
 Frames are known by their offsets: a type byte, a channel, a size, and for a method its class and number.
 """
@@ -27,7 +27,7 @@ class Direction(StrEnum):
 
 
 class Which(StrEnum):
-    """The connections that a fault is meant for.
+    """The connections that a fault applies to.
 
     >>> from dmq_core.testing import ChaosProxy, Which
     >>> with ChaosProxy("127.0.0.1", 5672) as proxy:
@@ -74,7 +74,7 @@ _METHODS: Mapping[ProtocolStep, frozenset[bytes]] = MappingProxyType(
 
 
 class ConnectionFault(StrEnum):
-    """What may be done to a whole connection: let it hang, send RST to both sides, or FIN."""
+    """A fault of a whole connection: let it hang, send RST to both sides, or FIN."""
 
     STALL = "stall"
     RESET = "reset"
@@ -93,7 +93,7 @@ class FrameTrigger:
     into: int | None
 
     def is_triggered_by(self, frame: bytes) -> bool:
-        """Whether it goes off at this frame."""
+        """Whether this frame triggers it."""
         if self.step is None:
             return True
         if self.step is ProtocolStep.MID_BODY:
@@ -101,13 +101,13 @@ class FrameTrigger:
         return frame[0] == _METHOD and frame[7:11] in _METHODS.get(self.step, frozenset())
 
     def bytes_passed(self, frame: bytes) -> int:
-        """How many bytes of the frame pass; never all of them."""
+        """How many bytes of the frame are still forwarded; never all of them."""
         return len(frame) // 2 if self.into is None else min(self.into, len(frame) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class LinkConditions:
-    """What befalls the bytes that go one way.
+    """The conditions for the bytes of one direction.
 
     While `stalled` nothing is read or written. Each byte comes `delay_s` and up to `jitter_s` more later, in order, and
     at most `bytes_per_s` (None: unlimited).

@@ -6,26 +6,26 @@ from collections import deque
 
 
 class GapMeter:
-    """The longest time for which something was on offer and nothing came."""
+    """The longest time for which something was expected and nothing arrived."""
 
     def __init__(self) -> None:
         self._waiting_since: float | None = None
         self.longest_s = 0.0
 
     def expect(self, now: float) -> None:
-        """Something was put on offer."""
+        """Something is expected from now on."""
         if self._waiting_since is None:
             self._waiting_since = now
 
     def arrived(self, now: float, more: bool) -> float:
-        """One came, `more` are on offer; the gap that it ended."""
+        """One arrived, `more` are expected; gives the gap that it ended."""
         gap = self.current(now)
         self.longest_s = max(self.longest_s, gap)
         self._waiting_since = now if more else None
         return gap
 
     def current(self, now: float) -> float:
-        """How long nothing has come so far."""
+        """How long nothing has arrived so far."""
         return 0.0 if self._waiting_since is None else max(0.0, now - self._waiting_since)
 
     def longest_so_far(self, now: float) -> float:

@@ -1,12 +1,13 @@
 """The journal of a proof run: an append-only file that tells every message's story even if the tool is killed.
 
-It is JSON lines and not SQLite, since one `write` of one joined line makes a whole batch safe from `kill -9`, where a
-database pays for a transaction and for every row, which at 20,000 messages a second is a core of its own.
+It is JSON lines and not SQLite: one `write` of one line makes a whole batch safe from `kill -9`, while a database
+needs a transaction, and a row for each message, which at 20,000 messages a second takes a processor core of its own.
 
-What precedes an act is in the hands of the operating system before its method returns: attempts before they are
+What has to precede an action is handed to the operating system before its method returns: attempts before they are
 published, deliveries before they are handled and acknowledged, and whatever happened to the cluster. Outcomes and
-answers precede nothing; a thread writes them within 20 ms or so, and a kill in between leaves their messages without
-one, which the account calls unknown. Nothing is synced to the disk: the journal outlives its process, not its machine.
+answers precede nothing; a thread writes them within some 20 ms, and a kill in between leaves their messages without
+outcome, which the account calls unknown. Nothing is synced to the disk: the journal outlives its process, not its
+machine.
 
     >>> journal = Journal.create(path, RunSetup(run="6f0c", nodes=("rmq1", "rmq2", "rmq3"), queues=("proof",)))
     >>> journal.append_attempts(publisher=0, numbers=range(1, 21), keys=[0] * 20)     # then publish the twenty
@@ -149,17 +150,15 @@ class Journal:
         numbers: Sequence[int],
         keys: Sequence[int],
         redelivered: Sequence[int] = (),
-        republished: Sequence[int] = (),
-        retried: Sequence[int] = (),
         at: float | None = None,
     ) -> None:
-        """Before messages are handled and acknowledged; the last three sequences hold positions in `numbers`.
+        """Before messages are handled and acknowledged; `redelivered` holds positions in `numbers`.
 
         `epoch` counts the consumer's channels; see `DeliveryRecord`.
         """
         self._append(
             f'["D",{self._now(at)},{consumer},{epoch},{text_json(queue)},{list(numbers)},{list(keys)},'
-            f"{list(redelivered)},{list(republished)},{list(retried)}]\n",
+            f"{list(redelivered)}]\n",
             required=True,
         )
 
@@ -244,7 +243,7 @@ class Journal:
         return f"{mono:.6f},{wall:.6f}"
 
     def _append(self, lines: str, required: bool = False) -> None:
-        """Hands whole lines to the operating system, or fails for good."""
+        """Hands whole lines to the operating system; after a failure nothing more is ever written."""
         found: JournalError | None = None
         with self._lock:
             if self._failure is None:
@@ -265,14 +264,14 @@ class Journal:
             while left:
                 left = left[os.write(self._descriptor, left) :]
         except OSError as error:
-            # Half a line would read as if the tool had been killed.
+            # Half a line would look like the end of a run that was killed.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._bytes)
             return _failed(self.path, error)
         self._bytes += len(data)
         return None
 
-    # What may be late.
+    # What may be written later.
 
     def _write_deferred(self) -> None:
         while not self._ending.wait(FLUSH_S):

@@ -1,10 +1,10 @@
-"""What became of every message of a run, by set algebra over its journal; pure, at about six bytes a message.
+"""What became of every message of a run, from its journal; pure, at about six bytes a message.
 
-A message is what its number says, however often it was attempted: it is confirmed if any attempt was, of unknown
+A message is identified by its number, however often it was attempted: it is confirmed if any attempt was, of unknown
 outcome if none was and any had no answer (or none yet, where the journal ends too early), and only else nacked,
-returned or not sent, so that nothing is called a leak or a phantom which an attempt could have brought.
+returned or not sent, so that no delivery is called a leak or a phantom that an attempt explains.
 
-A second delivery without the broker's flag stands explained if the first one's channel ended with it unanswered, if it
+A second delivery without the redelivered flag is explained if the first one's channel ended with it unanswered, if it
 is a copy that a retry made, or if the message was sent again after an unknown outcome, once for each time.
 
 Order is that of first deliveries against attempts, per publisher and key; what was redelivered, sent again, retried or
@@ -38,6 +38,8 @@ from dmq_core.proof.journal.records import (
 from dmq_core.proof.result import Account, Duplicates
 
 KEPT_IDS: Final = 100_000
+# A byte of flags for each message: the outcomes that its attempts had, whether it was attempted, and whether the first
+# attempt still waits for its outcome.
 _ATTEMPTED, _OPEN = 1, 2
 _BIT: Final = {
     Outcome.CONFIRMED: 4,
@@ -47,13 +49,14 @@ _BIT: Final = {
     Outcome.NOT_SENT: 64,
 }
 _CONFIRMED, _UNKNOWN = _BIT[Outcome.CONFIRMED], _BIT[Outcome.UNKNOWN]
+# A byte of flags for each message and destination.
 _DELIVERED, _ANSWERED = 1, 2
 _MOST_INDEX: Final = (1 << 16) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class AccountedJournal:
-    """The account, and what speaks against the journal that it was made from, as ids.
+    """The account, and the ids that show that its journal is not complete or not consistent.
 
     `contradicting` have more outcomes than attempts, `unrecorded` were answered before any delivery was on record,
     `unsettled` counts messages that never got an outcome (they are among the unknown ones). Lists of ids, also those
@@ -67,13 +70,13 @@ class AccountedJournal:
 
 
 class _Destination:
-    """What has come out of one queue, or of all together where a message is owed to one of them only."""
+    """What was delivered from one queue, or from all together where each message goes to only one of them."""
 
     def __init__(self) -> None:
         self.marks = bytearray()
         self.epochs = array("H")
         self.newest: dict[int, int] = {}
-        # Of what came more than once: the epochs of deliveries that are not answered, oldest first.
+        # Few messages are delivered more than once; only for those are the epochs of all open deliveries kept.
         self._unanswered: dict[int, list[int]] = {}
 
     def grow(self, size: int) -> None:
@@ -88,11 +91,12 @@ class _Destination:
         self.epochs[number] = epoch
 
     def delivered_again(self, number: int, epoch: int, is_copy: bool) -> int | None:
-        """A later one; the epoch of an earlier delivery whose place it may take, since that one was not answered."""
+        """A later delivery; the epoch of an earlier, unanswered one that it may replace, if that channel ended."""
         earlier = self._unanswered.get(number)
         if earlier is None:
             earlier = [] if self.marks[number] & _ANSWERED else [self.epochs[number]]
             self._unanswered[number] = earlier
+        # Within one channel a broker never delivers a message twice: such a delivery replaces none and needs a reason.
         replaced = None if is_copy else next((e for e in earlier if e != epoch), None)
         if replaced is not None:
             earlier.remove(replaced)
@@ -109,7 +113,7 @@ class _Destination:
 
 
 class _Indices:
-    """Small numbers for things of which there are few; those beyond 65,535 share the last one."""
+    """Numbers in two bytes for pairs of which there are few; those beyond 65,535 share the last number."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], int] = {}
@@ -123,10 +127,10 @@ class Accounting:
 
     def __init__(self, setup: RunSetup) -> None:
         self._setup = setup
-        self._seen = bytearray(1)
+        self._flags = bytearray(1)
         self._order_keys = array("H", [0])
         self._order_key_of, self._epoch_of = _Indices(), _Indices()
-        self._places = {place: _Destination() for place in setup.places}
+        self._destinations = {destination: _Destination() for destination in setup.places}
         self._read_by: dict[int, _Destination] = {}
         self._ended: set[int] = set()
         self._open_again: Counter[int] = Counter()
@@ -142,18 +146,18 @@ class Accounting:
 
     @singledispatchmethod
     def add(self, record: Record) -> None:
-        """Notes a record; those that are not about messages or consumers change nothing."""
+        """Adds a record; those that are not about messages or consumers change nothing."""
 
     @add.register
     def _attempted(self, record: AttemptRecord) -> None:
         self._grow(max(record.numbers, default=0))
-        seen, order_keys = self._seen, self._order_keys
+        flags, order_keys = self._flags, self._order_keys
         for number, key in zip(record.numbers, record.keys, strict=True):
-            if seen[number]:
+            if flags[number]:
                 self._open_again[number] += 1
                 self._attempted_again[number] += 1
             else:
-                seen[number] = _ATTEMPTED | _OPEN
+                flags[number] = _ATTEMPTED | _OPEN
                 order_keys[number] = self._order_key_of.of((record.publisher, key))
 
     @add.register
@@ -163,33 +167,33 @@ class Accounting:
             if not self._was_attempted(number):
                 _note(self._contradicting, number)
                 continue
-            if self._seen[number] & _OPEN:
-                self._seen[number] &= ~_OPEN
+            if self._flags[number] & _OPEN:
+                self._flags[number] &= ~_OPEN
             elif self._open_again[number] > 0:
                 self._open_again[number] -= 1
             else:
                 _note(self._contradicting, number)
                 continue
-            self._seen[number] |= bit
+            self._flags[number] |= bit
             if record.sends > 1:
                 self._sent_again[number] += record.sends - 1
 
     @add.register
     def _delivered(self, record: DeliveryRecord) -> None:
         epoch = self._epoch_of.of((record.consumer, record.epoch))
-        place = self._read_by[epoch] = self._place(record.queue, record.consumer)
-        place.grow(len(self._seen))
+        destination = self._read_by[epoch] = self._destination(record.queue, record.consumer)
+        destination.grow(len(self._flags))
         flagged, retried = frozenset(record.redelivered), frozenset(record.retried)
         self._redelivered += len(flagged)
         for position, number in enumerate(record.numbers):
             if not self._was_attempted(number):
                 self._note_unexpected(message_id(self._setup.run, number))
-            elif place.marks[number] & _DELIVERED:
+            elif destination.marks[number] & _DELIVERED:
                 is_copy = position in retried and position not in flagged
-                self._again(number, place.delivered_again(number, epoch, is_copy), position in flagged, is_copy)
+                self._again(number, destination.delivered_again(number, epoch, is_copy), position in flagged, is_copy)
             else:
-                place.delivered(number, epoch)
-                self._check_order(place, number, position in flagged or position in retried)
+                destination.delivered(number, epoch)
+                self._check_order(destination, number, position in flagged or position in retried)
 
     @add.register
     def _foreign(self, record: ForeignRecord) -> None:
@@ -199,15 +203,15 @@ class Accounting:
     @add.register
     def _answered(self, record: AnswerRecord) -> None:
         epoch = self._epoch_of.of((record.consumer, record.epoch))
-        place = self._read_by.get(epoch)
+        destination = self._read_by.get(epoch)
         for number in record.numbers:
             if not self._was_attempted(number):
-                # Whether it was recorded is said by what is unexpected.
+                # What nobody attempted is among the unexpected ones.
                 continue
-            if place is None or number >= len(place.marks) or not place.marks[number] & _DELIVERED:
+            if destination is None or number >= len(destination.marks) or not destination.marks[number] & _DELIVERED:
                 _note(self._unrecorded, number)
             else:
-                place.answered(number, epoch)
+                destination.answered(number, epoch)
 
     @add.register
     def _client(self, record: ClientRecord) -> None:
@@ -217,8 +221,8 @@ class Accounting:
     def accounted(self) -> AccountedJournal:
         """The account as far as it goes."""
         states = self._states()
-        for place in self._places.values():
-            place.grow(len(states))
+        for destination in self._destinations.values():
+            destination.grow(len(states))
         delivered = self._delivered_anywhere()
         counts = {outcome: states.count(bit) for outcome, bit in _BIT.items()}
         account = Account(
@@ -239,17 +243,17 @@ class Accounting:
     # Taking.
 
     def _was_attempted(self, number: int) -> bool:
-        return 0 < number < len(self._seen) and bool(self._seen[number])
+        return 0 < number < len(self._flags) and bool(self._flags[number])
 
     def _grow(self, number: int) -> None:
         """Room for messages up to `number`, and some more, so that it need not grow for each."""
-        if number >= len(self._seen):
-            missing = min(max(number + 1, len(self._seen) * 5 // 4), MOST_NUMBER + 1) - len(self._seen)
-            self._seen.extend(bytes(missing))
+        if number >= len(self._flags):
+            missing = min(max(number + 1, len(self._flags) * 5 // 4), MOST_NUMBER + 1) - len(self._flags)
+            self._flags.extend(bytes(missing))
             self._order_keys.frombytes(bytes(missing * self._order_keys.itemsize))
 
-    def _place(self, queue: str, consumer: int) -> _Destination:
-        return self._places.setdefault(self._setup.place_of(queue, consumer), _Destination())
+    def _destination(self, queue: str, consumer: int) -> _Destination:
+        return self._destinations.setdefault(self._setup.place_of(queue, consumer), _Destination())
 
     def _note_unexpected(self, an_id: str) -> None:
         if len(self._unexpected) < KEPT_IDS:
@@ -263,14 +267,14 @@ class Accounting:
         elif len(self._undecided) == KEPT_IDS:
             self._explained["unexplained"] += 1
         else:
-            # The end of the earlier one's channel, or the outcome of a message sent again, may be told only later.
+            # The end of the earlier channel, or the outcome of a republished message, may be recorded only later.
             self._undecided.append((number, replaced))
 
-    def _check_order(self, place: _Destination, number: int, may_be_late: bool) -> None:
+    def _check_order(self, destination: _Destination, number: int, may_be_late: bool) -> None:
         order_key = self._order_keys[number]
-        newest = place.newest.get(order_key, 0)
+        newest = destination.newest.get(order_key, 0)
         if number > newest:
-            place.newest[order_key] = number
+            destination.newest[order_key] = number
         elif not may_be_late:
             self._late.append(number)
 
@@ -278,23 +282,26 @@ class Accounting:
 
     def _states(self) -> bytes:
         """For each number the bit of its outcome; 0: never attempted."""
-        table = bytes(_state(seen) for seen in range(256))
-        states = bytearray(self._seen.translate(table))
+        table = bytes(_state(flags) for flags in range(256))
+        states = bytearray(self._flags.translate(table))
         for number in +self._open_again:
-            states[number] = _state(self._seen[number] | _OPEN)
+            states[number] = _state(self._flags[number] | _OPEN)
         return bytes(states)
 
     def _delivered_anywhere(self) -> bytes:
-        parts = [place.marks.translate(bytes(m & _DELIVERED for m in range(256))) for place in self._places.values()]
+        parts = [
+            destination.marks.translate(bytes(m & _DELIVERED for m in range(256)))
+            for destination in self._destinations.values()
+        ]
         if len(parts) == 1:
             return bytes(parts[0])
         return bytes(max(marks) for marks in zip(*parts, strict=True))
 
     def _lost(self, states: bytes) -> tuple[str, ...]:
-        owed = [self._places[name] for name in self._setup.places] or list(self._places.values())
+        owed = [self._destinations[name] for name in self._setup.places] or list(self._destinations.values())
         lost: set[int] = set()
-        for place in owed:
-            pairs = enumerate(zip(states, place.marks, strict=True))
+        for destination in owed:
+            pairs = enumerate(zip(states, destination.marks, strict=True))
             lost.update(n for n, (state, mark) in pairs if state == _CONFIRMED and not mark & _DELIVERED)
         return self._ids(sorted(lost))
 
@@ -317,24 +324,24 @@ class Accounting:
 
     def _resends(self, number: int) -> int:
         """How often a message was sent again since an earlier send had no answer."""
-        # A producer sends again only what was on the wire of a lost channel; others may do so for no reason.
-        unanswered = self._seen[number] & (_UNKNOWN | _OPEN) or self._open_again[number]
+        # A producer republishes only what was unanswered on a lost channel; other clients may do so for no reason.
+        unanswered = self._flags[number] & (_UNKNOWN | _OPEN) or self._open_again[number]
         return self._sent_again[number] + (self._attempted_again[number] if unanswered else 0)
 
     def _unsettled(self) -> int:
-        first_attempts = self._seen.translate(bytes(seen & _OPEN for seen in range(256))).count(_OPEN)
-        return first_attempts + sum(1 for number in +self._open_again if not self._seen[number] & _OPEN)
+        first_attempts = self._flags.translate(bytes(flags & _OPEN for flags in range(256))).count(_OPEN)
+        return first_attempts + sum(1 for number in +self._open_again if not self._flags[number] & _OPEN)
 
     def _ids(self, numbers: Iterable[int]) -> tuple[str, ...]:
         return tuple(message_id(self._setup.run, number) for number in islice(numbers, KEPT_IDS))
 
 
-def _state(seen: int) -> int:
-    if not seen:
+def _state(flags: int) -> int:
+    if not flags:
         return 0
-    if seen & _OPEN and not seen & _CONFIRMED:
+    if flags & _OPEN and not flags & _CONFIRMED:
         return _UNKNOWN
-    return next((bit for bit in _BIT.values() if seen & bit), _UNKNOWN)
+    return next((bit for bit in _BIT.values() if flags & bit), _UNKNOWN)
 
 
 def _note(numbers: dict[int, None], number: int) -> None:

@@ -1,7 +1,7 @@
 """What followed the first fault of a run: who noticed, who led, and when messages went through again; pure.
 
-The moment of a fault is known only after it, when the cluster's own news arrives: what may have come after it is kept
-from the moment at which it was asked for.
+The moment of a fault is recorded only after it, when the cluster reports it. So everything that may have followed is
+kept from the moment at which the fault was asked for, and sorted out once its moment is known.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class FirstFaultTimeline:
         if missing > 0:
             self._sent_at.frombytes(bytes(missing * self._sent_at.itemsize))
         for number in record.numbers:
-            # Of a message that is sent again, the first time counts: the earlier copy may be the one that comes.
+            # Of a republished message the first time counts: the earlier copy may be the one that arrives.
             if number >= self._base and not self._sent_at[number - self._base]:
                 self._sent_at[number - self._base] = record.at
 
@@ -141,7 +141,7 @@ class FirstFaultTimeline:
 
     @property
     def _moment(self) -> float | None:
-        """When the cluster says that it happened; a fault that did not hold has no moment."""
+        """When the cluster says that it began; a fault that never held has no moment."""
         return self._holds if self._began is None else self._began
 
     @property
@@ -159,7 +159,7 @@ class FirstFaultTimeline:
         return self._sent_at[index] if 0 <= index < len(self._sent_at) else 0.0
 
     def _is_in_window(self, at: float) -> bool:
-        # Clients may know before the cluster's own news of the fault has a time.
+        # Clients may notice a fault before the moment at which the cluster says that it began.
         return self._asked is not None and at >= self._asked and (self._undone is None or at < self._undone)
 
     def _reconnected(self, lost: list[ClientRecord]) -> float | None:

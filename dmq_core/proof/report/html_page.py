@@ -1,4 +1,4 @@
-"""A proof run as one HTML page that needs nothing beside itself, for people who were not there; pure."""
+"""A proof run as one HTML page without external files; pure."""
 
 from __future__ import annotations
 
@@ -82,21 +82,21 @@ def html(result: ProofResult, command: str = "") -> str:
 <body><main>
 {_verdict(result)}
 {_figures(result)}
-<h2>What was done</h2>
+<h2>The run</h2>
 <p>{_safe(run_summary(result))}</p>
-<h2>What the clients felt</h2>
+<h2>Confirms and deliveries</h2>
 <div class="wide">{chart(result)}</div>
 {_LEGEND}
 <h2>What became of every message</h2>
 {_account(account_rows(result))}
 <h2>After the fault</h2>
 {_timeline(timeline_rows(result.timeline))}
-{_story(result)}
-<h2>Do it again</h2>
+{_events(result)}
+<h2>Repeat it</h2>
 <pre>{_safe(command or repeat_command(result))}</pre>
 {_journal(result)}
-<footer>Gaps are the longest times for which messages were on offer and none was confirmed or delivered.
-Every message was noted in the journal before it was sent and before it was acknowledged.</footer>
+<footer>A gap is a time in which confirms or deliveries were expected and none arrived.
+Every message was recorded in the journal before it was published and before it was acknowledged.</footer>
 </main></body></html>
 """
 
@@ -155,7 +155,7 @@ def _timeline(lines: Iterable[TimelineRow]) -> str:
     return f'<div class="wide"><table><tbody>{rows}</tbody></table></div>'
 
 
-def _story(result: ProofResult) -> str:
+def _events(result: ProofResult) -> str:
     if not result.marks:
         return ""
     numbers = {mark: number for number, mark in numbered(result.marks)}
@@ -163,7 +163,7 @@ def _story(result: ProofResult) -> str:
     more = len(result.marks) - MARKS_SHOWN
     rest = f'<p class="soft">and {more:,} more, which the journal holds</p>' if more > 0 else ""
     return (
-        '<h2>The story</h2><div class="wide"><table><thead><tr><th>mark</th><th class="n">second</th><th>what</th></tr>'
+        '<h2>Events</h2><div class="wide"><table><thead><tr><th>mark</th><th class="n">second</th><th>what</th></tr>'
         f"</thead><tbody>{rows}</tbody></table></div>{rest}"
     )
 

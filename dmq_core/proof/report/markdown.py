@@ -42,12 +42,12 @@ def markdown(result: ProofResult, command: str = "") -> str:
         *_ids(result),
         "## Timeline",
         "",
-        "| what | after the fault | meaning |",
+        "| event | after the fault | meaning |",
         "|---|---:|---|",
         *(f"| {m.name} | {seconds_text(m.after_s)} | {m.meaning} |" for m in timeline_rows(result.timeline)),
         "",
-        *_story(result.marks),
-        "## Again",
+        *_events(result.marks),
+        "## Repeat it",
         "",
         _fence(command or repeat_command(result)),
         "",
@@ -70,7 +70,7 @@ def _ids(result: ProofResult) -> Iterable[str]:
             yield f"{term.name}: {shown}{f' and {more:,} more' if more > 0 else ''}\n"
 
 
-def _story(marks: tuple[TimelineMark, ...]) -> Iterable[str]:
+def _events(marks: tuple[TimelineMark, ...]) -> Iterable[str]:
     if not marks:
         return
     for mark in marks[:MARKS_SHOWN]:
