@@ -17,10 +17,10 @@ from dmq_core.messaging import (
     ConnectionState,
     DirectConsumer,
     DirectProducer,
-    Handle,
     MessageHeaders,
     Policy,
     ProducerLimits,
+    PublishFuture,
     Queue,
 )
 
@@ -41,8 +41,8 @@ class BackPressureDemo(DemoContext):
         self.publishers: list[DirectProducer] = []
         self.limited_publisher: DirectProducer | None = None
         self.slow_consumer: DirectConsumer | None = None
-        self.handles: list[Handle] = []
-        self.pending: list[Handle] = []
+        self.handles: list[PublishFuture] = []
+        self.pending: list[PublishFuture] = []
         self.ready_before = self.nacked = 0
         self.consumed = Inbox()
         self.may_finish = threading.Event()
@@ -391,7 +391,7 @@ with BrokerConnectionManager() as manager:
     manager.register_broker(1, "localhost", 5672)
     manager.listen(lambda event: print(event.role, event.status.state, event.status.problem))
     manager.declare(Queue("orders", "quorum"))
-    with DirectProducer(manager, limits=ProducerLimits(messages=100, room_s=30)) as producer:
+    with DirectProducer(manager, limits=ProducerLimits(messages=100, capacity_timeout_s=30)) as producer:
         for number in range(1, 1001):
             handle = producer.publish("orders", f"order {number}")
             if handle.settlement is not None and handle.settlement.outcome == "not_sent":

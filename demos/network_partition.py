@@ -11,7 +11,7 @@ from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
 from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoStep, Focus
-from dmq_core.messaging import DirectConsumer, DirectProducer, Handle, ProducerLimits, Queue
+from dmq_core.messaging import DirectConsumer, DirectProducer, ProducerLimits, PublishFuture, Queue
 
 LIMITS = ProducerLimits(republish=True)
 SETTLES_WITHIN_S = 15.0
@@ -30,9 +30,9 @@ class PartitionDemo(DemoContext):
             name: self.client(f"at {name}", node=name) for name in self.nodes
         }
         self.node = self.nodes[0] if self.nodes else ""
-        self.published: list[Handle] = []
-        self.at_isolated: list[Handle] = []
-        self.at_others: list[Handle] = []
+        self.published: list[PublishFuture] = []
+        self.at_isolated: list[PublishFuture] = []
+        self.at_others: list[PublishFuture] = []
         self.read = Inbox()
 
     def before_step(self) -> None:
@@ -113,9 +113,9 @@ class PartitionDemo(DemoContext):
     def focus_on(self) -> Focus:
         return Focus(queue=self.messages, node=self.node)
 
-    def publish_at(self, *nodes: str, within_s: float = SETTLES_WITHIN_S) -> list[Handle]:
+    def publish_at(self, *nodes: str, within_s: float = SETTLES_WITHIN_S) -> list[PublishFuture]:
         """Publishes three messages at each of the nodes; those without a confirm after `within_s` are given up."""
-        handles: list[Handle] = []
+        handles: list[PublishFuture] = []
         for node in nodes:
             producer = DirectProducer(self.clients[node], limits=LIMITS)
             handles += producer.publish_many(self.messages, [f"{node} {n}" for n in self.numbers])
@@ -186,17 +186,17 @@ class PartitionDemo(DemoContext):
         return CheckResult(bool(confirmed) and not missing, f"{text}; {told}")
 
 
-def handle_is(outcome: str, handle: Handle) -> bool:
+def handle_is(outcome: str, handle: PublishFuture) -> bool:
     """Whether a message ended as `outcome`."""
     return handle.settlement is not None and handle.settlement.outcome == outcome
 
 
-def all_are(outcome: str, handles: Sequence[Handle]) -> bool:
+def all_are(outcome: str, handles: Sequence[PublishFuture]) -> bool:
     """Whether there are messages, and all ended as `outcome`."""
     return bool(handles) and all(handle_is(outcome, handle) for handle in handles)
 
 
-def counted(handles: Sequence[Handle]) -> str:
+def counted(handles: Sequence[PublishFuture]) -> str:
     """How many messages ended how, and how long the slowest took."""
     outcomes = [str(one.settlement.outcome) for one in handles if one.settlement is not None]
     words = [f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys(outcomes)]

@@ -163,7 +163,7 @@ class BrokerConnectionManager:
             of_cluster.brokers.append(broker)
             for lease in of_cluster.leases:
                 if lease.connection is not None:
-                    lease.connection.learn(broker.endpoint, broker.credentials)
+                    lease.connection.add_endpoint(broker.endpoint, broker.credentials)
         return broker
 
     def register_nodes(self, nodes: Iterable[NodeInfo], credentials: Credentials) -> None:
@@ -431,10 +431,12 @@ class BrokerConnectionManager:
             title,
             prefer=lambda: self._places(cluster, lease),
             on_change=lambda status: self._changed(lease, status),
-            opening=cluster.registry,
-            punished=cluster.punished,
+            setup=cluster.registry,
+            penalties=cluster.penalties,
             network=self._network,
-            relief=(lambda here: self._relief(cluster, lease, here)) if self._policy.evens_out else None,
+            rebalance_target=(lambda here: self._rebalance_target(cluster, lease, here))
+            if self._policy.evens_out
+            else None,
             on_leave=lambda endpoint, why: self._left(cluster, lease, endpoint, why),
         )
         cluster.leases = cluster.usable()
@@ -446,15 +448,15 @@ class BrokerConnectionManager:
         with self._lock:
             return pool.places(lease, self._policy, next(self._turns), self._network.now())
 
-    def _relief(self, pool: Pool, lease: Lease, here: NodeEndpoint) -> NodeEndpoint | None:
+    def _rebalance_target(self, pool: Pool, lease: Lease, here: NodeEndpoint) -> NodeEndpoint | None:
         with self._lock:
-            return pool.relief(lease, here, self._network.now())
+            return pool.rebalance_target(lease, here, self._network.now())
 
     def _left(self, pool: Pool, by: Lease, endpoint: NodeEndpoint, why: str) -> None:
         with self._lock:
             others = [lease.opened for lease in pool.usable() if lease is not by]
         for other in others:
-            other.doubt(endpoint, why)
+            other.suspect(endpoint, why)
 
     def _changed(self, lease: Lease, status: ConnectionStatus) -> None:
         with self._lock:

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.demo.context import DemoEnvironment
     from dmq_core.messaging.connection.connection import Connection
-    from dmq_core.messaging.consuming.subscription import Consumer
+    from dmq_core.messaging.consuming.subscription import Subscription
     from dmq_core.messaging.delivery.delivery import Delivery
     from dmq_core.messaging.delivery.stream_offset import Offset
-    from dmq_core.messaging.publishing.publisher import Handle, Producer
+    from dmq_core.messaging.publishing.publish_future import PublishFuture
+    from dmq_core.messaging.publishing.publisher import Publisher
     from dmq_core.observe.snapshot import ClusterSnapshot
     from dmq_core.progress import ProgressListener
     from dmq_core.session.protocol import Session
@@ -104,12 +105,12 @@ def open_session(settings: Settings) -> Iterator[Session]:
 
 
 @contextmanager
-def open_producer(settings: Settings, on_settled: Callable[[Handle], None]) -> Iterator[Producer]:
+def open_producer(settings: Settings, on_settled: Callable[[PublishFuture], None]) -> Iterator[Publisher]:
     """A producer connected to the cluster; `NotReachableError` or `AccessDeniedError` if that takes over 10 s."""
-    from dmq_core.messaging.publishing.publisher import Producer
+    from dmq_core.messaging.publishing.publisher import Publisher
 
     with open_connection(settings, "dmq publish") as connection:
-        producer = Producer(connection, on_settled=on_settled)
+        producer = Publisher(connection, on_settled=on_settled)
         try:
             yield producer
         finally:
@@ -124,12 +125,12 @@ def open_consumer(
     *,
     prefetch: int,
     offset: Offset | None = None,
-) -> Iterator[Consumer]:
+) -> Iterator[Subscription]:
     """A consumer that receives from `queue`, a stream if there is an `offset`; a typed error says why it does not."""
-    from dmq_core.messaging.consuming.subscription import Consumer
+    from dmq_core.messaging.consuming.subscription import Subscription
 
     with open_connection(settings, "dmq consume") as connection:
-        consumer = Consumer(connection, queue, handler, prefetch=prefetch, offset=offset)
+        consumer = Subscription(connection, queue, handler, prefetch=prefetch, offset=offset)
         try:
             consumer.wait_consuming(OPEN_LIMIT_S)
             yield consumer

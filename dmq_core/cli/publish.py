@@ -16,14 +16,15 @@ from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
 from dmq_core.cli.output import Output
 from dmq_core.errors import InvalidInputError
-from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
+from dmq_core.messaging.messages import Outcome, OutgoingMessage, PublishResult
 from dmq_core.messaging.typed_fields import parse_headers, parse_properties
 from dmq_core.presentation import duration
 from dmq_core.progress import Progress, no_progress
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.publishing.publisher import Handle, Producer
+    from dmq_core.messaging.publishing.publish_future import PublishFuture
+from dmq_core.messaging.publishing.publisher import Publisher
 
 _MOST_REASONS = 5
 _PROGRESS_EVERY_S = 0.5
@@ -78,7 +79,7 @@ def publish(
 
 
 def _publish_all(
-    out: Output, producer: Producer, message: OutgoingMessage, count: int, rate: float | None, tally: _Tally
+    out: Output, producer: Publisher, message: OutgoingMessage, count: int, rate: float | None, tally: _Tally
 ) -> None:
     began = told = tally.began = time.monotonic()
     pause = threading.Event()
@@ -104,10 +105,10 @@ class _Tally:
         self._ended = self.began
         self._outcomes: Counter[Outcome] = Counter()
         self._reasons: Counter[tuple[Outcome, str]] = Counter()
-        self._last: Settlement | None = None
+        self._last: PublishResult | None = None
         self._lock = threading.Lock()
 
-    def settled(self, handle: Handle) -> None:
+    def settled(self, handle: PublishFuture) -> None:
         settlement = handle.settlement
         if settlement is None:
             return
@@ -140,7 +141,7 @@ class _Tally:
             out.say(f"{number} {_word(outcome)}: {visible(reason)}")
 
 
-def _one(settlement: Settlement) -> str:
+def _one(settlement: PublishResult) -> str:
     place = f" by {visible(settlement.endpoint)}" if settlement.endpoint else ""
     took = "" if settlement.seconds is None else f" in {settlement.seconds * 1000:.1f} ms"
     why = f": {visible(settlement.reason)}" if settlement.reason else ""

@@ -26,7 +26,7 @@ from dmq_core.progress import ProgressListener, no_progress
 
 if TYPE_CHECKING:
     from dmq_core.cluster.faults.model import Fault
-    from dmq_core.messaging.consuming.queue_consumer import QueueConsumer
+    from dmq_core.messaging.consuming.consumer import Consumer
 
 PREFIX: Final = "dmq.demo."
 CLIENT: Final = "dmq demo"
@@ -185,7 +185,7 @@ class DemoContext:
             self._names.append(name)
         return name
 
-    def wait_consuming(self, consumer: QueueConsumer) -> bool:
+    def wait_consuming(self, consumer: Consumer) -> bool:
         """Waits until the consumer is subscribed to its queue; whether it is."""
         return self.wait_until(lambda: consumer.status.consuming)
 

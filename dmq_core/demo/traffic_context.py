@@ -13,7 +13,7 @@ from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.inbox import Inbox
 from dmq_core.demo.model import CheckResult, Focus
 from dmq_core.errors import DmqError
-from dmq_core.messaging import DirectProducer, Handle, Outcome, ProducerLimits
+from dmq_core.messaging import DirectProducer, Outcome, ProducerLimits, PublishFuture
 
 if TYPE_CHECKING:
     from dmq_core.messaging import DirectConsumer
@@ -40,7 +40,7 @@ class TrafficContext(DemoContext, ABC):
         self.queue = self.unique_name(f"{self.word}s")
         self.clients = self.client("clients")
         self.node = next((node.name for node in self.cluster.nodes()), "")
-        self.sent: list[Handle] = []
+        self.sent: list[PublishFuture] = []
         self.arrived = Inbox()
         self.before = 0
         self.consumer: DirectConsumer | None = None

@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from dmq_core.endpoints import TlsSettings
     from dmq_core.messaging.connection.load_balancing import Policy
     from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
+    from dmq_core.messaging.consuming.consumer import Consumer, ConsumerOptions, Order
     from dmq_core.messaging.consuming.consumers import DirectConsumer, FanoutConsumer, HeadersConsumer, TopicConsumer
     from dmq_core.messaging.consuming.decoding import DecodingError, MessageHeaders, bytes_only, decode_message
     from dmq_core.messaging.consuming.handler_runner import ConsumerStats
-    from dmq_core.messaging.consuming.queue_consumer import ConsumerOptions, Order, QueueConsumer
     from dmq_core.messaging.consuming.subscription import ConsumerStatus
     from dmq_core.messaging.delivery.delivery import Answer, Delivery
-    from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage, Settlement
+    from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, PublishResult, SeenMessage
     from dmq_core.messaging.publishing.aio import AsyncProducer
-    from dmq_core.messaging.publishing.handle import Handle
     from dmq_core.messaging.publishing.producers import (
         DirectProducer,
-        ExchangeProducer,
         FanoutProducer,
         HeadersProducer,
+        Producer,
         TopicProducer,
     )
+    from dmq_core.messaging.publishing.publish_future import PublishFuture
     from dmq_core.messaging.publishing.publisher import ProducerLimits
     from dmq_core.messaging.retry.delayed import Retry
     from dmq_core.messaging.retry.failure_policy import FailurePath, FailurePlan
@@ -44,6 +44,7 @@ __all__ = [
     "Binding",
     "ConnectionState",
     "ConnectionStatus",
+    "Consumer",
     "ConsumerOptions",
     "ConsumerStats",
     "ConsumerStatus",
@@ -52,13 +53,11 @@ __all__ = [
     "DirectConsumer",
     "DirectProducer",
     "Exchange",
-    "ExchangeProducer",
     "Explanation",
     "FailurePath",
     "FailurePlan",
     "FanoutConsumer",
     "FanoutProducer",
-    "Handle",
     "HeadersConsumer",
     "HeadersProducer",
     "LintFinding",
@@ -70,13 +69,14 @@ __all__ = [
     "OutgoingMessage",
     "Policy",
     "PrivateBinding",
+    "Producer",
     "ProducerLimits",
+    "PublishFuture",
+    "PublishResult",
     "Queue",
-    "QueueConsumer",
     "Requeue",
     "Retry",
     "SeenMessage",
-    "Settlement",
     "TailSource",
     "TailStatus",
     "Tap",
@@ -107,10 +107,10 @@ _HOMES = {
         "decode_message",
     ),
     "dmq_core.messaging.consuming.handler_runner": ("ConsumerStats",),
-    "dmq_core.messaging.consuming.queue_consumer": (
+    "dmq_core.messaging.consuming.consumer": (
         "ConsumerOptions",
         "Order",
-        "QueueConsumer",
+        "Consumer",
     ),
     "dmq_core.messaging.consuming.subscription": ("ConsumerStatus",),
     "dmq_core.messaging.delivery.delivery": (
@@ -122,13 +122,13 @@ _HOMES = {
         "Outcome",
         "OutgoingMessage",
         "SeenMessage",
-        "Settlement",
+        "PublishResult",
     ),
     "dmq_core.messaging.publishing.aio": ("AsyncProducer",),
-    "dmq_core.messaging.publishing.handle": ("Handle",),
+    "dmq_core.messaging.publishing.publish_future": ("PublishFuture",),
     "dmq_core.messaging.publishing.producers": (
         "DirectProducer",
-        "ExchangeProducer",
+        "Producer",
         "FanoutProducer",
         "HeadersProducer",
         "TopicProducer",

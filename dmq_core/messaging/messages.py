@@ -74,7 +74,7 @@ class OutgoingMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class PublishResult:
     """How a publish ended: its outcome, the endpoint (`host:port`) that was asked, seconds it took, and why.
 
     `sends` counts how often it was put on the wire.

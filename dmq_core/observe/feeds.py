@@ -23,7 +23,7 @@ from dmq_core.observe.state import EVENT_SOURCE, LOG_SOURCE
 
 if TYPE_CHECKING:
     from dmq_core.messaging.connection.connection import Connection
-    from dmq_core.messaging.consuming.subscription import Consumer
+    from dmq_core.messaging.consuming.subscription import Subscription
     from dmq_core.messaging.delivery.delivery import Delivery
 
 CONNECTION_NAME = "dmq observe"
@@ -115,7 +115,7 @@ class _Ear:
         self._endpoints: tuple[NodeEndpoint, ...] = ()
         self._preferred: tuple[NodeEndpoint, ...] = ()
         self._connection: Connection | None = None
-        self._consumers: dict[str, Consumer] = {}
+        self._consumers: dict[str, Subscription] = {}
         self._heard_at: dict[str, float] = {}
         self._given_up: dict[str, float] = {}
         self._closed = False
@@ -164,12 +164,12 @@ class _Ear:
             self._listen(self._connection, feed)
 
     def _listen(self, connection: Connection, feed: _Feed) -> None:
-        from dmq_core.messaging.consuming.subscription import Consumer
+        from dmq_core.messaging.consuming.subscription import Subscription
         from dmq_core.messaging.topology.model import PrivateBinding, PrivateQueue
 
         queue = PrivateQueue(feed.queue_prefix, tuple(PrivateBinding(feed.exchange, key) for key in feed.keys))
         handler = self._hear_log if feed.source == LOG_SOURCE else self._hear_event
-        self._consumers[feed.source] = Consumer(connection, queue, handler, prefetch=_PREFETCH)
+        self._consumers[feed.source] = Subscription(connection, queue, handler, prefetch=_PREFETCH)
 
     def _prefer(self) -> tuple[NodeEndpoint, ...]:
         return self._preferred

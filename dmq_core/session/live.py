@@ -20,8 +20,8 @@ from dmq_core.errors import ClusterNotFoundError, DmqError, MessagingError, NotR
 from dmq_core.management.models import BindingFigures
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import FINAL_STATES
-from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.messages import Outcome, OutgoingMessage, PublishResult, SeenMessage
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.tap.tap import Tap
 from dmq_core.messaging.topology.model import PrivateBinding
@@ -91,7 +91,7 @@ class LiveSession:
             self._observers.append(observer)
         return self._kept(observer)
 
-    def publish(self, message: OutgoingMessage, timeout_s: float = CONNECT_LIMIT_S) -> Settlement:
+    def publish(self, message: OutgoingMessage, timeout_s: float = CONNECT_LIMIT_S) -> PublishResult:
         """Publishes one message, confirmed; NOT_SENT with the reason if no node takes it in time."""
         guard_change("Publish", read_only=self._read_only)
         with self._lock:
@@ -269,14 +269,14 @@ class _Publisher:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._lock = threading.Lock()
-        self._parts: tuple[Connection, Producer] | None = None
+        self._parts: tuple[Connection, Publisher] | None = None
 
-    def publish(self, message: OutgoingMessage, timeout_s: float) -> Settlement:
+    def publish(self, message: OutgoingMessage, timeout_s: float) -> PublishResult:
         began = time.monotonic()
         try:
             producer = self._producer(timeout_s)
         except NotReachableError as error:
-            return Settlement(Outcome.NOT_SENT, None, time.monotonic() - began, error.what)
+            return PublishResult(Outcome.NOT_SENT, None, time.monotonic() - began, error.what)
         return producer.publish_and_wait(message, max(0.1, timeout_s - (time.monotonic() - began)))
 
     def close(self) -> None:
@@ -287,7 +287,7 @@ class _Publisher:
             producer.close(0.5)
             connection.close()
 
-    def _producer(self, timeout_s: float) -> Producer:
+    def _producer(self, timeout_s: float) -> Publisher:
         with self._lock:
             if self._parts is not None and self._parts[0].status.state in FINAL_STATES:
                 self._parts = None
@@ -295,11 +295,11 @@ class _Publisher:
                 self._parts = self._connected(timeout_s)
             return self._parts[1]
 
-    def _connected(self, timeout_s: float) -> tuple[Connection, Producer]:
+    def _connected(self, timeout_s: float) -> tuple[Connection, Publisher]:
         connection = Connection(_endpoints(self._cluster), self._cluster.credentials, "dmq publish")
         try:
             connection.wait_open(timeout_s)
-            return connection, Producer(connection)
+            return connection, Publisher(connection)
         except DmqError:
             connection.close()
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster
-from dmq_core.messaging.messages import OutgoingMessage, SeenMessage, Settlement
+from dmq_core.messaging.messages import OutgoingMessage, PublishResult, SeenMessage
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.observe.observation import Observation
 from dmq_core.progress import ProgressListener, no_progress
@@ -89,7 +89,7 @@ class Session(Protocol):
         """Begins to observe; every change and every tick gives the listener an `Observation`."""
         ...
 
-    def publish(self, message: OutgoingMessage, timeout_s: float = 5.0) -> Settlement:
+    def publish(self, message: OutgoingMessage, timeout_s: float = 5.0) -> PublishResult:
         """Publishes one message, confirmed, and tells its outcome, which is never an error.
 
         Raises `RefusedError` if read-only.

@@ -17,7 +17,7 @@ ALLOWED = {
     ("dmq_core.cluster.docker.image", "_import_root"): "a timer ends the process that is waited for",
     (
         "dmq_core.messaging.consuming.subscription",
-        "Consumer._work",
+        "Subscription._work",
     ): "the idle wait of a daemon thread until stop()",
     ("dmq_core.messaging.tap.tap", "_Buffer.take"): "its idle wait until close()",
     ("dmq_core.cluster.prerequisites", "_run_lines"): "a timer ends the process that is waited for",

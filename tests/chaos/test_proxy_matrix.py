@@ -21,10 +21,11 @@ from dmq_core.errors import DmqError
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.messaging.connection.topology_commands import declare, delete_queue, queue_depth
-from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.consuming.subscription import Subscription
 from dmq_core.messaging.delivery.delivery import Delivery
-from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
-from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
+from dmq_core.messaging.messages import Outcome, OutgoingMessage, PublishResult
+from dmq_core.messaging.publishing.publish_future import PublishFuture
+from dmq_core.messaging.publishing.publisher import ProducerLimits, Publisher
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing import ChaosProxy, Direction, ProtocolStep
 
@@ -116,7 +117,7 @@ def declaring(connection: Connection, queue: str) -> object:
 
 
 def consuming(connection: Connection, queue: str) -> object:
-    consumer = Consumer(connection, queue, Collector())
+    consumer = Subscription(connection, queue, Collector())
     try:
         return consumer.wait_consuming(BOUND_S)
     finally:
@@ -124,7 +125,7 @@ def consuming(connection: Connection, queue: str) -> object:
 
 
 def publishing(connection: Connection, queue: str) -> object:
-    return Producer(connection).publish_and_wait(to(queue), BOUND_S)
+    return Publisher(connection).publish_and_wait(to(queue), BOUND_S)
 
 
 Call = Callable[[Connection, str], object]
@@ -166,7 +167,7 @@ def test_a_black_hole_at_any_step_ends_every_call_that_it_holds_up_within_its_bo
     for call, (result, seconds) in results.items():
         assert seconds < BOUND_S + GRACE_S, f"{call.__name__} took {seconds:.2f} s"
         if call is publishing:
-            assert isinstance(result, Settlement)
+            assert isinstance(result, PublishResult)
             assert result.outcome is (Outcome.UNKNOWN if step is ProtocolStep.MID_BODY else Outcome.NOT_SENT)
             assert result.reason
         else:
@@ -196,20 +197,20 @@ def test_a_link_that_stalls_after_it_opened_is_left_for_the_next_node_in_time(
     link.proxy.stall_at(step)
     began = time.time()
     if step is ProtocolStep.CONSUME:
-        Consumer(connection, queue, Collector()).wait_consuming(20)
+        Subscription(connection, queue, Collector()).wait_consuming(20)
     elif step is ProtocolStep.MID_BODY:
-        assert Producer(connection).publish_and_wait(to(queue), 20).outcome is Outcome.UNKNOWN
+        assert Publisher(connection).publish_and_wait(to(queue), 20).outcome is Outcome.UNKNOWN
     else:
         declare(connection, [Queue(queue, "quorum")], 20)
     assert connection.wait_open(10) == link.healthy
     assert connection.status.at - began < FAILOVER_S
-    assert Producer(connection).publish_and_wait(to(queue), 10).outcome is Outcome.CONFIRMED
+    assert Publisher(connection).publish_and_wait(to(queue), 10).outcome is Outcome.CONFIRMED
 
 
 def test_a_message_whose_ack_is_lost_is_unknown_though_the_broker_has_it(link: Link, connect: Open, queue: str) -> None:
     link.proxy.drop_acks()
     connection = connect()
-    producer = Producer(connection)
+    producer = Publisher(connection)
     handles = [producer.publish(to(queue, b"%d" % n)) for n in range(50)]
     producer.flush(10)
     assert Counter(h.wait(0).outcome for h in handles) == {Outcome.UNKNOWN: 50}
@@ -227,7 +228,7 @@ def test_a_frame_that_is_cut_leaves_the_message_unknown_and_the_connection_comes
     link: Link, connect: Open, queue: str, step: ProtocolStep | None, direction: Direction
 ) -> None:
     connection = connect()
-    producer = Producer(connection)
+    producer = Publisher(connection)
     assert producer.publish_and_wait(to(queue), 10).outcome is Outcome.CONFIRMED
     link.proxy.cut_at(step, direction=direction)
     settlement = producer.publish_and_wait(to(queue), 10)
@@ -241,13 +242,13 @@ def test_a_frame_that_is_cut_leaves_the_message_unknown_and_the_connection_comes
 def test_resets_in_full_flow_settle_every_message_once_and_lose_none_that_was_confirmed(
     link: Link, connect: Open, queue: str
 ) -> None:
-    settled: Counter[Handle] = Counter()
+    settled: Counter[PublishFuture] = Counter()
 
-    def note(handle: Handle) -> None:
+    def note(handle: PublishFuture) -> None:
         settled[handle] += 1
 
-    producer = Producer(connect(), ProducerLimits(window=200), on_settled=note)
-    handles: list[Handle] = []
+    producer = Publisher(connect(), ProducerLimits(window=200), on_settled=note)
+    handles: list[PublishFuture] = []
     stop = threading.Event()
 
     def publish() -> None:
@@ -271,7 +272,7 @@ def test_resets_in_full_flow_settle_every_message_once_and_lose_none_that_was_co
     assert set(outcomes) == {Outcome.CONFIRMED, Outcome.UNKNOWN}
     assert outcomes[Outcome.UNKNOWN] <= 4 * 200, "at most a window for each reset"
     collector = Collector()
-    Consumer(connect(link.healthy), queue, collector)
+    Subscription(connect(link.healthy), queue, collector)
     confirmed = {h.message.body for h in handles if h.wait(0).outcome is Outcome.CONFIRMED}
     await_until(lambda: confirmed <= set(collector.bodies), 60, "everything that was confirmed is delivered")
     assert set(collector.bodies.values()) == {1}, "nothing was sent twice"
@@ -284,7 +285,7 @@ def test_consumers_of_an_idle_queue_leave_a_node_that_stalls_within_three_second
     for _ in range(6):
         # Opened one after the other, so that each is at another point between two questions.
         connections.append(connect(*link.both))
-        assert Consumer(connections[-1], queue, Collector()).wait_consuming(10).endpoint == link.proxy.endpoint
+        assert Subscription(connections[-1], queue, Collector()).wait_consuming(10).endpoint == link.proxy.endpoint
     stalled_at = time.time()
     link.proxy.stall()
     await_until(lambda: all(is_open_at(c, link.healthy)() for c in connections), 10, "all are elsewhere")
@@ -294,7 +295,7 @@ def test_consumers_of_an_idle_queue_leave_a_node_that_stalls_within_three_second
 
 def test_a_consumer_leaves_a_frozen_node_within_three_seconds(link: Link, connect: Open, queue: str) -> None:
     first, second, third = (node.endpoint for node in link.cluster.nodes())
-    consumer = Consumer(connect(third, second, first), queue, Collector())
+    consumer = Subscription(connect(third, second, first), queue, Collector())
     connection = connect(third, second, first)
     assert consumer.wait_consuming(10).endpoint == third
     assert connection.wait_open(10) == third
@@ -313,10 +314,10 @@ def test_a_slow_link_works_and_its_idleness_raises_no_alarm(link: Link, connect:
     connection = connect(on_change=lambda status: changes.append(status.state))
     direct = connect(link.healthy, on_change=lambda status: changes.append(status.state))
     collector = Collector()
-    consumer = Consumer(connection, queue, collector)
+    consumer = Subscription(connection, queue, collector)
     consumer.wait_consuming(10)
-    Consumer(direct, queue, collector).wait_consuming(10)
-    producer = Producer(connection)
+    Subscription(direct, queue, collector).wait_consuming(10)
+    producer = Publisher(connection)
     began = time.monotonic()
     for n in range(500):
         producer.publish(to(queue, b"%d" % n))
@@ -336,7 +337,7 @@ def test_a_large_message_on_a_slow_uplink_is_no_silence(link: Link, connect: Ope
     changes: list[ConnectionState] = []
     connection = connect(on_change=lambda status: changes.append(status.state))
     began = time.monotonic()
-    settlement = Producer(connection).publish_and_wait(to(queue, b"x" * 6_000_000), 30)
+    settlement = Publisher(connection).publish_and_wait(to(queue, b"x" * 6_000_000), 30)
     assert settlement.outcome is Outcome.CONFIRMED, settlement.reason
     assert time.monotonic() - began > 4, "it took longer than an idle node is given to answer"
     assert ConnectionState.RECOVERING not in changes

@@ -26,8 +26,8 @@ import pytest
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.errors import InvalidInputError, DmqError
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
-from dmq_core.messaging.consuming.subscription import Consumer
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.consuming.subscription import Subscription
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.topology.model import Queue
 
 seen = {}

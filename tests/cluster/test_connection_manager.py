@@ -25,10 +25,10 @@ from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.connection.states import ConnectionState
 from dmq_core.messaging.connection.topology_commands import delete_queue, queue_depth
 from dmq_core.messaging.consuming.consumers import DirectConsumer
-from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.consuming.subscription import Subscription
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.producers import DirectProducer, TopicProducer
-from dmq_core.messaging.publishing.publisher import Handle
+from dmq_core.messaging.publishing.publish_future import PublishFuture
 from dmq_core.messaging.topology.model import Binding, Exchange, Queue
 
 pytestmark = [pytest.mark.real, pytest.mark.docker]
@@ -94,7 +94,7 @@ def test_connections_consumers_and_leaders_are_spread_and_a_node_that_comes_back
         queues = [Queue(f"{name}.{i}", "quorum") for i in range(9)]
         manager.declare(*queues)
         for _ in range(6):
-            Consumer(manager.consuming(), queues[0].name, lambda _batch: None).wait_consuming(20)
+            Subscription(manager.consuming(), queues[0].name, lambda _batch: None).wait_consuming(20)
         producers = [DirectProducer(connection_manager=manager) for _ in range(6)]
         assert {p.publish_and_wait(queues[0].name, "x").outcome for p in producers} == {Outcome.CONFIRMED}
 
@@ -118,7 +118,7 @@ def test_moving_under_traffic_leaves_no_outcome_unknown_and_has_nothing_handled_
     docker_cluster: Cluster, name: str
 ) -> None:
     taken: list[str] = []
-    handles: list[Handle] = []
+    handles: list[PublishFuture] = []
     with manage(docker_cluster) as manager:
         consumer = DirectConsumer(name, manager)
         consumer.declare_queue(dead_letter=False)

@@ -18,7 +18,7 @@ from dmq_core.messaging.consuming.consumers import DirectConsumer, TopicConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.publishing.publisher import Publisher
 
 Make = Callable[[Cluster], BrokerConnectionManager]
 # By then an idle consumer has asked its queue whether it still counts.
@@ -184,7 +184,7 @@ def test_order_holds_while_the_leader_is_killed(
     )
     consumer.declare_queue()
     consumer.start_consuming(handle)
-    producer = Producer(manager.publishing())
+    producer = Publisher(manager.publishing())
     sent = threading.Thread(target=_publish_in_order, args=(producer, name, total), daemon=True)
     sent.start()
     await_until(lambda: len(hand.got) > 200, 30, "messages flow")
@@ -209,7 +209,7 @@ def _key(order: str, keys: int) -> Any:
     return (lambda message, _headers: int(message) % keys) if order == "key" else None
 
 
-def _publish_in_order(producer: Producer, queue: str, total: int) -> None:
+def _publish_in_order(producer: Publisher, queue: str, total: int) -> None:
     """Each is confirmed before the next leaves, so that what is sent again cannot overtake."""
     for n in range(total):
         while producer.publish_and_wait(OutgoingMessage("", queue, b"%d" % n), 10).outcome is not Outcome.CONFIRMED:
@@ -227,7 +227,7 @@ def test_a_deleted_queue_is_declared_bound_and_consumed_again(
     consumer.start_consuming(hand)
     await_until(lambda: consumer.status.consuming, 20, "it consumes")
     clean(docker_cluster, name)
-    producer = Producer(manager.publishing())
+    producer = Publisher(manager.publishing())
 
     def came() -> bool:
         producer.publish_and_wait(OutgoingMessage(name, "a.b", b"again"))

@@ -23,10 +23,10 @@ from dmq_core.errors import AccessDeniedError, MessagingError, NotReachableError
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
 from dmq_core.messaging.connection.topology_commands import declare, delete_queue, queue_depth
-from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.consuming.subscription import Subscription
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.messaging.tap.tap import Tap
 from dmq_core.messaging.topology.model import Binding, Exchange, PrivateBinding, PrivateQueue, Queue
@@ -69,7 +69,7 @@ def queue(opened: Open) -> Iterator[str]:
         30,
     )
     # A binding that one node has made may not route on another for a moment.
-    probe = Producer(connection)
+    probe = Publisher(connection)
     await_until(lambda: confirmed(probe, OutgoingMessage(name, "work.probe", b"probe")), 20, "the binding routes")
     probe.close()
     drain_probes(connection, name)
@@ -77,7 +77,7 @@ def queue(opened: Open) -> Iterator[str]:
     delete_queue(opened(), name, timeout_s=20)
 
 
-def confirmed(producer: Producer, message: OutgoingMessage) -> bool:
+def confirmed(producer: Publisher, message: OutgoingMessage) -> bool:
     return producer.publish_and_wait(message).outcome is Outcome.CONFIRMED
 
 
@@ -89,7 +89,7 @@ def drain_probes(connection: Connection, queue: str) -> None:
             delivery.ack()
             taken.append(delivery)
 
-    consumer = Consumer(connection, queue, take)
+    consumer = Subscription(connection, queue, take)
     await_until(lambda: bool(taken), 20, "the probe comes back")
     consumer.stop()
 
@@ -117,8 +117,8 @@ class Collector:
 
 def test_a_thousand_messages_are_confirmed_and_come_once_each(opened: Open, queue: str) -> None:
     collector = Collector()
-    consumer = Consumer(opened("rmq2"), queue, collector)
-    producer = Producer(opened())
+    consumer = Subscription(opened("rmq2"), queue, collector)
+    producer = Publisher(opened())
     handles = [producer.publish(OutgoingMessage(queue, "work.x", b"%d" % n)) for n in range(1000)]
     producer.flush(60)
     assert Counter(h.wait(0).outcome for h in handles) == {Outcome.CONFIRMED: 1000}
@@ -129,7 +129,7 @@ def test_a_thousand_messages_are_confirmed_and_come_once_each(opened: Open, queu
 
 
 def test_routable_and_unroutable_messages_are_told_apart_though_interleaved(opened: Open, queue: str) -> None:
-    producer = Producer(opened())
+    producer = Publisher(opened())
     handles = [
         producer.publish(
             OutgoingMessage(queue, "work.x" if n % 3 else "nobody.x", b"", MessageProperties(message_id="same"))
@@ -142,7 +142,7 @@ def test_routable_and_unroutable_messages_are_told_apart_though_interleaved(open
 
 
 def test_a_message_for_a_missing_exchange_fails_alone(opened: Open, queue: str) -> None:
-    producer = Producer(opened())
+    producer = Publisher(opened())
     good = [producer.publish(OutgoingMessage(queue, "work.x", b"")) for _ in range(20)]
     producer.flush(30)
     bad = producer.publish(OutgoingMessage("no.such", "work.x", b""))
@@ -156,8 +156,8 @@ def test_a_message_for_a_missing_exchange_fails_alone(opened: Open, queue: str) 
 def test_a_body_of_eight_megabytes_comes_back_whole(opened: Open, queue: str) -> None:
     body = os.urandom(8 << 20)
     collector = Collector()
-    Consumer(opened("rmq3"), queue, collector)
-    producer = Producer(opened())
+    Subscription(opened("rmq3"), queue, collector)
+    producer = Publisher(opened())
     assert producer.publish_and_wait(OutgoingMessage(queue, "work.x", body), 60).outcome is Outcome.CONFIRMED
     await_until(lambda: bool(collector.bodies), 60, "the body comes")
     assert list(collector.bodies) == [body]
@@ -178,13 +178,13 @@ def test_headers_made_to_harm_stop_neither_consumer_nor_tap(docker_cluster: Clus
     field = b"\x01nd" + struct.pack(">d", 1e300) + b"\x01tT" + b"\x7f" * 8 + b"\x02\xff\xfeS\x00\x00\x00\x01\xff"
     raw = struct.pack(">H", 1 << 13) + struct.pack(">I", len(field)) + field
     collector, seen = Collector(), []
-    consumer = Consumer(opened(), queue, collector)
+    consumer = Subscription(opened(), queue, collector)
     tap = Tap(opened(), TailSource(queue), seen.extend)
     tap.wait_ready()
     raw_client = connect(endpoints(docker_cluster)[0], docker_cluster.credentials)
     raw_client.channel().basic_publish(queue, "work.x", b"bad", RawProperties(raw))
     raw_client.close()
-    assert confirmed(Producer(opened()), OutgoingMessage(queue, "work.x", b"good"))
+    assert confirmed(Publisher(opened()), OutgoingMessage(queue, "work.x", b"good"))
     await_until(lambda: set(collector.bodies) == {b"bad", b"good"}, 20, "both come to the consumer")
     await_until(lambda: {m.body for m in seen} == {b"bad", b"good"}, 20, "both come to the tap")
     assert consumer.status.consuming
@@ -202,9 +202,9 @@ def test_publisher_and_consumer_leave_a_node_that_is_gone_and_lose_nothing(
 ) -> None:
     collector = Collector()
     states: list[ConnectionStatus] = []
-    consumer = Consumer(opened("rmq2"), queue, collector)
+    consumer = Subscription(opened("rmq2"), queue, collector)
     out = opened("rmq2", states.append)
-    producer = Producer(out)
+    producer = Publisher(out)
     home = out.status.endpoint
     stop = threading.Event()
     handles = []
@@ -245,7 +245,7 @@ def test_a_tap_takes_nothing_from_the_queue_and_sees_everything(opened: Open, qu
     )
     tap.wait_ready()
     bound_alike.wait_ready()
-    producer = Producer(opened())
+    producer = Publisher(opened())
     for n in range(200):
         producer.publish(OutgoingMessage(queue, "work.x", b"%d" % n, MessageProperties(headers={"n": n})))
     producer.flush(30)
@@ -263,7 +263,7 @@ def test_a_tap_takes_nothing_from_the_queue_and_sees_everything(opened: Open, qu
     bound_alike.close()
     assert time.monotonic() - began < 4
     collector = Collector()
-    Consumer(opened(), queue, collector)
+    Subscription(opened(), queue, collector)
     await_until(lambda: len(collector.bodies) == 200, 30, "a consumer gets them")
     assert collector.redelivered == 0
 
@@ -278,7 +278,7 @@ def test_a_slow_listener_costs_messages_of_the_tap_only_and_they_are_counted(ope
 
     tap = Tap(opened(), TailSource(queue), slow)
     tap.wait_ready()
-    producer = Producer(opened())
+    producer = Publisher(opened())
     for _ in range(7000):
         producer.publish(OutgoingMessage(queue, "work.x", b""))
     producer.flush(120)
@@ -297,7 +297,7 @@ def test_a_tap_moves_to_another_node_when_its_own_is_killed(docker_cluster: Clus
     docker_cluster.act(NodeAction.KILL, "rmq3")
     await_until(lambda: connection.status.endpoint not in (None, home), 30, "the tap is elsewhere")
     tap.wait_ready(30)
-    producer = Producer(opened())
+    producer = Publisher(opened())
 
     def told() -> bool:
         producer.publish_and_wait(OutgoingMessage(queue, "work.x", b"after"))
@@ -311,14 +311,14 @@ def test_a_tap_moves_to_another_node_when_its_own_is_killed(docker_cluster: Clus
 def test_a_queue_that_is_deleted_is_declared_and_consumed_again(opened: Open) -> None:
     name = f"test.{secrets.token_hex(4)}"
     collector, changes = Collector(), []
-    consumer = Consumer(
+    consumer = Subscription(
         opened(), name, collector, declare=(Queue(name, "quorum"),), on_change=lambda s: changes.append(s.consuming)
     )
     consumer.wait_consuming(20)
     delete_queue(opened("rmq2"), name)
     await_until(lambda: changes.count(True) == 2, 20, "it consumes again")
     assert False in changes
-    producer = Producer(opened())
+    producer = Publisher(opened())
     await_until(lambda: confirmed(producer, OutgoingMessage("", name, b"again")), 20, "the queue is there again")
     await_until(lambda: collector.bodies[b"again"] >= 1, 20, "and is consumed")
     consumer.stop()
@@ -328,7 +328,7 @@ def test_a_queue_that_is_deleted_is_declared_and_consumed_again(opened: Open) ->
 def test_the_log_of_every_node_can_be_followed_from_a_private_queue(docker_cluster: Cluster, opened: Open) -> None:
     lines = Collector()
     feed = PrivateQueue("test.feed", (PrivateBinding("amq.rabbitmq.log", "#"),), max_length=1000)
-    consumer = Consumer(opened("rmq1"), feed, lines)
+    consumer = Subscription(opened("rmq1"), feed, lines)
     first = consumer.wait_consuming(20).queue
     connect(endpoints(docker_cluster, "rmq2")[0], docker_cluster.credentials).close()
     await_until(lambda: any(b"authenticated" in b for b in lines.bodies), 20, "the login is logged")
@@ -375,9 +375,9 @@ COUNT = """
 import os, sys, threading, time
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.connection.connection import Connection
-from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.consuming.subscription import Subscription
 from dmq_core.messaging.messages import OutgoingMessage
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.topology.model import PrivateBinding, PrivateQueue
 
 def open_things():

@@ -21,7 +21,7 @@ from dmq_core.messaging.connection.states import ConnectionState
 from dmq_core.messaging.connection.topology_commands import delete_queue, queue_depth
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.aio import AsyncProducer
-from dmq_core.messaging.publishing.publisher import Handle, ProducerLimits
+from dmq_core.messaging.publishing.publisher import ProducerLimits, PublishFuture
 from dmq_core.messaging.topology.model import Binding, Exchange, Queue
 
 ON_LOCAL_TOO = pytest.param(
@@ -33,7 +33,7 @@ ON_LOCAL_TOO = pytest.param(
 REFUSED_WITHOUT_LEADER = {Backend.DOCKER: (), Backend.LOCAL: (Outcome.NACKED,)}
 
 
-def flows_again(handles: list[Handle], deadline: float) -> bool:
+def flows_again(handles: list[PublishFuture], deadline: float) -> bool:
     """Whether one of the latest messages is confirmed; fails if that is not so by then."""
     assert time.monotonic() < deadline, "nothing is confirmed any more"
     return any(h.settlement is not None and h.settlement.outcome is Outcome.CONFIRMED for h in handles[-500:])
@@ -150,7 +150,9 @@ def test_an_alarm_blocks_publishers_and_its_end_releases_them_with_nothing_lost(
     def watermark(fraction: str) -> None:
         rabbitmqctl(real_cluster, "rmq3", "set_vm_memory_high_watermark", fraction)
 
-    with DirectProducer(connection_manager=manager, limits=ProducerLimits(messages=500, room_s=0.2)) as producer:
+    with DirectProducer(
+        connection_manager=manager, limits=ProducerLimits(messages=500, capacity_timeout_s=0.2)
+    ) as producer:
         assert producer.publish_and_wait(queue, "before").outcome is Outcome.CONFIRMED
         watermark("0.00001")
         try:
@@ -169,7 +171,7 @@ def test_an_alarm_blocks_publishers_and_its_end_releases_them_with_nothing_lost(
 
 
 def _publishes_until_blocked(
-    producer: DirectProducer, queue: str, handles: list[Handle], manager: BrokerConnectionManager
+    producer: DirectProducer, queue: str, handles: list[PublishFuture], manager: BrokerConnectionManager
 ) -> bool:
     handles.append(producer.publish(queue, "during"))
     return manager.state is ConnectionState.BLOCKED
@@ -187,7 +189,7 @@ def _publishes_until_blocked(
 def test_what_was_confirmed_under_load_is_there_after_its_node_is_gone(
     real_cluster: Cluster, manager: BrokerConnectionManager, queue: str, action: NodeAction
 ) -> None:
-    handles: list[Handle] = []
+    handles: list[PublishFuture] = []
     with DirectProducer(connection_manager=manager) as producer:
         acting = threading.Thread(target=lambda: real_cluster.act(action, "rmq1"), daemon=True)
         began = time.monotonic()

@@ -20,7 +20,7 @@ from dmq_core.messaging.consuming.consumers import DirectConsumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.retry.delayed import Retry
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.versions import Version
@@ -87,7 +87,7 @@ class Failing:
 
 
 def send(manager: BrokerConnectionManager, queue: str, *bodies: bytes, properties: MessageProperties) -> None:
-    producer = Producer(manager.publishing())
+    producer = Publisher(manager.publishing())
     for body in bodies:
         settlement = producer.publish_and_wait(OutgoingMessage("", queue, body, properties), 20)
         assert settlement.outcome is Outcome.CONFIRMED, settlement.reason
@@ -172,9 +172,9 @@ def test_while_the_parking_queue_is_full_nothing_is_acknowledged_and_nothing_spi
     real_cluster: Cluster, manager_of: Make, work: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[float] = []
-    whole = Producer.send
+    whole = Publisher.send
 
-    def counted(self: Producer, *arguments: object, **options: object) -> object:
+    def counted(self: Publisher, *arguments: object, **options: object) -> object:
         tries.append(time.monotonic())
         return whole(self, *arguments, **options)  # type: ignore[arg-type]
 
@@ -184,7 +184,7 @@ def test_while_the_parking_queue_is_full_nothing_is_acknowledged_and_nothing_spi
     send(manager, f"{work}.parked", b"in the way", properties=PROPERTIES)
     consumer = DirectConsumer(work, manager, retry=Retry((STEP_S,), attempts=1))
     consumer.declare_queue(queue_type="quorum")
-    monkeypatch.setattr(Producer, "send", counted)
+    monkeypatch.setattr(Publisher, "send", counted)
     send(manager, work, b"refused", properties=PROPERTIES)
     tries.clear()
     consumer.start_consuming(handler)
@@ -242,7 +242,7 @@ def deliver(manager: BrokerConnectionManager, queue: str, body: bytes, propertie
 
     def confirmed() -> bool:
         # On RabbitMQ 3 a channel that published while the queue had no leader is refused for ever.
-        producer = Producer(manager.publishing())
+        producer = Publisher(manager.publishing())
         outcome = producer.publish_and_wait(message, 10).outcome
         producer.close()
         return outcome is Outcome.CONFIRMED

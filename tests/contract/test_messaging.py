@@ -18,11 +18,11 @@ from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDeniedError, DmqError, MessagingError
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.topology_commands import declare, delete_exchange, delete_queue, queue_depth
-from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.consuming.subscription import Subscription
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.delivery.stream_offset import OFFSET, Offset
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.topology.model import Binding, Entity, Exchange, Queue, QueueDepth
 from dmq_core.messaging.transport.amqp import AMQP
 from dmq_core.messaging.transport.protocol import Network
@@ -110,7 +110,7 @@ class Rig:
         self.main = self.connect()
         self.main.wait_open(20)
         self.version = parse_version(self.main.status.broker_version)
-        self._producer = Producer(self.main)
+        self._producer = Publisher(self.main)
 
     def connect(self, credentials: Credentials | None = None, virtual_host: str = "/") -> Connection:
         ends = [replace(e, virtual_host=virtual_host) for e in self.place.endpoints()]
@@ -188,7 +188,7 @@ class Hand:
         self.rig = rig
         self.came: list[Delivery] = []
         self._taken = 0
-        self.consumer = Consumer(connection or rig.main, queue, self._note, prefetch=prefetch, offset=offset)
+        self.consumer = Subscription(connection or rig.main, queue, self._note, prefetch=prefetch, offset=offset)
         self.consumer.wait_consuming(20)
 
     def _note(self, deliveries: tuple[Delivery, ...]) -> None:
@@ -516,7 +516,7 @@ def test_a_single_active_consumer_has_all_until_it_leaves(rig: Rig, kind: str) -
 def test_a_classic_queue_tolerates_no_other_consumer_beside_an_exclusive_one(rig: Rig) -> None:
     queue = rig.queue("q", "classic")
     Hand(rig, queue)
-    second = Consumer(rig.main, queue, lambda _: None, exclusive=True)
+    second = Subscription(rig.main, queue, lambda _: None, exclusive=True)
     rig.place.await_until(lambda: "in exclusive use" in second.status.problem, "the second is refused")
     assert not second.status.consuming
     second.stop()
@@ -525,7 +525,7 @@ def test_a_classic_queue_tolerates_no_other_consumer_beside_an_exclusive_one(rig
 def test_a_quorum_queue_pays_no_heed_to_a_consumer_that_wants_it_alone(rig: Rig) -> None:
     queue = rig.queue("q")
     Hand(rig, queue)
-    second = Consumer(rig.main, queue, lambda _: None, exclusive=True)
+    second = Subscription(rig.main, queue, lambda _: None, exclusive=True)
     assert second.wait_consuming(20).consuming
     second.stop()
 
@@ -534,7 +534,7 @@ def test_a_consumer_whose_queue_is_deleted_is_told_and_subscribes_again(rig: Rig
     spec = Queue(rig.name("q"), "quorum")
     rig.declare(spec)
     changes: list[bool] = []
-    consumer = Consumer(
+    consumer = Subscription(
         rig.main, spec.name, lambda _: None, declare=(spec,), on_change=lambda s: changes.append(s.consuming)
     )
     consumer.wait_consuming(20)
@@ -600,7 +600,7 @@ def test_a_stream_that_was_deleted_and_declared_again_is_read_from_its_beginning
 
 
 def test_only_a_stream_has_places_to_begin_at(rig: Rig) -> None:
-    consumer = Consumer(rig.main, rig.queue("q"), lambda _: None, offset="first")
+    consumer = Subscription(rig.main, rig.queue("q"), lambda _: None, offset="first")
     rig.place.await_until(lambda: "invalid arg 'x-stream-offset'" in consumer.status.problem, "it is refused")
     consumer.stop()
 
@@ -617,7 +617,7 @@ def test_a_quorum_queue_counts_returns_as_its_version_does(rig: Rig, answer: str
     for _ in range(3):
         delivery = hand.one()
         seen.append((delivery.redelivered, *counts(delivery)))
-        assert delivery.reject(requeue=True) if answer == "reject" else delivery.give_back()
+        assert delivery.reject(requeue=True) if answer == "reject" else delivery.requeue()
     if rig.version < V43:
         assert seen == [(False, None, None), (True, None, 1), (True, None, 2)]
     elif answer == "reject":
@@ -646,7 +646,7 @@ def test_at_the_delivery_limit_a_message_is_dead_lettered(rig: Rig, answer: str)
     rig.publish(rig.name("q"), "x")
     for _ in range(3):
         delivery = hand.one()
-        assert delivery.reject(requeue=True) if answer == "reject" else delivery.give_back()
+        assert delivery.reject(requeue=True) if answer == "reject" else delivery.requeue()
     if answer == "give back" and rig.version >= V43:
         assert counts(hand.one()) == (3, None)
         assert rig.ready(dead) == 0
@@ -723,7 +723,7 @@ def test_a_delayed_retry_waits_longer_each_time_where_the_broker_knows_it(rig: R
         began = rig.main.now()
         rig.place.await_until(lambda: len(hand.came) > hand._taken, "it comes again")
         waited.append(rig.main.now() - began)
-    hand.one().give_back()
+    hand.one().requeue()
     began = rig.main.now()
     hand.one()
     waited.append(rig.main.now() - began)
@@ -828,12 +828,12 @@ def test_a_dead_letter_beyond_its_limit_is_beyond_that_of_a_quorum_queue_of_dead
     letter = letters.one()
     if rig.version >= V43:
         assert counts(letter) == (3, 3)
-        letter.give_back()
+        letter.requeue()
         assert letters.none_comes()
         assert rig.ready(dead) == 0
     else:
         assert counts(letter) == (None, None)
-        letter.give_back()
+        letter.requeue()
         assert letters.one().body == b"x"
 
 

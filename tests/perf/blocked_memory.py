@@ -18,7 +18,7 @@ from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState
 from dmq_core.messaging.connection.topology_commands import declare
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.topology.model import Queue
 
 BLOCKED_S = 60.0
@@ -62,19 +62,19 @@ def main() -> None:
     connection = Connection([NodeEndpoint("127.0.0.1", int(sys.argv[1]), None)], Credentials(), "dmq perf blocked")
     connection.wait_open()
     declare(connection, [Queue(QUEUE, "quorum")], LIMIT_S)
-    producer = Producer(connection)
+    producer = Publisher(connection)
     stop = threading.Event()
     offered = 0
 
     def offer() -> None:
         nonlocal offered
         while not stop.is_set():
-            producer.send("", QUEUE, os.urandom(1000), room_s=0.001)
+            producer.send("", QUEUE, os.urandom(1000), capacity_timeout_s=0.001)
             offered += 1
 
     threading.Thread(target=offer, daemon=True).start()
     began = time.monotonic()
-    while connection.status.state is not ConnectionState.BLOCKED or producer.has_room:
+    while connection.status.state is not ConnectionState.BLOCKED or producer.has_capacity:
         if time.monotonic() - began > LIMIT_S:
             raise TimeoutError(f"the broker did not block: {connection.status}")
         time.sleep(0.05)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.topology_commands import declare, delete_queue
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.topology.model import Queue
 from tests.perf.blocked_memory import growth_mib
 from tests.perf.peers.contestants import install, run
@@ -96,7 +96,7 @@ class Bench:
         self._rounds = rounds
         self._connection = Connection([endpoint], Credentials(), "dmq perf queues")
         self._connection.wait_open()
-        self._producer = Producer(self._connection)
+        self._producer = Publisher(self._connection)
         self.results = Results()
 
     def close(self) -> None:

@@ -11,10 +11,10 @@ from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.amqp.frames import Content
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
-from dmq_core.messaging.transport.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
 
 HERE = NodeEndpoint("127.0.0.1", 5672, None)
-LOST = CloseReason(Cure.RECOVER, "the peer closed the connection")
+LOST = CloseReason(RecoveryAction.RECOVER, "the peer closed the connection")
 
 
 class FakeChannel:
@@ -42,7 +42,7 @@ class FakeChannel:
         done()
 
     def publish(self, handles: Any) -> None:
-        assert all(handle.wire.fits(self.number, self.frame_limit) and handle.frames for handle in handles)
+        assert all(handle.encoder.fits(self.number, self.frame_limit) and handle.frames for handle in handles)
         self.published += handles
         self.frames += [handle.frames for handle in handles]
 
@@ -79,7 +79,7 @@ class FakeChannel:
     def reject(self, tag: int, requeue: bool) -> None:
         self.sent.append(("reject", tag, requeue))
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         self.sent.append(("give back", tag))
 
     def later(self, _seconds: float, callback: Callable[[], None]) -> None:

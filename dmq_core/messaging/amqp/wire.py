@@ -73,7 +73,7 @@ class _Template:
         self.after_id = after_id
 
 
-class Wire:
+class MessageEncoder:
     """Encodes messages for a channel of that number on a connection whose frames carry up to `frame_limit` bytes.
 
     From any thread.

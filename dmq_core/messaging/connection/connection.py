@@ -9,16 +9,16 @@ from dataclasses import replace
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError, MessagingError, NotReachableError, OperationTimeoutError
-from dmq_core.messaging.connection import fork_guard as forks
-from dmq_core.messaging.connection.endpoint_selection import Dialer
-from dmq_core.messaging.connection.io_thread import Recovery
+from dmq_core.messaging.connection import fork_guard
+from dmq_core.messaging.connection.connection_loop import ConnectionLoop
+from dmq_core.messaging.connection.endpoint_selection import EndpointSelector
 from dmq_core.messaging.connection.states import (
     FINAL_STATES,
     LIVE_STATES,
     ChannelUser,
     ConnectionState,
     ConnectionStatus,
-    OpeningAct,
+    TopologySetup,
 )
 from dmq_core.messaging.transport.amqp import AMQP
 from dmq_core.messaging.transport.protocol import Network
@@ -31,12 +31,12 @@ class Connection:
 
     It starts with its first user or `start`. `prefer` may reorder the endpoints at each attempt; it is called on the
     I/O thread and must not block. Listeners hear each change of status there, in order. A node from which nothing is
-    heard for about two seconds though it was asked is left for another. Whenever it opens, `opening` is played before
-    users get their channels. `punished` may be shared with other connections, see `Dialer`. `relief` is asked every few
-    seconds, on the I/O thread, whether the connection should move to another endpoint. `on_leave` hears there of an
-    endpoint that is left because it is silent, does not confirm, or no longer reaches a queue, and why.
-    `network` is what it connects through (None: AMQP over TCP); `now` tells its monotonic seconds, by which everything
-    about the broker is timed, and `wall` its epoch seconds.
+    heard for about two seconds though it was asked is left for another. Whenever it opens, `setup` runs before
+    users get their channels. `penalties` may be shared with other connections, see `EndpointSelector`.
+    `rebalance_target` is asked every few seconds, on the I/O thread, whether the connection should move to another
+    endpoint. `on_leave` hears there of an endpoint that is left because it is silent, does not confirm, or no longer
+    reaches a queue, and why. `network` is what it connects through (None: AMQP over TCP); `now` tells its monotonic
+    seconds, by which everything about the broker is timed, and `wall` its epoch seconds.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class Connection:
         name: str,
         prefer: Callable[[], Sequence[NodeEndpoint]] | None = None,
         on_change: Callable[[ConnectionStatus], None] | None = None,
-        opening: OpeningAct | None = None,
-        punished: dict[NodeEndpoint, float] | None = None,
+        setup: TopologySetup | None = None,
+        penalties: dict[NodeEndpoint, float] | None = None,
         network: Network | None = None,
-        relief: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
+        rebalance_target: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
         on_leave: Callable[[NodeEndpoint, str], None] | None = None,
     ) -> None:
         self.name = name
-        self._generation = forks.generation
-        self._relief = relief
+        self._fork_generation = fork_guard.generation
+        self._rebalance_target = rebalance_target
         self._on_leave = on_leave
         self._network = network or AMQP
         self.now = self._network.now
@@ -62,15 +62,15 @@ class Connection:
         self._credentials = (
             dict.fromkeys(endpoints, credentials) if isinstance(credentials, Credentials) else dict(credentials)
         )
-        self._dialer = Dialer(endpoints, prefer, punished=punished)
-        self._opening = opening
+        self._selector = EndpointSelector(endpoints, prefer, penalties=penalties)
+        self._setup = setup
         self._changed = threading.Condition()
         self._status = ConnectionStatus(ConnectionState.NEW, self._network.wall())
         self._error: DmqError | None = None
         self._on_change = on_change
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._io: Recovery | None = None
+        self._io: ConnectionLoop | None = None
 
     @property
     def status(self) -> ConnectionStatus:
@@ -82,10 +82,10 @@ class Connection:
         """Whether the caller is the I/O thread, which must not wait for itself."""
         return threading.current_thread() is self._thread
 
-    def learn(self, endpoint: NodeEndpoint, credentials: Credentials) -> None:
+    def add_endpoint(self, endpoint: NodeEndpoint, credentials: Credentials) -> None:
         """Adds an endpoint, for the next time that it has to dial."""
         self._credentials[endpoint] = credentials
-        self._dialer.learn(endpoint)
+        self._selector.add(endpoint)
 
     def start(self) -> None:
         """Begins to connect; returns at once, and does nothing the second time. `MessagingError` once closed."""
@@ -128,10 +128,10 @@ class Connection:
         if io := self._io_here():
             io.call(lambda: io.leave(endpoint, why))
 
-    def doubt(self, endpoint: NodeEndpoint, why: str) -> None:
+    def suspect(self, endpoint: NodeEndpoint, why: str) -> None:
         """Leaves `endpoint` if connected there, waiting for messages that do not come, and nothing is under way."""
         if io := self._io_here():
-            io.call(lambda: io.doubt(endpoint, why))
+            io.call(lambda: io.suspect(endpoint, why))
 
     def move(self, endpoint: NodeEndpoint) -> None:
         """Goes over to `endpoint` as soon as nothing is under way; stays if that cannot be. Returns at once."""
@@ -150,7 +150,7 @@ class Connection:
 
     def begin_closing(self) -> None:
         """Begins what `close` waits for."""
-        if self._generation != forks.generation:
+        if self._fork_generation != fork_guard.generation:
             return
         with self._changed:
             closing, self._closing = self._closing, True
@@ -160,26 +160,26 @@ class Connection:
             self._io.call(self._io.close)
 
     def _refuse_after_fork(self) -> None:
-        if self._generation != forks.generation:
-            forks.refuse(f"the connection {self.name!r}")
+        if self._fork_generation != fork_guard.generation:
+            fork_guard.refuse(f"the connection {self.name!r}")
 
-    def _io_here(self) -> Recovery | None:
-        return self._io if self._generation == forks.generation else None
+    def _io_here(self) -> ConnectionLoop | None:
+        return self._io if self._fork_generation == fork_guard.generation else None
 
-    def _running_io(self) -> Recovery:
+    def _running_io(self) -> ConnectionLoop:
         self._refuse_after_fork()
         with self._changed:
             if self._closing:
                 raise MessagingError(f"the connection {self.name!r} is closed")
             if self._io is None:
-                self._io = Recovery(
+                self._io = ConnectionLoop(
                     self.name,
                     self._credentials,
-                    self._dialer,
+                    self._selector,
                     self._publish,
                     self._network,
-                    self._opening,
-                    self._relief,
+                    self._setup,
+                    self._rebalance_target,
                     self._on_leave,
                 )
                 self._thread = threading.Thread(target=self._io.run, name=f"amqp {self.name}", daemon=True)

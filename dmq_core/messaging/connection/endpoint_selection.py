@@ -25,10 +25,10 @@ def describe(endpoint: NodeEndpoint) -> str:
     return where if endpoint.virtual_host == "/" else f"{where} ({visible(endpoint.virtual_host)})"
 
 
-class Dialer:
+class EndpointSelector:
     """Chooses endpoints: preferred ones first, one that just failed only if there is no other.
 
-    Pauses grow with each round in which every endpoint failed, full jitter below 0.1 s doubled up to 2 s. `punished`
+    Pauses grow with each round in which every endpoint failed, full jitter below 0.1 s doubled up to 2 s. `penalties`
     (until which monotonic second each endpoint is avoided) may be shared, so that what one learns serves all.
     """
 
@@ -37,7 +37,7 @@ class Dialer:
         endpoints: Sequence[NodeEndpoint],
         prefer: Callable[[], Sequence[NodeEndpoint]] | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
-        punished: dict[NodeEndpoint, float] | None = None,
+        penalties: dict[NodeEndpoint, float] | None = None,
     ) -> None:
         self._endpoints = tuple(e for e in endpoints if e.amqp_port is not None)
         if not self._endpoints:
@@ -46,10 +46,10 @@ class Dialer:
             )
         self._prefer = prefer
         self._uniform = uniform
-        self._punished = {} if punished is None else punished
+        self._penalties = {} if penalties is None else penalties
         self._failures = 0
 
-    def learn(self, endpoint: NodeEndpoint) -> None:
+    def add(self, endpoint: NodeEndpoint) -> None:
         """Adds an endpoint."""
         if endpoint not in self._endpoints:
             self._endpoints = (*self._endpoints, endpoint)
@@ -59,26 +59,26 @@ class Dialer:
         preferred = tuple(self._prefer()) if self._prefer else ()
         order = [e for e in preferred if e in self._endpoints]
         order += [e for e in self._endpoints if e not in order]
-        return min(order, key=lambda e: max(0.0, self._punished.get(e, 0.0) - now))
+        return min(order, key=lambda e: max(0.0, self._penalties.get(e, 0.0) - now))
 
     def has_better(self, endpoint: NodeEndpoint, now: float) -> bool:
         """Whether there is another endpoint that did not just fail."""
-        return any(e != endpoint and self._punished.get(e, 0.0) <= now for e in self._endpoints)
+        return any(e != endpoint and self._penalties.get(e, 0.0) <= now for e in self._endpoints)
 
     def failed(self, endpoint: NodeEndpoint, now: float) -> float:
         """Notes that `endpoint` failed; the seconds to wait before the next attempt."""
-        self.punish(endpoint, now)
+        self.penalize(endpoint, now)
         self._failures += 1
         rounds = (self._failures - 1) // len(self._endpoints)
         if rounds == 0 and self._failures < len(self._endpoints):
             return 0.0
         return self._uniform(0.0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(rounds, 10)))
 
-    def punish(self, endpoint: NodeEndpoint, now: float) -> None:
+    def penalize(self, endpoint: NodeEndpoint, now: float) -> None:
         """Avoids `endpoint` for ten seconds where there is another."""
-        self._punished[endpoint] = now + PENALTY_S
+        self._penalties[endpoint] = now + PENALTY_S
 
     def succeeded(self, endpoint: NodeEndpoint) -> None:
         """Notes that `endpoint` let us in."""
-        self._punished.pop(endpoint, None)
+        self._penalties.pop(endpoint, None)
         self._failures = 0

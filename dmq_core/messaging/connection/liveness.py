@@ -10,7 +10,7 @@ REPLY_LONGEST_S = 10.0
 SETTLED_S = 10.0
 
 
-class Verdict(StrEnum):
+class LivenessAction(StrEnum):
     """What a node's silence asks for."""
 
     WAIT = "wait"
@@ -18,7 +18,7 @@ class Verdict(StrEnum):
     LEAVE = "leave"
 
 
-class SilenceWatch:
+class LivenessMonitor:
     """Watches a node that must answer when asked; one that is merely idle is never left.
 
     A node is asked once it has said nothing for 0.5 s and left if it then says nothing for 1.5 s. Each flight in a row
@@ -40,17 +40,17 @@ class SilenceWatch:
         """We ourselves did not listen for a while: what the node said meanwhile is still unread."""
         self._asked_at = None
 
-    def judge(self, heard_at: float, now: float) -> Verdict:
+    def judge(self, heard_at: float, now: float) -> LivenessAction:
         """What to do at `now` about a node that was last heard at `heard_at`; to be asked several times a second."""
         if now - heard_at < QUIET_S:
             self._asked_at = None
             if now - self._opened_at > SETTLED_S:
                 self._patience_s = REPLY_LIMIT_S
-            return Verdict.WAIT
+            return LivenessAction.WAIT
         if self._asked_at is None:
             self._asked_at = now
-            return Verdict.ASK
+            return LivenessAction.ASK
         if now - self._asked_at < self._patience_s:
-            return Verdict.WAIT
+            return LivenessAction.WAIT
         self._patience_s = min(REPLY_LONGEST_S, 2 * self._patience_s)
-        return Verdict.LEAVE
+        return LivenessAction.LEAVE

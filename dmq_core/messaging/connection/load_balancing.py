@@ -66,7 +66,7 @@ def order(
             return sorted(endpoints, key=lambda e: _weight(loads.get(e, Load())))
 
 
-def relief(
+def rebalance_target(
     here: NodeEndpoint, endpoints: Sequence[NodeEndpoint], loads: Mapping[NodeEndpoint, Load]
 ) -> NodeEndpoint | None:
     """Where a connection at `here` should move so that brokers differ by one at most; None if it should stay."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from dmq_core.errors import MessagingError
-from dmq_core.messaging.connection.load_balancing import Load, Policy, order, relief
+from dmq_core.messaging.connection.load_balancing import Load, Policy, order, rebalance_target
 from dmq_core.messaging.connection.states import FINAL_STATES
 from dmq_core.messaging.connection.topology_registry import TopologyRegistry
 
@@ -60,7 +60,7 @@ class Pool:
 
     brokers: list[Broker] = field(default_factory=list)
     registry: TopologyRegistry = field(default_factory=TopologyRegistry)
-    punished: dict[NodeEndpoint, float] = field(default_factory=dict)
+    penalties: dict[NodeEndpoint, float] = field(default_factory=dict)
     leases: list[Lease] = field(default_factory=list)
 
     @property
@@ -76,14 +76,14 @@ class Pool:
         """Where `lease` should try to go, best first; the best is taken as its place at once, so that others see it."""
         lease.place = None
         wanted = order(policy, self.endpoints, self._loads(lease.role), turn)
-        wanted.sort(key=lambda endpoint: self.punished.get(endpoint, 0.0) > now)
+        wanted.sort(key=lambda endpoint: self.penalties.get(endpoint, 0.0) > now)
         lease.place = wanted[0]
         return wanted
 
-    def relief(self, lease: Lease, here: NodeEndpoint, now: float) -> NodeEndpoint | None:
+    def rebalance_target(self, lease: Lease, here: NodeEndpoint, now: float) -> NodeEndpoint | None:
         """Where `lease` should move to, so that no broker has two connections of a role more than another."""
-        offered = [e for e in self.endpoints if e == here or self.punished.get(e, 0.0) <= now]
-        target = relief(here, offered, self._loads(lease.role))
+        offered = [e for e in self.endpoints if e == here or self.penalties.get(e, 0.0) <= now]
+        target = rebalance_target(here, offered, self._loads(lease.role))
         if target is not None:
             lease.place = target
         return target

@@ -62,10 +62,10 @@ class ConnectionStatus:
     reason: CloseReason | None = None
 
 
-class OpeningAct(Protocol):
+class TopologySetup(Protocol):
     """What has to be done on each link before its users may work; everything is called on the I/O thread."""
 
-    def play(self, link: Link, done: Callable[[], None]) -> None:
+    def run(self, link: Link, done: Callable[[], None]) -> None:
         """Does it over channels of its own, and calls `done` once it is done or cannot be."""
         ...
 
@@ -95,7 +95,7 @@ class ChannelUser(Protocol):
 
 
 @runtime_checkable
-class Worker(Protocol):
+class HasWorkers(Protocol):
     """A channel user with threads of its own."""
 
     def busy(self) -> bool:
@@ -104,7 +104,7 @@ class Worker(Protocol):
 
 
 @runtime_checkable
-class Waiter(Protocol):
+class AwaitsMessages(Protocol):
     """A channel user that waits for messages, and cannot tell why none come. Called on the I/O thread."""
 
     @property
@@ -118,7 +118,7 @@ class Waiter(Protocol):
 
 
 @runtime_checkable
-class Mover(Protocol):
+class Pausable(Protocol):
     """A channel user that can let go of its channel without losing anything. Called on the I/O thread."""
 
     @property
@@ -126,10 +126,14 @@ class Mover(Protocol):
         """Whether something of its own ends with the connection, so that it must not move."""
         ...
 
-    def rest(self, resting: bool) -> None:
-        """Begin nothing more on this channel, while what is under way goes on; or (False) go on."""
+    def pause(self) -> None:
+        """Begin nothing more on this channel, while what is under way goes on."""
         ...
 
-    def at_rest(self) -> bool:
+    def resume(self) -> None:
+        """Go on: the channel stays."""
+        ...
+
+    def is_idle(self) -> bool:
         """Whether nothing is under way on this channel."""
         ...

@@ -69,7 +69,7 @@ def declare(connection: Connection, entities: Sequence[Entity], timeout_s: float
             remaining.pop(0)
         return adopted
 
-    _Errand(connection, steps, forgives).result(timeout_s)
+    _Request(connection, steps, forgives).result(timeout_s)
 
 
 def queue_depth(connection: Connection, queue: str, timeout_s: float = 5.0) -> QueueDepth | None:
@@ -78,11 +78,11 @@ def queue_depth(connection: Connection, queue: str, timeout_s: float = 5.0) -> Q
     def steps(channel: Channel, done: Callable[[QueueDepth | None], None]) -> None:
         channel.depth(queue, done)
 
-    errand: _Errand[QueueDepth | None] = _Errand(connection, steps)
+    request: _Request[QueueDepth | None] = _Request(connection, steps)
     try:
-        return errand.result(timeout_s)
+        return request.result(timeout_s)
     except MessagingError:
-        if errand.refused_with == NOT_FOUND:
+        if request.refused_with == NOT_FOUND:
             return None
         raise
 
@@ -96,7 +96,7 @@ def delete_queue(connection: Connection, queue: str, *, only_empty: bool = False
     def steps(channel: Channel, done: Callable[[None], None]) -> None:
         channel.delete_queue(queue, only_empty, lambda: done(None))
 
-    _Errand(connection, steps).result(timeout_s)
+    _Request(connection, steps).result(timeout_s)
 
 
 def delete_exchange(connection: Connection, exchange: str, timeout_s: float = 10.0) -> None:
@@ -105,10 +105,10 @@ def delete_exchange(connection: Connection, exchange: str, timeout_s: float = 10
     def steps(channel: Channel, done: Callable[[None], None]) -> None:
         channel.delete_exchange(exchange, lambda: done(None))
 
-    _Errand(connection, steps).result(timeout_s)
+    _Request(connection, steps).result(timeout_s)
 
 
-class _Errand(Generic[T]):
+class _Request(Generic[T]):
     """Steps done once on a channel of their own, begun anew on the next node if a node is lost in the middle."""
 
     def __init__(

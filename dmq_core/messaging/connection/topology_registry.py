@@ -66,9 +66,9 @@ class TopologyRegistry:
         with self._lock:
             return tuple((self._entities[key], words) for key, words in self._refused.items() if key in self._entities)
 
-    def play(self, link: Link, done: Callable[[], None]) -> None:
+    def run(self, link: Link, done: Callable[[], None]) -> None:
         """Declares everything over `link`, then calls `done`; on the I/O thread."""
-        _Replay(self, link, done).begin()
+        _Redeclaration(self, link, done).begin()
 
     def note(self, entity: Entity, problem: str | None, *, give_up: bool = False) -> None:
         """Remembers how the declaration of `entity` ended; None: well. `give_up`: it is not to be tried again."""
@@ -81,7 +81,7 @@ class TopologyRegistry:
                 self._refused[_identity(entity)] = problem
 
 
-class _Replay:
+class _Redeclaration:
     """One declaration of everything, on a fresh channel after each refusal."""
 
     def __init__(self, registry: TopologyRegistry, link: Link, done: Callable[[], None]) -> None:

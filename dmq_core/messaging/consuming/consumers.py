@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dmq_core.errors import InvalidInputError
-from dmq_core.messaging.consuming.queue_consumer import ConsumerOptions, QueueConsumer
+from dmq_core.messaging.consuming.consumer import Consumer, ConsumerOptions
 from dmq_core.messaging.topology.model import PrivateBinding
 from dmq_core.text import visible
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
 
 
-class DirectConsumer(QueueConsumer):
+class DirectConsumer(Consumer):
     """Receives from a queue, or with `exchange_name` from what a direct exchange routes to it by `routing_keys`.
 
     On the default exchange nothing is declared unless `declare_queue` is called or an order asked for. With an exchange
@@ -65,7 +65,7 @@ class DirectConsumer(QueueConsumer):
         super().__init__(_given(connection_manager), queue_name, exchange_name, bindings, **options)
 
 
-class TopicConsumer(QueueConsumer):
+class TopicConsumer(Consumer):
     """Receives what a topic exchange routes by `binding_pattern` (or several), to `queue_name` or a private queue.
 
     >>> from threading import Event
@@ -97,7 +97,7 @@ class TopicConsumer(QueueConsumer):
         super().__init__(_given(connection_manager), queue_name, exchange_name, bindings, **options)
 
 
-class FanoutConsumer(QueueConsumer):
+class FanoutConsumer(Consumer):
     """Receives everything that is published to a fanout exchange, to `queue_name` or a private queue.
 
     >>> from threading import Event
@@ -128,7 +128,7 @@ class FanoutConsumer(QueueConsumer):
         super().__init__(_given(connection_manager), queue_name, exchange_name, bindings, **options)
 
 
-class HeadersConsumer(QueueConsumer):
+class HeadersConsumer(Consumer):
     """Receives what a headers exchange routes by `binding_headers`, to `queue_name` or a private queue.
 
     `match` is `all` or `any` of them; `all-with-x` and `any-with-x` look at headers that begin with `x-`, too.

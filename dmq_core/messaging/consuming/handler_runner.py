@@ -39,13 +39,13 @@ class ConsumerStats:
     redelivered: int = 0
     acked: int = 0
     failed: int = 0
-    given_back: int = 0
+    requeued: int = 0
     stale: int = 0
     duplicates: int = 0
     undecodable: int = 0
 
 
-class Tally:
+class StatsCounter:
     """Counts for `ConsumerStats`, from several threads."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class RecentIds:
                 del self._ids[next(iter(self._ids))]
 
 
-class Job:
+class Task:
     """A delivery on its way to the handler; its message is decoded once, when it is first asked for."""
 
     __slots__ = ("_message", "delivery", "problem")
@@ -102,7 +102,7 @@ class Job:
         return self._message
 
 
-class Handling:
+class HandlerRunner:
     """Gives a handler its message and answers for it: True acknowledges, anything else fails and goes to `path`.
 
     `dead_letters`: the queue is known to keep what is rejected. `limit`: after how many counted returns the queue
@@ -115,7 +115,7 @@ class Handling:
         handler: Handler,
         path: FailurePath,
         decode: Decode,
-        tally: Tally,
+        counter: StatsCounter,
         ended: Callable[[BaseException], None],
         *,
         auto_ack: bool,
@@ -128,7 +128,7 @@ class Handling:
         self._handler = handler
         self._path = path
         self._decode = decode
-        self._count = tally.add
+        self._count = counter.add
         self._ended = ended
         self._auto_ack = auto_ack
         self._dead_letters = dead_letters
@@ -138,21 +138,21 @@ class Handling:
         self._goes_on = goes_on
         self._warned = False
 
-    def handle(self, job: Job) -> bool:
+    def handle(self, task: Task) -> bool:
         """Deals with one delivery; False if the broker will deliver it again on the same channel."""
-        is_over = self._handle_once(job)
-        while job.delivery.comes_back and self._goes_on():
-            job = Job(job.delivery.again(), job.problem)
-            is_over = self._handle_once(job)
+        is_over = self._handle_once(task)
+        while task.delivery.comes_back and self._goes_on():
+            task = Task(task.delivery.again(), task.problem)
+            is_over = self._handle_once(task)
         return is_over
 
-    def _handle_once(self, job: Job) -> bool:
-        delivery = job.delivery
+    def _handle_once(self, task: Task) -> bool:
+        delivery = task.delivery
         if delivery.is_settled:
             self._acked(delivery, "duplicates")
             return True
         try:
-            message = job.message(self._decode)
+            message = task.message(self._decode)
         except DecodingError as error:
             self._undecodable(delivery, error)
             return self._is_over(delivery)
@@ -163,7 +163,7 @@ class Handling:
         # At most once: what is acknowledged in vain is delivered again, and must not be handled now.
         if self._auto_ack and not self._acked(delivery):
             return True
-        problem = job.problem or self._call(message, headers_of(delivery))
+        problem = task.problem or self._call(message, headers_of(delivery))
         if problem is None:
             return True  # it ended the consumer
         if delivery.comes_back:
@@ -230,7 +230,7 @@ class Handling:
             delivery.reject(requeue=True)
 
     def _is_over(self, delivery: Delivery) -> bool:
-        if delivery.answer not in (Answer.REJECT_REQUEUE, Answer.GIVE_BACK):
+        if delivery.answer not in (Answer.REJECT_REQUEUE, Answer.REQUEUE):
             return True
         return self._limit is not None and returns_counted(delivery) >= self._limit
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dmq_core.errors import DmqError, MessagingError, OperationTimeoutError
 from dmq_core.messaging.amqp.frames import Content
-from dmq_core.messaging.delivery.delivery import FLUSH_AT, Delivery, Epoch
+from dmq_core.messaging.delivery.delivery import FLUSH_AT, ConsumerChannel, Delivery
 from dmq_core.messaging.delivery.stream_offset import FIRST, OFFSET, Offset, StreamPosition
 from dmq_core.messaging.topology.model import NO_ARGUMENTS, NOT_FOUND, Arguments, Entity, PrivateQueue, Queue
 from dmq_core.text import visible
@@ -46,7 +46,7 @@ class ConsumerStatus:
     problem: str = ""
 
 
-class Consumer:
+class Subscription:
     """Receives from a queue over a `Connection`, across reconnects, broker cancels and redeclarations.
 
     `queue` is a name, or a `PrivateQueue` that is declared anew on each node that the connection comes to. `handler`
@@ -96,7 +96,7 @@ class Consumer:
         self._stopping = False
         self._unanswered = 0
         self._over: DmqError | None = None
-        self._epoch: Epoch | None = None
+        self._channel: ConsumerChannel | None = None
         self._heard_at = 0.0
         self._worker = threading.Thread(target=self._work, name=f"consume {name}", daemon=True)
         connection.attach(self)
@@ -166,17 +166,17 @@ class Consumer:
         if self._stopping:
             return
         # With few allowed unanswered, the broker waits for every ack.
-        epoch = Epoch(channel, endpoint, self._wake, max(1, min(FLUSH_AT, self._prefetch // 4)))
-        self._epoch = epoch
+        consumer_channel = ConsumerChannel(channel, endpoint, self._wake, max(1, min(FLUSH_AT, self._prefetch // 4)))
+        self._channel = consumer_channel
         self._heard_at = self._connection.now()
-        channel.listen(_Deliveries(self, epoch))
-        channel.prefetch(self._prefetch, lambda: self._subscribe(epoch))
+        channel.listen(_DeliverySink(self, consumer_channel))
+        channel.prefetch(self._prefetch, lambda: self._subscribe(consumer_channel))
 
     def channel_lost(self, reason: CloseReason) -> None:
         """The connection took the channel away: what it brought is stale."""
-        epoch, self._epoch = self._epoch, None
-        if epoch is not None:
-            epoch.end()
+        consumer_channel, self._channel = self._channel, None
+        if consumer_channel is not None:
+            consumer_channel.end()
         if reason.code == NOT_FOUND and "no queue" in reason.text:
             self._begin_anew()
         with self._changed:
@@ -199,15 +199,15 @@ class Consumer:
     @property
     def awaited(self) -> str:
         """The queue that it waits for; empty while it has no channel, and once it is stopping."""
-        epoch = self._epoch
-        return "" if epoch is None or self._stopping else epoch.queue
+        consumer_channel = self._channel
+        return "" if consumer_channel is None or self._stopping else consumer_channel.queue
 
     def idle_s(self, now: float) -> float:
         """For how many seconds nothing has come; 0 while something that came is not answered."""
-        epoch = self._epoch
-        if self.busy() or not (epoch is None or epoch.owes_nothing):
+        consumer_channel = self._channel
+        if self.busy() or not (consumer_channel is None or consumer_channel.owes_nothing):
             return 0.0
-        return math.inf if epoch is None else now - self._heard_at
+        return math.inf if consumer_channel is None else now - self._heard_at
 
     @property
     def is_bound(self) -> bool:
@@ -218,109 +218,119 @@ class Consumer:
             or any(isinstance(entity, Queue) and entity.exclusive for entity in self._declare)
         )
 
-    def rest(self, resting: bool) -> None:
-        """While it rests, the broker sends no more, and what has come is handled.
+    def pause(self) -> None:
+        """Has the broker send no more; what has come is handled.
 
-        One that keeps its place goes on all the same, and is at rest in a moment in which nothing comes.
+        One that keeps its place goes on all the same, and is idle in a moment in which nothing comes.
         """
-        epoch = self._epoch
-        if epoch is None or self._stopping or self._keeps_place:
-            return
-        if resting:
-            self._cancel(lambda: self._fell_silent(epoch))
-        elif self._position is not None:
-            # Before 4.0 a channel that still holds something of a stream gets no more by another subscription.
-            epoch.channel.close()
-        else:
-            epoch.silent_since = None
-            self._subscribe(epoch)
+        consumer_channel = self._channel
+        if consumer_channel is not None and self._is_pausable:
+            self._cancel(lambda: self._fell_silent(consumer_channel))
 
-    def at_rest(self) -> bool:
+    def resume(self) -> None:
+        """Receives again."""
+        consumer_channel = self._channel
+        if consumer_channel is None or not self._is_pausable:
+            return
+        if self._position is not None:
+            # Before 4.0 a channel that still holds something of a stream gets no more by another subscription.
+            consumer_channel.channel.close()
+        else:
+            consumer_channel.silent_since = None
+            self._subscribe(consumer_channel)
+
+    @property
+    def _is_pausable(self) -> bool:
+        return not self._stopping and not self._keeps_place
+
+    def is_idle(self) -> bool:
         """Whether everything that came was answered, and the answers were sent."""
-        epoch = self._epoch
-        if epoch is None:
+        consumer_channel = self._channel
+        if consumer_channel is None:
             return True
-        silent_since = self._heard_at if self._keeps_place else epoch.silent_since
+        silent_since = self._heard_at if self._keeps_place else consumer_channel.silent_since
         is_silent = silent_since is not None and self._connection.now() - silent_since > SILENT_S
-        return is_silent and not self.busy() and epoch.owes_nothing
+        return is_silent and not self.busy() and consumer_channel.owes_nothing
 
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
-        epoch, self._epoch = self._epoch, None
-        if epoch is not None:
-            epoch.end()
+        consumer_channel, self._channel = self._channel, None
+        if consumer_channel is not None:
+            consumer_channel.end()
         self._finish(error or MessagingError(f"the connection {self._connection.name!r} is closed"))
 
     # Subscribing.
 
-    def _subscribe(self, epoch: Epoch) -> None:
+    def _subscribe(self, consumer_channel: ConsumerChannel) -> None:
         if isinstance(self._queue, str):
             entities = self._declare
-            epoch.queue = self._queue
+            consumer_channel.queue = self._queue
         else:
             queue, bindings = self._queue.entities()
             entities = (*self._declare, queue, *bindings)
-            epoch.queue = queue.name
-        self._declare_next(epoch, list(entities))
+            consumer_channel.queue = queue.name
+        self._declare_next(consumer_channel, list(entities))
 
-    def _declare_next(self, epoch: Epoch, entities: list[Entity]) -> None:
-        if epoch is not self._epoch:
+    def _declare_next(self, consumer_channel: ConsumerChannel, entities: list[Entity]) -> None:
+        if consumer_channel is not self._channel:
             return
         if entities:
-            epoch.channel.declare(entities[0], lambda _depth: self._declare_next(epoch, entities[1:]))
+            consumer_channel.channel.declare(
+                entities[0], lambda _depth: self._declare_next(consumer_channel, entities[1:])
+            )
             return
-        epoch.subscriptions = number = epoch.subscriptions + 1
+        consumer_channel.subscriptions = number = consumer_channel.subscriptions + 1
         asked_at = self._wall()
-        epoch.consumer_tag = epoch.channel.consume(
-            epoch.queue,
+        consumer_channel.consumer_tag = consumer_channel.channel.consume(
+            consumer_channel.queue,
             self._exclusive,
             self._arguments if self._position is None else {**self._arguments, OFFSET: self._position.start},
-            lambda: self._subscribed(epoch, asked_at),
-            lambda: self._cancelled(epoch, number),
+            lambda: self._subscribed(consumer_channel, asked_at),
+            lambda: self._cancelled(consumer_channel, number),
         )
 
-    def _subscribed(self, epoch: Epoch, asked_at: float) -> None:
+    def _subscribed(self, consumer_channel: ConsumerChannel, asked_at: float) -> None:
         if self._position is not None:
             self._position.subscribed(asked_at)
-        self._set(ConsumerStatus(True, epoch.queue, epoch.endpoint))
+        self._set(ConsumerStatus(True, consumer_channel.queue, consumer_channel.endpoint))
 
     def _begin_anew(self) -> None:
         """The stream is gone, and one that takes its name has offsets of its own."""
         if self._position is not None and self._position.has_begun:
             self._position = StreamPosition(FIRST)
 
-    def _cancelled(self, epoch: Epoch, number: int) -> None:
+    def _cancelled(self, consumer_channel: ConsumerChannel, number: int) -> None:
         # Every subscription that a channel ever had hears of a cancel; only the last one is over by it.
-        if epoch is not self._epoch or self._stopping or number != epoch.subscriptions:
+        if consumer_channel is not self._channel or self._stopping or number != consumer_channel.subscriptions:
             return
-        if not epoch.channel.is_open:
+        if not consumer_channel.channel.is_open:
             # It is being closed, and what comes after it subscribes again.
             return
-        self._set(ConsumerStatus(False, epoch.queue, None, CANCELLED))
+        self._set(ConsumerStatus(False, consumer_channel.queue, None, CANCELLED))
         self._begin_anew()
-        self._subscribe(epoch)
+        self._subscribe(consumer_channel)
 
     def _cancel(self, done: Callable[[], None]) -> None:
-        epoch = self._epoch
-        if epoch is not None and epoch.consumer_tag and epoch.channel.is_open:
-            epoch.channel.cancel(epoch.consumer_tag, done)
+        consumer_channel = self._channel
+        if consumer_channel is not None and consumer_channel.consumer_tag and consumer_channel.channel.is_open:
+            consumer_channel.channel.cancel(consumer_channel.consumer_tag, done)
 
     # Receiving and answering.
 
-    def _fell_silent(self, epoch: Epoch) -> None:
-        epoch.silent_since = self._connection.now()
+    def _fell_silent(self, consumer_channel: ConsumerChannel) -> None:
+        consumer_channel.silent_since = self._connection.now()
 
-    def _received(self, epoch: Epoch, contents: list[Content]) -> None:
-        if epoch is not self._epoch:
+    def _received(self, consumer_channel: ConsumerChannel, contents: list[Content]) -> None:
+        if consumer_channel is not self._channel:
             return
-        if epoch.silent_since is not None:
-            self._fell_silent(epoch)
+        if consumer_channel.silent_since is not None:
+            self._fell_silent(consumer_channel)
         self._heard_at = self._connection.now()
-        with epoch.lock:
-            epoch.book.delivered(contents[-1].tag)
+        with consumer_channel.lock:
+            consumer_channel.acks.delivered(contents[-1].tag)
         at = self._wall()
         position = self._position
-        deliveries = [Delivery(content, epoch, epoch.queue, at, position) for content in contents]
+        deliveries = [Delivery(content, consumer_channel, consumer_channel.queue, at, position) for content in contents]
         if position is not None:
             self._tell_missed(position, deliveries[0])
         with self._changed:
@@ -341,24 +351,24 @@ class Consumer:
         with self._changed:
             self._changed.notify_all()
 
-    def _wake(self, epoch: Epoch, urgent: bool) -> None:
-        self._connection.call(epoch.send if urgent else lambda: self._send_later(epoch))
+    def _wake(self, consumer_channel: ConsumerChannel, urgent: bool) -> None:
+        self._connection.call(consumer_channel.send if urgent else lambda: self._send_later(consumer_channel))
 
-    def _send_later(self, epoch: Epoch) -> None:
-        with epoch.lock:
-            epoch.timer_set, epoch.woken = True, False
-            urgent = epoch.is_urgent
+    def _send_later(self, consumer_channel: ConsumerChannel) -> None:
+        with consumer_channel.lock:
+            consumer_channel.timer_set, consumer_channel.woken = True, False
+            urgent = consumer_channel.is_urgent
         if urgent:
-            epoch.send()
+            consumer_channel.send()
         else:
-            epoch.channel.later(FLUSH_S, epoch.send)
+            consumer_channel.channel.later(FLUSH_S, consumer_channel.send)
 
     def _send_the_last(self, sent: threading.Event) -> None:
-        epoch, self._epoch = self._epoch, None
-        if epoch is not None:
-            epoch.send()
-            epoch.end()
-            self._unanswered = epoch.book.running
+        consumer_channel, self._channel = self._channel, None
+        if consumer_channel is not None:
+            consumer_channel.send()
+            consumer_channel.end()
+            self._unanswered = consumer_channel.acks.running
         sent.set()
 
     def _work(self) -> None:
@@ -383,15 +393,17 @@ class Consumer:
                 delivery.reject(requeue=True)
         except BaseException as error:  # it wants to end: SystemExit and the like
             for delivery in batch:
-                delivery.give_back()
+                delivery.requeue()
             self._finish(MessagingError(f"the handler of {self._status.queue!r} ended: {type(error).__name__}"))
             self._connection.call(lambda: self._send_the_last(threading.Event()))
             self._connection.detach(self)
 
     def _is_done(self) -> bool:
-        epoch = self._epoch
+        consumer_channel = self._channel
         return (
-            self._over is not None or epoch is None or (not self._arrived and not self._busy and not epoch.book.running)
+            self._over is not None
+            or consumer_channel is None
+            or (not self._arrived and not self._busy and not consumer_channel.acks.running)
         )
 
     def _set(self, status: ConsumerStatus) -> None:
@@ -412,18 +424,18 @@ class Consumer:
             self._set(ConsumerStatus(False, self._status.queue, None, error.what))
 
 
-class _Deliveries:
-    """Hears one epoch's deliveries."""
+class _DeliverySink:
+    """Hears one consumer_channel's deliveries."""
 
-    def __init__(self, consumer: Consumer, epoch: Epoch) -> None:
+    def __init__(self, consumer: Subscription, consumer_channel: ConsumerChannel) -> None:
         self._consumer = consumer
-        self._epoch = epoch
+        self._channel = consumer_channel
         self._contents: list[Content] = []
         self.delivered = self._contents.append
 
     def read_ended(self) -> None:
         if self._contents:
-            self._consumer._received(self._epoch, self._contents)
+            self._consumer._received(self._channel, self._contents)
             self._contents.clear()
 
     def acked(self, tag: int, multiple: bool) -> None:

@@ -15,24 +15,24 @@ RETURN_S: Final = 30.0
 NO_KEY: Final = object()
 
 
-class Lane(Generic[T]):
+class KeyQueue(Generic[T]):
     """The messages of one key: what is at its head (being handled, or to come again) and what waits behind it."""
 
-    __slots__ = ("came_again", "give_up_at", "head", "key", "ready", "waiting")
+    __slots__ = ("give_up_at", "head", "is_redelivered", "key", "ready", "waiting")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.head: T | None = None
         self.ready = False
-        self.came_again = False
+        self.is_redelivered = False
         self.give_up_at: float | None = None
         self.waiting: deque[T] = deque()
 
 
-class Lanes(Generic[T]):
+class KeyedQueues(Generic[T]):
     """Hands out items so that those of one key come one at a time and in their order; pure.
 
-    An item that failed and that the broker will deliver again keeps its lane closed until it is there.
+    An item that failed and that the broker will deliver again keeps its queue closed until it is there.
     `again(new, old)` tells whether `new` is that very item; `gone(item)` whether the broker has taken it away, to
     deliver it anew with everything behind it.
     """
@@ -40,9 +40,9 @@ class Lanes(Generic[T]):
     def __init__(self, again: Callable[[T, T], bool], gone: Callable[[T], bool]) -> None:
         self._again = again
         self._gone = gone
-        self._lanes: dict[Hashable, Lane[T]] = {}
-        self._ready: deque[tuple[Lane[T] | None, T]] = deque()
-        self._closed: set[Lane[T]] = set()
+        self._queues: dict[Hashable, KeyQueue[T]] = {}
+        self._ready: deque[tuple[KeyQueue[T] | None, T]] = deque()
+        self._closed: set[KeyQueue[T]] = set()
 
     @property
     def has_ready(self) -> bool:
@@ -54,77 +54,77 @@ class Lanes(Generic[T]):
         if key is NO_KEY:
             self._ready.append((None, item))
             return
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(key)
-        if lane.head is not None and not self._gone(lane.head) and self._again(item, lane.head):
-            lane.came_again = True
-            lane.waiting.appendleft(item)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = KeyQueue(key)
+        if queue.head is not None and not self._gone(queue.head) and self._again(item, queue.head):
+            queue.is_redelivered = True
+            queue.waiting.appendleft(item)
         else:
-            lane.waiting.append(item)
-        if not lane.ready and self._may_open(lane):
-            self._advance(lane)
+            queue.waiting.append(item)
+        if not queue.ready and self._may_open(queue):
+            self._advance(queue)
 
-    def take(self) -> tuple[Lane[T] | None, T] | None:
-        """The next item, with the lane that is busy with it until `done`."""
+    def take(self) -> tuple[KeyQueue[T] | None, T] | None:
+        """The next item, with the queue that is busy with it until `done`."""
         while self._ready:
-            lane, item = self._ready.popleft()
+            queue, item = self._ready.popleft()
             if not self._gone(item):
-                return lane, item
-            if lane is not None:
-                self._advance(lane)
+                return queue, item
+            if queue is not None:
+                self._advance(queue)
         return None
 
-    def done(self, lane: Lane[T], comes_again_by: float | None = None) -> None:
-        """The item of `lane` is dealt with, or (with the second until when) it will be delivered again."""
-        if comes_again_by is None:
-            self._advance(lane)
+    def done(self, queue: KeyQueue[T], redelivered_by: float | None = None) -> None:
+        """The item of `queue` is dealt with, or (with the second until when) it will be delivered again."""
+        if redelivered_by is None:
+            self._advance(queue)
             return
-        lane.ready = False
-        lane.give_up_at = comes_again_by
-        if self._may_open(lane):
-            self._advance(lane)
+        queue.ready = False
+        queue.give_up_at = redelivered_by
+        if self._may_open(queue):
+            self._advance(queue)
         else:
-            self._closed.add(lane)
+            self._closed.add(queue)
 
-    def give_up(self, now: float) -> list[T]:
-        """Opens the lanes whose item should have come again before `now`; those items."""
-        late = [lane for lane in self._closed if lane.give_up_at is not None and lane.give_up_at <= now]
-        missed = [lane.head for lane in late if lane.head is not None and not self._gone(lane.head)]
-        for lane in late:
-            self._advance(lane)
+    def give_up_late(self, now: float) -> list[T]:
+        """Opens the queues whose item should have come again before `now`; those items."""
+        late = [queue for queue in self._closed if queue.give_up_at is not None and queue.give_up_at <= now]
+        missed = [queue.head for queue in late if queue.head is not None and not self._gone(queue.head)]
+        for queue in late:
+            self._advance(queue)
         return missed
 
     def wake_at(self) -> float | None:
-        """When `give_up` should be called next; None: not at all as things stand."""
-        return min((lane.give_up_at for lane in self._closed if lane.give_up_at is not None), default=None)
+        """When `give_up_late` should be called next; None: not at all as things stand."""
+        return min((queue.give_up_at for queue in self._closed if queue.give_up_at is not None), default=None)
 
     def clear(self) -> None:
         """Forgets what was not handed out."""
         self._ready.clear()
-        self._lanes.clear()
+        self._queues.clear()
         self._closed.clear()
 
-    def _may_open(self, lane: Lane[T]) -> bool:
-        return lane.head is None or (lane.give_up_at is not None and (lane.came_again or self._gone(lane.head)))
+    def _may_open(self, queue: KeyQueue[T]) -> bool:
+        return queue.head is None or (queue.give_up_at is not None and (queue.is_redelivered or self._gone(queue.head)))
 
-    def _advance(self, lane: Lane[T]) -> None:
-        self._closed.discard(lane)
-        lane.head = lane.give_up_at = None
-        lane.came_again = False
-        while lane.waiting:
-            item = lane.waiting.popleft()
+    def _advance(self, queue: KeyQueue[T]) -> None:
+        self._closed.discard(queue)
+        queue.head = queue.give_up_at = None
+        queue.is_redelivered = False
+        while queue.waiting:
+            item = queue.waiting.popleft()
             if not self._gone(item):
-                lane.head, lane.ready = item, True
-                self._ready.append((lane, item))
+                queue.head, queue.ready = item, True
+                self._ready.append((queue, item))
                 return
-        lane.ready = False
-        if self._lanes.get(lane.key) is lane:
-            del self._lanes[lane.key]
+        queue.ready = False
+        if self._queues.get(queue.key) is queue:
+            del self._queues[queue.key]
 
 
-class Soloist(Generic[T]):
-    """What a crew of one does for items without keys: whoever adds them handles them, at once and in their order.
+class InlineWorker(Generic[T]):
+    """What a pool of one does for items without keys: whoever adds them handles them, at once and in their order.
 
     `gone(item)` tells whether the broker has taken it away; such an item is left out. `handle` must not raise.
     """
@@ -134,7 +134,7 @@ class Soloist(Generic[T]):
         self._handle = handle
         self._idle = threading.Condition()
         self._worker: threading.Thread | None = None
-        self._dismissed = False
+        self._stopped = False
 
     @property
     def is_busy(self) -> bool:
@@ -147,11 +147,11 @@ class Soloist(Generic[T]):
         return self._worker is threading.current_thread()
 
     def add(self, items: Sequence[tuple[T, Hashable]]) -> None:
-        """Handles the items, oldest first, and returns when that is done; after `dismiss` begins no more."""
+        """Handles the items, oldest first, and returns when that is done; after `stop` begins no more."""
         self._worker = threading.current_thread()
         try:
             for item, _ in items:
-                if self._dismissed:
+                if self._stopped:
                     break
                 if not self._gone(item):
                     self._handle(item)
@@ -160,9 +160,9 @@ class Soloist(Generic[T]):
                 self._worker = None
                 self._idle.notify_all()
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """Begins nothing more; returns at once."""
-        self._dismissed = True
+        self._stopped = True
 
     def wait(self, timeout_s: float) -> bool:
         """Waits until nothing is handled; False if that takes longer. Not for the handler."""
@@ -170,7 +170,7 @@ class Soloist(Generic[T]):
             return self._idle.wait_for(lambda: self._worker is None, timeout_s)
 
 
-class Crew(Generic[T]):
+class WorkerPool(Generic[T]):
     """`size` daemon threads that handle what is added.
 
     `handle` gives whether the item is dealt with (False: it will be delivered again), and must not raise. `missed`
@@ -178,16 +178,16 @@ class Crew(Generic[T]):
     """
 
     def __init__(
-        self, name: str, size: int, lanes: Lanes[T], handle: Callable[[T], bool], missed: Callable[[T], None]
+        self, name: str, size: int, queues: KeyedQueues[T], handle: Callable[[T], bool], missed: Callable[[T], None]
     ) -> None:
-        self._lanes = lanes
+        self._queues = queues
         self._handle = handle
         self._missed = missed
         lock = threading.Lock()
-        self._there_is_work = threading.Condition(lock)
+        self._work_available = threading.Condition(lock)
         self._idle = threading.Condition(lock)
-        self._at_work = 0
-        self._dismissed = False
+        self._busy_count = 0
+        self._stopped = False
         self._threads = [
             threading.Thread(target=self._work, name=f"handle {name} {n}", daemon=True) for n in range(1, size + 1)
         ]
@@ -198,7 +198,7 @@ class Crew(Generic[T]):
     def is_busy(self) -> bool:
         """Whether something is being handled, or could be."""
         with self._idle:
-            return self._at_work > 0 or self._lanes.has_ready
+            return self._busy_count > 0 or self._queues.has_ready
 
     @property
     def is_own_thread(self) -> bool:
@@ -206,64 +206,64 @@ class Crew(Generic[T]):
         return threading.current_thread() in self._threads
 
     def add(self, items: Sequence[tuple[T, Hashable]]) -> None:
-        """Takes in items with their keys, oldest first; after `dismiss` nothing any more."""
-        with self._there_is_work:
-            if not self._dismissed:
+        """Takes in items with their keys, oldest first; after `stop` nothing any more."""
+        with self._work_available:
+            if not self._stopped:
                 for item, key in items:
-                    self._lanes.add(item, key)
-                self._there_is_work.notify(len(items))
+                    self._queues.add(item, key)
+                self._work_available.notify(len(items))
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """Hands out nothing more; returns at once."""
-        with self._there_is_work:
-            self._dismissed = True
-            self._lanes.clear()
-            self._there_is_work.notify_all()
+        with self._work_available:
+            self._stopped = True
+            self._queues.clear()
+            self._work_available.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
         """Waits until no thread is at work; False if that takes longer. Not for the handler."""
         with self._idle:
-            return self._idle.wait_for(lambda: self._at_work == 0, timeout_s)
+            return self._idle.wait_for(lambda: self._busy_count == 0, timeout_s)
 
     def _work(self) -> None:
         done: Callable[[], None] | None = None
         while True:
-            with self._there_is_work:
-                if done is not None and not self._dismissed:
+            with self._work_available:
+                if done is not None and not self._stopped:
                     done()
                 taken = self._next(is_working=done is not None)
             if taken is None:
                 return
-            lane, item = taken
+            queue, item = taken
             dealt_with = self._handle(item)
-            done = partial(self._done, lane, dealt_with)
+            done = partial(self._done, queue, dealt_with)
 
-    def _done(self, lane: Lane[T] | None, dealt_with: bool) -> None:
-        if lane is None:
+    def _done(self, queue: KeyQueue[T] | None, dealt_with: bool) -> None:
+        if queue is None:
             return
         if dealt_with:
-            self._lanes.done(lane)
+            self._queues.done(queue)
         else:
-            self._lanes.done(lane, time.monotonic() + RETURN_S)
-            self._there_is_work.notify()  # somebody has to watch the time
+            self._queues.done(queue, time.monotonic() + RETURN_S)
+            self._work_available.notify()  # somebody has to watch the time
 
-    def _next(self, *, is_working: bool) -> tuple[Lane[T] | None, T] | None:
-        taken = None if self._dismissed else self._lanes.take()
+    def _next(self, *, is_working: bool) -> tuple[KeyQueue[T] | None, T] | None:
+        taken = None if self._stopped else self._queues.take()
         if taken is None and is_working:
-            self._at_work -= 1
+            self._busy_count -= 1
             self._idle.notify_all()
         if taken is not None and is_working:
             return taken
-        while taken is None and not self._dismissed:
-            self._there_is_work.wait(self._patience_s())
-            if not self._dismissed:
-                for item in self._lanes.give_up(time.monotonic()):
+        while taken is None and not self._stopped:
+            self._work_available.wait(self._patience_s())
+            if not self._stopped:
+                for item in self._queues.give_up_late(time.monotonic()):
                     self._missed(item)
-                taken = self._lanes.take()
+                taken = self._queues.take()
         if taken is not None:
-            self._at_work += 1
+            self._busy_count += 1
         return taken
 
     def _patience_s(self) -> float:
-        wake_at = self._lanes.wake_at()
+        wake_at = self._queues.wake_at()
         return IDLE_S if wake_at is None else max(0.0, wake_at - time.monotonic())

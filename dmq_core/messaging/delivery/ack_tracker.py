@@ -12,7 +12,7 @@ class Ack(NamedTuple):
     multiple: bool
 
 
-class AckBook:
+class AckTracker:
     """The deliveries of one channel, whose tags count from 1.
 
     Acknowledgements wait in the book until `due`; one `multiple` then covers the longest prefix in which nothing is

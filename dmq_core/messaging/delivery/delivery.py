@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.messaging.amqp.frames import Content, safe_properties
-from dmq_core.messaging.delivery.ack_tracker import AckBook
+from dmq_core.messaging.delivery.ack_tracker import AckTracker
 from dmq_core.messaging.delivery.stream_offset import StreamPosition, offset_of
 from dmq_core.messaging.messages import MessageProperties
 
@@ -31,10 +31,10 @@ class Answer(StrEnum):
     ACK = "ack"
     REJECT = "reject"
     REJECT_REQUEUE = "reject and requeue"
-    GIVE_BACK = "give back"
+    REQUEUE = "requeue"
 
 
-_RETURNS: Final = (Answer.REJECT_REQUEUE, Answer.GIVE_BACK)
+_RETURNS: Final = (Answer.REJECT_REQUEUE, Answer.REQUEUE)
 
 
 class Delivery:
@@ -44,7 +44,7 @@ class Delivery:
     again) or it was answered before. A consumer answers by what its handler returns; a handler may do so itself.
 
     A message of a stream has an `offset`, and stays in the stream whatever it is answered: it is done, or with
-    `requeue` and `give_back` the consumer tries it again at once. That counts though its channel is gone.
+    `requeue` and `requeue` the consumer tries it again at once. That counts though its channel is gone.
 
     >>> from threading import Event
     >>> done = Event()
@@ -56,16 +56,16 @@ class Delivery:
     >>> consumer = DirectConsumer("orders", manager)
     >>> consumer.declare_queue()
     >>> with consumer.start_consuming(handle), DirectProducer(manager) as producer:
-    ...     _ = producer.publish("orders", "a bad book")
+    ...     _ = producer.publish("orders", "a bad acks")
     ...     done.wait(timeout=10)
-    orders b'a bad book' 1 True
+    orders b'a bad acks' 1 True
     True
     """
 
     __slots__ = (
         "_answer",
+        "_channel",
         "_content",
-        "_epoch",
         "_position",
         "_properties",
         "_seen",
@@ -76,10 +76,15 @@ class Delivery:
     )
 
     def __init__(
-        self, content: Content, epoch: Epoch, queue: str, at: float, position: StreamPosition | None = None
+        self,
+        content: Content,
+        consumer_channel: ConsumerChannel,
+        queue: str,
+        at: float,
+        position: StreamPosition | None = None,
     ) -> None:
         self._content = content
-        self._epoch = epoch
+        self._channel = consumer_channel
         self._properties: MessageProperties | None = None
         self._answer: Answer | None = None
         self.queue = queue
@@ -137,7 +142,7 @@ class Delivery:
     @property
     def is_current(self) -> bool:
         """Whether the channel that brought it still lives."""
-        return self._epoch.alive
+        return self._channel.alive
 
     def ack(self) -> bool:
         """It is done."""
@@ -150,9 +155,9 @@ class Delivery:
         """
         return self._answered(Answer.REJECT_REQUEUE if requeue else Answer.REJECT)
 
-    def give_back(self) -> bool:
+    def requeue(self) -> bool:
         """It was not tried; another consumer may have it."""
-        return self._answered(Answer.GIVE_BACK)
+        return self._answered(Answer.REQUEUE)
 
     @property
     def is_settled(self) -> bool:
@@ -178,14 +183,14 @@ class Delivery:
 
     def _answered(self, answer: Answer) -> bool:
         if self._position is None or self.offset is None:
-            taken = self._epoch.answer(self._content.tag, answer)
+            taken = self._channel.answer(self._content.tag, answer)
         elif self._answer is not None:
             taken = False
         elif answer in _RETURNS:
             taken = self.is_current
         else:
             # A rejection means nothing to a stream, and before 4.0 ends the connection.
-            sent = self._epoch.answer(self._content.tag, Answer.ACK)
+            sent = self._channel.answer(self._content.tag, Answer.ACK)
             taken = self._position.settle(self.offset) or sent
         if taken:
             self._answer = answer
@@ -193,18 +198,18 @@ class Delivery:
 
 
 @dataclass(slots=True)
-class Epoch:
+class ConsumerChannel:
     """One channel's life. Answers are noted under a lock and sent by the I/O thread."""
 
     channel: Channel
     endpoint: NodeEndpoint
-    wake: Callable[[Epoch, bool], None]
+    wake: Callable[[ConsumerChannel, bool], None]
     flush_at: int = FLUSH_AT
     queue: str = ""
     consumer_tag: str = ""
     alive: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
-    book: AckBook = field(default_factory=AckBook)
+    acks: AckTracker = field(default_factory=AckTracker)
     others: list[tuple[int, Answer]] = field(default_factory=list)
     subscriptions: int = 0
     silent_since: float | None = None
@@ -214,13 +219,13 @@ class Epoch:
     @property
     def is_urgent(self) -> bool:
         """Whether the broker should hear now of what was answered."""
-        return self.book.waiting >= self.flush_at or bool(self.others)
+        return self.acks.waiting >= self.flush_at or bool(self.others)
 
     @property
     def owes_nothing(self) -> bool:
         """Whether everything that came was answered, and the answers were sent."""
         with self.lock:
-            return not (self.book.running or self.book.waiting or self.others)
+            return not (self.acks.running or self.acks.waiting or self.others)
 
     def answer(self, tag: int, answer: Answer) -> bool:
         """Notes an answer; False if the channel is gone or it was answered before."""
@@ -228,9 +233,9 @@ class Epoch:
             if not self.alive:
                 return False
             if answer is Answer.ACK:
-                taken = self.book.ack(tag)
+                taken = self.acks.ack(tag)
             else:
-                taken = self.book.settle(tag)
+                taken = self.acks.settle(tag)
                 if taken:
                     self.others.append((tag, answer))
             urgent = self.is_urgent
@@ -245,15 +250,15 @@ class Epoch:
         """Sends what was noted; on the I/O thread."""
         with self.lock:
             self.timer_set = self.woken = False
-            acks = self.book.due()
+            acks = self.acks.due()
             others, self.others = self.others, []
         if not self.alive or not self.channel.is_open:
             return
         with self.channel.gathered():
             # First of all, so that no joined acknowledgement covers what was answered otherwise.
             for tag, answer in others:
-                if answer is Answer.GIVE_BACK:
-                    self.channel.give_back(tag)
+                if answer is Answer.REQUEUE:
+                    self.channel.requeue(tag)
                 else:
                     self.channel.reject(tag, answer is Answer.REJECT_REQUEUE)
             for tag, multiple in acks:

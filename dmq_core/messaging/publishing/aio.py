@@ -8,30 +8,30 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol
 
-from dmq_core.messaging.messages import Settlement
+from dmq_core.messaging.messages import PublishResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from dmq_core.messaging.publishing.publisher import Handle
+    from dmq_core.messaging.publishing.publish_future import PublishFuture
 
 P = ParamSpec("P")
 
 
-class Publishing(Protocol[P]):
+class AnyProducer(Protocol[P]):
     """A producer of any type."""
 
     @property
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether `publish` would not wait."""
         ...
 
-    def publish(self, *args: P.args, **kwargs: P.kwargs) -> Handle:
+    def publish(self, *args: P.args, **kwargs: P.kwargs) -> PublishFuture:
         """Publishes one message."""
         ...
 
-    def when_settled(self, handle: Handle, hear: Callable[[Handle], None]) -> None:
+    def when_settled(self, handle: PublishFuture, hear: Callable[[PublishFuture], None]) -> None:
         """Calls `hear` once `handle` has its outcome."""
         ...
 
@@ -60,26 +60,26 @@ class AsyncProducer(Generic[P]):
     confirmed confirmed confirmed
     """
 
-    def __init__(self, producer: Publishing[P]) -> None:
+    def __init__(self, producer: AnyProducer[P]) -> None:
         self._producer = producer
         self._turn = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._settled: deque[tuple[asyncio.Future[Settlement], Settlement]] = deque()
+        self._settled: deque[tuple[asyncio.Future[PublishResult], PublishResult]] = deque()
         self._woken = False
 
-    async def publish(self, *args: P.args, **kwargs: P.kwargs) -> Settlement:
+    async def publish(self, *args: P.args, **kwargs: P.kwargs) -> PublishResult:
         """Publishes one message and gives its outcome; raises what the producer's `publish` raises."""
         self._loop = loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Settlement] = loop.create_future()
+        outcome: asyncio.Future[PublishResult] = loop.create_future()
         async with self._turn:
-            if self._producer.has_room:
+            if self._producer.has_capacity:
                 handle = self._producer.publish(*args, **kwargs)
             else:
                 handle = await asyncio.to_thread(self._producer.publish, *args, **kwargs)
         self._producer.when_settled(handle, lambda settled: self._hear(outcome, settled))
         return await outcome
 
-    def _hear(self, outcome: asyncio.Future[Settlement], handle: Handle) -> None:
+    def _hear(self, outcome: asyncio.Future[PublishResult], handle: PublishFuture) -> None:
         """On a thread of the producer, perhaps after the event loop has ended."""
         if handle.settlement is None or self._loop is None:
             return

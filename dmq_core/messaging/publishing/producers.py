@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from dmq_core.errors import InvalidInputError
-from dmq_core.messaging.messages import Settlement
+from dmq_core.messaging.messages import PublishResult
 from dmq_core.messaging.publishing.encoding import Message, Properties, described, encode, with_headers
-from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
+from dmq_core.messaging.publishing.publish_future import PublishFuture
+from dmq_core.messaging.publishing.publisher import ProducerLimits, Publisher
 from dmq_core.messaging.topology.model import NO_ARGUMENTS, Arguments, Exchange
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
 
 
-class ExchangeProducer:
+class Producer:
     """Publishes to one exchange; thread-safe. What the four types have in common.
 
     Messages are text, bytes, or plain values that go as JSON; mandatory and persistent unless the call says otherwise.
@@ -46,7 +47,7 @@ class ExchangeProducer:
         exchange_name: str = "",
         *,
         limits: ProducerLimits | None = None,
-        on_settled: Callable[[Handle], None] | None = None,
+        on_settled: Callable[[PublishFuture], None] | None = None,
         cluster: str = "",
     ) -> None:
         if not exchange_name and not self.has_default:
@@ -59,8 +60,8 @@ class ExchangeProducer:
         self._connection = connection_manager.publishing(cluster)
         self._on_settled = on_settled
         self._closed = False
-        self._watched: dict[Handle, Callable[[Handle], None]] = {}
-        self._core = Producer(self._connection, limits, self._settled)
+        self._watched: dict[PublishFuture, Callable[[PublishFuture], None]] = {}
+        self._publisher = Publisher(self._connection, limits, self._settled)
         if exchange_name and not exchange_name.startswith("amq."):
             self._declare_once = self._declare_exchange
         else:
@@ -86,14 +87,14 @@ class ExchangeProducer:
         self._require(Exchange(self.exchange_name, self.exchange_type, durable, auto_delete, internal, arguments))
 
     @property
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether `publish` would not wait."""
-        return self._declare_once is _nothing and self._core.has_room
+        return self._declare_once is _nothing and self._publisher.has_capacity
 
     @property
     def outstanding(self) -> int:
         """Messages without an outcome."""
-        return self._core.outstanding
+        return self._publisher.outstanding
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Waits until every message has its outcome; `OperationTimeoutError` if some have none after `timeout_s`
@@ -106,11 +107,11 @@ class ExchangeProducer:
         >>> {str(handle.settlement.outcome) for handle in handles}
         {'confirmed'}
         """
-        self._core.flush(timeout_s)
+        self._publisher.flush(timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Waits up to `timeout_s` seconds for what is under way, settles the rest, and ends; may be called twice."""
-        self._core.close(timeout_s)
+        self._publisher.close(timeout_s)
         if not self._closed:
             self._closed = True
             self._manager.release(self._connection)
@@ -123,7 +124,7 @@ class ExchangeProducer:
     ) -> None:
         self.close()
 
-    def when_settled(self, handle: Handle, hear: Callable[[Handle], None]) -> None:
+    def when_settled(self, handle: PublishFuture, hear: Callable[[PublishFuture], None]) -> None:
         """Calls `hear` once `handle` has its outcome: at once, or on a thread that it must not block.
 
         >>> producer = DirectProducer(manager)
@@ -138,17 +139,17 @@ class ExchangeProducer:
 
     def _send(
         self, routing_key: str, message: object, properties: Properties, mandatory: bool, timeout_s: float | None
-    ) -> Handle:
+    ) -> PublishFuture:
         self._declare_once()
         body, content_type = encode(message)
-        return self._core.send(
+        return self._publisher.send(
             self.exchange_name, routing_key, body, described(properties, content_type), mandatory, timeout_s
         )
 
-    def _settle(self, handle: Handle, timeout_s: float) -> Settlement:
-        return self._core.settle(handle, timeout_s)
+    def _settle(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
+        return self._publisher.settle(handle, timeout_s)
 
-    def _settled(self, handle: Handle) -> None:
+    def _settled(self, handle: PublishFuture) -> None:
         if self._watched:
             hear = self._watched.pop(handle, None)
             if hear is not None:
@@ -164,7 +165,7 @@ class ExchangeProducer:
         self._declare_once = _nothing
 
 
-class _KeyedProducer(ExchangeProducer):
+class _KeyedProducer(Producer):
     """A producer whose exchange looks at the routing key."""
 
     def publish(
@@ -175,8 +176,9 @@ class _KeyedProducer(ExchangeProducer):
         *,
         mandatory: bool = True,
         timeout_s: float | None = None,
-    ) -> Handle:
-        """Publishes one message; waits only where there is no room, up to `timeout_s` (None: the limits' `room_s`).
+    ) -> PublishFuture:
+        """Publishes one message; waits only where there is no room, up to `timeout_s` (None: the limits'
+        `capacity_timeout_s`).
 
         Without room by then its outcome is NOT_SENT. `InvalidInputError` if the message cannot be sent as it is,
         `MessagingError` if the producer is closed.
@@ -190,13 +192,13 @@ class _KeyedProducer(ExchangeProducer):
 
     def publish_many(
         self, routing_key: str, messages: Iterable[Message], properties: Properties = None, *, mandatory: bool = True
-    ) -> list[Handle]:
+    ) -> list[PublishFuture]:
         """Publishes `messages` in order; a bad one raises, with those before it under way."""
         return [self._send(routing_key, message, properties, mandatory, None) for message in messages]
 
     def publish_and_wait(
         self, routing_key: str, message: Message, properties: Properties = None, *, timeout_s: float = 5.0
-    ) -> Settlement:
+    ) -> PublishResult:
         """Publishes and waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN.
 
         One round trip per message: some hundred a second, where `publish` does tens of thousands.
@@ -232,7 +234,7 @@ class TopicProducer(_KeyedProducer):
     exchange_type = "topic"
 
 
-class FanoutProducer(ExchangeProducer):
+class FanoutProducer(Producer):
     """Publishes to a fanout exchange: every queue that is bound to it gets a copy.
 
     >>> manager.declare(Exchange("news", "fanout"), Queue("mail", "quorum"), Binding("news", "mail"))
@@ -250,8 +252,9 @@ class FanoutProducer(ExchangeProducer):
         *,
         mandatory: bool = True,
         timeout_s: float | None = None,
-    ) -> Handle:
-        """Publishes one message; waits only where there is no room, up to `timeout_s` (None: the limits' `room_s`).
+    ) -> PublishFuture:
+        """Publishes one message; waits only where there is no room, up to `timeout_s` (None: the limits'
+        `capacity_timeout_s`).
 
         Without room by then its outcome is NOT_SENT. `InvalidInputError` if the message cannot be sent as it is,
         `MessagingError` if the producer is closed.
@@ -260,18 +263,18 @@ class FanoutProducer(ExchangeProducer):
 
     def publish_many(
         self, messages: Iterable[Message], properties: Properties = None, *, mandatory: bool = True
-    ) -> list[Handle]:
+    ) -> list[PublishFuture]:
         """Publishes `messages` in order; a bad one raises, with those before it under way."""
         return [self._send("", message, properties, mandatory, None) for message in messages]
 
     def publish_and_wait(
         self, message: Message, properties: Properties = None, *, timeout_s: float = 5.0
-    ) -> Settlement:
+    ) -> PublishResult:
         """Publishes and waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN."""
         return self._settle(self.publish(message, properties, timeout_s=timeout_s), timeout_s)
 
 
-class HeadersProducer(ExchangeProducer):
+class HeadersProducer(Producer):
     """Publishes to a headers exchange, whose bindings look at the message's headers.
 
     >>> daily = Binding("reports", "archive", arguments={"x-match": "all", "kind": "daily"})
@@ -291,12 +294,12 @@ class HeadersProducer(ExchangeProducer):
         *,
         mandatory: bool = True,
         timeout_s: float | None = None,
-    ) -> Handle:
+    ) -> PublishFuture:
         """Publishes one message with `headers`, which win over those of `properties`.
 
-        It waits only where there is no room, up to `timeout_s` (None: the limits' `room_s`); without room by then its
-        outcome is NOT_SENT. `InvalidInputError` if the message cannot be sent as it is, `MessagingError` if the
-        producer is closed.
+        It waits only where there is no room, up to `timeout_s` (None: the limits' `capacity_timeout_s`); without room
+        by then its outcome is NOT_SENT. `InvalidInputError` if the message cannot be sent as it is, `MessagingError`
+        if the producer is closed.
         """
         return self._send_with(headers, message, properties, mandatory, timeout_s)
 
@@ -307,13 +310,13 @@ class HeadersProducer(ExchangeProducer):
         properties: Properties = None,
         *,
         mandatory: bool = True,
-    ) -> list[Handle]:
+    ) -> list[PublishFuture]:
         """Publishes `messages` in order, each with `headers`; a bad one raises, with those before it under way."""
         return [self._send_with(headers, message, properties, mandatory, None) for message in messages]
 
     def publish_and_wait(
         self, headers: Mapping[str, object], message: Message, properties: Properties = None, *, timeout_s: float = 5.0
-    ) -> Settlement:
+    ) -> PublishResult:
         """Publishes and waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN."""
         return self._settle(self.publish(headers, message, properties, timeout_s=timeout_s), timeout_s)
 
@@ -324,7 +327,7 @@ class HeadersProducer(ExchangeProducer):
         properties: Properties,
         mandatory: bool,
         timeout_s: float | None,
-    ) -> Handle:
+    ) -> PublishFuture:
         content_type = encode(message)[1]
         return self._send("", message, with_headers(described(properties, content_type), headers), mandatory, timeout_s)
 

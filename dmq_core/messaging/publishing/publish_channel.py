@@ -14,8 +14,8 @@ from dmq_core.text import visible
 if TYPE_CHECKING:
     from dmq_core.endpoints import NodeEndpoint
     from dmq_core.messaging.amqp.frames import Content
-    from dmq_core.messaging.amqp.wire import Wire
-    from dmq_core.messaging.publishing.handle import Handle
+    from dmq_core.messaging.amqp.wire import MessageEncoder
+    from dmq_core.messaging.publishing.publish_future import PublishFuture
     from dmq_core.messaging.transport.protocol import Channel
 
 
@@ -23,26 +23,31 @@ SLEPT_S = 1.0
 WORN_OUT_S = 1.0
 
 
-class PublishEpoch:
+class PublishChannel:
     """Hears the answers on one channel; those of an earlier channel find their own window, which is empty by then.
 
     `answered` is called once a read has brought answers. Everything runs on the I/O thread.
     """
 
     def __init__(
-        self, channel: Channel, endpoint: NodeEndpoint, wire: Wire, now: float, answered: Callable[[PublishEpoch], None]
+        self,
+        channel: Channel,
+        endpoint: NodeEndpoint,
+        encoder: MessageEncoder,
+        now: float,
+        answered: Callable[[PublishChannel], None],
     ) -> None:
         self.channel = channel
         self.where = label(endpoint)
-        self.wire = wire
-        self.window: ConfirmWindow[Handle] = ConfirmWindow()
-        self.returned_for: dict[Handle, str] = {}
+        self.encoder = encoder
+        self.window: ConfirmWindow[PublishFuture] = ConfirmWindow()
+        self.returned_for: dict[PublishFuture, str] = {}
         self.ready = False
         self.expired_at: float | None = None
         self.worn_out = False
         self._answered = answered
         self._answers: list[tuple[int, bool, bool]] = []
-        self._by_id: dict[bytes, Handle] = {}
+        self._by_id: dict[bytes, PublishFuture] = {}
         self._progressed_at = 0.0
         self._unsent = 0
         self._asked_at = now
@@ -76,17 +81,17 @@ class PublishEpoch:
 
     # What the producer asks.
 
-    def sent(self, handles: list[Handle], now: float) -> None:
+    def sent(self, handles: list[PublishFuture], now: float) -> None:
         """Notes messages as on the wire."""
         if not self.window:
             self._progressed_at = now
         self.window.add(handles, now)
 
-    def take_answered(self, now: float) -> tuple[list[Handle], list[Handle]]:
+    def take_answered(self, now: float) -> tuple[list[PublishFuture], list[PublishFuture]]:
         """The messages that the answers so far settle: taken on, and refused."""
         answers, self._answers = self._answers, []
-        taken: list[Handle] = []
-        refused: list[Handle] = []
+        taken: list[PublishFuture] = []
+        refused: list[PublishFuture] = []
         for tag, multiple, good in answers:
             (taken if good else refused).extend(self.window.settle(tag, multiple))
         if taken or refused:
@@ -117,7 +122,7 @@ class PublishEpoch:
             self._progressed_at = now
         return now - self._progressed_at if self.window else 0.0
 
-    def _find(self, own: bytes) -> Handle | None:
+    def _find(self, own: bytes) -> PublishFuture | None:
         if own not in self._by_id:
             # Returns are rare and come in bunches, so the index is made when one comes.
             self._by_id = {handle.own_id: handle for handle in self.window}

@@ -13,13 +13,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 from dmq_core.errors import DmqError, InvalidInputError, MessagingError, OperationTimeoutError
-from dmq_core.messaging.amqp.wire import Wire, own_id
-from dmq_core.messaging.connection import fork_guard as forks
+from dmq_core.messaging.amqp.wire import MessageEncoder, own_id
+from dmq_core.messaging.connection import fork_guard
 from dmq_core.messaging.connection.states import LIVE_STATES, ConnectionState
-from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, Settlement
-from dmq_core.messaging.publishing.handle import Fate, Handle
-from dmq_core.messaging.publishing.publish_channel import PublishEpoch
-from dmq_core.messaging.transport.close_reason import CloseReason, Cure
+from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, PublishResult
+from dmq_core.messaging.publishing.publish_channel import PublishChannel
+from dmq_core.messaging.publishing.publish_future import BatchOutcome, PublishFuture
+from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dmq_core.messaging.connection.connection import Connection
     from dmq_core.messaging.transport.protocol import Channel
 
-__all__ = ["PERSISTENT", "Handle", "Producer", "ProducerLimits"]
+__all__ = ["PERSISTENT", "ProducerLimits", "Publisher"]
 PERSISTENT = MessageProperties()
 BATCH_BYTES = 1 << 20
 LARGE_BYTES = 64 << 10
@@ -36,7 +36,7 @@ CONFIRM_LONGEST_S = 10.0
 FRESH_CHANNEL_AFTER_S = 1.0
 FRESH_CHANNEL_LONGEST_S = 10.0
 # Where nobody has said what the channel will be: as RabbitMQ and pika have it by default.
-_LIKELY_WIRE = (2, 131_064)
+_LIKELY_CHANNEL = (2, 131_064)
 _ANY_CHANGE = sys.maxsize
 
 
@@ -44,24 +44,24 @@ _ANY_CHANGE = sys.maxsize
 class ProducerLimits:
     """What a producer holds at most, how long it waits, and what it does when its node goes.
 
-    `messages` and `body_bytes` bound what has no outcome yet; beyond them `publish` waits `room_s` seconds for room.
-    `window` messages at most are unconfirmed on the wire. A node that confirms nothing for `confirm_s` seconds is left;
-    each time in a row it gets twice as long, up to ten seconds. A message that is unconfirmed for `confirm_limit_s`
-    seconds after it was sent costs the channel. While the connection recovers, messages wait ("park") or end at once as
-    NOT_SENT ("fail"). `republish`: what was on the wire of a lost channel is sent again, with the same id and before
-    newer messages, instead of ending as UNKNOWN; consumers may then see it twice. `messages` and `window` are 1 or
-    more.
+    `messages` and `body_bytes` bound what has no outcome yet; beyond them `publish` waits `capacity_timeout_s` seconds
+    for room. `window` messages at most are unconfirmed on the wire. A node that confirms nothing for `confirm_s`
+    seconds is left; each time in a row it gets twice as long, up to ten seconds. A message that is unconfirmed for
+    `confirm_limit_s` seconds after it was sent costs the channel. While the connection recovers, messages wait
+    ("park") or end at once as NOT_SENT ("fail"). `republish`: what was on the wire of a lost channel is sent again,
+    with the same id and before newer messages, instead of ending as UNKNOWN; consumers may then see it twice.
+    `messages` and `window` are 1 or more.
 
-    >>> limits = ProducerLimits(messages=20_000, room_s=5.0, republish=True)
+    >>> limits = ProducerLimits(messages=20_000, capacity_timeout_s=5.0, republish=True)
     >>> with DirectProducer(manager, limits=limits) as producer:
-    ...     print(producer.has_room)
+    ...     print(producer.has_capacity)
     True
     """
 
     messages: int = 4000
     body_bytes: int = 32 << 20
     window: int = 2000
-    room_s: float = 30.0
+    capacity_timeout_s: float = 30.0
     confirm_s: float = 2.0
     confirm_limit_s: float = 30.0
     while_recovering: Literal["park", "fail"] = "park"
@@ -72,14 +72,14 @@ class ProducerLimits:
         for name in ("messages", "window", "body_bytes"):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name} of a producer is {getattr(self, name)}", "Give 1 or more.")
-        for name in ("room_s", "confirm_s", "confirm_limit_s"):
+        for name in ("capacity_timeout_s", "confirm_s", "confirm_limit_s"):
             if not getattr(self, name) >= 0:
                 raise InvalidInputError(f"{name} of a producer is {getattr(self, name)}", "Give seconds, 0 or more.")
         if self.while_recovering not in ("park", "fail"):
             raise InvalidInputError(f"while_recovering is {visible(str(self.while_recovering))}", "Say park or fail.")
 
 
-class Producer:
+class Publisher:
     """Publishes over a `Connection`, across reconnects; thread-safe.
 
     Messages are mandatory and persistent unless they say otherwise, and none is sent twice unless `limits` say so.
@@ -90,25 +90,25 @@ class Producer:
         self,
         connection: Connection,
         limits: ProducerLimits | None = None,
-        on_settled: Callable[[Handle], None] | None = None,
+        on_settled: Callable[[PublishFuture], None] | None = None,
     ) -> None:
         self._connection = connection
         self._now = connection.now
         self._limits = limits or ProducerLimits()
         self._on_settled = on_settled
-        self._generation = forks.generation
-        # One lock for everything below; `_marks` are the numbers of outstanding messages that somebody waits for.
+        self._fork_generation = fork_guard.generation
+        # One lock for everything below; `_wait_marks` are the numbers of outstanding messages that somebody waits for.
         self._lock = threading.RLock()
         self._change = threading.Condition(self._lock)
-        self._marks: list[int] = []
-        self._outbox: deque[Handle] = deque()
-        self._sent_before: dict[Handle, int] = {}
+        self._wait_marks: list[int] = []
+        self._outbox: deque[PublishFuture] = deque()
+        self._sent_before: dict[PublishFuture, int] = {}
         self._messages = 0
         self._bytes = 0
         self._blocked = False
-        self._resting = False
+        self._paused = False
         self._closed: DmqError | None = None
-        self._epoch: PublishEpoch | None = None
+        self._channel: PublishChannel | None = None
         self._most = self._limits.messages
         self._most_bytes = self._limits.body_bytes
         self._fails_fast = self._limits.while_recovering == "fail"
@@ -116,7 +116,7 @@ class Producer:
         self._patience_s = self._limits.confirm_s
         self._fresh_again_at = 0.0
         self._fresh_pause_s = FRESH_CHANNEL_AFTER_S
-        self._wire = Wire(*_LIKELY_WIRE)
+        self._encoder = MessageEncoder(*_LIKELY_CHANNEL)
         self._prefix = secrets.token_hex(6).encode()
         self._numbers = count(1)
         connection.attach(self)
@@ -127,14 +127,19 @@ class Producer:
         return self._messages
 
     @property
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether a small message would be taken on without waiting."""
         return self._messages < self._most and self._bytes < self._most_bytes
 
-    def publish(self, message: OutgoingMessage, room_s: float | None = None) -> Handle:
+    def publish(self, message: OutgoingMessage, capacity_timeout_s: float | None = None) -> PublishFuture:
         """Takes `message` on; as `send`."""
         return self.send(
-            message.exchange, message.routing_key, message.body, message.properties, message.mandatory, room_s
+            message.exchange,
+            message.routing_key,
+            message.body,
+            message.properties,
+            message.mandatory,
+            capacity_timeout_s,
         )
 
     def send(
@@ -144,22 +149,25 @@ class Producer:
         body: bytes,
         properties: MessageProperties = PERSISTENT,
         mandatory: bool = True,
-        room_s: float | None = None,
-    ) -> Handle:
-        """Takes a message on and returns at once unless there is no room; then waits up to `room_s` seconds.
+        capacity_timeout_s: float | None = None,
+    ) -> PublishFuture:
+        """Takes a message on and returns at once unless there is no room; then waits up to `capacity_timeout_s`
+        seconds.
 
         `InvalidInputError` if it cannot be sent as it is, `MessagingError` if the producer is closed or another
         process made it. Without room in time its outcome is NOT_SENT. The same `properties` value costs less the
         second time.
         """
-        if self._generation != forks.generation:
-            forks.refuse("the producer")
+        if self._fork_generation != fork_guard.generation:
+            fork_guard.refuse("the producer")
         # A large body is copied into frames only when they are about to be sent.
         large = type(body) is bytes and len(body) > LARGE_BYTES
         own = own_id(self._prefix, next(self._numbers))
-        wire = self._wire
-        frames = wire.encode(exchange, routing_key, b"" if large else body, properties, mandatory, own)
-        handle = Handle(self, exchange, routing_key, body, properties, mandatory, own, self._now(), wire, frames)
+        encoder = self._encoder
+        frames = encoder.encode(exchange, routing_key, b"" if large else body, properties, mandatory, own)
+        handle = PublishFuture(
+            self, exchange, routing_key, body, properties, mandatory, own, self._now(), encoder, frames
+        )
         if large:
             handle.forget_frames()
         size = handle.size
@@ -168,7 +176,7 @@ class Producer:
         wake = False
         with self._lock:
             if self._may_refuse or self._messages >= self._most or self._bytes + size > self._most_bytes:
-                refusal = self._refusal(size, room_s)
+                refusal = self._refusal(size, capacity_timeout_s)
             if not refusal:
                 self._messages += 1
                 self._bytes += size
@@ -177,24 +185,24 @@ class Producer:
         if wake:
             self._connection.call(self._drain)
         elif refusal:
-            handle.fate = Fate(Outcome.NOT_SENT, None, self._now(), refusal, sends=0)
+            handle.fate = BatchOutcome(Outcome.NOT_SENT, None, self._now(), refusal, sends=0)
             self._tell([handle])
         return handle
 
-    def publish_and_wait(self, message: OutgoingMessage, timeout_s: float = 5.0) -> Settlement:
+    def publish_and_wait(self, message: OutgoingMessage, timeout_s: float = 5.0) -> PublishResult:
         """Publishes and waits; without an answer in time the outcome is NOT_SENT if nothing left, else UNKNOWN."""
         deadline = time.monotonic() + timeout_s
         handle = self.publish(message, timeout_s)
         return self.settle(handle, max(0.0, deadline - time.monotonic()))
 
-    def settle(self, handle: Handle, timeout_s: float) -> Settlement:
+    def settle(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
         """Waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN, for good."""
         try:
             return self.wait_for(handle, timeout_s)
         except OperationTimeoutError:
             return self._given_up(handle, timeout_s)
 
-    def wait_for(self, handle: Handle, timeout_s: float) -> Settlement:
+    def wait_for(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
         """Waits for the outcome of `handle`; `OperationTimeoutError` leaves it open."""
         if handle.fate is None:
             self._may_wait()
@@ -228,7 +236,7 @@ class Producer:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Waits `timeout_s` for what is under way, then settles the rest; may be called twice."""
-        if self._generation != forks.generation:
+        if self._fork_generation != fork_guard.generation:
             return
         try:
             if not self._connection.on_io_thread:
@@ -245,22 +253,22 @@ class Producer:
 
     def channel_opened(self, channel: Channel, endpoint: NodeEndpoint) -> None:
         """The connection gave us a channel: confirms on, then publish."""
-        if not self._wire.fits(channel.number, channel.frame_limit):
-            self._wire = Wire(channel.number, channel.frame_limit)
-        epoch = PublishEpoch(channel, endpoint, self._wire, self._now(), self._answered)
+        if not self._encoder.fits(channel.number, channel.frame_limit):
+            self._encoder = MessageEncoder(channel.number, channel.frame_limit)
+        publish_channel = PublishChannel(channel, endpoint, self._encoder, self._now(), self._answered)
         self._blocked = self._connection.status.state is ConnectionState.BLOCKED
-        self._resting = False
-        self._epoch = epoch
-        channel.listen(epoch)
-        channel.select_confirms(lambda: self._ready(epoch))
+        self._paused = False
+        self._channel = publish_channel
+        channel.listen(publish_channel)
+        channel.select_confirms(lambda: self._ready(publish_channel))
 
     def channel_lost(self, reason: CloseReason) -> None:
         """The connection took the channel away: what had no answer is UNKNOWN, or sent again."""
         with self._lock:
-            epoch, self._epoch = self._epoch, None
+            publish_channel, self._channel = self._channel, None
             self._may_refuse = self._closed is not None or self._fails_fast
-        if epoch is not None:
-            self._settle_lost(epoch, reason)
+        if publish_channel is not None:
+            self._settle_lost(publish_channel, reason)
         if self._fails_fast:
             # The connection's state tells of the loss only after its users were told.
             self._connection.call(self._fail_waiting)
@@ -269,20 +277,20 @@ class Producer:
         """While the broker blocks, messages wait here, where they provably have not left."""
         self._blocked = blocked
         with self._lock:
-            if self._epoch is not None:
-                self._epoch.restart_clock(self._now())
+            if self._channel is not None:
+                self._channel.restart_clock(self._now())
         if not blocked:
             self._drain()
 
     def overdue(self, now: float) -> str:
         """Why the node should be left: it confirms nothing, or does not close a channel."""
-        epoch = self._epoch
-        if epoch is None or self._blocked:
+        publish_channel = self._channel
+        if publish_channel is None or self._blocked:
             return ""
-        if epoch.expired_at is not None:
-            return "" if now - epoch.expired_at <= self._patience_s else "it does not close a channel"
+        if publish_channel.expired_at is not None:
+            return "" if now - publish_channel.expired_at <= self._patience_s else "it does not close a channel"
         with self._lock:
-            stalled_s, oldest_at = epoch.stalled_s(now), epoch.window.oldest_at
+            stalled_s, oldest_at = publish_channel.stalled_s(now), publish_channel.window.oldest_at
         if stalled_s > self._patience_s:
             # A cluster without a majority throttles publishers, which looks like a freeze wherever we go; each flight
             # in a row waits longer, so that not every two seconds' messages end as unknown.
@@ -290,10 +298,10 @@ class Producer:
             return f"no confirm for {stalled_s:.1f} s"
         if oldest_at is not None and now - oldest_at > self._limits.confirm_limit_s:
             # That confirm is lost. Closing the channel is the one way to be sure that it never comes.
-            epoch.expired_at, epoch.ready = now, False
+            publish_channel.expired_at, publish_channel.ready = now, False
             why = f"no confirm within {self._limits.confirm_limit_s:g} s"
-            self._settle_lost(epoch, CloseReason(Cure.RECOVER, why))
-            epoch.channel.close()
+            self._settle_lost(publish_channel, CloseReason(RecoveryAction.RECOVER, why))
+            publish_channel.channel.close()
         return ""
 
     @property
@@ -301,15 +309,17 @@ class Producer:
         """Nothing of a producer ends with its connection."""
         return False
 
-    def rest(self, resting: bool) -> None:
-        """While it rests, messages wait here."""
-        self._resting = resting
-        if not resting:
-            self._drain()
+    def pause(self) -> None:
+        """Messages wait here until `resume`."""
+        self._paused = True
 
-    def at_rest(self) -> bool:
+    def resume(self) -> None:
+        self._paused = False
+        self._drain()
+
+    def is_idle(self) -> bool:
         """Whether nothing is on the wire without its answer."""
-        return self._epoch is None or not self._epoch.window
+        return self._channel is None or not self._channel.window
 
     def ended(self, error: DmqError | None) -> None:
         """The connection is over."""
@@ -317,10 +327,10 @@ class Producer:
 
     # Taking on.
 
-    def _refusal(self, size: int, room_s: float | None) -> str:
+    def _refusal(self, size: int, capacity_timeout_s: float | None) -> str:
         """Why a message is not taken on, after waiting for room; the lock is held, and let go while waiting."""
         if self._full(size) and not self._connection.on_io_thread:
-            patience = self._limits.room_s if room_s is None else room_s
+            patience = self._limits.capacity_timeout_s if capacity_timeout_s is None else capacity_timeout_s
             # Waking for every confirm costs more than the confirms, so waiting ends when there is much room at once.
             self._await(lambda: self._unusable() or not self._full(size, self._most // 2), patience, self._most // 2)
         if self._closed is not None:
@@ -335,7 +345,7 @@ class Producer:
     def _unusable(self) -> str:
         if self._closed is not None:
             return self._closed.what
-        if not self._fails_fast or self._epoch is not None:
+        if not self._fails_fast or self._channel is not None:
             return ""
         status = self._connection.status
         # Before the first attempt has failed a node may still be there.
@@ -347,13 +357,13 @@ class Producer:
 
     def _await(self, come: Callable[[], object], timeout_s: float, mark: int) -> bool:
         """Waits, with the lock, until `come`; it is looked at when no more than `mark` messages are outstanding."""
-        self._marks.append(mark)
+        self._wait_marks.append(mark)
         try:
             return bool(self._change.wait_for(come, timeout_s))
         finally:
-            self._marks.remove(mark)
+            self._wait_marks.remove(mark)
 
-    def _given_up(self, handle: Handle, timeout_s: float) -> Settlement:
+    def _given_up(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
         with self._lock:
             if handle.fate is None:
                 waits = handle in self._outbox
@@ -365,7 +375,7 @@ class Producer:
                 if sends:
                     reason = f"no answer within {timeout_s:g} s"
                 outcome = Outcome.UNKNOWN if sends else Outcome.NOT_SENT
-                handle.fate = Fate(outcome, None, self._now(), reason, sends)
+                handle.fate = BatchOutcome(outcome, None, self._now(), reason, sends)
                 self._change.notify_all()
                 ended = [handle]
             else:
@@ -375,27 +385,33 @@ class Producer:
 
     # Sending and settling, on the I/O thread.
 
-    def _ready(self, epoch: PublishEpoch) -> None:
-        if epoch is self._epoch:
-            epoch.ready = True
+    def _ready(self, publish_channel: PublishChannel) -> None:
+        if publish_channel is self._channel:
+            publish_channel.ready = True
             with self._lock:
                 self._may_refuse = self._closed is not None
             self._drain()
 
     def _drain(self) -> None:
-        refused: list[Handle] = []
+        refused: list[PublishFuture] = []
         with self._lock:
-            epoch = self._epoch
-            if epoch is None or not epoch.ready or self._blocked or self._resting or not epoch.channel.is_open:
+            publish_channel = self._channel
+            if (
+                publish_channel is None
+                or not publish_channel.ready
+                or self._blocked
+                or self._paused
+                or not publish_channel.channel.is_open
+            ):
                 return
-            batch = self._next_batch(self._limits.window - len(epoch.window))
-            stale = [handle for handle in batch if handle.wire is not epoch.wire]
+            batch = self._next_batch(self._limits.window - len(publish_channel.window))
+            stale = [handle for handle in batch if handle.encoder is not publish_channel.encoder]
             if stale:
-                batch, refused = self._encode_again(batch, epoch.wire)
-            epoch.sent(batch, self._now())
-            more = bool(self._outbox) and len(epoch.window) < self._limits.window
+                batch, refused = self._encode_again(batch, publish_channel.encoder)
+            publish_channel.sent(batch, self._now())
+            more = bool(self._outbox) and len(publish_channel.window) < self._limits.window
         if batch:
-            epoch.channel.publish(batch)
+            publish_channel.channel.publish(batch)
         for handle in stale:
             if handle.size > LARGE_BYTES:
                 handle.forget_frames()
@@ -403,7 +419,7 @@ class Producer:
         if more:
             self._connection.call(self._drain)
 
-    def _next_batch(self, room: int) -> list[Handle]:
+    def _next_batch(self, room: int) -> list[PublishFuture]:
         outbox = self._outbox
         if len(outbox) <= room and self._bytes <= BATCH_BYTES:
             batch = list(outbox)
@@ -417,81 +433,88 @@ class Producer:
             batch.append(handle)
         return batch
 
-    def _encode_again(self, batch: list[Handle], wire: Wire) -> tuple[list[Handle], list[Handle]]:
-        """The batch in frames for `wire`, and what cannot be sent there and ended."""
-        good: list[Handle] = []
-        refused: list[Handle] = []
+    def _encode_again(
+        self, batch: list[PublishFuture], encoder: MessageEncoder
+    ) -> tuple[list[PublishFuture], list[PublishFuture]]:
+        """The batch in frames for `encoder`, and what cannot be sent there and ended."""
+        good: list[PublishFuture] = []
+        refused: list[PublishFuture] = []
         for handle in batch:
             try:
-                if handle.wire is not wire:
-                    handle.encode(wire)
+                if handle.encoder is not encoder:
+                    handle.encode(encoder)
                 good.append(handle)
             except InvalidInputError as error:
                 outcome = Outcome.UNKNOWN if handle in self._sent_before else Outcome.NOT_SENT
-                refused += self._end([handle], Fate(outcome, None, self._now(), error.what, sends=0))
+                refused += self._end([handle], BatchOutcome(outcome, None, self._now(), error.what, sends=0))
         return good, refused
 
-    def _answered(self, epoch: PublishEpoch) -> None:
+    def _answered(self, publish_channel: PublishChannel) -> None:
         now = self._now()
         with self._lock:
-            taken, refused = epoch.take_answered(now)
+            taken, refused = publish_channel.take_answered(now)
             if taken or refused:
                 self._patience_s = self._limits.confirm_s
-            taken, ended = self._end_returned(epoch, taken, now)
+            taken, ended = self._end_returned(publish_channel, taken, now)
             if taken:
-                ended += self._end(taken, Fate(Outcome.CONFIRMED, epoch.where, now))
+                ended += self._end(taken, BatchOutcome(Outcome.CONFIRMED, publish_channel.where, now))
             if refused:
-                ended += self._end(refused, Fate(Outcome.NACKED, epoch.where, now, "the broker refused it"))
+                ended += self._end(
+                    refused, BatchOutcome(Outcome.NACKED, publish_channel.where, now, "the broker refused it")
+                )
             # A little room is not worth a write of its own.
-            room = self._limits.window - len(epoch.window)
+            room = self._limits.window - len(publish_channel.window)
             enough = min(ROOM_STRIDE, len(self._outbox), max(1, self._limits.window // 4))
             drain = bool(self._outbox) and room >= enough
         self._tell(ended)
-        if epoch.worn_out:
-            self._ask_for_a_fresh_channel(epoch, now)
-        if drain and epoch is self._epoch:
+        if publish_channel.worn_out:
+            self._ask_for_a_fresh_channel(publish_channel, now)
+        if drain and publish_channel is self._channel:
             self._drain()
 
-    def _ask_for_a_fresh_channel(self, epoch: PublishEpoch, now: float) -> None:
+    def _ask_for_a_fresh_channel(self, publish_channel: PublishChannel, now: float) -> None:
         """Closes a channel that goes on refusing, once nothing on its wire could end as unknown.
 
         The queue may just be full, which a fresh channel does not mend, so each in a row waits twice as long.
         """
-        if epoch.ready and now >= self._fresh_again_at:
+        if publish_channel.ready and now >= self._fresh_again_at:
             in_a_row = now - self._fresh_again_at < FRESH_CHANNEL_LONGEST_S
             self._fresh_pause_s = (
                 min(2 * self._fresh_pause_s, FRESH_CHANNEL_LONGEST_S) if in_a_row else FRESH_CHANNEL_AFTER_S
             )
-            epoch.ready, self._fresh_again_at = False, now + self._fresh_pause_s
-        if not (epoch.ready or epoch.window or epoch.expired_at):
-            epoch.channel.close()
+            publish_channel.ready, self._fresh_again_at = False, now + self._fresh_pause_s
+        if not (publish_channel.ready or publish_channel.window or publish_channel.expired_at):
+            publish_channel.channel.close()
 
     def _end_returned(
-        self, epoch: PublishEpoch, handles: list[Handle], now: float
-    ) -> tuple[list[Handle], list[Handle]]:
+        self, publish_channel: PublishChannel, handles: list[PublishFuture], now: float
+    ) -> tuple[list[PublishFuture], list[PublishFuture]]:
         """Of messages that leave the wire those that no return came for, and the others, which end as RETURNED."""
-        if not epoch.returned_for:
+        if not publish_channel.returned_for:
             return handles, []
-        ended: list[Handle] = []
+        ended: list[PublishFuture] = []
         for handle in handles:
-            if handle in epoch.returned_for:
-                ended += self._end([handle], Fate(Outcome.RETURNED, epoch.where, now, epoch.returned_for[handle]))
-        rest = [handle for handle in handles if handle not in epoch.returned_for]
-        epoch.returned_for = {h: why for h, why in epoch.returned_for.items() if h.fate is None}
+            if handle in publish_channel.returned_for:
+                ended += self._end(
+                    [handle],
+                    BatchOutcome(Outcome.RETURNED, publish_channel.where, now, publish_channel.returned_for[handle]),
+                )
+        rest = [handle for handle in handles if handle not in publish_channel.returned_for]
+        publish_channel.returned_for = {h: why for h, why in publish_channel.returned_for.items() if h.fate is None}
         return rest, ended
 
-    def _settle_lost(self, epoch: PublishEpoch, reason: CloseReason) -> None:
-        epoch.read_ended()
+    def _settle_lost(self, publish_channel: PublishChannel, reason: CloseReason) -> None:
+        publish_channel.read_ended()
         now = self._now()
         with self._lock:
-            lost, ended = self._end_returned(epoch, epoch.window.abandon(), now)
-            unknown = Fate(Outcome.UNKNOWN, epoch.where, now, reason.text)
+            lost, ended = self._end_returned(publish_channel, publish_channel.window.abandon(), now)
+            unknown = BatchOutcome(Outcome.UNKNOWN, publish_channel.where, now, reason.text)
             self._end([handle for handle in lost if handle.fate is not None], unknown)
             rest = [handle for handle in lost if handle.fate is None]
             culprit = next((i for i, handle in enumerate(rest) if _is_to_blame(handle, reason)), len(rest))
             unsure, later = rest[:culprit], rest[culprit:]
             blamed = [handle for handle in later if _is_to_blame(handle, reason)]
-            ended += self._end(blamed, Fate(Outcome.NACKED, epoch.where, now, reason.text))
+            ended += self._end(blamed, BatchOutcome(Outcome.NACKED, publish_channel.where, now, reason.text))
             # After a channel error the broker takes nothing more from that channel, so these cannot have arrived.
             again = [handle for handle in later if handle.fate is None]
             if self._limits.republish:
@@ -514,30 +537,30 @@ class Producer:
             if self._closed is None:
                 self._closed = MessagingError(error.what, error.hint) if type(error) is DmqError else error
             self._may_refuse = True
-            epoch, self._epoch = self._epoch, None
-            ended: list[Handle] = []
-            if epoch is not None:
+            publish_channel, self._channel = self._channel, None
+            ended: list[PublishFuture] = []
+            if publish_channel is not None:
                 now = self._now()
-                sent, ended = self._end_returned(epoch, epoch.window.abandon(), now)
-                ended += self._end(sent, Fate(Outcome.UNKNOWN, epoch.where, now, error.what))
-            ended += self._end_waiting(None if epoch is None else epoch.where, error.what)
+                sent, ended = self._end_returned(publish_channel, publish_channel.window.abandon(), now)
+                ended += self._end(sent, BatchOutcome(Outcome.UNKNOWN, publish_channel.where, now, error.what))
+            ended += self._end_waiting(None if publish_channel is None else publish_channel.where, error.what)
             self._change.notify_all()
         self._tell(ended)
 
-    def _end_waiting(self, where: str | None, why: str) -> list[Handle]:
+    def _end_waiting(self, where: str | None, why: str) -> list[PublishFuture]:
         waiting = list(self._outbox)
         self._outbox.clear()
         now = self._now()
         sent = [handle for handle in waiting if handle in self._sent_before]
         unsent = [handle for handle in waiting if handle not in self._sent_before]
-        return self._end(sent, Fate(Outcome.UNKNOWN, where, now, why, sends=0)) + self._end(
-            unsent, Fate(Outcome.NOT_SENT, None, now, why, sends=0)
+        return self._end(sent, BatchOutcome(Outcome.UNKNOWN, where, now, why, sends=0)) + self._end(
+            unsent, BatchOutcome(Outcome.NOT_SENT, None, now, why, sends=0)
         )
 
-    def _end(self, handles: list[Handle], fate: Fate) -> list[Handle]:
+    def _end(self, handles: list[PublishFuture], fate: BatchOutcome) -> list[PublishFuture]:
         """Settles messages that leave the producer, and gives those that had no outcome; the lock is held."""
         self._release(handles)
-        ended: list[Handle] = []
+        ended: list[PublishFuture] = []
         for handle in handles:
             handle.frames = b""
             if handle.fate is None:
@@ -550,19 +573,19 @@ class Producer:
                     handle.fate = replace(fate, sends=fate.sends + before)
         return ended
 
-    def _release(self, handles: list[Handle]) -> None:
+    def _release(self, handles: list[PublishFuture]) -> None:
         self._messages -= len(handles)
         self._bytes -= sum([handle.size for handle in handles])
-        if self._marks and self._messages <= max(self._marks):
+        if self._wait_marks and self._messages <= max(self._wait_marks):
             self._change.notify_all()
 
-    def _tell(self, ended: list[Handle]) -> None:
+    def _tell(self, ended: list[PublishFuture]) -> None:
         if self._on_settled is not None:
             for handle in ended:
                 self._on_settled(handle)
 
 
-def _is_to_blame(handle: Handle, reason: CloseReason) -> bool:
+def _is_to_blame(handle: PublishFuture, reason: CloseReason) -> bool:
     """Whether the broker closed the channel because of this very message."""
     if reason.code not in (403, 404, 406):
         return False

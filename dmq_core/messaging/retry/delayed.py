@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.errors import InvalidInputError, MessagingError
-from dmq_core.messaging.publishing.publisher import Producer, ProducerLimits
+from dmq_core.messaging.publishing.publisher import ProducerLimits, Publisher
 from dmq_core.messaging.retry.failure_policy import PAUSE_S, FailurePlan, dead_letter_name, dead_letter_queue
-from dmq_core.messaging.retry.forwarding import LOOK_S, Errand, HandOffThread
-from dmq_core.messaging.retry.headers import Failure, attempts_before, copied
-from dmq_core.messaging.retry.plan import Mode, chosen_mode, parked, policy, retry_plan, rung
+from dmq_core.messaging.retry.forwarding import LOOK_S, Forward, ForwarderThread
+from dmq_core.messaging.retry.headers import Failure, attempts_before, properties_of_copy
+from dmq_core.messaging.retry.plan import Mode, chosen_mode, delay_queue, parking_queue, policy, retry_plan
 
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
@@ -79,11 +79,11 @@ class Retry:
         self._cluster = cluster
         self._wall = wall
         self._serves = Mode.LADDER
-        self._first_failures = _Memory()
+        self._first_failures = _FirstFailures()
         self._closing = threading.Event()
         self._manager: BrokerConnectionManager | None = None
         self._connection: Connection | None = None
-        self._thread: HandOffThread | None = None
+        self._thread: ForwarderThread | None = None
 
     @property
     def keeps_order(self) -> bool:
@@ -99,8 +99,8 @@ class Retry:
         """Opens what copies are published over."""
         self._manager = manager
         self._connection = connection = manager.publishing(self._cluster)
-        self._thread = HandOffThread(queue_name)
-        self._thread.start(lambda tell: Producer(connection, _LIMITS, tell))
+        self._thread = ForwarderThread(queue_name)
+        self._thread.start(lambda tell: Publisher(connection, _LIMITS, tell))
 
     def failed(self, delivery: Delivery, why: str) -> None:
         """Has the message tried again, or gives it up; in place this takes the delay, else it returns at once."""
@@ -109,15 +109,15 @@ class Retry:
         if last and not self._parking:
             delivery.reject(requeue=False)
         elif last:
-            self._hand_on(delivery, self._given_up_to(delivery.queue), failure, is_parked=True)
+            self._forward(delivery, self._given_up_to(delivery.queue), failure, is_parked=True)
         elif self._serves is Mode.NATIVE:
             delivery.reject(requeue=True)
         elif self._serves is Mode.IN_PLACE:
             if self._still_there_after(delivery, self.policy.delay_s(failure.attempts)):
                 delivery.reject(requeue=True)
         else:
-            target = rung(delivery.queue, self.policy.delay_s(failure.attempts))
-            self._hand_on(delivery, target, failure, is_parked=False)
+            target = delay_queue(delivery.queue, self.policy.delay_s(failure.attempts))
+            self._forward(delivery, target, failure, is_parked=False)
 
     def close(self, timeout_s: float) -> None:
         """Ends it after at most `timeout_s` and a second; may be called twice."""
@@ -129,7 +129,7 @@ class Retry:
             self._manager.release(connection)
 
     def _given_up_to(self, queue: str) -> str:
-        return parked(queue)
+        return parking_queue(queue)
 
     def _failure(self, delivery: Delivery, why: str) -> Failure:
         headers = delivery.properties.headers
@@ -140,17 +140,17 @@ class Retry:
         first_at = self._first_failures.seen(delivery.properties.message_id, now, anew=attempts == 1)
         return Failure(attempts_before(headers) + attempts, first_at, now, why)
 
-    def _hand_on(self, delivery: Delivery, target: str, failure: Failure, *, is_parked: bool) -> None:
-        if self._thread is None or self._thread.handoff is None:
+    def _forward(self, delivery: Delivery, target: str, failure: Failure, *, is_parked: bool) -> None:
+        if self._thread is None or self._thread.forwarder is None:
             raise MessagingError("this retry path is bound to no consumer", "Give it to a consumer.")
-        properties = copied(
+        properties = properties_of_copy(
             delivery.properties, delivery.exchange, delivery.routing_key, delivery.queue, failure, parked=is_parked
         )
-        errand = Errand(delivery, target, properties)
-        self._thread.handoff.take(errand)
+        forward = Forward(delivery, target, properties)
+        self._thread.forwarder.take(forward)
         if self._serves is Mode.IN_PLACE:
             # What comes after must not be handled while this one may still come back.
-            while delivery.is_current and not errand.over.wait(LOOK_S) and not self._closing.is_set():
+            while delivery.is_current and not forward.over.wait(LOOK_S) and not self._closing.is_set():
                 pass
 
     def _still_there_after(self, delivery: Delivery, seconds: float) -> bool:
@@ -164,7 +164,7 @@ class Retry:
         return False
 
 
-class InStream(Retry):
+class RetryInStream(Retry):
     """What `Requeue` is for other queues: after `limit` returns at once, a copy goes to `<queue>.dead`."""
 
     def __init__(self, limit: int, cluster: str) -> None:
@@ -179,7 +179,7 @@ class InStream(Retry):
         return dead_letter_name(queue)
 
 
-class _Memory:
+class _FirstFailures:
     """When messages failed first, where only the broker counts; of the last `REMEMBERED` that have an id."""
 
     def __init__(self) -> None:

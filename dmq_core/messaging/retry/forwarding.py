@@ -14,12 +14,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dmq_core.errors import DmqError, InvalidInputError
-from dmq_core.messaging.messages import MessageProperties, Outcome, Settlement
+from dmq_core.messaging.messages import MessageProperties, Outcome, PublishResult
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.messaging.delivery.delivery import Delivery
-    from dmq_core.messaging.publishing.handle import Handle
+    from dmq_core.messaging.publishing.publish_future import PublishFuture
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
@@ -29,8 +29,8 @@ RENEW_PAUSE_S: Final = 1.0
 _LOG = logging.getLogger("dmq.messaging")
 
 
-class Publishes(Protocol):
-    """What a hand-off asks of a `Producer`."""
+class ForwardPublisher(Protocol):
+    """What a forwarder asks of a `Publisher`."""
 
     def send(
         self,
@@ -39,12 +39,12 @@ class Publishes(Protocol):
         body: bytes,
         properties: MessageProperties,
         mandatory: bool,
-        room_s: float | None,
-    ) -> Handle:
+        capacity_timeout_s: float | None,
+    ) -> PublishFuture:
         """Takes a message on without waiting."""
         ...
 
-    def settle(self, handle: Handle, timeout_s: float) -> Settlement:
+    def settle(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
         """Gives up on a message that has no outcome in time."""
         ...
 
@@ -53,12 +53,12 @@ class Publishes(Protocol):
         ...
 
 
-Opens = Callable[[Callable[["Handle"], None]], Publishes]
+OpenPublisher = Callable[[Callable[["PublishFuture"], None]], ForwardPublisher]
 """Makes a producer that tells each outcome to what it is given."""
 
 
 @dataclass(eq=False, slots=True)
-class Errand:
+class Forward:
     """One message to hand on to the queue `target`; `over` is set once nothing is left to do for it."""
 
     delivery: Delivery
@@ -74,24 +74,24 @@ def pause_s(tries: int, uniform: Callable[[float, float], float] = random.unifor
     return uniform(whole / 2, whole)
 
 
-class HandOff:
+class Forwarder:
     """Hands messages on over producers that `opens` makes, each until its copy is confirmed or its delivery is stale.
 
     Whoever drives it calls `turn`, and `close` in the end, always from the same thread; the rest may be called from
     any.
     """
 
-    def __init__(self, opens: Opens, now: Callable[[], float], wake: Callable[[], None]) -> None:
+    def __init__(self, opens: OpenPublisher, now: Callable[[], float], wake: Callable[[], None]) -> None:
         self._opens = opens
         self._producer = opens(self._tell)
         self._now = now
         self._wake = wake
         self._order = count()
-        self._left: set[Errand] = set()
-        self._inbox: deque[Errand] = deque()
-        self._settled: deque[Handle] = deque()
-        self._waiting: list[tuple[float, int, Errand]] = []
-        self._under_way: dict[Handle, Errand] = {}
+        self._left: set[Forward] = set()
+        self._inbox: deque[Forward] = deque()
+        self._settled: deque[PublishFuture] = deque()
+        self._waiting: list[tuple[float, int, Forward]] = []
+        self._under_way: dict[PublishFuture, Forward] = {}
         self._stuck = False
         self._renewed_at = now()
 
@@ -100,18 +100,18 @@ class HandOff:
         """How many messages are not dealt with."""
         return len(self._left)
 
-    def take(self, errand: Errand) -> None:
+    def take(self, forward: Forward) -> None:
         """Takes a message on; returns at once."""
-        self._left.add(errand)
-        self._inbox.append(errand)
+        self._left.add(forward)
+        self._inbox.append(forward)
         self._wake()
 
     def turn(self) -> float:
         """Does what is due; the seconds until there may be more to do, at most `LOOK_S`."""
         while self._settled:
             self._end(self._settled.popleft())
-        for handle, errand in tuple(self._under_way.items()):
-            if not errand.delivery.is_current:
+        for handle, forward in tuple(self._under_way.items()):
+            if not forward.delivery.is_current:
                 # The broker delivers it again: a copy that has not left by now had better not leave at all.
                 self._producer.settle(handle, 0.0)
         now = self._now()
@@ -129,7 +129,7 @@ class HandOff:
         """Closes the producer; what is under way stays unanswered."""
         self._producer.close(0.0)
 
-    def _tell(self, handle: Handle) -> None:
+    def _tell(self, handle: PublishFuture) -> None:
         self._settled.append(handle)
         self._wake()
 
@@ -139,76 +139,76 @@ class HandOff:
         self._producer = self._opens(self._tell)
         self._stuck, self._renewed_at = False, now
 
-    def _publish(self, errand: Errand) -> None:
-        delivery = errand.delivery
+    def _publish(self, forward: Forward) -> None:
+        delivery = forward.delivery
         if not delivery.is_current:
-            self._over(errand)
+            self._over(forward)
             return
-        errand.tries += 1
+        forward.tries += 1
         try:
-            handle = self._producer.send("", errand.target, delivery.body, errand.properties, True, 0.0)
+            handle = self._producer.send("", forward.target, delivery.body, forward.properties, True, 0.0)
         except InvalidInputError as error:
             # It never will be sendable; the queue's own limit gives it up, and a stream has it still.
             _LOG.error("a message of %s cannot be handed on: %s", visible(delivery.queue), visible(error.what))
             delivery.reject(requeue=delivery.offset is None)
-            self._over(errand)
+            self._over(forward)
         except DmqError as error:
-            self._again(errand, error.what)
+            self._again(forward, error.what)
         else:
-            self._under_way[handle] = errand
+            self._under_way[handle] = forward
 
-    def _end(self, handle: Handle) -> None:
-        errand = self._under_way.pop(handle, None)
+    def _end(self, handle: PublishFuture) -> None:
+        forward = self._under_way.pop(handle, None)
         settlement = handle.settlement
-        if errand is None or settlement is None:
+        if forward is None or settlement is None:
             return
         if settlement.outcome is Outcome.CONFIRMED:
-            errand.delivery.ack()
-            self._over(errand)
+            forward.delivery.ack()
+            self._over(forward)
         else:
-            self._stuck |= settlement.outcome is Outcome.NACKED and errand.tries >= STUBBORN_TRIES
-            self._again(errand, f"{settlement.outcome}: {settlement.reason}")
+            self._stuck |= settlement.outcome is Outcome.NACKED and forward.tries >= STUBBORN_TRIES
+            self._again(forward, f"{settlement.outcome}: {settlement.reason}")
 
-    def _over(self, errand: Errand) -> None:
-        self._left.discard(errand)
-        errand.over.set()
+    def _over(self, forward: Forward) -> None:
+        self._left.discard(forward)
+        forward.over.set()
 
-    def _again(self, errand: Errand, why: str) -> None:
-        if errand.tries == 1:
+    def _again(self, forward: Forward, why: str) -> None:
+        if forward.tries == 1:
             _LOG.warning(
                 "a message of %s is kept back, %s did not take it: %s",
-                visible(errand.delivery.queue),
-                visible(errand.target),
+                visible(forward.delivery.queue),
+                visible(forward.target),
                 visible(why),
             )
-        heapq.heappush(self._waiting, (self._now() + pause_s(errand.tries), next(self._order), errand))
+        heapq.heappush(self._waiting, (self._now() + pause_s(forward.tries), next(self._order), forward))
 
 
-class HandOffThread:
-    """A `HandOff` with a thread of its own, named for the queue that it serves."""
+class ForwarderThread:
+    """A `Forwarder` with a thread of its own, named for the queue that it serves."""
 
     def __init__(self, queue: str) -> None:
         self._changed = threading.Condition()
         self._woken = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"retry {queue}", daemon=True)
-        self.handoff: HandOff | None = None
+        self.forwarder: Forwarder | None = None
 
-    def start(self, opens: Opens) -> HandOff:
+    def start(self, opens: OpenPublisher) -> Forwarder:
         """Begins to hand on over producers that `opens` makes."""
-        self.handoff = HandOff(opens, time.monotonic, self._wake)
+        self.forwarder = Forwarder(opens, time.monotonic, self._wake)
         self._thread.start()
-        return self.handoff
+        return self.forwarder
 
     def close(self, timeout_s: float) -> int:
         """Waits `timeout_s` until all is handed on, and ends; how many messages are left."""
         with self._changed:
-            self._changed.wait_for(lambda: self.handoff is None or not self.handoff.left, timeout_s)
+            self._changed.wait_for(lambda: self.forwarder is None or not self.forwarder.left, timeout_s)
             self._closing = True
             self._changed.notify_all()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(LOOK_S * 4)
-        return 0 if self.handoff is None else self.handoff.left
+        return 0 if self.forwarder is None else self.forwarder.left
 
     def _wake(self) -> None:
         with self._changed:
@@ -216,14 +216,14 @@ class HandOffThread:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        handoff = self.handoff
-        while handoff is not None:
-            patience = handoff.turn()
+        forwarder = self.forwarder
+        while forwarder is not None:
+            patience = forwarder.turn()
             with self._changed:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._woken or self._closing, patience)
                 self._woken = False
                 if self._closing:
                     break
-        if handoff is not None:
-            handoff.close()
+        if forwarder is not None:
+            forwarder.close()

@@ -48,7 +48,7 @@ def attempts_before(headers: Headers) -> int:
     return told if isinstance(told, int) and not isinstance(told, bool) and told > 0 and PARKED not in headers else 0
 
 
-def copied(
+def properties_of_copy(
     properties: MessageProperties, exchange: str, routing_key: str, queue: str, failure: Failure, *, parked: bool
 ) -> MessageProperties:
     """The properties of the copy of a message that failed in `queue`, to which it was published through `exchange`.

@@ -68,12 +68,12 @@ def milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def rung(queue: str, delay_s: float) -> str:
+def delay_queue(queue: str, delay_s: float) -> str:
     """The queue in which copies for `queue` wait for `delay_s` seconds."""
     return f"{queue}.retry.{milliseconds(delay_s)}"
 
 
-def parked(queue: str) -> str:
+def parking_queue(queue: str) -> str:
     """The queue for messages of `queue` that are given up."""
     return f"{queue}.parked"
 
@@ -102,12 +102,14 @@ def retry_plan(mode: Mode, asked: RetryPolicy, parking: bool, queue: Queue, vers
 
     Raises `InvalidInputError` if a message would be lost after its last attempt.
     """
-    check_address("", max(parked(queue.name), *(rung(queue.name, delay) for delay in asked.delays), key=len))
+    check_address(
+        "", max(parking_queue(queue.name), *(delay_queue(queue.name, delay) for delay in asked.delays), key=len)
+    )
     kind = queue_kind(queue)
     if kind == STREAM:
         if not parking:
             raise InvalidInputError(f"a stream like {queue.name!r} dead-letters nothing", "Leave parking on.")
-        return FailurePlan(entities=(_parking_queue(queue.name, version),))
+        return FailurePlan(entities=(_declared_parking_queue(queue.name, version),))
     if not parking and "x-dead-letter-exchange" not in queue.arguments:
         raise InvalidInputError(
             f"without parking, {queue.name!r} would drop a message after its last attempt",
@@ -118,30 +120,32 @@ def retry_plan(mode: Mode, asked: RetryPolicy, parking: bool, queue: Queue, vers
         # Beyond our own count: what kills its consumer, who then counts nothing, is given up as well.
         arguments["x-delivery-limit"] = asked.attempts + DELIVERY_LIMIT
     if parking:
-        arguments |= _dead_letters(kind == QUORUM, parked(queue.name))
+        arguments |= _dead_letters(kind == QUORUM, parking_queue(queue.name))
     if mode is Mode.NATIVE:
         arguments |= {
             "x-delayed-retry-type": "failed",
             "x-delayed-retry-min": milliseconds(asked.delays[0]),
             "x-delayed-retry-max": milliseconds(max(asked.delays)),
         }
-    rungs = _rungs(queue.name, asked) if mode is Mode.LADDER else ()
-    return FailurePlan(arguments, (*rungs, *((_parking_queue(queue.name, version),) if parking else ())))
+    delay_queues = _declared_delay_queues(queue.name, asked) if mode is Mode.LADDER else ()
+    return FailurePlan(
+        arguments, (*delay_queues, *((_declared_parking_queue(queue.name, version),) if parking else ()))
+    )
 
 
-def _rungs(queue: str, asked: RetryPolicy) -> tuple[Queue, ...]:
+def _declared_delay_queues(queue: str, asked: RetryPolicy) -> tuple[Queue, ...]:
     used = asked.delays[: max(0, asked.attempts - 1)]
     waits = dict.fromkeys(milliseconds(delay) for delay in used)
     return tuple(
-        Queue(rung(queue, ms / 1000), QUORUM, arguments={"x-message-ttl": ms, **_dead_letters(True, queue)})
+        Queue(delay_queue(queue, ms / 1000), QUORUM, arguments={"x-message-ttl": ms, **_dead_letters(True, queue)})
         for ms in waits
     )
 
 
-def _parking_queue(queue: str, version: Version) -> Queue:
+def _declared_parking_queue(queue: str, version: Version) -> Queue:
     # Looking at what is parked must not wear it out.
     unlimited = {"x-delivery-limit": -1} if version >= WITH_DELIVERY_LIMIT else {}
-    return Queue(parked(queue), QUORUM, arguments=unlimited, adopt=True)
+    return Queue(parking_queue(queue), QUORUM, arguments=unlimited, adopt=True)
 
 
 def _dead_letters(is_quorum: bool, target: str) -> dict[str, object]:

@@ -90,9 +90,9 @@ class Requeue:
 
     def in_stream(self, cluster: str) -> FailurePath:
         """The path that does the same for a stream of `cluster`."""
-        from dmq_core.messaging.retry.delayed import InStream
+        from dmq_core.messaging.retry.delayed import RetryInStream
 
-        return InStream(self._limit, cluster) if self._dead_letter else self
+        return RetryInStream(self._limit, cluster) if self._dead_letter else self
 
     def _failed_in_stream(self, delivery: Delivery, why: str) -> None:
         if delivery.attempts <= self._limit:

@@ -18,15 +18,14 @@ class _Amqp:
     wall = staticmethod(time.time)
 
     def loop(self, owner: LoopOwner) -> Loop:
-        from dmq_core.messaging.transport.pika_transport import Loop as PikaLoop
+        from dmq_core.messaging.transport.pika_transport import PikaLoop
 
         return PikaLoop(owner.crashed)
 
     def link(
         self, loop: Loop, endpoint: NodeEndpoint, credentials: Credentials, name: str, listener: LinkListener
     ) -> Link:
-        from dmq_core.messaging.transport.pika_transport import Link as PikaLink
-        from dmq_core.messaging.transport.pika_transport import Loop as PikaLoop
+        from dmq_core.messaging.transport.pika_transport import PikaLink, PikaLoop
 
         if not isinstance(loop, PikaLoop):
             raise TypeError("the loop is another network's")

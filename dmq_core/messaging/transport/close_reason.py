@@ -8,7 +8,7 @@ from enum import StrEnum
 from dmq_core.errors import AccessDeniedError, DmqError, MessagingError, NotReachableError
 
 
-class Cure(StrEnum):
+class RecoveryAction(StrEnum):
     """What a close asks for: connect again, or give up because trying again cannot help."""
 
     RECOVER = "recover"
@@ -19,7 +19,7 @@ class Cure(StrEnum):
 class CloseReason:
     """Why a connection or channel closed; `code` is AMQP's where the broker gave one."""
 
-    cure: Cure
+    action: RecoveryAction
     text: str
     code: int | None = None
     denied: bool = False
@@ -28,7 +28,7 @@ class CloseReason:
         """The reason as the error to raise about `subject`."""
         if self.denied:
             return AccessDeniedError(f"{subject}: {self.text}", "Check user, password, virtual host and permissions.")
-        if self.cure is Cure.GIVE_UP:
+        if self.action is RecoveryAction.GIVE_UP:
             return MessagingError(f"{subject}: {self.text}")
         return NotReachableError(
             f"{subject}: {self.text}", "Check that a node runs there and that the port is its AMQP port."

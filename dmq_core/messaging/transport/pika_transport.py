@@ -1,6 +1,6 @@
 """The one module that knows pika: an I/O loop, a connection to one endpoint, its channels, and why they closed.
 
-Everything here but `Loop.call_soon` belongs to the thread that runs the loop.
+Everything here but `PikaLoop.call_soon` belongs to the thread that runs the loop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.amqp.frames import FrameReader, FrameSink
 from dmq_core.messaging.amqp.wire import FRAME_OVERHEAD
 from dmq_core.messaging.topology.model import Arguments, Binding, Entity, Exchange, Queue, QueueDepth
-from dmq_core.messaging.transport.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
 from dmq_core.messaging.transport.protocol import CLOSE_TIMEOUT_S, STACK_TIMEOUT_S, LinkListener, Outgoing
 from dmq_core.text import visible
 from dmq_core.tls import tls_context
@@ -39,7 +39,7 @@ TCP_USER_TIMEOUT_MS = 5000
 BACKLOG_BYTES = 128 << 10
 
 
-class Loop:
+class PikaLoop:
     """An I/O loop that one thread runs and any thread may hand callbacks to."""
 
     def __init__(self, on_crash: Callable[[Exception], None]) -> None:
@@ -208,7 +208,7 @@ class _Wire(AbstractStreamProtocol, AbstractStreamTransport):  # type: ignore[mi
 class _TappedServices(SelectorIOServicesAdapter):  # type: ignore[misc]  # pika is untyped
     """Pika's I/O services, with a `_Wire` put into each stream."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: PikaLoop) -> None:
         super().__init__(loop.native)
         self._after_this = loop.native.add_callback
         self.wire: _Wire | None = None
@@ -232,11 +232,11 @@ class _TappedServices(SelectorIOServicesAdapter):  # type: ignore[misc]  # pika 
         return super().create_streaming_connection(with_wire, sock, done, ssl_context, server_hostname)
 
 
-class Link:
+class PikaLink:
     """One connection to one endpoint, from the first attempt to its end; it never comes back."""
 
     def __init__(
-        self, loop: Loop, endpoint: NodeEndpoint, credentials: Credentials, name: str, listener: LinkListener
+        self, loop: PikaLoop, endpoint: NodeEndpoint, credentials: Credentials, name: str, listener: LinkListener
     ) -> None:
         self.endpoint = endpoint
         self._loop = loop
@@ -262,10 +262,10 @@ class Link:
         """What the broker says that it is, such as `4.3.6`; empty before it opened."""
         return str((self._connection.server_properties or {}).get("version", ""))
 
-    def channel(self, on_open: Callable[[Channel], None], on_closed: Callable[[CloseReason], None]) -> None:
+    def channel(self, on_open: Callable[[PikaChannel], None], on_closed: Callable[[CloseReason], None]) -> None:
         """Opens a channel; `on_closed` comes once, also when the link is lost; nothing comes of one that is ending."""
         if self._connection.is_open:
-            Channel(self._loop, self._connection, self._services, on_open, on_closed)
+            PikaChannel(self._loop, self._connection, self._services, on_open, on_closed)
 
     def close(self) -> None:
         """Closes it politely; within a second it is over in any case."""
@@ -287,7 +287,7 @@ class Link:
                 self._services.wire.abort_because(why)
             elif not (self._connection.is_closed or self._connection.is_closing):
                 self._connection.close()
-        self._end(CloseReason(Cure.RECOVER, why))
+        self._end(CloseReason(RecoveryAction.RECOVER, why))
 
     def _on_open(self, connection: Any) -> None:
         if self._over:
@@ -307,15 +307,15 @@ class Link:
         self._listener.lost(reason)
 
 
-class Channel:
+class PikaChannel:
     """One channel of a link. Its callbacks run on the loop's thread; after it closed, nothing is sent."""
 
     def __init__(
         self,
-        loop: Loop,
+        loop: PikaLoop,
         connection: Any,
         services: _TappedServices,
-        on_open: Callable[[Channel], None],
+        on_open: Callable[[PikaChannel], None],
         on_closed: Callable[[CloseReason], None],
     ) -> None:
         self._loop = loop
@@ -408,7 +408,7 @@ class Channel:
         """Tells that a delivery failed."""
         self._channel.basic_reject(tag, requeue)
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         """Returns a delivery that was not tried."""
         self._channel.basic_nack(tag, multiple=False, requeue=True)
 
@@ -510,18 +510,21 @@ def close_reason(error: BaseException) -> CloseReason:
         (c.reply_code for c in causes if isinstance(c, pika_errors.ConnectionClosed | pika_errors.ChannelClosed)), None
     )
     if isinstance(error, pika_errors.ChannelClosedByBroker):
-        return CloseReason(Cure.RECOVER, text, code, denied=code == 403)
+        return CloseReason(RecoveryAction.RECOVER, text, code, denied=code == 403)
     if isinstance(error, pika_errors.ProbableAuthenticationError | pika_errors.ProbableAccessDeniedError):
         # Pika keeps the broker's words only as text; a node that just went away mid-handshake says nothing of the kind.
         refused = "(403)" in text or ("(530)" in text and "limit" not in text)
         return CloseReason(
-            Cure.GIVE_UP if refused else Cure.RECOVER, _broker_words(text), 403 if refused else None, refused
+            RecoveryAction.GIVE_UP if refused else RecoveryAction.RECOVER,
+            _broker_words(text),
+            403 if refused else None,
+            refused,
         )
     if code in (403, 530) and "limit" not in text:
-        return CloseReason(Cure.GIVE_UP, text, code, denied=True)
+        return CloseReason(RecoveryAction.GIVE_UP, text, code, denied=True)
     if any(isinstance(c, ssl.SSLCertVerificationError) for c in causes):
-        return CloseReason(Cure.GIVE_UP, f"the certificate was not accepted: {text}")
-    return CloseReason(Cure.RECOVER, text, code)
+        return CloseReason(RecoveryAction.GIVE_UP, f"the certificate was not accepted: {text}")
+    return CloseReason(RecoveryAction.RECOVER, text, code)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

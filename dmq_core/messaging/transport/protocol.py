@@ -199,7 +199,7 @@ class Channel(Protocol):
         """Tells that a delivery failed."""
         ...
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         """Returns a delivery that was not tried."""
         ...
 

@@ -139,7 +139,7 @@ class Journal:
         self._append(f'["A",{self._now()},{publisher},{list(numbers)},{list(keys)}]\n', required=True)
 
     def append_outcome(self, number: int, outcome: Outcome, sends: int = 1, reason: str = "") -> None:
-        """A message's outcome; as `Settlement` has it. Costs next to nothing: the writer does the rest."""
+        """A message's outcome; as `PublishResult` has it. Costs next to nothing: the writer does the rest."""
         self._outcomes.append((self._mono(), outcome, number, sends, reason))
 
     def append_deliveries(

@@ -19,9 +19,9 @@ from dmq_core.messaging.delivery.stream_offset import FIRST
 from dmq_core.messaging.messages import MessageProperties, Outcome
 from dmq_core.messaging.publishing.producers import (
     DirectProducer,
-    ExchangeProducer,
     FanoutProducer,
     HeadersProducer,
+    Producer,
     TopicProducer,
 )
 from dmq_core.messaging.publishing.publisher import ProducerLimits
@@ -36,7 +36,7 @@ from dmq_core.versions import parse_version
 if TYPE_CHECKING:
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.messaging.consuming.decoding import MessageHeaders
-    from dmq_core.messaging.publishing.handle import Handle
+    from dmq_core.messaging.publishing.publish_future import PublishFuture
     from dmq_core.proof.journal.file import Journal
     from dmq_core.proof.journal.records import RunSetup
 
@@ -130,7 +130,7 @@ class Traffic:
         self._no_more = threading.Event()
         self._error: DmqError | None = None
         self._consumers: list[DirectConsumer] = []
-        self._producers: list[ExchangeProducer] = []
+        self._producers: list[Producer] = []
         self._threads: list[threading.Thread] = []
 
     @property
@@ -206,13 +206,13 @@ class Traffic:
 
     # Publishing.
 
-    def _run(self, publisher: int, producer: ExchangeProducer) -> None:
+    def _run(self, publisher: int, producer: Producer) -> None:
         try:
             self._publish(publisher, producer)
         except DmqError as error:
             self.fail(error)
 
-    def _publish(self, publisher: int, producer: ExchangeProducer) -> None:
+    def _publish(self, publisher: int, producer: Producer) -> None:
         rate = self._workload.rate / self._workload.publishers
         behind_s = max(_BEHIND_S, 2 / rate)
         keys = [key for key in range(len(self._setup.keys)) if key % self._workload.publishers == publisher]
@@ -226,7 +226,7 @@ class Traffic:
                 offered_until += due / rate
                 self._send(publisher, producer, due, keys)
 
-    def _send(self, publisher: int, producer: ExchangeProducer, count: int, keys: Sequence[int]) -> None:
+    def _send(self, publisher: int, producer: Producer, count: int, keys: Sequence[int]) -> None:
         with self._lock:
             numbers = [self._account.attempt() for _ in range(count)]
             now = time.monotonic()
@@ -237,7 +237,7 @@ class Traffic:
         for number, position in zip(numbers, positions, strict=True):
             self._put(producer, message_id(self._setup.run, number), position, self._body(number))
 
-    def _put(self, producer: ExchangeProducer, an_id: str, position: int, body: bytes) -> Handle:
+    def _put(self, producer: Producer, an_id: str, position: int, body: bytes) -> PublishFuture:
         key = self._setup.keys[position]
         properties = MessageProperties(message_id=an_id, type=key, app_id="dmq proof")
         match producer:
@@ -253,7 +253,7 @@ class Traffic:
         """A line that a person who tails the load can follow, filled up to the size asked for."""
         return f'{{"message": {number}, "run": "{self._setup.run}"}}'.encode().ljust(self._workload.size)
 
-    def _await_route(self, producer: ExchangeProducer, key: int) -> None:
+    def _await_route(self, producer: Producer, key: int) -> None:
         """A binding that one node has just made may not route on another for a moment."""
         deadline = time.monotonic() + ROUTES_WITHIN_S
         while time.monotonic() < deadline and not self._no_more.wait(TICK_S):
@@ -267,7 +267,7 @@ class Traffic:
             f"no message was routed and confirmed within {ROUTES_WITHIN_S:g} s", "Does the cluster have a majority?"
         )
 
-    def _settled(self, handle: Handle) -> None:
+    def _settled(self, handle: PublishFuture) -> None:
         number = number_of(self._setup.run, handle.properties.message_id)
         settlement = handle.settlement
         if number is None or settlement is None:

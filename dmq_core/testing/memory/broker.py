@@ -15,7 +15,7 @@ from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.topology.model import Queue, QueueDepth
-from dmq_core.messaging.transport.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
 from dmq_core.testing.memory.clock import MemoryClock
 from dmq_core.testing.memory.message import Message, Reason, respliced
 from dmq_core.testing.memory.node import MemoryNode
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FIRST_PORT = 5672
 ELECTION_S = 0.5
 NOTICED_S = 5.0
-REFUSED = CloseReason(Cure.RECOVER, "connection refused")
+REFUSED = CloseReason(RecoveryAction.RECOVER, "connection refused")
 
 
 class MemoryBroker:
@@ -271,10 +271,10 @@ class MemoryBroker:
         host = self._hosts.get(link.endpoint.virtual_host)
         if link.credentials != self.credentials:
             why = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN."
-            link.ended(CloseReason(Cure.GIVE_UP, why, 403, denied=True))
+            link.ended(CloseReason(RecoveryAction.GIVE_UP, why, 403, denied=True))
         elif host is None:
             why = f"NOT_ALLOWED - vhost {link.endpoint.virtual_host} not found"
-            link.ended(CloseReason(Cure.GIVE_UP, why, 530, denied=True))
+            link.ended(CloseReason(RecoveryAction.GIVE_UP, why, 530, denied=True))
         else:
             client = ServerConnection(self, node, host, link, link.credentials.username)
             node.clients.append(client)

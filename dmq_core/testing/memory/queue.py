@@ -35,17 +35,17 @@ class Stored:
 class Receiver(Protocol):
     """The channel that a consumer stands on."""
 
-    def deliver(self, subscription: Subscription, stored: Stored, redelivered: bool) -> None:
+    def deliver(self, subscription: MemoryConsumer, stored: Stored, redelivered: bool) -> None:
         """Sends a message to the consumer."""
         ...
 
-    def cancelled(self, subscription: Subscription) -> None:
+    def cancelled(self, subscription: MemoryConsumer) -> None:
         """Tells that the broker ended the consumer."""
         ...
 
 
 @dataclass(slots=True, eq=False)
-class Subscription:
+class MemoryConsumer:
     """A consumer: how many it may hold unacknowledged (0: any number), how many it holds, and its place in a stream.
 
     One that is `suspended` keeps its place and what it holds, and gets nothing: its node is gone.
@@ -101,7 +101,7 @@ class MemoryQueue:
         self.is_quorum = spec.all_arguments.get("x-queue-type") == "quorum"
         self.members = members
         self.leader: str | None = members[0]
-        self.subscriptions: list[Subscription] = []
+        self.subscriptions: list[MemoryConsumer] = []
         self.settings = QueueRules.of(spec.all_arguments, self.is_quorum, rules)
         self.gone = False
         self._rules = rules
@@ -196,12 +196,12 @@ class MemoryQueue:
 
     # Consuming.
 
-    def subscribe(self, subscription: Subscription) -> None:
+    def subscribe(self, subscription: MemoryConsumer) -> None:
         """Adds a consumer."""
         self.subscriptions.append(subscription)
         self.pump()
 
-    def unsubscribe(self, subscription: Subscription) -> None:
+    def unsubscribe(self, subscription: MemoryConsumer) -> None:
         """Takes a consumer away; an auto-delete queue goes with its last one."""
         if subscription not in self.subscriptions:
             return
@@ -212,19 +212,19 @@ class MemoryQueue:
         else:
             self.pump()
 
-    def acknowledge(self, subscription: Subscription) -> None:
+    def acknowledge(self, subscription: MemoryConsumer) -> None:
         """A delivery is done: there is room for another."""
         subscription.held -= 1
         self.pump()
 
-    def refuse(self, subscription: Subscription, stored: Stored) -> None:
+    def refuse(self, subscription: MemoryConsumer, stored: Stored) -> None:
         """A consumer rejected a delivery for good."""
         subscription.held -= 1
         self._count(stored, failed=True)
         self._die(stored, Reason.REJECTED)
         self.pump()
 
-    def give_back(self, subscription: Subscription, deliveries: Iterable[Stored], *, failed: bool, told: bool) -> None:
+    def requeue(self, subscription: MemoryConsumer, deliveries: Iterable[Stored], *, failed: bool, told: bool) -> None:
         """Deliveries return; `failed`: they count as tried, `told`: the consumer said so itself."""
         for stored in deliveries:
             subscription.held -= 1
@@ -254,15 +254,15 @@ class MemoryQueue:
         self._expire(before=None)
         self._set_alarm()
 
-    def is_active(self, subscription: Subscription) -> bool:
+    def is_active(self, subscription: MemoryConsumer) -> bool:
         """Whether the queue would serve this consumer."""
         return subscription in self._candidates
 
     @property
-    def _candidates(self) -> list[Subscription]:
+    def _candidates(self) -> list[MemoryConsumer]:
         return self.subscriptions[:1] if self.settings.single_active else self.subscriptions
 
-    def _next_subscription(self) -> Subscription | None:
+    def _next_subscription(self) -> MemoryConsumer | None:
         candidates = self._candidates
         for offset in range(len(candidates)):
             index = (self._turn + offset) % len(candidates)

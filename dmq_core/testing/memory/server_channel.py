@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from dmq_core.messaging.amqp.frames import Content, safe_properties
 from dmq_core.messaging.delivery.stream_offset import OFFSET
 from dmq_core.messaging.topology.model import Arguments, Binding, Entity, Exchange, Queue, QueueDepth
-from dmq_core.messaging.transport.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
 from dmq_core.testing.memory.message import Message, deaths_told
-from dmq_core.testing.memory.queue import MemoryQueue, Stored, Subscription, Verdicts
+from dmq_core.testing.memory.queue import MemoryConsumer, MemoryQueue, Stored, Verdicts
 from dmq_core.testing.memory.refusal import Refusal, refuse
 from dmq_core.testing.memory.stream import MemoryStream
 
@@ -36,12 +36,12 @@ class ServerChannel:
         self._closed = False
         self._published = 0
         self._delivered = 0
-        self._held: dict[int, tuple[Subscription, Stored]] = {}
+        self._held: dict[int, tuple[MemoryConsumer, Stored]] = {}
         self._stale: set[int] = set()
-        self._subscriptions: dict[str, tuple[Subscription, Callable[[], None]]] = {}
+        self._subscriptions: dict[str, tuple[MemoryConsumer, Callable[[], None]]] = {}
 
     @property
-    def subscriptions(self) -> list[Subscription]:
+    def subscriptions(self) -> list[MemoryConsumer]:
         """Its consumers."""
         return [subscription for subscription, _ in self._subscriptions.values()]
 
@@ -56,7 +56,7 @@ class ServerChannel:
                 self._connection.close(refusal)
             else:
                 self.close()
-                reason = CloseReason(Cure.RECOVER, refusal.text, refusal.code, denied=refusal.code == 403)
+                reason = CloseReason(RecoveryAction.RECOVER, refusal.text, refusal.code, denied=refusal.code == 403)
                 self._connection.reply(lambda: self._channel.closed(reason))
 
     # Publishing.
@@ -126,7 +126,7 @@ class ServerChannel:
         if claimed and not queue.is_replicated:
             refuse(403, f"queue '{name}' in vhost '{self._host.name}' in exclusive use")
         self._reply(done)
-        subscription = Subscription(self, tag, queue, self.prefetch_count, exclusive, place)
+        subscription = MemoryConsumer(self, tag, queue, self.prefetch_count, exclusive, place)
         self._subscriptions[tag] = (subscription, cancelled)
         queue.subscribe(subscription)
 
@@ -147,7 +147,7 @@ class ServerChannel:
         if subscription is not None:
             subscription.queue.unsubscribe(subscription)
 
-    def deliver(self, subscription: Subscription, stored: Stored, redelivered: bool) -> None:
+    def deliver(self, subscription: MemoryConsumer, stored: Stored, redelivered: bool) -> None:
         """Sends a message to a consumer."""
         self._delivered += 1
         self._held[self._delivered] = (subscription, stored)
@@ -162,7 +162,7 @@ class ServerChannel:
         )
         self._reply(lambda: self._channel.delivered(content))
 
-    def cancelled(self, subscription: Subscription) -> None:
+    def cancelled(self, subscription: MemoryConsumer) -> None:
         """Tells that the broker ended the consumer; what it held is no longer its own."""
         found = self._subscriptions.pop(subscription.tag, None)
         if found is not None:
@@ -179,15 +179,15 @@ class ServerChannel:
         self._check_returnable(tag)
         for subscription, stored in self._taken(tag, multiple=False):
             if requeue:
-                subscription.queue.give_back(subscription, [stored], failed=True, told=True)
+                subscription.queue.requeue(subscription, [stored], failed=True, told=True)
             else:
                 subscription.queue.refuse(subscription, stored)
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         """A delivery was not tried."""
         self._check_returnable(tag)
         for subscription, stored in self._taken(tag, multiple=False):
-            subscription.queue.give_back(subscription, [stored], failed=False, told=True)
+            subscription.queue.requeue(subscription, [stored], failed=False, told=True)
 
     def _check_returnable(self, tag: int) -> None:
         held = self._held.get(tag)
@@ -195,7 +195,7 @@ class ServerChannel:
             where = f"queue '{held[0].queue.name}' in vhost '{self._host.name}'"
             refuse(540, f"basic.nack and basic.reject not supported by stream queues {where}")
 
-    def _taken(self, tag: int, multiple: bool) -> list[tuple[Subscription, Stored]]:
+    def _taken(self, tag: int, multiple: bool) -> list[tuple[MemoryConsumer, Stored]]:
         if multiple:
             tags = [held for held in self._held if held <= tag or tag == 0]
         elif tag in self._stale:
@@ -301,14 +301,14 @@ class ServerChannel:
         for subscription in leaving:
             subscription.queue.unsubscribe(subscription)
 
-    def _take_back(self, subscription: Subscription) -> None:
+    def _take_back(self, subscription: MemoryConsumer) -> None:
         tags = [tag for tag, (of, _) in self._held.items() if of is subscription]
         self._stale |= set(tags)
         stored = [self._held.pop(tag)[1] for tag in tags]
         if not subscription.queue.gone:
-            subscription.queue.give_back(subscription, stored, failed=True, told=False)
+            subscription.queue.requeue(subscription, stored, failed=True, told=False)
 
-    def _consumers(self) -> list[Subscription]:
+    def _consumers(self) -> list[MemoryConsumer]:
         """Every consumer of this channel, those that were cancelled and still hold something among them."""
         known = [subscription for subscription, _ in self._subscriptions.values()]
         return list(dict.fromkeys([*known, *(subscription for subscription, _ in self._held.values())]))

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dmq_core.messaging.transport.close_reason import CloseReason, Cure
-from dmq_core.testing.memory.queue import MemoryQueue, Subscription
+from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
+from dmq_core.testing.memory.queue import MemoryConsumer, MemoryQueue
 from dmq_core.testing.memory.refusal import Refusal
 from dmq_core.testing.memory.server_channel import ServerChannel
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dmq_core.testing.memory.virtual_host import VirtualHost
 
 ALARM = "low on memory"
-HUNG_UP = CloseReason(Cure.RECOVER, "the peer closed the connection")
+HUNG_UP = CloseReason(RecoveryAction.RECOVER, "the peer closed the connection")
 
 
 class ServerConnection:
@@ -66,7 +66,7 @@ class ServerConnection:
         self._channels.append(opened)
         return opened
 
-    def subscriptions(self) -> list[Subscription]:
+    def subscriptions(self) -> list[MemoryConsumer]:
         """Every consumer of this connection."""
         return [subscription for opened in self._channels for subscription in opened.subscriptions]
 
@@ -101,7 +101,9 @@ class ServerConnection:
     def close(self, refusal: Refusal) -> None:
         """Closes the connection on the client."""
         denied = refusal.code == 403
-        reason = CloseReason(Cure.GIVE_UP if denied else Cure.RECOVER, refusal.text, refusal.code, denied)
+        reason = CloseReason(
+            RecoveryAction.GIVE_UP if denied else RecoveryAction.RECOVER, refusal.text, refusal.code, denied
+        )
         self.reply(lambda: self.link.ended(reason))
         self.hung_up()
 

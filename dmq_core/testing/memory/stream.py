@@ -9,7 +9,7 @@ from datetime import datetime
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.delivery.stream_offset import OFFSET, age_s, checked_offset
 from dmq_core.testing.memory.message import Message
-from dmq_core.testing.memory.queue import Confirm, MemoryQueue, Stored, Subscription
+from dmq_core.testing.memory.queue import Confirm, MemoryConsumer, MemoryQueue, Stored
 from dmq_core.testing.memory.refusal import refuse
 
 
@@ -69,11 +69,11 @@ class MemoryStream(MemoryQueue):
                 subscription.held += 1
                 subscription.receiver.deliver(subscription, stored, False)
 
-    def refuse(self, subscription: Subscription, stored: Stored) -> None:
+    def refuse(self, subscription: MemoryConsumer, stored: Stored) -> None:
         """A rejection is an acknowledgement."""
         self.acknowledge(subscription)
 
-    def give_back(self, subscription: Subscription, deliveries: Iterable[Stored], *, failed: bool, told: bool) -> None:
+    def requeue(self, subscription: MemoryConsumer, deliveries: Iterable[Stored], *, failed: bool, told: bool) -> None:
         """Nothing is taken back."""
         for _ in deliveries:
             subscription.held -= 1

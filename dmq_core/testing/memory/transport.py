@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from dmq_core.messaging.amqp.frames import Content, FrameSink
-from dmq_core.messaging.transport.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
 from dmq_core.messaging.transport.protocol import STACK_TIMEOUT_S, LinkListener, Loop, LoopOwner
 from dmq_core.testing.memory.clock import MemoryLoop
 from dmq_core.testing.memory.wire import Published, read_publish
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dmq_core.testing.memory.server_connection import ServerConnection
 
 FRAME_LIMIT: Final = 131_072 - 8
-OURS: Final = CloseReason(Cure.RECOVER, "closed by us")
+OURS: Final = CloseReason(RecoveryAction.RECOVER, "closed by us")
 
 
 class MemoryNetwork:
@@ -111,7 +111,7 @@ class MemoryLink:
         if self._server is not None:
             # A frozen node reads what was sent to it before it notices that the client is gone.
             (self._server.receive if self._server.node.frozen else _at_once)(self._server.hung_up)
-        self.ended(CloseReason(Cure.RECOVER, why))
+        self.ended(CloseReason(RecoveryAction.RECOVER, why))
 
     def forget(self, channel: MemoryChannel) -> None:
         """A channel is closed."""
@@ -252,9 +252,9 @@ class MemoryChannel:
         """Tells that a delivery failed."""
         self._send(lambda channel: channel.reject(tag, requeue))
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         """Returns a delivery that was not tried."""
-        self._send(lambda channel: channel.give_back(tag))
+        self._send(lambda channel: channel.requeue(tag))
 
     def ping(self) -> None:
         """Asks for a reply that changes nothing."""

@@ -12,7 +12,7 @@ from dmq_core.cluster.faults.model import Fault
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.errors import MessagingError
 from dmq_core.management.models import EntityKey
-from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage, Settlement
+from dmq_core.messaging.messages import Outcome, OutgoingMessage, PublishResult, SeenMessage
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.topology.routing import topic_matches
 from dmq_core.observe.events import ActionDetails, Event, Origin, Severity
@@ -125,14 +125,14 @@ class FakeSession:
         self._observers.append(observer)
         return observer
 
-    def publish(self, message: OutgoingMessage, timeout_s: float = 5.0) -> Settlement:
+    def publish(self, message: OutgoingMessage, timeout_s: float = 5.0) -> PublishResult:
         """Publishes one message; a queue without a leader is waited for until `timeout_s` has passed."""
         guard_change("Publish", read_only=self._read_only)
         self._refuse_if_closed()
         self.script.enter("publish")
         first = self._first()
         if first is None:
-            return Settlement(Outcome.NOT_SENT, None, 0.0, "no node can be reached")
+            return PublishResult(Outcome.NOT_SENT, None, 0.0, "no node can be reached")
         endpoint = f"{first.endpoint.host}:{first.endpoint.amqp_port}"
         started = self.broker.now
         while not self.broker.can_settle(message) and self.broker.now - started < timeout_s:
@@ -140,7 +140,7 @@ class FakeSession:
         self.broker.wait(CONFIRM_S)
         with self.broker.lock:
             outcome, reason = self.broker.publish(message)
-            return Settlement(outcome, endpoint, max(CONFIRM_S, self.broker.now - started), reason)
+            return PublishResult(outcome, endpoint, max(CONFIRM_S, self.broker.now - started), reason)
 
     def tail(self, source: TailSource, listener: Callable[[tuple[SeenMessage, ...]], None]) -> _Tail:
         """Begins to copy what is published from now on."""

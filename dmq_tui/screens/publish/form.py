@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dmq_core.errors import InvalidInputError
 from dmq_core.management.models import EntityKey, ExchangeFigures
-from dmq_core.messaging.messages import Outcome, OutgoingMessage, Settlement
+from dmq_core.messaging.messages import Outcome, OutgoingMessage, PublishResult
 from dmq_core.messaging.topology.routing import Topology, route
 from dmq_core.messaging.typed_fields import parse_headers, parse_properties, type_name
 from dmq_core.observe.snapshot import ClusterSnapshot
@@ -174,7 +174,7 @@ def destination(form: MessageForm, view: VirtualHostView | None) -> Line:
     return (*cells, Cell(doubts, Tone.WARN))
 
 
-def outcome_line(settlement: Settlement, snapshot: ClusterSnapshot | None) -> Line:
+def outcome_line(settlement: PublishResult, snapshot: ClusterSnapshot | None) -> Line:
     """How a publish ended, in one line."""
     where = _who(settlement.endpoint, snapshot)
     took = "" if settlement.seconds is None else f" in {settlement.seconds * 1000:,.0f} ms"

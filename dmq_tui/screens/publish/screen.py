@@ -15,7 +15,7 @@ from textual.suggester import Suggester
 from textual.widgets import Button, Input, Label, TextArea
 
 from dmq_core.errors import DmqError, InvalidInputError
-from dmq_core.messaging.messages import OutgoingMessage, Settlement
+from dmq_core.messaging.messages import OutgoingMessage, PublishResult
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.presentation import Tone
 from dmq_core.session.protocol import Session
@@ -38,7 +38,7 @@ class PublishEnded(Message):
     """The publish with this number ended, or was not possible."""
 
     number: int
-    settlement: Settlement | None = None
+    settlement: PublishResult | None = None
     error: DmqError | None = None
 
 

@@ -8,16 +8,17 @@ import time
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.connection.connection import Connection
-from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.consuming.subscription import Subscription
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import Outcome
-from dmq_core.messaging.publishing.publisher import Handle, Producer
+from dmq_core.messaging.publishing.publish_future import PublishFuture
+from dmq_core.messaging.publishing.publisher import Publisher
 from tests.perf.peers.task import LIMIT_S, PREFETCH, WARM_UP, Meter, Task, asked
 
 
 def publish(connection: Connection, task: Task) -> None:
     """Every handle is kept, and every outcome looked at once the clock has stopped."""
-    producer, queue, body = Producer(connection), task.queue, task.body
+    producer, queue, body = Publisher(connection), task.queue, task.body
     for _ in range(WARM_UP):
         producer.send("", queue, body)
     producer.flush(LIMIT_S)
@@ -33,11 +34,11 @@ def latency(connection: Connection, task: Task) -> None:
     due = [0.0] * task.count
     waits: list[float] = []
 
-    def settled(handle: Handle) -> None:
+    def settled(handle: PublishFuture) -> None:
         assert handle.wait(0).outcome is Outcome.CONFIRMED
         waits.append(time.perf_counter() - due[struct.unpack_from(">I", handle.body)[0]])
 
-    producer = Producer(connection, on_publish_ended=settled)
+    producer = Publisher(connection, on_publish_ended=settled)
     for _ in range(WARM_UP):
         producer.send("", task.queue, bytes(task.size))
     producer.flush(LIMIT_S)
@@ -69,7 +70,7 @@ def consume(connection: Connection, task: Task) -> None:
             done.set()
 
     meter = Meter(task.count)
-    consumer = Consumer(connection, task.queue, handle, prefetch=PREFETCH)
+    consumer = Subscription(connection, task.queue, handle, prefetch=PREFETCH)
     if not done.wait(LIMIT_S):
         raise TimeoutError(f"{left} messages did not come")
     meter.tell()

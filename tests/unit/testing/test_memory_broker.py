@@ -15,15 +15,16 @@ from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import InvalidInputError, MessagingError, OperationTimeoutError
 from dmq_core.messaging.amqp.frames import decode_properties
 from dmq_core.messaging.amqp.tables import encoded_table
-from dmq_core.messaging.amqp.wire import Wire, own_id
+from dmq_core.messaging.amqp.wire import MessageEncoder, own_id
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState
 from dmq_core.messaging.connection.topology_commands import declare, queue_depth
-from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.consuming.subscription import Subscription
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.publishing.producers import DirectProducer
-from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
+from dmq_core.messaging.publishing.publish_future import PublishFuture
+from dmq_core.messaging.publishing.publisher import ProducerLimits, Publisher
 from dmq_core.messaging.tap.source import TailSource
 from dmq_core.messaging.tap.tap import Tap
 from dmq_core.messaging.topology.model import Queue
@@ -51,7 +52,7 @@ class Hand:
         self.came: list[Delivery] = []
         self.ack = ack
         self.changes: list[bool] = []
-        self.consumer = Consumer(
+        self.consumer = Subscription(
             connection, queue, self._note, declare=declare, on_change=lambda s: self.changes.append(s.consuming)
         )
 
@@ -72,11 +73,13 @@ def at(broker: MemoryBroker, node: int, name: str) -> Connection:
     return broker.connection(name, endpoints=(*ends[node - 1 :], *ends[: node - 1]))
 
 
-def publish(producer: Producer, queue: str, body: bytes = b"x", properties: MessageProperties = NOTHING) -> Handle:
+def publish(
+    producer: Publisher, queue: str, body: bytes = b"x", properties: MessageProperties = NOTHING
+) -> PublishFuture:
     return producer.publish(OutgoingMessage("", queue, body, properties))
 
 
-def outcome(handle: Handle) -> Outcome | None:
+def outcome(handle: PublishFuture) -> Outcome | None:
     return None if handle.settlement is None else handle.settlement.outcome
 
 
@@ -91,7 +94,7 @@ def test_the_example_of_its_docstring_runs() -> None:
 def test_nothing_happens_by_itself(broker: MemoryBroker) -> None:
     connection = broker.connection("c")
     declare(connection, [Queue("q", "quorum", arguments={"x-message-ttl": 1})])
-    publish(Producer(connection), "q")
+    publish(Publisher(connection), "q")
     assert broker.depth("q").ready == 1
     broker.advance(0.0005)
     assert broker.depth("q").ready == 1
@@ -166,8 +169,8 @@ def test_settling_lets_a_slow_handler_finish(broker: MemoryBroker) -> None:
         done.extend(deliveries)
 
     declare(connection, [Queue("q", "quorum")])
-    Consumer(connection, "q", handle).wait_consuming()
-    publish(Producer(connection), "q")
+    Subscription(connection, "q", handle).wait_consuming()
+    publish(Publisher(connection), "q")
     broker.settle()
     assert len(done) == 1
 
@@ -200,7 +203,7 @@ def test_no_thread_is_left() -> None:
             connection = broker.connection("c")
             declare(connection, [Queue("q", "quorum")])
             hand = Hand(connection, "q", ack=True)
-            Producer(connection).publish_and_wait(OutgoingMessage("", "q", b"x"))
+            Publisher(connection).publish_and_wait(OutgoingMessage("", "q", b"x"))
             broker.settle()
             hand.consumer.stop()
     left = [thread for thread in threading.enumerate() if thread not in before]
@@ -226,7 +229,7 @@ def test_a_killed_node_takes_its_connections_and_what_they_held_comes_again(brok
     connection = broker.connection("c")
     declare(connection, [Queue("q", "quorum")])
     hand = Hand(connection, "q")
-    producer = Producer(connection)
+    producer = Publisher(connection)
     assert producer.publish_and_wait(OutgoingMessage("", "q", b"x")).outcome is Outcome.CONFIRMED
     broker.settle()
     broker.kill("rmq1")
@@ -243,7 +246,7 @@ def test_a_killed_node_takes_its_connections_and_what_they_held_comes_again(brok
 def test_what_is_published_during_an_election_is_confirmed_after_it(broker: MemoryBroker) -> None:
     connection = at(broker, 2, "c")
     declare(at(broker, 1, "other"), [Queue("q", "quorum")])
-    producer = Producer(connection)
+    producer = Publisher(connection)
     assert producer.publish_and_wait(OutgoingMessage("", "q", b"0")).outcome is Outcome.CONFIRMED
     broker.kill("rmq1")
     handle = publish(producer, "q")
@@ -258,7 +261,7 @@ def test_what_is_published_during_an_election_is_confirmed_after_it(broker: Memo
 def test_without_a_majority_nothing_is_confirmed_or_declared_until_it_is_back(broker: MemoryBroker) -> None:
     connection = at(broker, 3, "c")
     declare(connection, [Queue("q", "quorum")])
-    producer = Producer(connection, ProducerLimits(confirm_s=60))
+    producer = Publisher(connection, ProducerLimits(confirm_s=60))
     broker.kill("rmq1")
     broker.kill("rmq2")
     broker.advance(1)
@@ -276,7 +279,7 @@ def test_without_a_majority_nothing_is_confirmed_or_declared_until_it_is_back(br
 def test_a_classic_queue_goes_down_with_its_node_and_comes_back_with_what_was_persistent(broker: MemoryBroker) -> None:
     home, away = at(broker, 1, "home"), at(broker, 2, "away")
     declare(home, [Queue("q", "classic")])
-    producer = Producer(away)
+    producer = Publisher(away)
     for mode in (1, 2):
         publish(producer, "q", b"%d" % mode, MessageProperties(delivery_mode=mode))
     hand = Hand(away, "q", ack=False)
@@ -301,7 +304,7 @@ def test_a_classic_queue_goes_down_with_its_node_and_comes_back_with_what_was_pe
 def test_a_frozen_node_is_left_and_what_was_sent_to_it_may_still_arrive(broker: MemoryBroker) -> None:
     connection = at(broker, 1, "c")
     declare(at(broker, 2, "other"), [Queue("q", "quorum"), Queue("r", "quorum")])
-    producer = Producer(connection)
+    producer = Publisher(connection)
     assert producer.publish_and_wait(OutgoingMessage("", "r", b"0")).outcome is Outcome.CONFIRMED
     broker.freeze("rmq1")
     handle = publish(producer, "r")
@@ -329,7 +332,7 @@ def test_what_the_consumers_of_a_frozen_node_held_goes_to_others_once_it_is_give
     declare(at(broker, 2, "maker"), [Queue("q", "quorum")])
     frozen = Hand(broker.connection("only", endpoints=broker.endpoints[:1]), "q")
     frozen.consumer.wait_consuming()
-    publish(Producer(at(broker, 2, "p")), "q")
+    publish(Publisher(at(broker, 2, "p")), "q")
     broker.settle()
     broker.freeze("rmq1")
     other = Hand(at(broker, 3, "other"), "q")
@@ -357,7 +360,7 @@ def test_a_frozen_node_lets_nobody_in_and_one_that_thaws_does(broker: MemoryBrok
 def test_an_alarm_blocks_who_publishes_and_nobody_else(broker: MemoryBroker) -> None:
     out, back = broker.connection("out"), broker.connection("back")
     declare(out, [Queue("q", "quorum")])
-    producer, hand = Producer(out), Hand(back, "q", ack=True)
+    producer, hand = Publisher(out), Hand(back, "q", ack=True)
     broker.alarm(True)
     first = publish(producer, "q", b"1")
     broker.settle()
@@ -405,7 +408,7 @@ def test_a_connection_that_the_broker_closes_comes_back(broker: MemoryBroker) ->
 def test_lost_confirms_leave_the_outcome_unknown_though_the_message_is_there(broker: MemoryBroker) -> None:
     connection = broker.connection("c")
     declare(connection, [Queue("q", "quorum")])
-    producer = Producer(connection)
+    producer = Publisher(connection)
     broker.drop_confirms(True)
     handle = publish(producer, "q")
     broker.advance(5)
@@ -439,7 +442,7 @@ def test_a_dead_letter_that_nobody_takes_stays_and_is_handed_on_later(broker: Me
         "x-message-ttl": 1000,
     }
     declare(connection, [Queue("q", "quorum", arguments=arguments)])
-    publish(Producer(connection), "q")
+    publish(Publisher(connection), "q")
     broker.advance(2)
     declare(connection, [Queue("dead", "quorum")])
     assert (broker.depth("q").ready, broker.depth("dead").ready) == (0, 0)
@@ -463,7 +466,7 @@ def test_a_connection_manager_runs_on_it_and_finds_another_broker(broker: Memory
             manager.register_broker(number, endpoint.host, endpoint.amqp_port)
         manager.declare(Queue("q", "quorum"))
         assert str(manager.broker_version()) == "4.3.6"
-        producer = Producer(manager.publishing())
+        producer = Publisher(manager.publishing())
         hand = Hand(manager.consuming(), "q", ack=True)
         assert producer.publish_and_wait(OutgoingMessage("", "q", b"1")).outcome is Outcome.CONFIRMED
         broker.kill("rmq1")
@@ -486,7 +489,7 @@ def test_a_tap_sees_what_goes_by(broker: MemoryBroker) -> None:
     declare(connection, [Queue("q", "quorum")])
     tap = Tap(connection, TailSource("amq.fanout"), note, exchange_type="fanout")
     tap.wait_ready()
-    Producer(connection).publish(OutgoingMessage("amq.fanout", "k", b"x"))
+    Publisher(connection).publish(OutgoingMessage("amq.fanout", "k", b"x"))
     assert seen.wait(10)
     assert [(m.exchange, m.routing_key, m.body) for m in batches] == [("amq.fanout", "k", b"x")]
     tap.close()
@@ -526,7 +529,7 @@ def test_headers_and_expiration_are_exchanged_and_nothing_else(
         app_id="app",
         headers=headers,
     )
-    frames = Wire(1, 300).encode("x", "k", b"body" * 200, given_properties, True, own_id(b"0123456789ab", 1))
+    frames = MessageEncoder(1, 300).encode("x", "k", b"body" * 200, given_properties, True, own_id(b"0123456789ab", 1))
     published = read_publish(frames)
     assert (published.exchange, published.routing_key, published.body, published.mandatory) == (
         "x",

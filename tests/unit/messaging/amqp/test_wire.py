@@ -14,7 +14,7 @@ from pika import frame, spec
 
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.amqp.frames import decode_properties
-from dmq_core.messaging.amqp.wire import FRAME_OVERHEAD, ID_HEADER, OWN_ID_BYTES, Wire, own_id, with_id
+from dmq_core.messaging.amqp.wire import FRAME_OVERHEAD, ID_HEADER, OWN_ID_BYTES, MessageEncoder, own_id, with_id
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
 from dmq_core.testing.memory.wire import read_publish
 
@@ -79,7 +79,7 @@ def as_pika_has_it(channel: int, message: OutgoingMessage, own: str) -> bytes:
     return b"".join(each.marshal() for each in frames)
 
 
-def encode(wire: Wire, message: OutgoingMessage, own: bytes = OWN) -> bytes:
+def encode(wire: MessageEncoder, message: OutgoingMessage, own: bytes = OWN) -> bytes:
     return wire.encode(message.exchange, message.routing_key, message.body, message.properties, message.mandatory, own)
 
 
@@ -99,7 +99,7 @@ def test_every_message_has_the_bytes_that_pika_gives_it(
     exchange: str, key: str, size: int, properties: MessageProperties, mandatory: bool, channel: int
 ) -> None:
     message = OutgoingMessage(exchange, key, b"\xce" * size, properties, mandatory)
-    wire = Wire(channel, LIMIT)
+    wire = MessageEncoder(channel, LIMIT)
     assert encode(wire, message) == as_pika_has_it(channel, message, OWN.decode())
     # The second time it comes from what is remembered, but for its id.
     other = own_id(b"fedcba987654", 2**40)
@@ -109,19 +109,22 @@ def test_every_message_has_the_bytes_that_pika_gives_it(
 @given(st.dictionaries(SHORT.filter(lambda key: key != ID_HEADER), st.floats(allow_nan=False, allow_infinity=False)))
 def test_floats_for_which_pika_has_no_bytes_arrive_as_they_are(headers: dict[str, float]) -> None:
     message = OutgoingMessage("", "k", b"", MessageProperties(headers=headers))
-    assert dict(decode_properties(read_publish(encode(Wire(1, LIMIT), message)).raw_properties).headers) == headers
+    assert (
+        dict(decode_properties(read_publish(encode(MessageEncoder(1, LIMIT), message)).raw_properties).headers)
+        == headers
+    )
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), PROPERTIES, st.booleans()), min_size=2, max_size=6))
 def test_messages_that_share_a_wire_keep_what_is_their_own(several: list[tuple[str, MessageProperties, bool]]) -> None:
-    wire = Wire(1, LIMIT)
+    wire = MessageEncoder(1, LIMIT)
     for key, properties, mandatory in [*several, *several]:
         message = OutgoingMessage("x", key, b"body", properties, mandatory)
         assert encode(wire, message) == as_pika_has_it(1, message, OWN.decode())
 
 
 def test_headers_that_change_between_two_messages_are_sent_as_they_are_then() -> None:
-    wire, headers = Wire(1, LIMIT), {"step": 1}
+    wire, headers = MessageEncoder(1, LIMIT), {"step": 1}
     properties = MessageProperties(headers=headers)
     first = encode(wire, OutgoingMessage("", "q", b"", properties))
     headers["step"] = 2
@@ -134,7 +137,7 @@ def test_headers_that_change_between_two_messages_are_sent_as_they_are_then() ->
 
 
 def test_many_values_of_properties_and_keys_do_not_fill_the_memory() -> None:
-    wire = Wire(1, LIMIT)
+    wire = MessageEncoder(1, LIMIT)
     kept = [MessageProperties(message_id=str(n)) for n in range(3000)]
     for n, properties in enumerate(kept):
         message = OutgoingMessage("", f"key.{n}", b"x", properties)
@@ -144,14 +147,14 @@ def test_many_values_of_properties_and_keys_do_not_fill_the_memory() -> None:
 
 
 def test_a_value_made_where_a_forgotten_one_lay_is_not_taken_for_it() -> None:
-    wire = Wire(1, LIMIT)
+    wire = MessageEncoder(1, LIMIT)
     for n in range(5000):
         message = OutgoingMessage("", "q", b"x", MessageProperties(message_id=str(n)))
         assert str(n).encode() in encode(wire, message)
 
 
 def test_a_wire_fits_its_own_channel_number_and_frame_size_only() -> None:
-    wire = Wire(3, LIMIT)
+    wire = MessageEncoder(3, LIMIT)
     assert wire.fits(3, LIMIT)
     assert not wire.fits(2, LIMIT)
     assert not wire.fits(3, LIMIT + 1)
@@ -180,7 +183,7 @@ BAD: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_sent_is_refused_each_time(case: str) -> None:
     exchange, key, body, properties, sentence = BAD[case]
-    wire = Wire(1, LIMIT)
+    wire = MessageEncoder(1, LIMIT)
     for _ in range(2):
         with pytest.raises(InvalidInputError) as caught:
             wire.encode(exchange, key, body, properties, True, OWN)

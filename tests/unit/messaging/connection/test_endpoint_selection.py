@@ -6,7 +6,7 @@ import pytest
 
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import InvalidInputError
-from dmq_core.messaging.connection.endpoint_selection import LONGEST_PAUSE_S, PENALTY_S, Dialer, describe
+from dmq_core.messaging.connection.endpoint_selection import LONGEST_PAUSE_S, PENALTY_S, EndpointSelector, describe
 
 A, B, C = (NodeEndpoint("127.0.0.1", port, None) for port in (5672, 5673, 5674))
 
@@ -16,11 +16,11 @@ def longest(_low: float, high: float) -> float:
 
 
 def test_the_given_order_holds_while_nothing_fails() -> None:
-    assert Dialer([B, A]).next(0.0) == B
+    assert EndpointSelector([B, A]).next(0.0) == B
 
 
 def test_an_endpoint_that_failed_is_avoided_until_its_penalty_ends() -> None:
-    dialer = Dialer([A, B, C])
+    dialer = EndpointSelector([A, B, C])
     dialer.failed(A, now=100.0)
     assert dialer.next(100.0) == B
     dialer.failed(B, now=101.0)
@@ -29,24 +29,24 @@ def test_an_endpoint_that_failed_is_avoided_until_its_penalty_ends() -> None:
 
 
 def test_if_all_failed_the_one_whose_penalty_ends_first_is_tried() -> None:
-    dialer = Dialer([A, B, C])
+    dialer = EndpointSelector([A, B, C])
     for now, endpoint in ((1.0, B), (2.0, A), (3.0, C)):
         dialer.failed(endpoint, now)
     assert dialer.next(3.0) == B
 
 
 def test_there_is_a_better_endpoint_only_while_another_did_not_just_fail() -> None:
-    dialer = Dialer([A, B])
+    dialer = EndpointSelector([A, B])
     assert dialer.has_better(A, 0.0)
     dialer.failed(B, now=100.0)
     assert not dialer.has_better(A, 100.0)
     assert dialer.has_better(B, 100.0)
     assert dialer.has_better(A, 100.0 + PENALTY_S)
-    assert not Dialer([A]).has_better(A, 0.0)
+    assert not EndpointSelector([A]).has_better(A, 0.0)
 
 
 def test_one_round_goes_without_pause_and_later_ones_pause_up_to_two_seconds() -> None:
-    dialer = Dialer([A, B, C], uniform=longest)
+    dialer = EndpointSelector([A, B, C], uniform=longest)
     pauses = [dialer.failed(dialer.next(float(n)), float(n)) for n in range(30)]
     assert pauses[:3] == [0.0, 0.0, 0.1]
     assert pauses == sorted(pauses)
@@ -60,13 +60,13 @@ def test_the_jitter_is_full() -> None:
         seen.append((low, high))
         return low
 
-    dialer = Dialer([A], uniform=note)
+    dialer = EndpointSelector([A], uniform=note)
     assert dialer.failed(A, 0.0) == 0.0
     assert seen == [(0.0, 0.1)]
 
 
 def test_success_forgives_and_makes_pauses_short_again() -> None:
-    dialer = Dialer([A, B], uniform=longest)
+    dialer = EndpointSelector([A, B], uniform=longest)
     for now in range(10):
         dialer.failed(A, float(now))
     dialer.succeeded(A)
@@ -75,19 +75,19 @@ def test_success_forgives_and_makes_pauses_short_again() -> None:
 
 
 def test_a_preference_orders_endpoints_but_does_not_override_a_penalty() -> None:
-    dialer = Dialer([A, B, C], prefer=lambda: [C])
+    dialer = EndpointSelector([A, B, C], prefer=lambda: [C])
     assert dialer.next(0.0) == C
-    dialer.punish(C, 0.0)
+    dialer.penalize(C, 0.0)
     assert dialer.next(0.0) == A
 
 
 def test_a_preference_for_a_stranger_is_ignored() -> None:
-    assert Dialer([A], prefer=lambda: [B]).next(0.0) == A
+    assert EndpointSelector([A], prefer=lambda: [B]).next(0.0) == A
 
 
 def test_without_an_amqp_port_there_is_nothing_to_dial() -> None:
     with pytest.raises(InvalidInputError, match="no AMQP endpoint"):
-        Dialer([NodeEndpoint("127.0.0.1", None, 15672)])
+        EndpointSelector([NodeEndpoint("127.0.0.1", None, 15672)])
 
 
 def test_an_endpoint_is_described_with_its_virtual_host_made_visible() -> None:

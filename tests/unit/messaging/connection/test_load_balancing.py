@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmq_core.endpoints import NodeEndpoint
-from dmq_core.messaging.connection.load_balancing import Load, Policy, order, relief
+from dmq_core.messaging.connection.load_balancing import Load, Policy, order, rebalance_target
 
 A, B, C = ENDPOINTS = [NodeEndpoint("127.0.0.1", port, None) for port in (5672, 5673, 5674)]
 
@@ -49,7 +49,7 @@ def test_least_connections_never_lets_two_brokers_differ_by_more_than_one(connec
 @given(st.lists(st.sampled_from(ENDPOINTS), max_size=20))
 def test_moves_to_relief_end_and_leave_brokers_that_differ_by_one_at_most(places: list[NodeEndpoint]) -> None:
     for _ in range(100):
-        moves = [(i, relief(place, ENDPOINTS, loads(places))) for i, place in enumerate(places)]
+        moves = [(i, rebalance_target(place, ENDPOINTS, loads(places))) for i, place in enumerate(places)]
         move = next(((i, target) for i, target in moves if target is not None), None)
         if move is None:
             break
@@ -59,4 +59,4 @@ def test_moves_to_relief_end_and_leave_brokers_that_differ_by_one_at_most(places
 
 
 def test_a_connection_to_a_broker_that_is_not_offered_any_more_is_left_alone() -> None:
-    assert relief(A, [B, C], {}) is None
+    assert rebalance_target(A, [B, C], {}) is None

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from dmq_core.messaging.connection.partition_detector import (
     ASK_EVERY_S,
-    DOUBT_S,
-    LONGEST_REST_S,
+    CALM_S,
+    LONGEST_CALM_S,
     REPLY_LIMIT_S,
-    REST_S,
-    ReachWatch,
+    SUSPICION_S,
+    PartitionDetector,
 )
 
 TICK_S = 0.25
@@ -25,7 +25,7 @@ class Watched:
     """Ticks a watch as a connection does; `answers(queue, now)` gives the consumers counted, None for no answer."""
 
     def __init__(self, queues: list[str], answers: Answers) -> None:
-        self.watch = ReachWatch()
+        self.watch = PartitionDetector()
         self.watch.opened(0.0)
         self.queues = queues
         self.answers = answers
@@ -96,9 +96,9 @@ def test_a_queue_without_a_leader_anywhere_makes_consumers_move_ever_more_rarely
     watched = Watched(["q"], lambda _queue, now: 0 if now >= 5 else 1).run(600.0)
     times = [at for at, _ in watched.left]
     pauses = [later - at for at, later in pairwise(times)]
-    assert pauses[0] >= REST_S
+    assert pauses[0] >= CALM_S
     assert all(later >= pause - TICK_S for pause, later in pairwise(pauses))
-    assert max(pauses) <= LONGEST_REST_S + ASK_EVERY_S + 2.0
+    assert max(pauses) <= LONGEST_CALM_S + ASK_EVERY_S + 2.0
     assert len(times) < 12
 
 
@@ -111,13 +111,13 @@ def test_a_deleted_queue_is_forgotten() -> None:
     assert watched.run(30.0).left == [], "one that took its name may be a stream"
 
 
-def test_a_doubt_counts_for_three_seconds_and_not_while_resting() -> None:
-    watch = ReachWatch()
+def test_a_doubt_counts_for_three_seconds_and_not_while_paused() -> None:
+    watch = PartitionDetector()
     watch.opened(0.0)
-    watch.doubted("it does not confirm", 10.0)
-    assert watch.why_leave(10.0 + DOUBT_S) == "it does not confirm"
-    assert watch.why_leave(10.1 + DOUBT_S) == ""
+    watch.suspect("it does not confirm", 10.0)
+    assert watch.why_leave(10.0 + SUSPICION_S) == "it does not confirm"
+    assert watch.why_leave(10.1 + SUSPICION_S) == ""
     watch.left(20.0)
     watch.opened(20.0)
-    watch.doubted("it does not confirm", 25.0)
+    watch.suspect("it does not confirm", 25.0)
     assert watch.why_leave(25.0) == ""

@@ -9,10 +9,10 @@ import pytest
 from dmq_core.connection_manager import BrokerConnectionManager, Role
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.topology_commands import declare
-from dmq_core.messaging.consuming.subscription import Consumer
+from dmq_core.messaging.consuming.subscription import Subscription
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import OutgoingMessage
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.topology.model import PrivateQueue, Queue
 from dmq_core.testing import MemoryBroker
 
@@ -29,7 +29,7 @@ class Hand:
     def __init__(self, connection: Connection, queue: str | PrivateQueue, *, ack: bool = True) -> None:
         self.came: list[Delivery] = []
         self.ack = ack
-        self.consumer = Consumer(connection, queue, self._note)
+        self.consumer = Subscription(connection, queue, self._note)
 
     def _note(self, deliveries: tuple[Delivery, ...]) -> None:
         self.came += deliveries
@@ -68,7 +68,7 @@ def test_a_leader_that_is_frozen_makes_an_idle_consumer_move_once_and_it_receive
     broker.freeze("rmq2")
     broker.advance(9)
     assert connection.status.epoch == 2
-    Producer(broker.connection("shop", endpoints=(ends[2],))).publish(OutgoingMessage("", "far", b"after"))
+    Publisher(broker.connection("shop", endpoints=(ends[2],))).publish(OutgoingMessage("", "far", b"after"))
     broker.advance(2)
     assert [delivery.body for delivery in hand.came] == [b"after"]
 
@@ -78,7 +78,7 @@ def test_a_consumer_that_holds_a_message_keeps_its_node(broker: MemoryBroker) ->
     led_elsewhere(broker, connection)
     hand = Hand(connection, "far", ack=False)
     Hand(connection, "near")
-    Producer(broker.connection("shop")).publish(OutgoingMessage("", "far", b"held"))
+    Publisher(broker.connection("shop")).publish(OutgoingMessage("", "far", b"held"))
     broker.advance(10)
     broker.freeze("rmq2")
     broker.advance(4)
@@ -141,7 +141,7 @@ def test_idle_consumers_follow_a_publisher_that_gets_no_confirms_and_those_that_
             manager.register_broker(number, end.host, end.amqp_port)
         manager.declare(Queue("orders", "quorum"))
         Hand(manager.consuming(), "orders", ack=ack)
-        producer = Producer(manager.publishing())
+        producer = Publisher(manager.publishing())
         broker.settle()
         broker.drop_confirms(True)
         producer.publish(OutgoingMessage("", "orders", b"x"))

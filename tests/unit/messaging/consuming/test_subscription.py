@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmq_core.errors import DmqError, MessagingError
-from dmq_core.messaging.consuming.subscription import FLUSH_AT, Consumer
+from dmq_core.messaging.consuming.subscription import FLUSH_AT, Subscription
 from dmq_core.messaging.delivery.delivery import Answer, Delivery
 from dmq_core.messaging.topology.model import Binding, PrivateBinding, PrivateQueue, Queue
 
@@ -50,9 +50,9 @@ class Hand:
             raise RuntimeError("the user's code is wrong")
 
 
-def made(queue: str | PrivateQueue = "q", **options: Any) -> tuple[FakeConnection, Consumer, Hand]:
+def made(queue: str | PrivateQueue = "q", **options: Any) -> tuple[FakeConnection, Subscription, Hand]:
     connection, hand = FakeConnection(), Hand()
-    return connection, Consumer(connection, queue, hand, **options), hand  # type: ignore[arg-type]  # a double
+    return connection, Subscription(connection, queue, hand, **options), hand  # type: ignore[arg-type]  # a double
 
 
 def fire(channel: FakeChannel) -> None:
@@ -104,7 +104,7 @@ def test_a_rejection_and_a_return_go_at_once_and_in_their_own_words() -> None:
     channel = delivered(connection, hand, 3)
     assert hand.got[0].reject()
     assert hand.got[1].reject(requeue=True)
-    assert hand.got[2].give_back()
+    assert hand.got[2].requeue()
     connection.turn()
     answers = [s for s in channel.sent if s[0] in ("reject", "give back")]
     assert answers == [("reject", 1, False), ("reject", 2, True), ("give back", 3)]
@@ -202,7 +202,7 @@ def test_what_was_waiting_for_the_handler_is_dropped_with_its_channel() -> None:
         release.wait(10)
 
     connection = FakeConnection()
-    consumer = Consumer(connection, "q", slow)  # type: ignore[arg-type]  # a double
+    consumer = Subscription(connection, "q", slow)  # type: ignore[arg-type]  # a double
     channel = connection.open()
     channel.deliver(1, b"first")
     until(lambda: bool(seen))
@@ -232,7 +232,7 @@ def answered_at_the_broker(sent: list[tuple[Any, ...]], tags: set[int]) -> dict[
         hit = {t for t in tags - set(answers) if t <= tag} if kind == "ack" and rest[0] else {tag}
         assert tag in hit
         assert not hit & set(answers), "answered twice"
-        told = {"ack": Answer.ACK, "give back": Answer.GIVE_BACK}.get(kind)
+        told = {"ack": Answer.ACK, "give back": Answer.REQUEUE}.get(kind)
         answers |= dict.fromkeys(hit, told or (Answer.REJECT_REQUEUE if rest[0] else Answer.REJECT))
     return answers
 
@@ -253,7 +253,7 @@ def test_in_whatever_order_deliveries_are_answered_the_broker_hears_each_answer_
         elif move == "ack":
             delivery.ack()
         elif move == "give back":
-            delivery.give_back()
+            delivery.requeue()
         else:
             delivery.reject(requeue=move == "requeue")
     connection.turn()
@@ -292,7 +292,7 @@ def test_a_handler_that_wants_to_end_gives_back_and_ends_the_consumer() -> None:
 
     connection = FakeConnection()
     ends: list[DmqError] = []
-    consumer = Consumer(connection, "q", leaves, on_end=ends.append)  # type: ignore[arg-type]  # a double
+    consumer = Subscription(connection, "q", leaves, on_end=ends.append)  # type: ignore[arg-type]  # a double
     channel = connection.open()
     channel.deliver(1)
     until(lambda: bool(ends))
@@ -324,7 +324,7 @@ def test_stop_lets_the_handler_finish_and_sends_its_acks() -> None:
         for delivery in deliveries:
             delivery.ack()
 
-    consumer = Consumer(connection, "q", slow)  # type: ignore[arg-type]  # a double
+    consumer = Subscription(connection, "q", slow)  # type: ignore[arg-type]  # a double
     channel = connection.open()
     channel.deliver(1)
     stopper = threading.Thread(target=consumer.stop)

@@ -12,11 +12,11 @@ import pytest
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.errors import DmqError, InvalidInputError, MessagingError
 from dmq_core.messaging import DirectConsumer, DirectProducer, FanoutConsumer, HeadersConsumer, TopicConsumer
+from dmq_core.messaging.consuming.consumer import Consumer
 from dmq_core.messaging.consuming.decoding import MessageHeaders, bytes_only
-from dmq_core.messaging.consuming.queue_consumer import QueueConsumer
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, OutgoingMessage
-from dmq_core.messaging.publishing.publisher import Producer
+from dmq_core.messaging.publishing.publisher import Publisher
 from dmq_core.messaging.retry.failure_policy import FailurePlan
 from dmq_core.messaging.retry.requeue import Requeue
 from dmq_core.messaging.topology.model import Queue
@@ -24,7 +24,7 @@ from dmq_core.testing import MemoryBroker
 from dmq_core.testing.memory.refusal import refuse
 from dmq_core.testing.memory.virtual_host import VirtualHost
 
-Kind = TypeVar("Kind", bound=QueueConsumer)
+Kind = TypeVar("Kind", bound=Consumer)
 VERSIONS = ["4.3.6", "4.0.5", "3.10.8"]
 
 
@@ -50,8 +50,8 @@ class Rig:
         self.manager = BrokerConnectionManager(name="unit", network=broker.network)
         for number, at in enumerate(broker.endpoints):
             self.manager.register_broker(number, at.host, at.amqp_port)
-        self._consumers: list[QueueConsumer] = []
-        self._producer: Producer | None = None
+        self._consumers: list[Consumer] = []
+        self._producer: Publisher | None = None
 
     def direct(self, queue: str = "q", **options: Any) -> DirectConsumer:
         return self.kept(DirectConsumer(queue_name=queue, connection_manager=self.manager, **options))
@@ -65,7 +65,7 @@ class Rig:
 
     def publish(self, *bodies: bytes, to: str = "q", exchange: str = "", **properties: Any) -> None:
         if self._producer is None:
-            self._producer = Producer(self.manager.publishing())
+            self._producer = Publisher(self.manager.publishing())
         for body in bodies:
             message = OutgoingMessage(exchange, to, body, MessageProperties(**properties))
             settlement = self._producer.publish_and_wait(message, 10)
@@ -432,10 +432,10 @@ def test_before_a_move_to_another_node_whoever_keeps_an_order_does_not_let_the_n
         consumer.declare_queue()
         consumer.start_consuming(lambda _message, _headers: True)
     newest.until(lambda: newest.broker.depth("q").consumers == 2)
-    core = first._core
-    assert core is not None
-    first._connection.call(lambda: core.rest(True))
-    newest.until(core.at_rest)
+    subscription = first._subscription
+    assert subscription is not None
+    first._connection.call(lambda: subscription.pause())
+    newest.until(subscription.is_idle)
     assert newest.broker.depth("q").consumers == consumers
 
 
@@ -620,13 +620,13 @@ def test_stopping_lets_the_running_handler_finish_and_gives_the_rest_back_in_ord
     really(lambda: gate.begun == ["0"] and consumer.stats.delivered == 8)
     stopper = threading.Thread(target=consumer.stop_consuming)
     stopper.start()
-    really(lambda: not consumer._crew or consumer._crew._dismissed)
+    really(lambda: not consumer._workers or consumer._workers._stopped)
     gate.opened.set()
     stopper.join(10)
     assert consumer.wait(0)
     assert gate.begun == ["0"]
     assert rig.bodies("q") == [b"%d" % n for n in range(1, 8)]
-    assert (consumer.stats.acked, consumer.stats.given_back) == (1, 7)
+    assert (consumer.stats.acked, consumer.stats.requeued) == (1, 7)
 
 
 def test_stopping_is_bounded_whatever_the_handler_does(newest: Rig) -> None:

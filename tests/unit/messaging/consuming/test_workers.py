@@ -12,8 +12,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from dmq_core.messaging.consuming import workers as lanes
-from dmq_core.messaging.consuming.workers import Crew, Lane, Lanes
+from dmq_core.messaging.consuming import workers as queues
+from dmq_core.messaging.consuming.workers import KeyedQueues, KeyQueue, WorkerPool
 
 LIMIT = 3
 LATE = 1e9
@@ -74,35 +74,35 @@ class Broker:
 
 
 class Workers:
-    """Takes from the lanes and answers the broker, and watches that no key is handled out of its order."""
+    """Takes from the queues and answers the broker, and watches that no key is handled out of its order."""
 
     def __init__(self, broker: Broker, keys: list[str], most: int) -> None:
         self.broker = broker
         self.keys = keys
         self.most = most
-        self.lanes: Lanes[Parcel] = Lanes(
+        self.queues: KeyedQueues[Parcel] = KeyedQueues(
             lambda new, old: (new.key, new.number) == (old.key, old.number) and new.returns > old.returns,
             broker.is_gone,
         )
-        self.at_work: list[tuple[Lane[Parcel], Parcel]] = []
+        self.at_work: list[tuple[KeyQueue[Parcel], Parcel]] = []
         self.through: set[int] = set()
         self.answered: set[Parcel] = set()
 
     def take(self) -> None:
-        taken = self.lanes.take() if len(self.at_work) < self.most else None
+        taken = self.queues.take() if len(self.at_work) < self.most else None
         if taken is None:
             return
-        lane, parcel = taken
-        assert lane is not None
+        queue, parcel = taken
+        assert queue is not None
         assert parcel.key not in {p.key for _, p in self.at_work}, "two of one key at once"
         earlier = {n for n, key in enumerate(self.keys) if key == parcel.key and n < parcel.number}
         assert earlier <= self.through, f"{parcel} came before {earlier - self.through} were through"
-        self.at_work.append((lane, parcel))
+        self.at_work.append((queue, parcel))
 
     def finish(self, which: int, fails: bool) -> None:
         if not self.at_work:
             return
-        lane, parcel = self.at_work.pop(which % len(self.at_work))
+        queue, parcel = self.at_work.pop(which % len(self.at_work))
         stale = self.broker.is_gone(parcel)
         comes_again = fails and not stale and parcel.returns < LIMIT
         if not fails or (not stale and not comes_again):
@@ -114,7 +114,7 @@ class Workers:
                 self.broker.rejected.append(parcel)
             else:
                 del self.broker.unanswered[parcel.number]
-        self.lanes.done(lane, LATE if comes_again else None)
+        self.queues.done(queue, LATE if comes_again else None)
 
 
 MOVES = st.lists(
@@ -146,7 +146,7 @@ def test_whatever_happens_each_key_is_handled_in_its_order_and_everything_is_han
     def deliver() -> None:
         parcel = broker.deliver()
         if parcel is not None:
-            workers.lanes.add(parcel, parcel.key)
+            workers.queues.add(parcel, parcel.key)
 
     for move, which in moves:
         event(move)
@@ -166,10 +166,10 @@ def test_whatever_happens_each_key_is_handled_in_its_order_and_everything_is_han
         workers.finish(0, fails=False)
     assert broker.is_empty
     assert workers.through == set(range(len(keys)))
-    assert workers.lanes.wake_at() is None
+    assert workers.queues.wake_at() is None
 
 
-def held(order: Lanes[Parcel], *parcels: Parcel) -> list[Parcel]:
+def held(order: KeyedQueues[Parcel], *parcels: Parcel) -> list[Parcel]:
     for parcel in parcels:
         order.add(parcel, parcel.key)
     taken = []
@@ -178,8 +178,8 @@ def held(order: Lanes[Parcel], *parcels: Parcel) -> list[Parcel]:
     return taken
 
 
-def simple() -> Lanes[Parcel]:
-    return Lanes(lambda new, old: new.number == old.number and new.returns > old.returns, lambda _item: False)
+def simple() -> KeyedQueues[Parcel]:
+    return KeyedQueues(lambda new, old: new.number == old.number and new.returns > old.returns, lambda _item: False)
 
 
 def test_one_of_each_key_is_handed_out_at_once() -> None:
@@ -198,25 +198,25 @@ def test_one_that_comes_again_while_it_is_still_being_answered_goes_first() -> N
     order = simple()
     order.add(Parcel("a", 1), "a")
     order.add(Parcel("a", 2), "a")
-    lane, _ = order.take() or pytest.fail("nothing")
+    queue, _ = order.take() or pytest.fail("nothing")
     order.add(Parcel("a", 1, returns=1), "a")
-    assert lane is not None
-    order.done(lane, LATE)
-    assert order.take() == (lane, Parcel("a", 1, returns=1))
+    assert queue is not None
+    order.done(queue, LATE)
+    assert order.take() == (queue, Parcel("a", 1, returns=1))
 
 
 def test_a_message_that_never_comes_again_is_given_up_in_time_and_told() -> None:
     order = simple()
     order.add(Parcel("a", 1), "a")
     order.add(Parcel("a", 2), "a")
-    lane, _ = order.take() or pytest.fail("nothing")
-    assert lane is not None
-    order.done(lane, 10.0)
+    queue, _ = order.take() or pytest.fail("nothing")
+    assert queue is not None
+    order.done(queue, 10.0)
     assert order.take() is None
     assert order.wake_at() == 10.0
-    assert order.give_up(9.9) == []
-    assert order.give_up(10.0) == [Parcel("a", 1)]
-    assert order.take() == (lane, Parcel("a", 2))
+    assert order.give_up_late(9.9) == []
+    assert order.give_up_late(10.0) == [Parcel("a", 1)]
+    assert order.take() == (queue, Parcel("a", 2))
 
 
 class Bench:
@@ -250,43 +250,43 @@ def bench() -> Iterator[Bench]:
         gate.set()
 
 
-def crew_of(bench: Bench, size: int) -> Crew[int]:
-    order: Lanes[int] = Lanes(lambda new, old: new == old, lambda _number: False)
-    return Crew("q", size, order, bench.handle, bench.missed.append)
+def crew_of(bench: Bench, size: int) -> WorkerPool[int]:
+    order: KeyedQueues[int] = KeyedQueues(lambda new, old: new == old, lambda _number: False)
+    return WorkerPool("q", size, order, bench.handle, bench.missed.append)
 
 
 def test_a_slow_key_does_not_hold_up_another(bench: Bench) -> None:
     bench.gates[1] = threading.Event()
-    crew = crew_of(bench, 2)
-    crew.add([(1, "slow"), (2, "slow"), (3, "quick"), (4, "quick")])
+    pool = crew_of(bench, 2)
+    pool.add([(1, "slow"), (2, "slow"), (3, "quick"), (4, "quick")])
     until(lambda: bench.begun == [1, 3, 4])
-    assert crew.is_busy
+    assert pool.is_busy
     bench.gates[1].set()
     until(lambda: bench.begun == [1, 3, 4, 2])
-    until(lambda: not crew.is_busy)
-    crew.dismiss()
+    until(lambda: not pool.is_busy)
+    pool.stop()
 
 
 def test_as_many_are_handled_at_once_as_there_are_threads(bench: Bench) -> None:
     bench.gates = {n: threading.Event() for n in range(3)}
-    crew = crew_of(bench, 2)
-    crew.add([(n, lanes.NO_KEY) for n in range(3)])
+    pool = crew_of(bench, 2)
+    pool.add([(n, queues.NO_KEY) for n in range(3)])
     until(lambda: bench.begun == [0, 1] or bench.begun == [1, 0])
     bench.gates[1].set()
     until(lambda: 2 in bench.begun)
-    crew.dismiss()
+    pool.stop()
 
 
-def test_a_dismissed_crew_finishes_what_it_does_begins_nothing_more_and_leaves_no_thread(bench: Bench) -> None:
+def test_a_stopped_pool_finishes_what_it_does_begins_nothing_more_and_leaves_no_thread(bench: Bench) -> None:
     bench.gates[1] = threading.Event()
-    crew = crew_of(bench, 1)
-    crew.add([(1, None), (2, None)])
+    pool = crew_of(bench, 1)
+    pool.add([(1, None), (2, None)])
     until(lambda: bench.begun == [1])
-    crew.dismiss()
-    assert not crew.wait(0.05)
+    pool.stop()
+    assert not pool.wait(0.05)
     bench.gates[1].set()
-    assert crew.wait(10)
-    crew.add([(3, None)])
+    assert pool.wait(10)
+    pool.add([(3, None)])
     until(lambda: not any(t.name.startswith("handle q") for t in threading.enumerate()))
     assert bench.begun == [1]
 
@@ -294,10 +294,10 @@ def test_a_dismissed_crew_finishes_what_it_does_begins_nothing_more_and_leaves_n
 def test_what_waits_behind_a_message_that_was_lost_goes_on_after_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "RETURN_S", 0.05)
+    monkeypatch.setattr(queues, "RETURN_S", 0.05)
     bench.again.add(1)
-    crew = crew_of(bench, 1)
-    crew.add([(1, "a"), (2, "a")])
+    pool = crew_of(bench, 1)
+    pool.add([(1, "a"), (2, "a")])
     until(lambda: bench.begun == [1, 2])
     assert bench.missed == [1]
-    crew.dismiss()
+    pool.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.messaging.delivery.ack_tracker import Ack, AckBook
+from dmq_core.messaging.delivery.ack_tracker import Ack, AckTracker
 
 MOVES = st.lists(
     st.one_of(
@@ -30,7 +30,7 @@ def acknowledged(sent: list[Ack], open_tags: set[int]) -> set[int]:
 
 @given(MOVES)
 def test_what_is_sent_acknowledges_exactly_what_was_acknowledged(moves: list[tuple[str, int]]) -> None:
-    book = AckBook()
+    book = AckTracker()
     delivered = 0
     at_broker: set[int] = set()
     wanted: set[int] = set()
@@ -53,7 +53,7 @@ def test_what_is_sent_acknowledges_exactly_what_was_acknowledged(moves: list[tup
 
 
 def test_a_running_sibling_holds_the_joined_ack_back_and_the_others_go_alone() -> None:
-    book = AckBook()
+    book = AckTracker()
     for tag in range(1, 7):
         book.delivered(tag)
     for tag in (1, 2, 4, 6):
@@ -66,14 +66,14 @@ def test_a_running_sibling_holds_the_joined_ack_back_and_the_others_go_alone() -
 
 
 def test_a_prefix_of_rejections_alone_sends_nothing() -> None:
-    book = AckBook()
+    book = AckTracker()
     book.delivered(1)
     assert book.settle(1)
     assert book.due() == []
 
 
 def test_nothing_is_answered_twice_or_before_it_came() -> None:
-    book = AckBook()
+    book = AckTracker()
     assert not book.ack(1)
     book.delivered(1)
     assert book.ack(1)

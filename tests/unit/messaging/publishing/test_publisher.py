@@ -23,13 +23,13 @@ from dmq_core.messaging.amqp.wire import ID_HEADER
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
-from dmq_core.messaging.publishing.publisher import Handle, Producer, ProducerLimits
-from dmq_core.messaging.transport.close_reason import CloseReason, Cure
+from dmq_core.messaging.publishing.publisher import ProducerLimits, Publisher, PublishFuture
+from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
 
 
-def made(**limits: Any) -> tuple[FakeConnection, Producer, list[Handle]]:
+def made(**limits: Any) -> tuple[FakeConnection, Publisher, list[PublishFuture]]:
     connection, settled = FakeConnection(), []
-    producer = Producer(connection, ProducerLimits(**limits), settled.append)  # type: ignore[arg-type]  # a double
+    producer = Publisher(connection, ProducerLimits(**limits), settled.append)  # type: ignore[arg-type]  # a double
     return connection, producer, settled
 
 
@@ -56,13 +56,18 @@ class AnyLife(RuleBasedStateMachine):
     @initialize(republish=st.booleans(), mode=st.sampled_from(["park", "fail"]))
     def make(self, republish: bool, mode: str) -> None:
         self.connection, self.producer, self.settled = made(
-            messages=30, window=8, room_s=0.0, republish=republish, while_recovering=mode, confirm_limit_s=5.0
+            messages=30,
+            window=8,
+            capacity_timeout_s=0.0,
+            republish=republish,
+            while_recovering=mode,
+            confirm_limit_s=5.0,
         )
         self.republish = republish
-        self.handles: list[Handle] = []
+        self.handles: list[PublishFuture] = []
         self.channel: FakeChannel | None = None
         self.old: list[FakeChannel] = []
-        self.confirmed_on: dict[Handle, FakeChannel] = {}
+        self.confirmed_on: dict[PublishFuture, FakeChannel] = {}
         self.closed = False
 
     @precondition(lambda self: not self.closed)
@@ -241,7 +246,7 @@ def test_a_message_for_an_exchange_that_is_missing_fails_alone() -> None:
     before, bad, after = (producer.publish(message(exchange=x)) for x in ("good", "gone", "good"))
     connection.turn()
     channel.confirm(1)
-    connection.lose(CloseReason(Cure.RECOVER, "NOT_FOUND - no exchange 'gone' in vhost '/'", 404))
+    connection.lose(CloseReason(RecoveryAction.RECOVER, "NOT_FOUND - no exchange 'gone' in vhost '/'", 404))
     channel = connection.open()
     channel.confirm(1)
     assert before.wait(0).outcome is Outcome.CONFIRMED
@@ -287,7 +292,7 @@ def test_while_the_broker_blocks_messages_wait_where_they_have_not_left() -> Non
 
 @pytest.mark.parametrize(("limit", "bodies"), [({"messages": 3}, [b""] * 4), ({"body_bytes": 10}, [b"12345"] * 3)])
 def test_without_room_in_time_a_message_is_not_sent(limit: dict[str, int], bodies: list[bytes]) -> None:
-    _, producer, settled = made(room_s=0.01, **limit)
+    _, producer, settled = made(capacity_timeout_s=0.01, **limit)
     handles = [producer.publish(message(body=body)) for body in bodies]
     assert [h.settlement is not None for h in handles] == [False] * (len(bodies) - 1) + [True]
     assert handles[-1].wait(0).outcome is Outcome.NOT_SENT
@@ -295,7 +300,7 @@ def test_without_room_in_time_a_message_is_not_sent(limit: dict[str, int], bodie
 
 
 def test_one_message_larger_than_the_bound_goes_alone_rather_than_never() -> None:
-    connection, producer, _ = made(body_bytes=10, room_s=0.01)
+    connection, producer, _ = made(body_bytes=10, capacity_timeout_s=0.01)
     connection.open()
     handle = producer.publish(message(body=b"x" * 100))
     connection.turn()
@@ -304,11 +309,11 @@ def test_one_message_larger_than_the_bound_goes_alone_rather_than_never() -> Non
 
 
 def test_a_publish_that_waits_for_room_goes_on_when_a_confirm_makes_some() -> None:
-    connection, producer, _ = made(messages=1, room_s=20.0)
+    connection, producer, _ = made(messages=1, capacity_timeout_s=20.0)
     channel = connection.open()
     producer.publish(message())
     connection.turn()
-    second: list[Handle] = []
+    second: list[PublishFuture] = []
     thread = threading.Thread(target=lambda: second.append(producer.publish(message())))
     thread.start()
     channel.confirm(1)
@@ -380,14 +385,14 @@ class Clock:
         return self.at
 
 
-def timed(**limits: Any) -> tuple[FakeConnection, Producer, Clock]:
+def timed(**limits: Any) -> tuple[FakeConnection, Publisher, Clock]:
     """A producer whose broker's time a test decides."""
     connection, clock = FakeConnection(), Clock()
     connection.now = clock  # type: ignore[method-assign]
-    return connection, Producer(connection, ProducerLimits(**limits)), clock  # type: ignore[arg-type]  # a double
+    return connection, Publisher(connection, ProducerLimits(**limits)), clock  # type: ignore[arg-type]  # a double
 
 
-def ask_until(producer: Producer, clock: Clock, seconds: float) -> tuple[str, float]:
+def ask_until(producer: Publisher, clock: Clock, seconds: float) -> tuple[str, float]:
     """Asks every quarter second whether the node is overdue, until it is; why, and after how many seconds."""
     for step in range(1, int(seconds * 4) + 1):
         clock.at += 0.25
@@ -401,7 +406,7 @@ def test_a_node_that_confirms_nothing_is_overdue_but_not_while_it_blocks() -> No
     connection.open()
     producer.publish(message())
     connection.turn()
-    assert not producer.at_rest()
+    assert not producer.is_idle()
     why, after = ask_until(producer, clock, 10)
     assert "no confirm for 2." in why
     assert after == 2.25
@@ -655,7 +660,7 @@ def _refusal(call: Callable[[], object]) -> str:
         {"messages": 0},
         {"window": 0},
         {"body_bytes": -1},
-        {"room_s": -1.0},
+        {"capacity_timeout_s": -1.0},
         {"confirm_s": float("nan")},
         {"while_recovering": "hope"},
     ],

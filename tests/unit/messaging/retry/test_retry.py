@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from dmq_core.errors import DmqError, InvalidInputError, MessagingError
 from dmq_core.messaging.amqp.validation import plain_headers
 from dmq_core.messaging.delivery.delivery import Answer
-from dmq_core.messaging.messages import MessageProperties, Outcome, Settlement
+from dmq_core.messaging.messages import MessageProperties, Outcome, PublishResult
 from dmq_core.messaging.retry.delayed import Retry
-from dmq_core.messaging.retry.forwarding import LONGEST_PAUSE_S, LOOK_S, Errand, HandOff, pause_s
-from dmq_core.messaging.retry.headers import Failure, attempts_before, bounded, copied
+from dmq_core.messaging.retry.forwarding import LONGEST_PAUSE_S, LOOK_S, Forward, Forwarder, pause_s
+from dmq_core.messaging.retry.headers import Failure, attempts_before, bounded, properties_of_copy
 from dmq_core.messaging.retry.plan import Mode, chosen_mode, policy
 from dmq_core.messaging.topology.lint import judge
 from dmq_core.messaging.topology.model import Queue
@@ -58,7 +58,7 @@ class FakeDelivery:
 class FakeHandle:
     target: str
     properties: MessageProperties
-    settlement: Settlement | None = None
+    settlement: PublishResult | None = None
 
 
 class FakeProducer:
@@ -89,39 +89,39 @@ class FakeProducer:
         self.handles.append(FakeHandle(key, properties))
         return self.handles[-1]
 
-    def settle(self, handle: Any, _timeout_s: float) -> Settlement:
+    def settle(self, handle: Any, _timeout_s: float) -> PublishResult:
         return self.end(handle, Outcome.NOT_SENT)
 
-    def end(self, handle: FakeHandle, outcome: Outcome) -> Settlement:
+    def end(self, handle: FakeHandle, outcome: Outcome) -> PublishResult:
         if handle.settlement is None:
-            handle.settlement = Settlement(outcome, reason="as the test says")
+            handle.settlement = PublishResult(outcome, reason="as the test says")
             self.tell(handle)
         return handle.settlement
 
 
 class Stage:
-    """A hand-off whose time a test moves."""
+    """A forwarder whose time a test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.producer = FakeProducer()
-        self.handoff = HandOff(self.producer.open, lambda: self.now, lambda: None)
+        self.forwarder = Forwarder(self.producer.open, lambda: self.now, lambda: None)
 
-    def take(self, delivery: FakeDelivery) -> Errand:
-        errand = Errand(delivery, "work.parked", MessageProperties())  # type: ignore[arg-type]
-        self.handoff.take(errand)
-        self.handoff.turn()
-        return errand
+    def take(self, delivery: FakeDelivery) -> Forward:
+        forward = Forward(delivery, "work.parked", MessageProperties())  # type: ignore[arg-type]
+        self.forwarder.take(forward)
+        self.forwarder.turn()
+        return forward
 
     def end(self, outcome: Outcome) -> None:
         self.producer.end(self.producer.handles[-1], outcome)
-        self.handoff.turn()
+        self.forwarder.turn()
 
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
         while self.now < end:
-            self.now = min(end, self.now + max(0.001, self.handoff.turn()))
-        self.handoff.turn()
+            self.now = min(end, self.now + max(0.001, self.forwarder.turn()))
+        self.forwarder.turn()
 
 
 # Which way, and what it needs at the broker.
@@ -209,7 +209,9 @@ def test_what_makes_no_sense_or_would_lose_messages_is_refused_at_once(wrong: An
 def copy(
     properties: MessageProperties, attempts: int = 1, *, parked: bool = False, why: str = "boom"
 ) -> MessageProperties:
-    return copied(properties, "orders", "order.new", "work", Failure(attempts, 1.0, 2.5, why), parked=parked)
+    return properties_of_copy(
+        properties, "orders", "order.new", "work", Failure(attempts, 1.0, 2.5, why), parked=parked
+    )
 
 
 def test_a_copy_keeps_every_property_and_tells_of_the_failure() -> None:
@@ -237,7 +239,7 @@ def _fields(properties: MessageProperties) -> dict[str, Any]:
 
 def test_a_later_copy_keeps_the_first_failure_and_where_the_message_came_from() -> None:
     first = copy(MessageProperties())
-    later = copied(first, "", "work", "work", Failure(2, 9.0, 9.0, "again"), parked=True)
+    later = properties_of_copy(first, "", "work", "work", Failure(2, 9.0, 9.0, "again"), parked=True)
     assert later.headers["x-dmq-first-failure"] == "1970-01-01T00:00:01.000+00:00"
     assert (later.headers["x-dmq-exchange"], later.headers["x-dmq-routing-key"]) == ("orders", "order.new")
     assert (later.headers["x-dmq-attempts"], later.headers["x-dmq-parked"]) == (2, True)
@@ -255,7 +257,7 @@ def test_what_would_send_a_copy_astray_moves_into_headers_of_ours() -> None:
 def test_a_parked_message_that_comes_back_starts_anew() -> None:
     parked = copy(MessageProperties(), attempts=4, parked=True)
     assert attempts_before(parked.headers) == 0
-    again = copied(parked, "", "work", "work", Failure(1, 50.0, 50.0, "boom"), parked=False)
+    again = properties_of_copy(parked, "", "work", "work", Failure(1, 50.0, 50.0, "boom"), parked=False)
     assert again.headers["x-dmq-first-failure"] == "1970-01-01T00:00:50.000+00:00"
     assert attempts_before(again.headers) == 1
 
@@ -291,13 +293,13 @@ def test_a_forged_count_counts_for_nothing(forged: object) -> None:
 
 def test_nothing_is_acknowledged_before_its_copy_is_confirmed() -> None:
     stage, delivery = Stage(), FakeDelivery()
-    errand = stage.take(delivery)
+    forward = stage.take(delivery)
     stage.pass_time(60)
     assert delivery.answer is None
     stage.end(Outcome.CONFIRMED)
     assert delivery.answer is Answer.ACK
-    assert errand.over.is_set()
-    assert stage.handoff.left == 0
+    assert forward.over.is_set()
+    assert stage.forwarder.left == 0
 
 
 @pytest.mark.parametrize("outcome", IN_VAIN)
@@ -317,23 +319,23 @@ def test_a_copy_that_is_not_taken_is_tried_again_but_not_hotly(outcome: Outcome)
 
 def test_a_stale_delivery_is_let_go_and_its_copy_held_back() -> None:
     stage, delivery = Stage(), FakeDelivery()
-    errand = stage.take(delivery)
+    forward = stage.take(delivery)
     delivery.is_current = False
     stage.pass_time(2 * LOOK_S)
-    assert stage.producer.handles[0].settlement == Settlement(Outcome.NOT_SENT, reason="as the test says")
+    assert stage.producer.handles[0].settlement == PublishResult(Outcome.NOT_SENT, reason="as the test says")
     stage.pass_time(10)
-    assert (len(stage.producer.handles), delivery.answer, stage.handoff.left) == (1, None, 0)
-    assert errand.over.is_set()
+    assert (len(stage.producer.handles), delivery.answer, stage.forwarder.left) == (1, None, 0)
+    assert forward.over.is_set()
 
 
 def test_a_closed_producer_is_asked_again_and_an_unsendable_copy_goes_back_to_its_queue() -> None:
     stage, delivery = Stage(), FakeDelivery()
     stage.producer.error = MessagingError("the connection is closed")
     stage.take(delivery)
-    assert (delivery.answer, stage.handoff.left) == (None, 1)
+    assert (delivery.answer, stage.forwarder.left) == (None, 1)
     stage.producer.error = InvalidInputError("the headers take 1 GB")
     stage.pass_time(1)
-    assert (delivery.answer, stage.handoff.left) == (Answer.REJECT_REQUEUE, 0)
+    assert (delivery.answer, stage.forwarder.left) == (Answer.REJECT_REQUEUE, 0)
 
 
 def test_a_channel_that_refuses_stubbornly_is_left_for_a_fresh_one_but_not_at_each_refusal() -> None:
@@ -373,7 +375,7 @@ def test_whatever_happens_exactly_the_confirmed_are_acknowledged(fates: list[lis
             elif handles < len(stage.producer.handles):
                 handle = stage.producer.handles[-1]
                 stage.producer.end(handle, Outcome(step))
-                stage.handoff.turn()
+                stage.forwarder.turn()
                 assert delivery.answer is None
             stage.pass_time(LONGEST_PAUSE_S)
         if stage.producer.handles[-1].settlement is None and delivery.is_current:
@@ -383,7 +385,7 @@ def test_whatever_happens_exactly_the_confirmed_are_acknowledged(fates: list[lis
             assert not delivery.is_current
             assert delivery.answer is None
     stage.pass_time(LONGEST_PAUSE_S)
-    assert stage.handoff.left == 0
+    assert stage.forwarder.left == 0
 
 
 # The path itself.
@@ -393,11 +395,11 @@ class FakeThread:
     """Stands in for the thread that hands on."""
 
     def __init__(self) -> None:
-        self.handoff = self
-        self.errands: list[Errand] = []
+        self.forwarder = self
+        self.forwards: list[Forward] = []
 
-    def take(self, errand: Errand) -> None:
-        self.errands.append(errand)
+    def take(self, forward: Forward) -> None:
+        self.forwards.append(forward)
 
     def close(self, _timeout_s: float) -> int:
         return 0
@@ -420,13 +422,13 @@ def test_a_message_is_tried_as_often_as_agreed_climbs_the_ladder_and_is_parked(
     wanted = len(delays) + 1 if attempts is None else attempts
     for n in range(1, wanted + 1):
         retry.failed(delivery, "boom")  # type: ignore[arg-type]
-        errand = thread.errands[-1]
-        assert errand.target in declared
-        assert errand.properties.headers["x-dmq-attempts"] == n
+        forward = thread.forwards[-1]
+        assert forward.target in declared
+        assert forward.properties.headers["x-dmq-attempts"] == n
         if n < wanted:
-            assert errand.target == f"work.retry.{round(delays[min(n, len(delays)) - 1] * 1000)}"
-        delivery = FakeDelivery(errand.properties, exchange="", routing_key="work")
-    assert thread.errands[-1].target == "work.parked"
+            assert forward.target == f"work.retry.{round(delays[min(n, len(delays)) - 1] * 1000)}"
+        delivery = FakeDelivery(forward.properties, exchange="", routing_key="work")
+    assert thread.forwards[-1].target == "work.parked"
     assert delivery.properties.headers["x-dmq-exchange"] == "orders"
 
 
@@ -437,9 +439,9 @@ def test_natively_the_queue_counts_and_only_the_last_failure_makes_a_copy() -> N
     for delivery in (first, second, third):
         retry.failed(delivery, "boom")  # type: ignore[arg-type]
     assert [first.answer, second.answer, third.answer] == [Answer.REJECT_REQUEUE, Answer.REJECT_REQUEUE, None]
-    (errand,) = thread.errands
-    assert (errand.target, errand.properties.headers["x-dmq-attempts"]) == ("work.parked", 3)
-    assert errand.properties.headers["x-dmq-first-failure"] <= errand.properties.headers["x-dmq-last-failure"]  # type: ignore[operator]
+    (forward,) = thread.forwards
+    assert (forward.target, forward.properties.headers["x-dmq-attempts"]) == ("work.parked", 3)
+    assert forward.properties.headers["x-dmq-first-failure"] <= forward.properties.headers["x-dmq-last-failure"]  # type: ignore[operator]
 
 
 def test_without_parking_the_last_failure_dead_letters() -> None:
@@ -447,7 +449,7 @@ def test_without_parking_the_last_failure_dead_letters() -> None:
     retry, thread = bound(Retry((1,), attempts=1, parking=False), own)
     delivery = FakeDelivery()
     retry.failed(delivery, "boom")  # type: ignore[arg-type]
-    assert (delivery.answer, thread.errands) == (Answer.REJECT, [])
+    assert (delivery.answer, thread.forwards) == (Answer.REJECT, [])
 
 
 def test_in_place_the_worker_waits_and_then_gives_back_counted() -> None:

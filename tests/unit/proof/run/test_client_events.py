@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dmq_core.connection_manager import Role
 from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
-from dmq_core.messaging.transport.close_reason import CloseReason, Cure
+from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
 from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Event, Origin, Severity
 from dmq_core.proof.run.client_events import QUIET_S, ClientEventDetector
@@ -33,7 +33,7 @@ def change(
     problem: str = "",
     reason: str = "",
 ) -> list[Event]:
-    why = CloseReason(Cure.RECOVER, reason) if reason else None
+    why = CloseReason(RecoveryAction.RECOVER, reason) if reason else None
     return story.client(role, node, ConnectionStatus(state, 1000.0, problem=problem, reason=why))
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dmq_core.messaging.amqp.wire import with_id
-from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, Settlement
+from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, PublishResult
 
 if TYPE_CHECKING:
-    from dmq_core.messaging.amqp.wire import Wire
+    from dmq_core.messaging.amqp.wire import MessageEncoder
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class BatchOutcome:
     """How messages ended, many at once: `at` is the connection's second, `sends` how often they were sent."""
 
     outcome: Outcome
@@ -26,15 +26,15 @@ class Fate:
 class Waiting(Protocol):
     """Who waits for outcomes."""
 
-    def wait_for(self, handle: Handle, timeout_s: float) -> Settlement:
+    def wait_for(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
         """Waits for the outcome of `handle`; `OperationTimeoutError` leaves it open."""
         ...
 
 
-class Handle:
+class PublishFuture:
     """One published message on its way to its outcome.
 
-    `frames` are its bytes for `wire`; without a wire they are yet to be made.
+    `frames` are its bytes for `encoder`; without a wire they are yet to be made.
 
     >>> manager.declare(Queue("orders", "quorum"))
     >>> handle = DirectProducer(manager).publish("orders", "a book")
@@ -47,6 +47,7 @@ class Handle:
     __slots__ = (
         "_producer",
         "body",
+        "encoder",
         "exchange",
         "fate",
         "frames",
@@ -56,7 +57,6 @@ class Handle:
         "routing_key",
         "size",
         "taken_at",
-        "wire",
     )
 
     def __init__(
@@ -69,7 +69,7 @@ class Handle:
         mandatory: bool,
         own_id: bytes,
         taken_at: float,
-        wire: Wire | None,
+        encoder: MessageEncoder | None,
         frames: bytes,
     ) -> None:
         self._producer = producer
@@ -80,10 +80,10 @@ class Handle:
         self.mandatory = mandatory
         self.own_id = own_id
         self.taken_at = taken_at
-        self.wire = wire
+        self.encoder = encoder
         self.frames = frames
         self.size = len(body)
-        self.fate: Fate | None = None
+        self.fate: BatchOutcome | None = None
 
     @property
     def message(self) -> OutgoingMessage:
@@ -101,28 +101,28 @@ class Handle:
         return with_id(self.properties, self.id)
 
     @property
-    def settlement(self) -> Settlement | None:
+    def settlement(self) -> PublishResult | None:
         """How it ended; None while that is open."""
         fate = self.fate
         if fate is None:
             return None
-        return Settlement(fate.outcome, fate.endpoint, fate.at - self.taken_at, fate.reason, fate.sends)
+        return PublishResult(fate.outcome, fate.endpoint, fate.at - self.taken_at, fate.reason, fate.sends)
 
-    def wait(self, timeout_s: float = 30.0) -> Settlement:
+    def wait(self, timeout_s: float = 30.0) -> PublishResult:
         """Waits for the outcome, up to `timeout_s` seconds.
 
         Raises `OperationTimeoutError` leaves it open, so that one may wait again.
         """
         return self._producer.wait_for(self, timeout_s)
 
-    def encode(self, wire: Wire) -> None:
-        """Makes the frames for `wire`; `InvalidInputError` if it cannot be sent there."""
-        self.frames = wire.encode(
+    def encode(self, encoder: MessageEncoder) -> None:
+        """Makes the frames for `encoder`; `InvalidInputError` if it cannot be sent there."""
+        self.frames = encoder.encode(
             self.exchange, self.routing_key, self.body, self.properties, self.mandatory, self.own_id
         )
-        self.wire = wire
+        self.encoder = encoder
 
     def forget_frames(self) -> None:
         """Frees what a large message's frames hold once they are sent."""
-        self.wire = None
+        self.encoder = None
         self.frames = b""

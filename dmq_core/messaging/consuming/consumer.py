@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
 
 from dmq_core.errors import DmqError, InvalidInputError, MessagingError
 from dmq_core.messaging.consuming.decoding import Decode, DecodingError, MessageHeaders, decode_message, headers_of
-from dmq_core.messaging.consuming.handler_runner import ConsumerStats, Handler, Handling, Job, OnError, RecentIds, Tally
-from dmq_core.messaging.consuming.subscription import CANCELLED, Consumer, ConsumerStatus
-from dmq_core.messaging.consuming.workers import NO_KEY, Crew, Lanes, Soloist
+from dmq_core.messaging.consuming.handler_runner import (
+    ConsumerStats,
+    Handler,
+    HandlerRunner,
+    OnError,
+    RecentIds,
+    StatsCounter,
+    Task,
+)
+from dmq_core.messaging.consuming.subscription import CANCELLED, ConsumerStatus, Subscription
+from dmq_core.messaging.consuming.workers import NO_KEY, InlineWorker, KeyedQueues, WorkerPool
 from dmq_core.messaging.delivery.delivery import Delivery, returns_counted
 from dmq_core.messaging.delivery.stream_offset import Offset, checked_offset
 from dmq_core.messaging.retry.failure_policy import DELIVERY_LIMIT, FailurePath, FailurePlan
@@ -53,7 +61,7 @@ Key = Callable[[object, MessageHeaders], Hashable] | str
 
 
 class ConsumerOptions(TypedDict, total=False):
-    """What every consumer can be told by keyword; see `QueueConsumer`.
+    """What every consumer can be told by keyword; see `Consumer`.
 
     >>> options: ConsumerOptions = {"prefetch": 50, "concurrency": 4, "deduplicate": 10_000}
     >>> consumers = [DirectConsumer(name, manager, **options) for name in ("orders", "returns")]
@@ -71,7 +79,7 @@ class ConsumerOptions(TypedDict, total=False):
     cluster: str
 
 
-class QueueConsumer:
+class Consumer:
     """Receives from one queue and gives each message to a handler; what the four types have in common.
 
     `prefetch` (1 to 65535) bounds what is unanswered, `concurrency` how many handlers run at once. `auto_ack`
@@ -135,10 +143,10 @@ class QueueConsumer:
         self._queue: Queue | None = None
         self._limit: int | None = None
         self._declared: tuple[Entity, ...] = ()
-        self._tally = Tally()
+        self._counter = StatsCounter()
         self._lock = threading.Lock()
-        self._core: Consumer | None = None
-        self._crew: Crew[Job] | Soloist[Job] | None = None
+        self._subscription: Subscription | None = None
+        self._workers: WorkerPool[Task] | InlineWorker[Task] | None = None
         self._stopping = False
         self._restoring = False
         self._error: DmqError | None = None
@@ -212,16 +220,16 @@ class QueueConsumer:
         a book orders
         True
         """
-        if self._crew is not None:
+        if self._workers is not None:
             raise MessagingError("this consumer has been started before", "Make another one.")
         _check_handler(handler)
         self._offset = self._checked_offset(offset)
         self._declare_the_rest()
-        handling = Handling(
+        runner = HandlerRunner(
             handler,
             self._path,
             self._decode,
-            self._tally,
+            self._counter,
             self._handler_ended,
             auto_ack=self._auto_ack,
             dead_letters=self._queue is not None and "x-dead-letter-exchange" in self._queue.arguments,
@@ -233,10 +241,10 @@ class QueueConsumer:
         source = self._source()
         name = source if isinstance(source, str) else source.prefix
         self._path.bind(self._manager, name)
-        self._crew = self._crew_of(visible(name), handling)
+        self._workers = self._workers_for(visible(name), runner)
         self._connection = self._manager.consuming(self._cluster)
         with self._lock:
-            self._core = Consumer(
+            self._subscription = Subscription(
                 self._connection,
                 source,
                 self._take,
@@ -279,10 +287,10 @@ class QueueConsumer:
         """
         with self._lock:
             first, self._stopping = not self._stopping, True
-        crew = self._crew
+        workers = self._workers
         if first:
             self._begin_no_more()
-        if crew is not None and crew.is_own_thread:
+        if workers is not None and workers.is_own_thread:
             # The message in hand is answered once its handler returns; only then may the consumer go.
             if first:
                 name = f"stop {visible(self.queue_name or self.exchange_name)}"
@@ -307,19 +315,19 @@ class QueueConsumer:
     @property
     def status(self) -> ConsumerStatus:
         """Whether it receives, without waiting."""
-        if self._core is None:
+        if self._subscription is None:
             return ConsumerStatus(False, self.queue_name or "", None, "not started")
-        return self._core.status
+        return self._subscription.status
 
     @property
     def stats(self) -> ConsumerStats:
         """What became of the messages so far."""
-        return self._tally.stats()
+        return self._counter.stats()
 
-    def _crew_of(self, name: str, handling: Handling) -> Crew[Job] | Soloist[Job]:
+    def _workers_for(self, name: str, runner: HandlerRunner) -> WorkerPool[Task] | InlineWorker[Task]:
         if self._concurrency == 1 and self._order is Order.NONE:
-            return Soloist(_is_gone, handling.handle)
-        return Crew(name, self._concurrency, Lanes(_comes_again, _is_gone), handling.handle, self._missed)
+            return InlineWorker(_is_gone, runner.handle)
+        return WorkerPool(name, self._concurrency, KeyedQueues(_comes_again, _is_gone), runner.handle, self._missed)
 
     # Declaring.
 
@@ -421,45 +429,45 @@ class QueueConsumer:
     # Receiving.
 
     def _take(self, deliveries: tuple[Delivery, ...]) -> None:
-        crew = self._crew
-        if crew is None:
+        workers = self._workers
+        if workers is None:
             return
-        self._tally.add("delivered", len(deliveries))
+        self._counter.add("delivered", len(deliveries))
         redelivered = sum([delivery.redelivered for delivery in deliveries])
         if redelivered:
-            self._tally.add("redelivered", redelivered)
-        crew.add([self._with_key(Job(delivery)) for delivery in deliveries])
+            self._counter.add("redelivered", redelivered)
+        workers.add([self._with_key(Task(delivery)) for delivery in deliveries])
 
-    def _with_key(self, job: Job) -> tuple[Job, Hashable]:
+    def _with_key(self, task: Task) -> tuple[Task, Hashable]:
         if self._order is Order.NONE:
-            return job, NO_KEY
+            return task, NO_KEY
         if self._order is Order.STRICT:
-            return job, None
+            return task, None
         try:
-            key = self._key_of(job)
+            key = self._key_of(task)
             hash(key)
         except DecodingError:
-            return job, NO_KEY
+            return task, NO_KEY
         except Exception as error:  # the user's code may raise anything about a message
-            job.problem = f"it has no key: {type(error).__name__}: {visible(str(error))}"
-            return job, NO_KEY
-        return job, key
+            task.problem = f"it has no key: {type(error).__name__}: {visible(str(error))}"
+            return task, NO_KEY
+        return task, key
 
-    def _key_of(self, job: Job) -> Hashable:
+    def _key_of(self, task: Task) -> Hashable:
         if self._key is None:
-            return job.delivery.routing_key
+            return task.delivery.routing_key
         if isinstance(self._key, str):
-            value = headers_of(job.delivery).get(self._key)
+            value = headers_of(task.delivery).get(self._key)
             return value if isinstance(value, Hashable) else repr(value)
-        return self._key(job.message(self._decode), headers_of(job.delivery))
+        return self._key(task.message(self._decode), headers_of(task.delivery))
 
     def _is_busy(self) -> bool:
-        return self._crew is not None and self._crew.is_busy
+        return self._workers is not None and self._workers.is_busy
 
-    def _missed(self, job: Job) -> None:
+    def _missed(self, task: Task) -> None:
         _LOG.warning(
             "a message of %r that failed was not delivered again; those behind it go on",
-            visible(job.delivery.queue),
+            visible(task.delivery.queue),
         )
 
     def _changed(self, status: ConsumerStatus) -> None:
@@ -487,23 +495,23 @@ class QueueConsumer:
 
     def _fail(self, error: DmqError) -> None:
         self._error = self._error or error
-        if self._crew is not None:
-            self._crew.dismiss()
+        if self._workers is not None:
+            self._workers.stop()
         self._over.set()
 
     def _begin_no_more(self) -> None:
-        if self._core is not None:
-            self._core.cancel()
-        if self._crew is not None:
-            self._crew.dismiss()
+        if self._subscription is not None:
+            self._subscription.cancel()
+        if self._workers is not None:
+            self._workers.stop()
 
     def _stop(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        core, crew = self._core, self._crew
-        if core is not None and crew is not None:
-            crew.wait(timeout_s)
+        subscription, workers = self._subscription, self._workers
+        if subscription is not None and workers is not None:
+            workers.wait(timeout_s)
             self._path.close(max(0.0, deadline - time.monotonic()))
-            self._tally.add("given_back", core.leave(max(SLICE_S, deadline - time.monotonic())))
+            self._counter.add("requeued", subscription.leave(max(SLICE_S, deadline - time.monotonic())))
             self._manager.release(self._connection)
         self._over.set()
 
@@ -553,7 +561,7 @@ def _check_handler(handler: Handler) -> None:
         ) from None
 
 
-def _comes_again(new: Job, old: Job) -> bool:
+def _comes_again(new: Task, old: Task) -> bool:
     one, other = new.delivery, old.delivery
     return (
         one.redelivered
@@ -564,5 +572,5 @@ def _comes_again(new: Job, old: Job) -> bool:
     )
 
 
-def _is_gone(job: Job) -> bool:
-    return not job.delivery.is_current
+def _is_gone(task: Task) -> bool:
+    return not task.delivery.is_current
