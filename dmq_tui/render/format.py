@@ -1,4 +1,4 @@
-"""Cells, the pieces of text that everything is drawn from, and what turns states and curves into them."""
+"""Cells, the pieces of text that everything is drawn from, and what turns states into them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from dmq_core.cluster.protocol import NodeState
 from dmq_core.observe.events import Event, Severity
 from dmq_core.presentation import UNKNOWN, Tone, node_look
 from dmq_core.text import visible
-
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +58,6 @@ def members(online: int, total: int) -> Cell:
     return Cell(f"{online}/{total} !", Tone.WARN if 2 * online > total else Tone.BAD)
 
 
-def spark(values: tuple[float, ...], width: int, top: float | None = None) -> str:
-    """The last `width` values as bars from 0 to `top` (None: their highest), padded on the left."""
-    if width <= 0:
-        return ""
-    shown = values[-width:]
-    highest = top if top is not None else max(shown, default=0.0)
-    return "".join(_bar(v, highest) for v in shown).rjust(width)
-
-
-def bars(values: tuple[float, ...], width: int, height: int, top: float) -> tuple[str, ...]:
-    """The last `width` values as bars of `height` lines from 0 to `top`, top line first, padded on the left."""
-    shown = values[-width:] if width > 0 else ()
-    steps = len(_BARS)
-    levels = [round(min(v, top) / top * height * steps) if top > 0 and v > 0 else 0 for v in shown]
-    lines = []
-    for line in range(height - 1, -1, -1):
-        filled = [min(steps, max(0, level - line * steps)) for level in levels]
-        lines.append("".join(_BARS[f - 1] if f else _BARS[0] if line == 0 else " " for f in filled).rjust(width))
-    return tuple(lines)
-
-
 def name(text: str, empty: str = "(default)") -> str:
     """A name from outside, safe to show; the nameless default exchange gets a word."""
     return visible(text) or empty
@@ -97,9 +74,3 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     if width <= 0:
         return ""
     return set_cell_size(text, width - 1) + "…"
-
-
-def _bar(value: float, highest: float) -> str:
-    if highest <= 0 or value <= 0:
-        return _BARS[0]
-    return _BARS[max(1, min(len(_BARS) - 1, round(value / highest * (len(_BARS) - 1))))]

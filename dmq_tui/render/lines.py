@@ -16,7 +16,8 @@ from dmq_core.presentation import UNKNOWN, Tone, age, clock, count, distance, du
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.text import visible, visible_body
 from dmq_tui.commands import Command, PaneId, Situation, footer_commands, label_of
-from dmq_tui.render.format import Cell, Line, bars, event_mark, event_tone, fit, name, state_cell
+from dmq_tui.render.chart import bars
+from dmq_tui.render.format import Cell, Line, event_mark, event_tone, fit, name, state_cell
 
 MANAGEMENT = "management"
 STALE_AFTER_S = 4.0

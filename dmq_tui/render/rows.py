@@ -12,7 +12,8 @@ from dmq_core.management.models import EntityKey, ExchangeFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView
 from dmq_core.presentation import UNKNOWN, Tone, rate, short_count, size
 from dmq_core.text import visible
-from dmq_tui.render.format import Cell, members, name, spark, state_cell
+from dmq_tui.render.chart import spark
+from dmq_tui.render.format import Cell, members, name, state_cell
 
 T = TypeVar("T")
 Value = float | str | None

@@ -11,17 +11,16 @@ from enum import StrEnum
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.management.models import Arguments, BindingFigures, EntityKey, ExchangeFigures, NodeFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView
-from dmq_core.presentation import UNKNOWN, Tone, count, duration, rate, short_count, size
+from dmq_core.presentation import UNKNOWN, Tone, count, duration, rate, size
 from dmq_core.text import visible
+from dmq_tui.render.chart import scaled_bars
 from dmq_tui.render.format import Cell, fit, members, name, state_cell
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import words
 
 _LABEL = 18
 _LISTED = 500
-_LEVELS = " ▁▂▃▄▅▆▇█"
 _CHART_HEIGHT = 5
-_SCALE = 7
 
 
 class SubjectKind(StrEnum):
@@ -105,30 +104,6 @@ def page(
         case SubjectKind.QUEUE:
             queue = snapshot.queue(subject.key)
             return [] if queue is None else _queue_page(title, queue, snapshot, samples, width)
-
-
-def chart(values: Sequence[float], width: int, height: int = _CHART_HEIGHT) -> list[str]:
-    """`values` as a filled curve of `height` lines, the newest at the right, with the highest value at the left."""
-    room = max(1, width - _SCALE - 1)
-    shown = list(values)[-room:]
-    top = max(shown, default=0.0)
-    rows = []
-    for row in range(height, 0, -1):
-        label = _scale(top) if row == height else ("0" if row == 1 else "")
-        rows.append(f"{label.rjust(_SCALE)} " + "".join(_block(value, top, row, height) for value in shown).rjust(room))
-    return rows
-
-
-def _scale(top: float) -> str:
-    return rate(top) if top < 10 else short_count(round(top))
-
-
-def _block(value: float, top: float, row: int, height: int) -> str:
-    filled = 0.0 if top <= 0 else value / top * height
-    share = min(1.0, max(0.0, filled - (row - 1)))
-    if row == 1 and value > 0:
-        share = max(share, 1 / 8)
-    return _LEVELS[round(share * 8)] if row > 1 or share > 0 else "▁"
 
 
 # -- queue ------------------------------------------------------------------------------------------------------------
@@ -217,7 +192,11 @@ def _queue_rates(queue: QueueView, samples: Sequence[QueueSample], width: int) -
     )
     for title, values, tone in curves:
         if any(values) or title == "published a second":
-            lines += [(), words(title, Tone.QUIET), *(words(row, tone) for row in chart(values, width))]
+            lines += [
+                (),
+                words(title, Tone.QUIET),
+                *(words(row, tone) for row in scaled_bars(values, width, _CHART_HEIGHT)),
+            ]
     return lines
 
 

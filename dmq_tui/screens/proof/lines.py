@@ -14,12 +14,12 @@ from dmq_core.proof.progress import LoadAccount, ProofReport
 from dmq_core.proof.report.wording import headline, timeline_rows
 from dmq_core.proof.result import Curves, ProofResult, TimelineMark, Verdict
 from dmq_core.text import visible
+from dmq_tui.render.chart import block
 from dmq_tui.render.format import Cell, Line, fit, state_cell
 from dmq_tui.render.lines import load_figures, width_of
 from dmq_tui.widgets.prose import words
 
 _GLYPH = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
-_BARS = "▁▂▃▄▅▆▇█"
 _LABEL = 15
 _ROOMY = 92
 # Glyph, the line that it stands on in the chart, tone.
@@ -200,10 +200,8 @@ def _bar(value: float | None, level: int, height: int, top: float, is_gap: bool)
     """What one column shows `level` lines over the ground."""
     if value is None:
         return " ", Tone.PLAIN
-    filled = min(8, max(0, round(value / top * height * 8) - level * 8))
-    if filled == 0 and level == 0:
-        return _BARS[0], Tone.ACCENT if value else Tone.BAD if is_gap else Tone.FAINT
-    return (_BARS[filled - 1] if filled else " "), Tone.ACCENT
+    tone = Tone.ACCENT if value else Tone.BAD if is_gap else Tone.FAINT
+    return block(value, top, level, height), tone
 
 
 def _runs(cells: Sequence[tuple[str, Tone]]) -> list[Cell]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,25 +40,6 @@ def test_text_is_only_ever_cut_at_its_end(text: str, data: st.DataObject) -> Non
     width = data.draw(st.integers(min_value=1, max_value=cell_len(text) - 1))
     kept = f.fit(text, width).rstrip().removesuffix("…").rstrip()
     assert text.startswith(kept)
-
-
-@given(st.lists(st.floats(min_value=0, max_value=1e6), max_size=50).map(tuple), st.integers(0, 60))
-def test_a_history_line_is_as_wide_as_asked_and_shows_the_newest_values(values: tuple[float, ...], width: int) -> None:
-    line = f.spark(values, width)
-    assert len(line) == width
-    assert len(line.strip()) == min(width, len(values))
-
-
-@given(
-    st.lists(st.floats(min_value=0, max_value=1000), max_size=50).map(tuple),
-    st.integers(1, 60),
-    st.integers(1, 6),
-)
-def test_a_chart_never_paints_more_above_than_below(values: tuple[float, ...], width: int, height: int) -> None:
-    lines = f.bars(values, width, height, 1000)
-    assert [len(line) for line in lines] == [width] * height
-    for upper, lower in itertools.pairwise(lines):
-        assert all(high == " " or low == "█" for high, low in zip(upper, lower, strict=True))
 
 
 def test_a_nameless_exchange_has_a_word_and_hostile_names_are_visible() -> None:

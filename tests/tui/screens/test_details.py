@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from one_screen import Stage, until
-from rich.cells import cell_len
 
 from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import ClusterError
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues
 from dmq_core.text import visible
-from dmq_tui.screens.details.pages import PAGES, Subject, SubjectKind, chart
+from dmq_tui.screens.details.pages import PAGES, Subject, SubjectKind
 from dmq_tui.screens.details.screen import DetailsScreen
 
 ORDERS = Subject(SubjectKind.QUEUE, "orders")
@@ -211,20 +208,3 @@ async def test_a_thousand_bindings_are_listed_as_far_as_one_reads() -> None:
     stage = details(FakeSession(thousand_queues), Subject(SubjectKind.EXCHANGE, "orders"))
     async with stage.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "and 503 more" in stage.text("#page"), "how many are left out")
-
-
-@given(
-    st.lists(st.floats(min_value=0, max_value=1e9), max_size=300),
-    st.integers(min_value=10, max_value=200),
-    st.integers(min_value=1, max_value=9),
-)
-def test_a_chart_fills_exactly_its_room(values: list[float], width: int, height: int) -> None:
-    rows = chart(values, width, height)
-    assert len(rows) == height
-    assert {cell_len(row) for row in rows} == {width}
-
-
-def test_a_chart_shows_the_highest_value_full_and_nothing_as_a_line() -> None:
-    rows = chart([0.0, 50.0, 100.0], 12, 2)
-    assert rows[0][-3:] == "  █"
-    assert rows[1][-3:] == "▁██"
