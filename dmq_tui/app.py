@@ -27,6 +27,7 @@ from dmq_core.session.protocol import Proof, Session
 from dmq_core.text import visible
 from dmq_tui.background.messages import SessionFailed, SessionReady
 from dmq_tui.background.work import as_dmq_error, in_background
+from dmq_tui.commands import key_name
 from dmq_tui.render.themes import DARK, THEMES
 from dmq_tui.screens.main.screen import MainScreen
 from dmq_tui.shutdown import LastingDriver, end_demos, end_proof
@@ -90,6 +91,10 @@ class DmqApp(App[None], inherit_bindings=False):
         """Textual's choice, but one that outlasts its terminal."""
         driver = super().get_driver_class()
         return LastingDriver if driver is LinuxDriver else driver
+
+    def get_key_display(self, binding: Binding) -> str:
+        """The key as people write it."""
+        return binding.key_display or key_name(binding.key)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Colours that our style sheets use beyond Textual's own."""

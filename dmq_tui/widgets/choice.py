@@ -22,7 +22,7 @@ class Choice(Painted, Generic[T], can_focus=True):
     """Shows `name ‹ value ›`; options are values with the safe text for each."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "step(-1)", show=False),
+        Binding("left", "step(-1)", "change", key_display="←→"),
         Binding("right,space", "step(1)", show=False),
     ]
 

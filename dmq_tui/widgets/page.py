@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input
@@ -17,6 +19,11 @@ from dmq_tui.widgets.prose import Prose, words
 
 class AnswerInput(Input):
     """The one-line field for an answer."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "answer"),
+        Binding("escape", "screen.back", "do not answer"),
+    ]
 
     def __init__(self) -> None:
         super().__init__(compact=True)

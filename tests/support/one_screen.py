@@ -8,9 +8,11 @@ from typing import Any
 
 import idle_console
 from textual.app import App
+from textual.binding import Binding
 from textual.pilot import Pilot
 from textual.screen import Screen
 
+from dmq_tui.app import DmqApp
 from dmq_tui.render.themes import DARK
 from dmq_tui.widgets.prose import Prose
 
@@ -38,6 +40,9 @@ class Stage(App[None]):
         super().__init__()
         self._first = screen
         self.results: list[object] = []
+
+    def get_key_display(self, binding: Binding) -> str:
+        return DmqApp.get_key_display(self, binding)  # type: ignore[arg-type]
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(DARK.variables)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 
 from dmq_core.demo.model import AnyDemo
@@ -16,6 +17,7 @@ from dmq_core.presentation import Tone
 from dmq_core.settings.settings import DEFAULT_CLUSTER, on_cluster
 from dmq_tui.render.format import Cell, Line, fit
 from dmq_tui.screens.confirm.screen import Confirmation
+from dmq_tui.widgets.footer import keys_text
 from dmq_tui.widgets.log import LogView
 from dmq_tui.widgets.prose import Prose, words
 
@@ -29,9 +31,9 @@ class DemosScreen(ModalScreen[str | None]):
 
     CSS_PATH = "picker.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "choose", "Begin"),
-        Binding("escape,q", "leave", "Back"),
-        Binding("up,k", "move(-1)", show=False),
+        Binding("enter", "choose", "begin"),
+        Binding("escape,q", "leave", "back"),
+        Binding("up,k", "move(-1)", "choose", key_display="↑↓"),
         Binding("down,j", "move(1)", show=False),
         Binding("home,g", "move(-1000)", show=False),
         Binding("end,G", "move(1000)", show=False),
@@ -53,7 +55,7 @@ class DemosScreen(ModalScreen[str | None]):
         """Shows them, with the cursor on the first."""
         box = self.query_one("#box")
         box.border_title = "Demos · each checks its claims on this cluster, and removes what it made"
-        box.border_subtitle = "↑ ↓ choose · ↵ begin · Esc back"
+        box.border_subtitle = Content(keys_text(self))
         self.list.replace(self._demos)
         self.list.move_to(0)
         self.list.focus()

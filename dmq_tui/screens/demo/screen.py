@@ -30,14 +30,14 @@ from dmq_tui.panes.pane import Pane
 from dmq_tui.panes.story import StoryPane
 from dmq_tui.panes.tables import ExchangesPane, NodesPane, QueuesPane
 from dmq_tui.panes.tail import TailPane
-from dmq_tui.render.format import Cell, Line
+from dmq_tui.render.format import Cell
 from dmq_tui.render.layout import Layout, layout_for
 from dmq_tui.render.lines import lateness
 from dmq_tui.screens.demo import lines as demo_lines
 from dmq_tui.screens.demo.player import DEMO, DemoBegan, DemoPlayed, DemoPlayer, DemoTurned
 from dmq_tui.widgets.bars import HeaderLine
+from dmq_tui.widgets.footer import KeysFooter
 from dmq_tui.widgets.page import ReadingPage
-from dmq_tui.widgets.prose import Prose
 
 _TICK_S = 0.25
 _MOST_NODES = 9
@@ -55,19 +55,22 @@ class DemoScreen(Screen[None]):
 
     CSS_PATH = "screen.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "on", "Play, go on"),
+        Binding("enter,r", "play", "play"),
+        Binding("enter", "go_on", "go on"),
+        Binding("enter", "leave", show=False),
+        Binding("r", "play_again", "again"),
         Binding("right,n", "turn(1)", show=False),
-        Binding("left,b", "turn(-1)", show=False),
-        Binding("r", "play", "Again"),
-        Binding("x", "spoil", "Break the claim"),
-        Binding("a", "through", "All"),
-        Binding("c", "copy", "Copy the code"),
-        Binding("escape,q", "back", "Leave"),
+        Binding("a", "through", "all"),
+        Binding("x", "sabotage", "break the claim"),
+        Binding("c", "copy", "copy"),
+        Binding("left,b", "turn(-1)", "back", key_display="←"),
+        Binding("escape,q", "back", "leave"),
         Binding("up,k", "scroll(-1)", show=False),
         Binding("down,j", "scroll(1)", show=False),
         Binding("pageup", "scroll(-10)", show=False),
         Binding("pagedown,space", "scroll(10)", show=False),
-        *(Binding(str(int(pane)), f"look({int(pane)})", show=False) for pane in PaneId if pane <= PaneId.STORY),
+        Binding("1", "look(1)", "panes", key_display="1-5"),
+        *(Binding(str(int(pane)), f"look({int(pane)})", show=False) for pane in PaneId if 1 < pane <= PaneId.STORY),
     ]
 
     def __init__(
@@ -108,7 +111,7 @@ class DemoScreen(Screen[None]):
             yield self.page
             with Vertical(id="panes"):
                 yield from self.panes
-        yield Prose(id="keys")
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Begins the demo."""
@@ -128,44 +131,51 @@ class DemoScreen(Screen[None]):
 
     # -- what the person does -----------------------------------------------------------------------------------------
 
-    def action_on(self) -> None:
-        """Plays the step of this page; if it was played and held, goes to the next page."""
-        result = self.player.result
-        if self.player.is_last:
-            self.action_back()
-        elif result is not None and result.passed:
-            self.action_turn(1)
-        else:
-            self.action_play()
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether an action goes with the page and what is known of its step."""
+        if self.page.is_asking:
+            return action in ("back", "scroll")
+        if action not in ("play", "play_again", "go_on", "leave", "through", "sabotage"):
+            return True
+        player = self.player
+        if player.words is None or player.doing:
+            return False
+        if player.is_last or action == "leave":
+            return player.is_last and action == "leave"
+        passed = player.result is not None and player.result.passed
+        return {"play": not passed, "play_again": passed, "go_on": passed}.get(action, True)
 
     def action_play(self) -> None:
-        """Plays the step, again if it was played."""
+        """Plays the step."""
         words = self.player.words
-        if self.page.is_asking or self.player.doing or words is None or self.player.is_last:
-            return
-        if words.ask is not None:
+        if words is not None and words.ask is not None:
             self.page.ask(words.ask)
         else:
             self.player.play()
         self._show()
 
-    def action_spoil(self) -> None:
+    def action_play_again(self) -> None:
+        """Plays the step that was played."""
+        self.action_play()
+
+    def action_go_on(self) -> None:
+        """Goes from a step that passed to the next page."""
+        self.action_turn(1)
+
+    def action_sabotage(self) -> None:
         """Plays the step and breaks its claim, so that the check has something to find."""
-        if not self.page.is_asking and not self.player.is_last:
-            words = self.player.words
-            self.player.play(words.ask.usual if words is not None and words.ask is not None else None, sabotage=True)
-            self._show()
+        words = self.player.words
+        self.player.play(words.ask.usual if words is not None and words.ask is not None else None, sabotage=True)
+        self._show()
 
     def action_through(self) -> None:
         """Plays this step and all that follow, as long as their claims hold."""
-        if not self.page.is_asking:
-            self.player.play(through=True)
-            self._show()
+        self.player.play(through=True)
+        self._show()
 
     def action_turn(self, by: int) -> None:
         """Turns the page."""
-        if not self.page.is_asking:
-            self.player.turn(by)
+        self.player.turn(by)
 
     def action_scroll(self, rows: int) -> None:
         """Scrolls the page, or the rows of the pane that is looked at."""
@@ -178,7 +188,7 @@ class DemoScreen(Screen[None]):
     def action_copy(self) -> None:
         """Copies the code of the last page, or the command of this one."""
         demo, words = self.player.demo, self.player.words
-        if self.page.is_asking or demo is None or words is None:
+        if demo is None or words is None:
             return
         what, text = ("code", demo.code.lstrip()) if self.player.is_last else ("command", words.command)
         self.app.copy_to_clipboard(text)
@@ -186,9 +196,8 @@ class DemoScreen(Screen[None]):
 
     def action_look(self, number: int) -> None:
         """Looks at one of the panes, or away from it again."""
-        if not self.page.is_asking:
-            self.looking = None if self.looking == number else PaneId(number)
-            self._lay_out()
+        self.looking = None if self.looking == number else PaneId(number)
+        self._lay_out()
 
     def action_back(self) -> None:
         """Puts the question away, comes back from a pane, or leaves the demo."""
@@ -198,12 +207,13 @@ class DemoScreen(Screen[None]):
         elif self.looking is not None:
             self.action_look(self.looking)
         else:
-            self._leave()
+            self.action_leave()
 
-    def _leave(self) -> None:
+    def action_leave(self) -> None:
+        """Leaves the demo."""
         demo = self.player.demo
         if demo is not None and demo.breaks:
-            what = f"{demo.title} ends: what it did to the cluster is taken back."
+            what = f"{demo.title} ends: what it did to the cluster is undone."
             self.app.notify(what, markup=False, timeout=8)
         self.dismiss(None)
 
@@ -282,7 +292,7 @@ class DemoScreen(Screen[None]):
         else:
             title = f"{demo.title} · step {words.number} of {len(demo.steps)}"
             self.page.show(title, demo_lines.step_page(words, self.player.result, self.player.doing))
-        self.query_one("#keys", Prose).show([_keys(self.player, asking=self.page.is_asking)])
+        self.refresh_bindings()
         self._lay_out()
 
     def _show_panes(self) -> None:
@@ -351,22 +361,3 @@ def _beside(player: DemoPlayer) -> frozenset[PaneId]:
     """The panes next to the page: what passes the exchange that it is about, or else what happens to the cluster."""
     tailed = player.words is not None and player.words.focus.tail
     return frozenset({PaneId.NODES, PaneId.QUEUES, *((PaneId.EXCHANGES, PaneId.TAIL) if tailed else (PaneId.STORY,))})
-
-
-def _keys(player: DemoPlayer, *, asking: bool) -> Line:
-    result = player.result
-    keys: tuple[tuple[str, str], ...]
-    if asking:
-        keys = (("↵", "answer"), ("Esc", "do not"))
-    elif player.doing:
-        keys = (("Esc", "leave"), ("1-5", "panes"))
-    elif player.is_last:
-        keys = (("c", "copy the code"), ("←", "steps"), ("↵ Esc", "leave"), ("1-5", "panes"))
-    else:
-        on = (
-            (("↵ →", "go on"), ("r", "again"))
-            if result is not None and result.passed
-            else (("↵", "play"), ("a", "all"))
-        )
-        keys = (*on, ("x", "break the claim"), ("c", "copy"), ("←", "back"), ("Esc", "leave"), ("1-5", "panes"))
-    return tuple(c for key, does in keys for c in (Cell(f" {key}", Tone.ACCENT), Cell(f" {does} ", Tone.QUIET)))

@@ -24,6 +24,7 @@ from dmq_tui.background.work import as_dmq_error, in_background
 from dmq_tui.render.format import Cell
 from dmq_tui.screens.details import pages
 from dmq_tui.screens.details.pages import PAGES, QueueSample, Subject, SubjectKind
+from dmq_tui.widgets.footer import KeysFooter
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words
 
@@ -48,10 +49,10 @@ class DetailsScreen(Screen[None]):
 
     CSS_PATH = "screen.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,backspace", "close", "Back"),
-        Binding("right,tab,right_square_bracket", "turn(1)", show=False, priority=True),
+        Binding("escape,q,backspace", "close", "back"),
+        Binding("right,tab,right_square_bracket", "turn(1)", "pages", key_display="← → 1-4", priority=True),
         Binding("left,shift+tab,left_square_bracket", "turn(-1)", show=False, priority=True),
-        Binding("r", "read_log", "Read the log again", show=False),
+        Binding("r", "read_log", "read the log again"),
         *(Binding(str(number), f"show({number})", show=False) for number in range(1, 6)),
     ]
 
@@ -81,7 +82,7 @@ class DetailsScreen(Screen[None]):
         yield Tabs(*(Tab(f"{i + 1} {title}", id=f"page-{i}") for i, title in enumerate(self._titles)))
         with VerticalScroll(id="scroll"):
             yield Prose(id="page")
-        yield Prose(_KEYS, id="keys")
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Keeps the page true from now on."""
@@ -90,6 +91,10 @@ class DetailsScreen(Screen[None]):
         self.set_interval(_LOOK_EVERY_S, self._look)
 
     # -- what the person does -----------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The log can be read again where it is shown."""
+        return action != "read_log" or (self.is_mounted and self.page_title == "Log")
 
     def action_close(self) -> None:
         """Back to where one came from."""
@@ -116,6 +121,7 @@ class DetailsScreen(Screen[None]):
     def on_tabs_tab_activated(self, event: Tabs.TabActivated) -> None:
         """Shows the other page from its top."""
         event.stop()
+        self.refresh_bindings()
         self._show()
         self.query_one("#scroll", VerticalScroll).scroll_home(animate=False)
         self.action_read_log()
@@ -192,17 +198,3 @@ class DetailsScreen(Screen[None]):
         if self.page_title == "Log" and self._log_read_at is not None:
             cells.append(Cell(f"   log read at {clock(self._log_read_at, 0)}, r reads it again", Tone.QUIET))
         self.query_one("#head", Prose).show([tuple(cells)])
-
-
-_KEYS: tuple[Line, ...] = (
-    (
-        Cell("Esc", Tone.ACCENT),
-        Cell(" back  "),
-        Cell("← →", Tone.ACCENT),
-        Cell(" or "),
-        Cell("1 2 3", Tone.ACCENT),
-        Cell(" pages  "),
-        Cell("↑ ↓ PgUp PgDn", Tone.ACCENT),
-        Cell(" scroll"),
-    ),
-)

@@ -8,11 +8,13 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.screen import ModalScreen
 
 from dmq_core.presentation import Tone
 from dmq_tui.commands import COMMANDS, Category, Command, Situation, key_name, why_disabled
 from dmq_tui.render.format import Cell, fit
+from dmq_tui.widgets.footer import keys_text
 from dmq_tui.widgets.paint import Line
 from dmq_tui.widgets.prose import Prose, words
 
@@ -29,7 +31,7 @@ class HelpScreen(ModalScreen[None]):
     """Lists every command of the one table, those that work in `situation` first; any of Esc, q and ? closes it."""
 
     CSS_PATH = "screen.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "close", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "close", "close")]
 
     def __init__(self, situation: Situation) -> None:
         super().__init__()
@@ -44,7 +46,7 @@ class HelpScreen(ModalScreen[None]):
         """Lets the arrow keys scroll."""
         page = self.query_one("#page")
         page.border_title = f"Help · the keys that work in pane {int(self._situation.pane)}"
-        page.border_subtitle = "↑ ↓ scroll · Esc close"
+        page.border_subtitle = Content(f"↑↓ scroll · {keys_text(self)}")
         page.focus()
 
     def on_resize(self) -> None:

@@ -10,12 +10,14 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.screen import ModalScreen
 
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.presentation import Tone, clock, count
 from dmq_core.text import visible, visible_body
 from dmq_tui.render.format import Cell, Line, name
+from dmq_tui.widgets.footer import keys_text
 from dmq_tui.widgets.prose import Prose, words
 
 _LABEL = 16
@@ -26,8 +28,8 @@ class MessageScreen(ModalScreen[None]):
 
     CSS_PATH = "screen.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,enter,backspace", "close", "Back"),
-        Binding("c", "copy", "Copy the body"),
+        Binding("escape,q,enter,backspace", "close", "back"),
+        Binding("c", "copy", "copy the body"),
     ]
 
     def __init__(self, message: SeenMessage) -> None:
@@ -38,7 +40,7 @@ class MessageScreen(ModalScreen[None]):
         """One scrolling page."""
         with VerticalScroll(id="sheet") as sheet:
             sheet.border_title = "Message"
-            sheet.border_subtitle = "c copies the body · Esc back"
+            sheet.border_subtitle = Content(keys_text(self))
             yield Prose(message_page(self._message))
 
     def action_close(self) -> None:

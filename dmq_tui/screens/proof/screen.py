@@ -14,6 +14,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.events import Resize
 from textual.message import Message
+from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -29,7 +30,6 @@ from dmq_core.proof.scenario import QUEUE_TYPES, UNTARGETED, Fault
 from dmq_core.session.protocol import Proof, Session
 from dmq_core.text import visible
 from dmq_tui.background.work import as_dmq_error, in_background
-from dmq_tui.render.format import Cell
 from dmq_tui.render.layout import Layout, layout_for
 from dmq_tui.render.lines import lateness
 from dmq_tui.screens.confirm.screen import Confirmation, ConfirmScreen
@@ -48,7 +48,7 @@ from dmq_tui.screens.proof.form import (
 from dmq_tui.screens.proof.widgets import ChartView, LinesView, doing_line, impact_lines, progress_line, trouble
 from dmq_tui.widgets.bars import HeaderLine
 from dmq_tui.widgets.choice import Choice
-from dmq_tui.widgets.paint import Line
+from dmq_tui.widgets.footer import KeysFooter
 from dmq_tui.widgets.prose import Prose, words
 
 SnapshotSource = Callable[[], ClusterSnapshot | None]
@@ -69,6 +69,17 @@ class RunPhase(Enum):
     IDLE = auto()
     RUNNING = auto()
     OVER = auto()
+
+
+_IDLE, _RUNNING, _OVER = (frozenset({phase}) for phase in RunPhase)
+_PHASES = {
+    "begin": _IDLE,
+    "begin_again": _OVER,
+    "change": _OVER,
+    "end": _RUNNING,
+    "leave": _IDLE | _OVER,
+    "focus_choice": _IDLE,
+}
 
 
 @dataclass
@@ -93,12 +104,17 @@ class ProofScreen(Screen[None]):
 
     CSS_PATH = "screen.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r,enter", "begin", "Begin"),
-        Binding("n", "another", "Another"),
-        Binding("escape", "leave", "Leave"),
-        Binding("up,shift+tab", "app.focus_previous", show=False),
-        Binding("down,tab", "app.focus_next", show=False),
+        Binding("enter,r", "begin", "run it"),
+        Binding("r,enter", "begin_again", "run it again"),
+        Binding("n", "change", "change it"),
+        Binding("up,shift+tab", "focus_choice(-1)", "choose", key_display="↑↓"),
+        Binding("down,tab", "focus_choice(1)", show=False),
+        Binding("escape", "end", "end the run: faults are undone first"),
+        Binding("escape", "leave", "back"),
     ]
+
+    # What it is at decides which of the keys work.
+    phase: reactive[RunPhase] = reactive(RunPhase.IDLE, bindings=True)
 
     def __init__(
         self,
@@ -113,18 +129,12 @@ class ProofScreen(Screen[None]):
         self._snapshot = snapshot
         self._keep = keep
         self._clock = clock
-        self._phase = RunPhase.IDLE
         self._epoch = 0
         self._asked = ProofForm()
         self._proof: Proof | None = None
         self._progress: ProofProgress | None = None
         self._report: ProofReport | None = None
         self._error: DmqError | None = None
-
-    @property
-    def phase(self) -> RunPhase:
-        """What it is at."""
-        return self._phase
 
     @property
     def form(self) -> ProofForm:
@@ -152,7 +162,7 @@ class ProofScreen(Screen[None]):
                     yield Prose(id="why")
                 yield ChartView(id="chart")
                 yield LinesView(id="account")
-        yield Prose(id="keys")
+        yield KeysFooter()
 
     def on_mount(self) -> None:
         """Shows what is chosen, and looks from now on."""
@@ -168,15 +178,25 @@ class ProofScreen(Screen[None]):
 
     # -- what the person does -----------------------------------------------------------------------------------------
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether an action goes with what the screen is at."""
+        phases = _PHASES.get(action)
+        return phases is None or self.phase in phases
+
+    def action_focus_choice(self, by: int) -> None:
+        """Goes to the next choice, or the one before."""
+        if by > 0:
+            self.focus_next()
+        else:
+            self.focus_previous()
+
     def action_begin(self) -> None:
         """Asks whether to run the form, unless that is refused at once."""
-        if self._phase is RunPhase.RUNNING:
-            return
         form = self.form
         try:
             guard(self._session.cluster, form.title, read_only=self._session.read_only)
         except DmqError as error:
-            self._phase, self._error, self._report = RunPhase.IDLE, error, None
+            self.phase, self._error, self._report = RunPhase.IDLE, error, None
             self._show()
             return
         nodes = [value for value, _ in _target_options(self._snapshot())][len(TARGET_WORDS) :]
@@ -191,18 +211,22 @@ class ProofScreen(Screen[None]):
 
         self.app.push_screen(screen, answered)
 
-    def action_another(self) -> None:
+    def action_begin_again(self) -> None:
+        """Asks whether to run the same once more."""
+        self.action_begin()
+
+    def action_change(self) -> None:
         """Goes back from a verdict to the form."""
-        if self._phase is RunPhase.OVER:
-            self._phase, self._report, self._progress = RunPhase.IDLE, None, None
-            self._show()
-            self.query_one("#fault").focus()
+        self.phase, self._report, self._progress = RunPhase.IDLE, None, None
+        self._show()
+        self.query_one("#fault").focus()
 
     def action_leave(self) -> None:
-        """Leaves; while a run goes on, asks whether to end it."""
-        if self._phase is not RunPhase.RUNNING:
-            self.dismiss(None)
-            return
+        """Leaves."""
+        self.dismiss(None)
+
+    def action_end(self) -> None:
+        """Asks whether to end the run."""
         if self._proof is None or (self._progress is not None and self._progress.is_stopping):
             return
         proof = self._proof
@@ -219,8 +243,8 @@ class ProofScreen(Screen[None]):
         """Says what the new choice means."""
         event.stop()
         self._error = None
-        if self._phase is RunPhase.OVER:
-            self._phase, self._report, self._progress = RunPhase.IDLE, None, None
+        if self.phase is RunPhase.OVER:
+            self.phase, self._report, self._progress = RunPhase.IDLE, None, None
         self._show()
 
     # -- what the thread says -----------------------------------------------------------------------------------------
@@ -240,7 +264,7 @@ class ProofScreen(Screen[None]):
             return
         self._keep(None)
         self._proof, self._report, self._error = None, event.report, event.error
-        self._phase = RunPhase.OVER if event.report is not None else RunPhase.IDLE
+        self.phase = RunPhase.OVER if event.report is not None else RunPhase.IDLE
         self._show()
         # So that the arrow keys scroll a long reason, where there is little room.
         self.query_one("#say" if event.report is not None else "#fault").focus()
@@ -248,7 +272,7 @@ class ProofScreen(Screen[None]):
     def _begin(self, form: ProofForm, *, allow_majority_loss: bool) -> None:
         self._epoch += 1
         epoch, self._asked = self._epoch, form
-        self._phase, self._progress, self._report, self._error = RunPhase.RUNNING, None, None, None
+        self.phase, self._progress, self._report, self._error = RunPhase.RUNNING, None, None, None
         self._show()
 
         def run() -> Message:
@@ -284,7 +308,6 @@ class ProofScreen(Screen[None]):
         marks = self._report.result.marks if self._report else self._progress.marks if self._progress else ()
         timeline = self.query_one("#timeline", LinesView)
         timeline.show(lambda _width: proof_lines.timeline(marks, timeline.size.height))
-        self.query_one("#keys", Prose).show([_keys(self._phase)])
         self._lay_out()
 
     def _show_form(self, snapshot: ClusterSnapshot | None) -> None:
@@ -300,11 +323,11 @@ class ProofScreen(Screen[None]):
         means = [words(FAULT_WORDS[form.fault], Tone.QUIET)]
         means += [] if untargeted else [words(target_words(form.fault, form.target), Tone.QUIET)]
         self.query_one("#means", Prose).show(means)
-        self.query_one("#form").disabled = self._phase is RunPhase.RUNNING
+        self.query_one("#form").disabled = self.phase is RunPhase.RUNNING
 
     def _show_nodes(self, snapshot: ClusterSnapshot | None) -> None:
         leader = None
-        if self._phase is RunPhase.RUNNING and snapshot is not None and self._progress is not None:
+        if self.phase is RunPhase.RUNNING and snapshot is not None and self._progress is not None:
             view = snapshot.queue(EntityKey("/", self._progress.account.queue))
             leader = None if view is None else view.leader
         box = self.query_one("#nodes", LinesView)
@@ -317,16 +340,16 @@ class ProofScreen(Screen[None]):
 
     def _show_words(self, snapshot: ClusterSnapshot | None) -> None:
         box, verdict, why = self.query_one("#say"), self.query_one("#verdict", Prose), self.query_one("#why", Prose)
-        title = self._asked.title if self._phase is not RunPhase.IDLE else "What will happen"
+        title = self._asked.title if self.phase is not RunPhase.IDLE else "What will happen"
         box.border_title = Content(visible(title))
         of = self._report.result.verdict if self._report is not None else None
         for known in Verdict:
             box.set_class(of is known, f"-{known.lower()}")
-        box.set_class(self._phase is RunPhase.RUNNING, "-running")
+        box.set_class(self.phase is RunPhase.RUNNING, "-running")
         if self._report is not None:
             verdict.show([proof_lines.verdict_line(self._report.result)])
             why.show(proof_lines.verdict_lines(self._report))
-        elif self._phase is RunPhase.RUNNING:
+        elif self.phase is RunPhase.RUNNING:
             verdict.show([progress_line(self._progress, self._asked)])
             why.show([doing_line(self._progress)])
         else:
@@ -351,7 +374,7 @@ class ProofScreen(Screen[None]):
     def _lay_out(self) -> None:
         single = layout_for(self.size.width, self.size.height, maximised=False) is not Layout.WIDE
         self.set_class(single, "-single")
-        idle, over = self._phase is RunPhase.IDLE, self._phase is RunPhase.OVER
+        idle, over = self.phase is RunPhase.IDLE, self.phase is RunPhase.OVER
         shown: dict[str, bool] = {
             "#form": idle or not single,
             "#nodes": not single or not over,
@@ -373,13 +396,3 @@ def _target_options(snapshot: ClusterSnapshot | None) -> list[tuple[str, str]]:
 
 def _duration_words(duration_s: float | None) -> str:
     return "as the fault needs" if duration_s is None else f"{duration_s:g} s"
-
-
-def _keys(phase: RunPhase) -> Line:
-    said = {
-        RunPhase.IDLE: (("↵", "run it"), ("↑↓", "choose"), ("←→", "change"), ("Esc", "back")),
-        RunPhase.RUNNING: (("Esc", "end the run: faults are undone first"),),
-        RunPhase.OVER: (("r", "run it again"), ("n", "change it"), ("Esc", "back")),
-    }[phase]
-    cells = [c for key, does in said for c in (Cell(f" {key}", Tone.ACCENT), Cell(f" {does} ", Tone.QUIET))]
-    return tuple(cells)

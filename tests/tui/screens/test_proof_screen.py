@@ -321,7 +321,7 @@ async def test_everything_that_matters_is_in_sight(size: tuple[int, int]) -> Non
         await begun(stage, pilot)
         await advance(session, pilot, 20)
         await shown(stage, pilot, "PASS")
-        for selector in ("#verdict", "#why", "#chart", "#account", "#keys"):
+        for selector in ("#verdict", "#why", "#chart", "#account", "KeysFooter"):
             region = the_screen(stage).query_one(selector).region
             assert region.height > 0, selector
             assert the_screen(stage).region.contains_region(region), selector
