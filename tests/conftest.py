@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from clients import ClusterMaker
 
+from dmq_core.cluster.discovery import docker_unavailable
 from dmq_core.cluster.docker import engine as docker_engine
 from dmq_core.cluster.docker.cluster import DockerCluster
-from dmq_core.cluster.docker.engine import docker_available
 from dmq_core.cluster.docker.image import ensure_image
 from dmq_core.cluster.local.cluster import LocalCluster
 from dmq_core.cluster.local.installation import find_installation
@@ -46,7 +46,7 @@ def cluster_name() -> str:
 def why_not(backend: Backend) -> str | None:
     """None if clusters of `backend` can be made here, else the reason to skip with."""
     if backend is Backend.DOCKER:
-        reason = docker_available()
+        reason = docker_unavailable()
         return None if reason is None else f"Docker is missing: {reason}"
     return None if find_installation() else "rabbitmq-server is not installed (apt-get install rabbitmq-server)"
 
@@ -86,7 +86,7 @@ def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def image(common_folder: Path) -> None:
     """The image of the nodes in Docker, which the first worker that needs it builds while the others wait."""
-    if docker_available() is not None:
+    if docker_unavailable() is not None:
         return
     engine = docker_engine.connect()
     try:

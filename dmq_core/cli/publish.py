@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -49,15 +49,10 @@ _PROGRESS_EVERY_S = 0.5
 @common_options
 def publish(
     invocation: Invocation,
-    body: str | None,
-    exchange: str,
-    key: str,
-    headers: tuple[str, ...],
-    properties: tuple[str, ...],
-    file: Path | None,
     count: int,
     rate: float | None,
     timeout: float,
+    **message: Any,
 ) -> int:
     """Publish messages and report the outcome of each.
 
@@ -67,11 +62,11 @@ def publish(
     Exit status: 0 if every message was confirmed, 1 otherwise.
     """
     guard_change("Publish", read_only=invocation.settings.read_only.value)
-    message = OutgoingMessage(exchange, key, _body(body, file), parse_properties(properties, parse_headers(headers)))
+    outgoing = _message(**message)
     tally = _Tally()
     try:
         with connect.open_producer(invocation.settings, tally.settled) as producer:
-            _publish_all(invocation.out, producer, message, count, rate, tally)
+            _publish_all(invocation.out, producer, outgoing, count, rate, tally)
             producer.close(timeout)
     finally:
         tally.report(invocation.out)
@@ -150,6 +145,18 @@ def _one(settlement: PublishResult) -> str:
 
 def _word(outcome: Outcome) -> str:
     return str(outcome).replace("_", " ")
+
+
+def _message(
+    *,
+    exchange: str,
+    key: str,
+    headers: tuple[str, ...],
+    properties: tuple[str, ...],
+    body: str | None,
+    file: Path | None,
+) -> OutgoingMessage:
+    return OutgoingMessage(exchange, key, _body(body, file), parse_properties(properties, parse_headers(headers)))
 
 
 def _body(body: str | None, file: Path | None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue as queue_module
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,14 +47,11 @@ _MOST_WAITING = 10_000
 @common_options
 def tail(
     invocation: Invocation,
-    exchange: str | None,
-    key: str,
-    queue: str | None,
     firehose: bool,
-    vhost: str,
     filters: tuple[str, ...],
     limit: int | None,
     seconds: float | None,
+    **source: Any,
 ) -> None:
     """Watch messages as they pass; none is consumed.
 
@@ -63,7 +60,7 @@ def tail(
     """
     if firehose:
         guard_change("The firehose changes the broker", read_only=invocation.settings.read_only.value)
-    source = _source(exchange, key, queue, firehose, vhost)
+    looked_at = _source(firehose=firehose, **source)
     wanted = MessageFilter(filters)
     arrived: queue_module.Queue[SeenMessage] = queue_module.Queue(_MOST_WAITING)
     overflow: list[int] = []
@@ -77,7 +74,7 @@ def tail(
                     overflow.append(1)
 
     with connect.open_session(invocation.settings) as session:
-        running = session.tail(source, arrive)
+        running = session.tail(looked_at, arrive)
         try:
             _write_all(invocation.out, running, arrived, limit, seconds)
         finally:
@@ -87,7 +84,7 @@ def tail(
                 invocation.out.say(f"{dropped} messages arrived too fast and were not shown")
 
 
-def _source(exchange: str | None, key: str, queue: str | None, firehose: bool, vhost: str) -> TailSource:
+def _source(*, exchange: str | None, key: str, queue: str | None, firehose: bool, vhost: str) -> TailSource:
     if (exchange is not None) + (queue is not None) + firehose != 1:
         raise InvalidInputError("say what to look at", "Give one of --exchange X, --queue Q and --firehose.")
     if exchange == "":

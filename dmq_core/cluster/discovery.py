@@ -82,13 +82,6 @@ def find_cluster(
     return runners[found].make(name, None, None, credentials)
 
 
-def list_clusters(*, runners: dict[Backend, Runner] | None = None) -> tuple[Cluster, ...]:
-    """Every cluster that dmq made and that is here, by name; those of a backend that does not answer are left out."""
-    runners = _real_runners() if runners is None else runners
-    found = [(name, backend) for backend, runner in runners.items() for name in _names(runner)]
-    return tuple(runners[backend].make(name, None, None, None) for name, backend in sorted(found))
-
-
 def _existing(name: str, asked: Backend | None, runners: dict[Backend, Runner]) -> Backend | None:
     holders = [backend for backend, runner in runners.items() if name in _names(runner)]
     if asked is not None:
@@ -179,7 +172,7 @@ def _start(name: str) -> str:
 
 
 def _real_runners() -> dict[Backend, Runner]:
-    return {Backend.DOCKER: Runner(_docker, _docker_names, _docker_unavailable), Backend.LOCAL: _local_runner()}
+    return {Backend.DOCKER: Runner(_docker, _docker_names, docker_unavailable), Backend.LOCAL: _local_runner()}
 
 
 def _docker(name: str, nodes: int | None, rabbitmq: str | None, credentials: Credentials | None) -> Cluster:
@@ -194,7 +187,8 @@ def _docker_names() -> Sequence[str]:
     return docker_cluster_names()
 
 
-def _docker_unavailable() -> str | None:
+def docker_unavailable() -> str | None:
+    """None if a Docker engine answers, else why not, in a line, within 2 s."""
     from dmq_core.cluster.docker.engine import connect
 
     try:

@@ -22,7 +22,6 @@ from dmq_core.management.models import (
     ConsumerFigures,
     EntityKey,
     ExchangeFigures,
-    Identity,
     NodeFigures,
     Overview,
     Page,
@@ -148,10 +147,6 @@ class ManagementClient:
     def alarms(self) -> tuple[Alarm, ...]:
         """The resource alarms in effect; quick and exact, also with a node in trouble."""
         return self._get("health/checks/alarms", parse.alarms, good=(200, 503))
-
-    def whoami(self) -> Identity:
-        """The user that we are; quick, also with a node in trouble."""
-        return self._get(_WHOAMI, parse.identity)
 
     def close(self) -> None:
         """Interrupts whatever runs, in every thread; may be called twice."""

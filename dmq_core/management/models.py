@@ -183,14 +183,6 @@ class ChannelFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """`/api/whoami`: the user that asks, with its tags."""
-
-    name: str
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Alarm:
     """A resource alarm (`memory` or `disk`) that a node holds; it blocks every publisher of the cluster."""
 

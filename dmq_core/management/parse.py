@@ -20,7 +20,6 @@ from dmq_core.management.models import (
     ConnectionFigures,
     ConsumerFigures,
     ExchangeFigures,
-    Identity,
     NodeFigures,
     Overview,
     Page,
@@ -122,14 +121,6 @@ def consumers(document: object) -> tuple[ConsumerFigures, ...]:
 def alarms(document: object) -> tuple[Alarm, ...]:
     """`/api/health/checks/alarms`: empty where the check is passed."""
     return _each(_object(document).get("alarms") or [], _alarm)
-
-
-def identity(document: object) -> Identity:
-    """`/api/whoami`; old brokers give the tags as one string with commas."""
-    d = _object(document)
-    tags = d.get("tags")
-    told = tuple(t.strip() for t in tags.split(",") if t.strip()) if isinstance(tags, str) else _texts(tags)
-    return Identity(_text(d.get("name")) or "", told)
 
 
 def _node(d: Mapping[str, Any]) -> NodeFigures | None:

@@ -32,11 +32,6 @@ class StoryLine:
     event: Event
     since_fault_s: float | None = None
 
-    @property
-    def begins_fault(self) -> bool:
-        """Whether the distance counts from here."""
-        return self.since_fault_s == 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Story:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from clients import await_until
 
-from dmq_core.cluster.docker.engine import docker_available
+from dmq_core.cluster.discovery import docker_unavailable
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
@@ -29,7 +29,7 @@ from dmq_core.messaging.publishing.publisher import ProducerLimits, Publisher
 from dmq_core.messaging.topology.model import Queue
 from dmq_core.testing import ChaosProxy, Direction, ProtocolStep
 
-BACKEND = Backend.DOCKER if docker_available() is None else Backend.LOCAL
+BACKEND = Backend.DOCKER if docker_unavailable() is None else Backend.LOCAL
 pytestmark = [pytest.mark.real, getattr(pytest.mark, str(BACKEND))]
 
 # What a call is given, what it may take beyond that on a busy machine, and what a failover may take.

@@ -8,13 +8,14 @@ import textwrap
 
 import pytest
 
-from dmq_core.cluster.discovery import list_clusters
-from dmq_core.cluster.docker.engine import docker_available
+from dmq_core.cluster.discovery import docker_unavailable
+from dmq_core.cluster.docker.cluster import docker_cluster_names
+from dmq_core.cluster.local.state import local_cluster_names
 from dmq_core.cluster.protocol import Backend
 from dmq_core.testing.pytest_support import plugin as pytest_plugin
 
 pytest_plugins = ["pytester"]
-BACKEND = Backend.DOCKER if docker_available() is None else Backend.LOCAL
+BACKEND = Backend.DOCKER if docker_unavailable() is None else Backend.LOCAL
 pytestmark = [pytest.mark.real, getattr(pytest.mark, str(BACKEND)), pytest.mark.thorough]
 
 # An application with a life of its own, and the tests that its authors wrote for it.
@@ -134,7 +135,8 @@ def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 
 def names() -> list[str]:
-    return [c.name for c in list_clusters() if c.name.startswith("pytest-")]
+    here = docker_cluster_names() if BACKEND is Backend.DOCKER else local_cluster_names()
+    return [name for name in here if name.startswith("pytest-")]
 
 
 def test_a_users_application_survives_the_death_of_its_queues_leader(pytester: pytest.Pytester) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from clients import await_until
 
-from dmq_core.cluster.docker.engine import connect, docker_available
+from dmq_core.cluster.discovery import docker_unavailable
+from dmq_core.cluster.docker.engine import connect
 from dmq_core.cluster.docker.image import ensure_image
 from dmq_core.cluster.ports import PortChooser
 from dmq_core.cluster.readiness import amqp_answers, running_nodes
@@ -29,7 +30,7 @@ def run(script: str, environment: dict[str, str], *arguments: str) -> subprocess
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    reason = docker_available()
+    reason = docker_unavailable()
     if reason is not None:
         pytest.skip(f"Docker is missing: {reason}")
     if shutil.which("docker-compose") is None:

@@ -339,15 +339,6 @@ def connect() -> Engine:
     return engine
 
 
-def docker_available() -> str | None:
-    """None if a Docker engine answers, else why not and what to do, within 2 s."""
-    try:
-        connect().close()
-    except BackendUnavailableError as error:
-        return f"{error.what}. {error.hint}"
-    return None
-
-
 def _where() -> dict[str, Any]:
     from docker.context import ContextAPI
     from docker.utils import kwargs_from_env

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from dmq_core.cluster.discovery import Runner, find_cluster, list_clusters, open_cluster
+from dmq_core.cluster.discovery import Runner, find_cluster, open_cluster
 from dmq_core.cluster.protocol import Backend, Cluster, NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import BackendUnavailableError, ClusterNotFoundError, DmqError, InvalidInputError
@@ -161,14 +161,3 @@ def test_an_unknown_backend_is_bad_input() -> None:
 def test_nodes_and_version_are_no_business_of_an_attached_cluster() -> None:
     with pytest.raises(InvalidInputError):
         open_cluster(urls=["amqp://h"], nodes=3)
-
-
-def test_the_list_has_the_clusters_of_every_backend_that_answers() -> None:
-    machine = Machine({DOCKER: ("b", "a"), LOCAL: ("a",)})
-    assert [(c.name, c.backend) for c in list_clusters(runners=machine.runners())] == [
-        ("a", DOCKER),
-        ("a", LOCAL),
-        ("b", DOCKER),
-    ]
-    machine.reasons[DOCKER] = "no engine"
-    assert [(c.name, c.backend) for c in list_clusters(runners=machine.runners())] == [("a", LOCAL)]

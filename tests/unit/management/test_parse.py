@@ -143,10 +143,8 @@ def test_connections_channels_and_consumers_of_a_real_broker(recorded: tuple[str
     assert consumers["orders"].acknowledges
 
 
-def test_a_passed_alarm_check_and_the_user_of_a_real_broker(recorded: tuple[str, dict[str, Any]]) -> None:
+def test_a_passed_alarm_check_of_a_real_broker(recorded: tuple[str, dict[str, Any]]) -> None:
     assert parse.alarms(recorded[1]["health/checks/alarms"]) == ()
-    told = parse.identity(recorded[1]["whoami"])
-    assert (told.name, told.tags) == ("guest", ("administrator",))
 
 
 def test_a_failed_alarm_check_names_node_and_resource() -> None:
@@ -188,10 +186,6 @@ def test_a_classic_queue_whose_node_is_down_has_nobody_online() -> None:
     assert (told.leader, told.members, told.online) == ("rabbit@n2", ("rabbit@n2",), ())
 
 
-def test_old_brokers_tell_tags_as_one_string() -> None:
-    assert parse.identity({"name": "u", "tags": "monitoring, policymaker"}).tags == ("monitoring", "policymaker")
-
-
 @pytest.mark.parametrize("read", LISTS)
 @pytest.mark.parametrize("document", [None, 3, "text", {}, {"items": None}, {"items": 3}])
 def test_a_document_of_another_shape_is_malformed(read: Any, document: object) -> None:
@@ -215,7 +209,7 @@ NAMED = st.fixed_dictionaries({"vhost": st.text(max_size=4), "name": st.text(max
 
 @given(document=ANYTHING)
 def test_no_document_makes_a_reader_stumble(document: object) -> None:
-    for read in (*LISTS, parse.overview, parse.queue_page, parse.queue, parse.alarms, parse.identity):
+    for read in (*LISTS, parse.overview, parse.queue_page, parse.queue, parse.alarms):
         try:
             read(document)  # type: ignore[operator]  # all of them take a document
         except parse.Malformed:

@@ -29,7 +29,6 @@ def distances(story: Story) -> list[float | None]:
 def test_each_line_tells_how_long_after_the_last_fault_it_was() -> None:
     story = Story().told([event(-5.0)]).told([KILLED]).told([DOWN, event(0.41)]).told([event(0.6)])
     assert distances(story) == [None, 0.0, 0.04, 0.41, 0.6]
-    assert [line.begins_fault for line in story.lines] == [False, True, False, False, False]
 
 
 def test_a_node_that_falls_without_our_doing_is_a_fault_itself() -> None:
