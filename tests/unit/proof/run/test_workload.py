@@ -53,9 +53,19 @@ class Stage:
             # A message that was dropped on purpose never comes.
             with contextlib.suppress(TimeoutError):
                 self._until(lambda: traffic.undelivered == 0, 2.0)
+            self._await_all_queues(traffic)
             traffic.stop_consuming()
             assert traffic.error is None
         return account_of(read_journal(self._path).records(), self.setup)
+
+    def _await_all_queues(self, traffic: Traffic) -> None:
+        """What the traffic counts are the deliveries of one queue; the others may be behind."""
+        if self.setup.reads_streams:
+            readers = range(len(self.setup.read_by))
+            assert traffic.publish_end_mark(traffic.end_marks.message_id(1))
+            assert traffic.end_marks.await_found(readers, 1, 20.0)
+        else:
+            self._until(lambda: all(self.broker.depth(queue).ready == 0 for queue in self.setup.queues))
 
     def _until(self, holds: object, limit_s: float = 20.0) -> None:
         assert callable(holds)
