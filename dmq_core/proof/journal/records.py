@@ -82,6 +82,11 @@ class RunSetup:
     cluster: str = ""
 
     @property
+    def exchange(self) -> str:
+        """Where its publishers publish: an exchange with the name of the first queue."""
+        return self.queues[0]
+
+    @property
     def reads_streams(self) -> bool:
         """Whether its queues are streams, which each consumer reads whole."""
         return self.workload.queue_type == STREAM

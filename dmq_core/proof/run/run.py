@@ -239,8 +239,7 @@ class ProofRun:
 
     def _with_cluster(self, setup: RunSetup, journal: Journal) -> None:
         host = self._cluster.nodes()[0].endpoint.virtual_host
-        exchange = setup.queues[0]
-        declared = entities_of(setup, exchange, len(setup.nodes))
+        declared = entities_of(setup, len(setup.nodes))
         self._progress(Progress("declaring the queue"))
         with self._manager("") as early:
             early.declare(*declared, timeout_s=DECLARES_WITHIN_S)
@@ -266,7 +265,6 @@ class ProofRun:
                 traffic = Traffic(
                     manager,
                     setup,
-                    exchange,
                     journal,
                     self._options.wrap_handler,
                     lambda: recorder.epoch(Role.CONSUMING),

@@ -67,7 +67,7 @@ class TrafficProgress:
     longest_delivery_gap_s: float = 0.0
 
 
-def entities_of(setup: RunSetup, exchange: str, members: int) -> tuple[Entity, ...]:
+def entities_of(setup: RunSetup, members: int) -> tuple[Entity, ...]:
     """What a run declares; its exchange goes with its last queue. `members` is how many nodes hold a queue."""
     kind = setup.workload.exchange_type
     arguments: dict[str, object] = {}
@@ -78,18 +78,18 @@ def entities_of(setup: RunSetup, exchange: str, members: int) -> tuple[Entity, .
             arguments["x-delivery-limit"] = -1
     elif setup.reads_streams:
         arguments["x-initial-cluster-size"] = members
-    declared: list[Entity] = [Exchange(exchange, kind, auto_delete=True)]
+    declared: list[Entity] = [Exchange(setup.exchange, kind, auto_delete=True)]
     for queue in setup.queues:
         declared.append(Queue(queue, setup.workload.queue_type, arguments=arguments))
         match kind:
             case "topic":
-                declared.append(Binding(exchange, queue, "proof.#"))
+                declared.append(Binding(setup.exchange, queue, "proof.#"))
             case "headers":
-                declared.append(Binding(exchange, queue, arguments={"x-match": "all", _MATCH: setup.run}))
+                declared.append(Binding(setup.exchange, queue, arguments={"x-match": "all", _MATCH: setup.run}))
             case "fanout":
-                declared.append(Binding(exchange, queue))
+                declared.append(Binding(setup.exchange, queue))
             case _:
-                declared += [Binding(exchange, queue, key) for key in setup.keys]
+                declared += [Binding(setup.exchange, queue, key) for key in setup.keys]
     return tuple(declared)
 
 
@@ -104,7 +104,6 @@ class Traffic:
         self,
         manager: BrokerConnectionManager,
         setup: RunSetup,
-        exchange: str,
         journal: Journal,
         wrap_handler: HandlerWrapper = unwrapped,
         epoch: Callable[[], int] = lambda: 0,
@@ -115,7 +114,6 @@ class Traffic:
         self._consuming = consuming or manager
         self._setup = setup
         self._workload = setup.workload
-        self._exchange = exchange
         self._journal = journal
         self._wrap_handler = wrap_handler
         self._epoch = epoch
@@ -165,7 +163,7 @@ class Traffic:
         limits = ProducerLimits(messages=self._most)
         make = _PRODUCERS[self._workload.exchange_type]
         for _ in range(self._workload.publishers):
-            producer = make(self._manager, self._exchange, limits=limits, on_settled=self._settled)
+            producer = make(self._manager, self._setup.exchange, limits=limits, on_settled=self._settled)
             producer.declare_exchange(auto_delete=True)
             self._producers.append(producer)
         for key in range(len(self._setup.keys)):
@@ -195,7 +193,7 @@ class Traffic:
     def publish_end_mark(self, mark: str) -> bool:
         """Publishes the message `mark` behind all others; whether it was confirmed within ten seconds."""
         make = _PRODUCERS[self._workload.exchange_type]
-        with contextlib.suppress(DmqError), make(self._manager, self._exchange) as producer:
+        with contextlib.suppress(DmqError), make(self._manager, self._setup.exchange) as producer:
             return self._put(producer, mark, 0, b"").wait(MARKED_WITHIN_S).outcome is Outcome.CONFIRMED
         return False
 

@@ -40,8 +40,8 @@ class Stage:
         queues = ("q", "q.2") if fanout else ("q",)
         self.setup = RunSetup(run="r", queues=queues, keys=KEYS, workload=workload, every_queue=fanout)
         with Journal.create(self._path, self.setup) as journal:
-            self._manager.declare(*entities_of(self.setup, "x", members=3))
-            traffic = Traffic(self._manager, self.setup, "x", journal, wrap_handler)
+            self._manager.declare(*entities_of(self.setup, members=3))
+            traffic = Traffic(self._manager, self.setup, journal, wrap_handler)
             traffic.open()
             traffic.begin()
             self._until(lambda: traffic.progress().counts.delivered >= ENOUGH)
