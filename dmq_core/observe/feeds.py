@@ -32,7 +32,7 @@ CLOSE_LIMIT_S = 4.5
 EARS = 2
 _REMEMBERED = 5_000
 _PREFETCH = 500
-_ABSENT = "no exchange '"
+_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,8 @@ class _Ear:
             self._heard_at[feed.source] = heard_at = time.time()
             url = None if status.endpoint is None else status.endpoint.amqp_url
             return SourceStatus(feed.source, url, heard_at)
-        if _ABSENT in status.problem:
+        # Its own queue was just declared, so that only the exchange can be missing.
+        if status.code == _NOT_FOUND:
             self._given_up[feed.source] = time.monotonic() + GIVE_UP_S
             del self._consumers[feed.source]
             threading.Thread(target=consumer.stop, args=(1.0,), name="close feed", daemon=True).start()

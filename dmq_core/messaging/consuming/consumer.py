@@ -29,7 +29,16 @@ from dmq_core.messaging.delivery.delivery import Delivery, returns_counted
 from dmq_core.messaging.delivery.stream_offset import Offset, checked_offset
 from dmq_core.messaging.retry.failure_policy import DELIVERY_LIMIT, FailurePath, FailurePlan
 from dmq_core.messaging.retry.requeue import Requeue
-from dmq_core.messaging.topology.model import Arguments, Binding, Entity, Exchange, PrivateBinding, PrivateQueue, Queue
+from dmq_core.messaging.topology.model import (
+    NOT_FOUND,
+    Arguments,
+    Binding,
+    Entity,
+    Exchange,
+    PrivateBinding,
+    PrivateQueue,
+    Queue,
+)
 from dmq_core.messaging.topology.queue_arguments import QUORUM, STREAM
 from dmq_core.messaging.topology.queue_arguments import delivery_limit as limit_of
 from dmq_core.text import visible
@@ -474,7 +483,7 @@ class Consumer:
         if status.consuming or self._stopping or not status.problem:
             return
         _LOG.warning("nothing is consumed from %r: %s", visible(status.queue), status.problem)
-        is_deleted = status.problem == CANCELLED or "NOT_FOUND" in status.problem
+        is_deleted = status.problem == CANCELLED or status.code == NOT_FOUND
         if is_deleted and self._declared and not self._restoring:
             # Elsewhere, because declaring waits for the broker and this is the I/O thread.
             self._restoring = True

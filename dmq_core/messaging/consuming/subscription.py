@@ -36,6 +36,8 @@ _LOG = logging.getLogger("dmq.messaging")
 class ConsumerStatus:
     """Whether it receives from `queue` at `endpoint` (None: nowhere), and why not (empty: all is well).
 
+    `code` is the broker's reply code, if it was the broker that ended it.
+
     >>> print(DirectConsumer("orders", manager).status.problem)
     not started
     """
@@ -44,6 +46,7 @@ class ConsumerStatus:
     queue: str
     endpoint: NodeEndpoint | None = None
     problem: str = ""
+    code: int | None = None
 
 
 class Subscription:
@@ -183,7 +186,7 @@ class Subscription:
             # The broker delivers these again; handling them twice would help nobody.
             self._arrived.clear()
             self._changed.notify_all()
-        self._set(ConsumerStatus(False, self._status.queue, None, reason.text))
+        self._set(ConsumerStatus(False, self._status.queue, None, reason.text, reason.code))
 
     def flow_changed(self, blocked: bool) -> None:
         """Consumers are never blocked."""
