@@ -19,6 +19,8 @@ _LIMIT = 300
 
 def boot_failure_reason(log: str) -> str:
     """The reason that a node's log gives for not booting, as one safe line of at most 300 characters; "" if none."""
+    # A node that gives up prints BOOT FAILED and its reason more than once, with stack traces between; the first block
+    # has it in full. One that Erlang itself refuses to run leaves only last words.
     lines = [_STAMP.sub("", line) for line in log.splitlines()]
     starts = [i for i, line in enumerate(lines) if line.strip() == "BOOT FAILED"]
     if not starts:
@@ -38,6 +40,7 @@ def _verdict(after: list[str]) -> str:
 
 
 def _plain_words(verdict: str, before: list[str]) -> str:
+    """What an Erlang term means, for failures that people cause; a complaint itself stands `before` the verdict."""
     listener = _LISTENER.search(verdict)
     if listener is not None and "eaddrinuse" in verdict:
         return f"port {listener[2]} on {listener[1]} is in use"
@@ -72,6 +75,7 @@ def tool_failure_reason(said: str) -> str:
     return visible(lines[0]) if lines else ""
 
 
+# A drained node closes its ports like one that hangs; only its log tells the two apart.
 LOG_LINES = 2000
 _MARK = re.compile(
     r"^(?P<at>\S+ \S+) \[\w+\] <[\d.]+> +(?:"

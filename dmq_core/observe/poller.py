@@ -65,6 +65,7 @@ class Poller(Generic[T]):
     def _run(self) -> None:
         failures = 0
         while not self._closed.is_set():
+            # Before the poll: a poke that comes during it may tell of what was read too early, and asks for another.
             self._poked.clear()
             began = time.monotonic()
             failures = 0 if self._poll() else failures + 1

@@ -113,6 +113,7 @@ def _state(node: NodeInfo, figure: NodeFigures | None, state: ClusterState) -> N
     figures = state.figures
     if node.state is not NodeState.RUNNING or figure is None or figures is None:
         return node.state
+    # Figures that were asked for before the backend told a change cannot know of it, however late they arrive.
     change = state.changes.get(node.name)
     if change is not None and figures.began_at < change.at:
         return node.state

@@ -1,4 +1,9 @@
-"""Everything that is known of a cluster, source by source, as one value; each piece of news gives a new one."""
+"""Everything that is known of a cluster, source by source, as one value; each piece of news gives a new one.
+
+The sources disagree for seconds: a feed tells at once what the management API, which gathers its figures every five
+seconds, shows later. So each of them is believed for what it knows first, and only for as long as the other may lag;
+without the second half, one event that was lost would be wrong for good.
+"""
 
 from __future__ import annotations
 
@@ -134,6 +139,7 @@ def with_figures(
 
 def with_leader(state: ClusterState, news: LeaderElected) -> ClusterState:
     """A member was elected; an older term than the one known is ignored."""
+    # Two listeners at two nodes hear of elections in any order; the term says which one is the later.
     known = state.leaders.get(news.queue)
     if known is not None and known.term > news.term:
         return state
@@ -191,6 +197,8 @@ def _with_missing(state: ClusterState, figures: ManagementFigures) -> tuple[Mana
         key = queue.key
         if key in listed or queue.exclusive:
             continue
+        # In the middle of a failover a broker leaves out queues whose leader it cannot reach. Without patience they
+        # would vanish from the screen and come back as new ones, each with a line in the story.
         since = state.missing.get(key, figures.began_at)
         was_deleted = state.deleted.get(key, 0.0) >= state.figures.began_at
         if not was_deleted and figures.began_at - since < patience:

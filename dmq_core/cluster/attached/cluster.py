@@ -134,7 +134,7 @@ class AttachedCluster:
 
     def remove_node(self, node: str, progress: ProgressListener = no_progress, *, force: bool = False) -> None:
         """Raises `RefusedError`."""
-        self._refuse(f"robbed of {node}")
+        self._refuse(f"made to lose {node}")
 
     def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
         """Raises `RefusedError`."""

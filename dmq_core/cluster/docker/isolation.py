@@ -1,4 +1,9 @@
-"""What a container that runs may suffer from: cut off from its peers, or in maintenance; causing it and mending it."""
+"""What a container that runs may suffer from: cut off from its peers, or in maintenance; causing it and mending it.
+
+A node is in two networks: the one on which nodes meet, which is internal, and the one by which its published ports are
+reached. Taking it out of the first isolates it from its peers alone, without root and without packet filters, and what
+Docker itself knows of the container says whether it is isolated: there is no note that could be wrong.
+"""
 
 from __future__ import annotations
 

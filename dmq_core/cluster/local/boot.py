@@ -104,6 +104,7 @@ class LocalBoot:
         if not self._majority(state):
             progress(Progress(f"{name} serves once a majority of the nodes is there", name))
             return
+        # Mnesia's nodes, once they gave each other up, do not merge by themselves; Khepri's (4.3) do.
         settle_by = min(deadline, time.monotonic() + _REJOIN_LIMIT_S)
         if self._installation.version < _KHEPRI_ONLY and not self._rejoined(state, place, settle_by):
             text = f"{name} was away for so long that the others gave it up; its RabbitMQ is stopped and started"
@@ -118,6 +119,7 @@ class LocalBoot:
         self, state: LocalState, nodes: tuple[str, ...], *, keep_epmd: bool, progress: ProgressListener
     ) -> LocalState:
         """The state, written if it changed, in which everything that `nodes` will listen on is free."""
+        # All clusters' folder, not this one's: two clusters that start at once must not choose the same free port.
         with locked(self._folder.parent, LOCK_LIMIT_S, make=True):
             moved = with_free_ports(state, nodes, self._folder, keep_epmd=keep_epmd)
             moved = replace(moved, rabbitmq=str(self._installation.version))
@@ -146,6 +148,7 @@ class LocalBoot:
             name = place.node.name
             if name in running:
                 continue
+            # Nobody holds the lock while a cluster comes up, so that it can be destroyed meanwhile, as by Ctrl-C.
             with locked(self._folder, LOCK_LIMIT_S) as here:
                 if not here or read_state(self._folder) is None:
                     raise ClusterError(
@@ -168,6 +171,7 @@ class LocalBoot:
 
         In maintenance it does not serve, and is left in peace.
         """
+        # What nodes say of each other flickers while they meet: only what holds for a while is an answer, either way.
         good_since = bad_since = 0.0
         while (now := time.monotonic()) < deadline and not self._rests(state, place.node.name):
             if place.node.amqp_port not in processes.listening_ports():
