@@ -17,27 +17,17 @@ from dmq_core.endpoints import NodeEndpoint
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures, QueueFigures
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.topology.routing import Topology, route
-from dmq_core.observe.diff import NODE_EVENTS
-from dmq_core.observe.events import (
-    AlarmDetails,
-    Details,
-    Event,
-    LeaderDetails,
-    NodeDetails,
-    Origin,
-    QueueDetails,
-    Severity,
-)
+from dmq_core.observe.events import Details, Event, Origin, Severity
 from dmq_core.text import visible
 
 EPOCH = 1_790_000_000.0
 STEP_S = 0.05
 TICK_S = 1.0
-ROUNDING_S = 1e-6
+# Epoch seconds are no finer than a quarter of a microsecond, and steps add up.
+ROUNDING_S = 1e-4
 ELECTION_S = 0.5
 SILENT_ELECTION_S = 1.2
 HANDED_OVER_S = 0.2
-HISTORY = 60
 _BUILT_IN = (
     ("", "direct"),
     ("amq.direct", "direct"),
@@ -57,7 +47,6 @@ class SimNode:
     number: int
     state: NodeState
     up_since: float
-    memory: deque[int] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
     @property
     def erlang_name(self) -> str:
@@ -74,6 +63,11 @@ class SimNode:
         """The address that a real node of this number would have."""
         return NodeEndpoint("127.0.0.1", 5671 + self.number, 15671 + self.number)
 
+    def memory_bytes(self, now: float) -> int:
+        """What it uses at `now`: a little more and a little less, each node for itself."""
+        wave = abs((int(now) / 7 + self.number * 3) % 12 - 6)
+        return int((150 + 12 * self.number + 4 * wave) * 1_000_000)
+
 
 @dataclass(slots=True)
 class SimMessage:
@@ -86,7 +80,10 @@ class SimMessage:
 
 @dataclass(slots=True)
 class SimQueue:
-    """One simulated queue; `leader` and `members` are our node names; `steady_rate` is traffic from elsewhere."""
+    """One simulated queue; `leader` and `members` are our node names; `steady_rate` is traffic from elsewhere.
+
+    `published`, `delivered` and `redelivered` count messages since it was declared.
+    """
 
     figures: QueueFigures
     leader: str | None
@@ -95,11 +92,9 @@ class SimQueue:
     unacked: int = 0
     consumers: int = 0
     steady_rate: float = 0.0
-    published: int = 0
-    delivered: int = 0
+    published: float = 0
+    delivered: float = 0
     redelivered: int = 0
-    rates: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    history: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
     @property
     def replicated(self) -> bool:
@@ -145,7 +140,6 @@ class SimBroker:
         self.lose_confirmed = 0
         self.alarms: set[tuple[str, str]] = set()
         self.entered: dict[EntityKey, int] = {}
-        self.exchange_rates: dict[EntityKey, float] = {}
         self._happenings: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._next_tick = self.now + TICK_S
@@ -199,17 +193,10 @@ class SimBroker:
 
     def _tick(self) -> None:
         self._next_tick = max(self._next_tick + TICK_S, self.now)
-        for node in self.nodes.values():
-            if node.serves:
-                wave = abs((self.now / 7 + node.number * 3) % 12 - 6)
-                node.memory.append(int((150 + 12 * node.number + 4 * wave) * 1_000_000))
         for queue in self.queues.values():
-            steady = queue.steady_rate if self.available(queue) else 0.0
-            queue.rates = (queue.published + steady, queue.delivered + steady, float(queue.redelivered))
-            queue.published = queue.delivered = queue.redelivered = 0
-            queue.history.append(queue.rates[0])
-        self.exchange_rates = {key: count / TICK_S for key, count in self.entered.items()}
-        self.entered = {}
+            if self.available(queue):
+                queue.published += queue.steady_rate * TICK_S
+                queue.delivered += queue.steady_rate * TICK_S
         self.changed()
 
     # -- news ---------------------------------------------------------------------------------------------------------
@@ -220,11 +207,11 @@ class SimBroker:
             listener(None)
 
     def say(self, origin: Origin, severity: Severity, kind: str, subject: str, details: Details | None = None) -> None:
-        """Adds an event to the story."""
+        """Tells an event of this moment, as `tell`."""
         self.tell(Event(self.now, origin, severity, kind, subject, details))
 
     def tell(self, event: Event) -> None:
-        """Adds an event to the story."""
+        """Tells every observer an event that it cannot see for itself."""
         for listener in tuple(self.listeners):
             listener(event)
 
@@ -256,7 +243,6 @@ class SimBroker:
         self.queues.pop(EntityKey(vhost, name), None)
         self.bindings = [b for b in self.bindings if (b.vhost, b.destination) != (vhost, name)]
         self._topology = None
-        self.say(Origin.BROKER, Severity.NOTICE, "queue_gone", name, QueueDetails(EntityKey(vhost, name)))
         self.changed()
 
     def bind(
@@ -291,28 +277,16 @@ class SimBroker:
         node = self.nodes[name]
         if node.state is state:
             return
-        had_majority, served = self._has_majority(), node.serves
-        resumed = node.state is NodeState.PAUSED and state is NodeState.RUNNING
+        served = node.serves
         if state is NodeState.STOPPED:
             self.alarms = {alarm for alarm in self.alarms if alarm[0] != name}
         node.state = state
-        self.say(Origin.BROKER, *NODE_EVENTS[state], name, NodeDetails(name, state, resumed))
         if node.serves and not served:
             node.up_since = self.now
             self.later(HANDED_OVER_S, self._elect)
         elif served and not node.serves:
             self.later(ELECTION_S if election_s is None else election_s, self._elect)
-        self._tell_majority(had_majority)
         self.changed()
-
-    def _has_majority(self) -> bool:
-        return 2 * len(self.serving()) > len(self.nodes)
-
-    def _tell_majority(self, had: bool) -> None:
-        if had and not self._has_majority():
-            self.say(Origin.BROKER, Severity.BAD, "majority_lost", self.name)
-        elif not had and self._has_majority():
-            self.say(Origin.BROKER, Severity.GOOD, "majority_regained", self.name)
 
     def add_node(self, name: str) -> None:
         """Adds a node that is stopped and has a member of nothing."""
@@ -344,16 +318,12 @@ class SimBroker:
         if ((node, resource) in self.alarms) is on:
             return
         (self.alarms.add if on else self.alarms.discard)((node, resource))
-        severity, kind = (Severity.BAD, "alarm_set") if on else (Severity.GOOD, "alarm_cleared")
-        self.say(Origin.BROKER, severity, kind, node, AlarmDetails(node, resource))
         self.changed()
 
     def move_leader(self, queue: SimQueue, node: str) -> None:
         """Makes a member of a replicated queue its leader."""
         if queue.leader != node:
-            details = LeaderDetails(queue.figures.key, queue.leader, node)
             queue.leader = node
-            self.say(Origin.BROKER, Severity.NOTICE, "leader_moved", queue.figures.name, details)
             self.changed()
 
     def available(self, queue: SimQueue) -> bool:
@@ -373,18 +343,13 @@ class SimBroker:
                 continue
             if self._quorate(queue):
                 self._follow_new_leader(queue)
-            elif queue.leader is not None:
-                details = LeaderDetails(queue.figures.key, queue.leader, None)
+            else:
                 queue.leader = None
-                self.say(Origin.BROKER, Severity.BAD, "leader_lost", queue.figures.name, details)
         self.changed()
 
     def _follow_new_leader(self, queue: SimQueue) -> None:
-        before = queue.leader
         online = self.online(queue)
         queue.leader = online[sum(map(ord, queue.figures.name)) % len(online)]
-        details = LeaderDetails(queue.figures.key, before, queue.leader)
-        self.say(Origin.BROKER, Severity.NOTICE, "leader_moved", queue.figures.name, details)
 
     # -- messages -----------------------------------------------------------------------------------------------------
 

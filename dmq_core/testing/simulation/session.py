@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dmq_core.actions.gate import add_node, cause, guard, guard_change, perform, remove_node
 from dmq_core.actions.node_operation import NodeOperation
@@ -15,20 +15,21 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, PublishResult, SeenMessage
 from dmq_core.messaging.tap.source import TailSource, TailStatus
 from dmq_core.messaging.topology.routing import topic_matches
-from dmq_core.observe.events import ActionDetails, Event, Origin, Severity
+from dmq_core.observe.events import ActionDetails, Origin, Severity
 from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.progress import ProgressListener, no_progress
 from dmq_core.proof.run.load import load_of
 from dmq_core.proof.scenario import Scenario
-from dmq_core.session.protocol import Proof
+from dmq_core.session.protocol import Observer, Proof
 from dmq_core.testing.simulation.broker import STEP_S, SimBroker, SimNode
 from dmq_core.testing.simulation.cluster import FakeCluster
+from dmq_core.testing.simulation.figures import Place
 from dmq_core.testing.simulation.listener_thread import ListenerThread
+from dmq_core.testing.simulation.observation import SimObservation
 from dmq_core.testing.simulation.proof_run import SimProof
 from dmq_core.testing.simulation.samples import shop
 from dmq_core.testing.simulation.scripted_failures import ScriptedFailures
-from dmq_core.testing.simulation.snapshot import Photographer
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
@@ -38,12 +39,6 @@ if TYPE_CHECKING:
 CONFIRM_S = 0.004
 # Front ends under test are known to be done by the process being idle.
 _PAUSE_S = 0.01
-
-
-class _Speaker(Protocol):
-    def settle(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class FakeSession:
@@ -77,8 +72,7 @@ class FakeSession:
         sample(self.broker)
         self._cluster = FakeCluster(self.broker, self.script)
         self._read_only = read_only
-        self._photographer = Photographer(self.broker)
-        self._observers: list[_Observer] = []
+        self._observation = SimObservation(self.broker, self._clients)
         self._tails: list[_Tail] = []
         self._proofs: list[SimProof] = []
         self._playings: list[DemoRun[Any]] = []
@@ -102,14 +96,13 @@ class FakeSession:
 
     def settle(self) -> None:
         """Returns once every listener has heard what happened so far; raises what a listener raised."""
-        for speaker in self._speakers():
-            speaker.settle()
+        self._observation.settle()
+        for tail in self._tails:
+            tail.settle()
 
     def snapshot(self) -> ClusterSnapshot:
         """The cluster as an observer would see it now."""
-        first = self._first()
-        own = () if first is None else (("observer", first.name),)
-        return self._photographer.take((*own, *(place for proof in self._proofs for place in proof.places)))
+        return self._observation.snapshot()
 
     def start_cluster(self, progress: ProgressListener = no_progress) -> None:
         """Starts the cluster in about 9 simulated seconds."""
@@ -117,13 +110,11 @@ class FakeSession:
         self.script.enter("start_cluster")
         self._cluster.start(progress)
 
-    def observe(self, listener: Callable[[Observation], None]) -> _Observer:
+    def observe(self, listener: Callable[[Observation], None]) -> Observer:
         """Begins to observe: a snapshot at once, then one a simulated second and one for each change."""
         self._refuse_if_closed()
         self.script.enter("observe")
-        observer = _Observer(self, listener)
-        self._observers.append(observer)
-        return observer
+        return self._observation.observe(listener)
 
     def publish(self, message: OutgoingMessage, timeout_s: float = 5.0) -> PublishResult:
         """Publishes one message; a queue without a leader is waited for until `timeout_s` has passed."""
@@ -230,9 +221,10 @@ class FakeSession:
             stage.close()
         for proof in self._proofs:
             proof.close()
-        for speaker in self._speakers():
-            speaker.close()
-        self._observers, self._tails, self._proofs, self._playings, self._stages = [], [], [], [], []
+        for tail in self._tails:
+            tail.close()
+        self._observation.close()
+        self._tails, self._proofs, self._playings, self._stages = [], [], [], []
         self.broker.close()
 
     def _refuse_if_closed(self) -> None:
@@ -243,39 +235,13 @@ class FakeSession:
         with self.broker.lock:
             self.broker.say(Origin.YOU, severity, kind, subject, ActionDetails(subject, done))
 
-    def _speakers(self) -> tuple[_Speaker, ...]:
-        return (*self._observers, *self._tails)
+    def _clients(self) -> tuple[Place, ...]:
+        first = self._first()
+        own = () if first is None else (("observer", first.name),)
+        return (*own, *(place for proof in self._proofs for place in proof.places))
 
     def _first(self) -> SimNode | None:
         return next(iter(self.broker.serving()), None)
-
-
-class _Observer:
-    def __init__(self, session: FakeSession, listener: Callable[[Observation], None]) -> None:
-        self._session = session
-        self._listener = listener
-        self._pump: ListenerThread[Event | None] = ListenerThread("fake-observer", self._tell)
-        self._hear = self._pump.put
-        session.broker.listeners.append(self._hear)
-        self.poke()
-
-    def poke(self) -> None:
-        """Looks again now."""
-        self._pump.put(None)
-
-    def settle(self) -> None:
-        """Returns once the listener knows everything."""
-        self._pump.settle()
-
-    def close(self) -> None:
-        """Ends it; may be called twice."""
-        if self._hear in self._session.broker.listeners:
-            self._session.broker.listeners.remove(self._hear)
-        self._pump.close()
-
-    def _tell(self, news: tuple[Event | None, ...]) -> None:
-        events = tuple(event for event in news if event is not None)
-        self._listener(Observation(self._session.snapshot(), events))
 
 
 class _Tail:

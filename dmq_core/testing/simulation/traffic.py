@@ -197,7 +197,7 @@ class SimTraffic:
         if not self._publishing or self._publisher.at is None:
             return
         self._due = min(self._due + self._rate * elapsed_s, self._rate)
-        count = min(int(self._due), WINDOW - len(self._outstanding))
+        count = min(int(self._due + ROUNDING_S), WINDOW - len(self._outstanding))
         if count <= 0:
             return
         self._due -= count

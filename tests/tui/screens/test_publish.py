@@ -75,6 +75,7 @@ async def test_without_a_majority_the_fate_is_unknown_and_the_form_says_what_tha
     session = FakeSession()
     for node in ("rmq2", "rmq3"):
         session.perform(NodeOperation(NodeAction.KILL, node))
+    session.advance(5.0)  # so long the last leader is shown, for another may be elected
     stage = form(session, "orders", "order.eu.new")
     async with stage.run_test(size=SMALL) as pilot:
         await pilot.pause()
