@@ -1,6 +1,6 @@
 """What the management API answers, as values: pure, and tolerant of figures that are missing or odd.
 
-An entry without its name is left out; a figure that is not what it should be is None. `Malformed` says that the
+An entry without its name is left out; a figure that is not what it should be is None. `MalformedError` says that the
 document as a whole is something else.
 """
 
@@ -36,7 +36,7 @@ _TYPES = {
 }
 
 
-class Malformed(ValueError):
+class MalformedError(ValueError):
     """The document is not of the shape that was asked for."""
 
 
@@ -307,14 +307,14 @@ def _alarm(d: Mapping[str, Any]) -> Alarm | None:
 def _each(document: object, parse: Callable[[Mapping[str, Any]], T | None]) -> tuple[T, ...]:
     items = document.get("items") if isinstance(document, Mapping) else document
     if not isinstance(items, list):
-        raise Malformed("a list was expected")
+        raise MalformedError("a list was expected")
     parsed = (parse(item) for item in items if isinstance(item, Mapping))
     return tuple(value for value in parsed if value is not None)
 
 
 def _object(document: object) -> Mapping[str, Any]:
     if not isinstance(document, Mapping):
-        raise Malformed("an object was expected")
+        raise MalformedError("an object was expected")
     return document
 
 

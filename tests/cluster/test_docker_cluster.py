@@ -20,7 +20,7 @@ from clients import ClusterMaker, await_until, connect, drain, node, publish
 from dmq_core.cluster.docker.cluster import DockerCluster, docker_cluster_names
 from dmq_core.cluster.docker.engine import Engine
 from dmq_core.cluster.docker.engine import connect as connect_engine
-from dmq_core.cluster.docker.errors import Conflict, PortTaken
+from dmq_core.cluster.docker.errors import ConflictError, PortTakenError
 from dmq_core.cluster.docker.values import Container, ContainerPlan, File
 from dmq_core.cluster.ports import PortChooser
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
@@ -153,7 +153,7 @@ def test_a_port_that_somebody_took_meanwhile_is_named(make_docker_cluster: Clust
         foreign.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         foreign.bind(("127.0.0.1", port))
         foreign.listen()
-        with pytest.raises(PortTaken) as caught:
+        with pytest.raises(PortTakenError) as caught:
             cluster.start()
         assert str(port) in caught.value.what
         assert str(port) in caught.value.hint
@@ -193,7 +193,7 @@ def test_what_others_own_is_neither_used_nor_touched(
     name = f"dmq-{cluster.name}-rmq1"
     foreign = engine.create_container(ContainerPlan(name, image, {"mine": "yes"}, {}, "bridge", {}, {}))
     try:
-        with pytest.raises(Conflict) as caught:
+        with pytest.raises(ConflictError) as caught:
             cluster.start()
         assert name in caught.value.what
         cluster.destroy()

@@ -18,7 +18,7 @@ from dmq_core.cluster.docker.definition import (
     started_ago_s,
 )
 from dmq_core.cluster.docker.engine import Engine, connect
-from dmq_core.cluster.docker.errors import PortTaken
+from dmq_core.cluster.docker.errors import PortTakenError
 from dmq_core.cluster.docker.events import watch
 from dmq_core.cluster.docker.image import ensure_image, series_of
 from dmq_core.cluster.docker.isolation import is_cut_off, is_drained, run_tool
@@ -131,7 +131,7 @@ class DockerCluster:
     def start(self, progress: ProgressListener = no_progress) -> None:
         """Makes what is missing, starts what does not run, and returns when the cluster is whole, within 180 s.
 
-        `NodeBootError` if a node ends while it boots, `PortTaken` if a stopped node's port now belongs to somebody
+        `NodeBootError` if a node ends while it boots, `PortTakenError` if a stopped node's port now belongs to somebody
         else. Interrupted, it removes the cluster if it made it.
         """
         self._check_asked(self._find())
@@ -327,7 +327,7 @@ class DockerCluster:
             try:
                 self._start_containers(definition, progress)
                 break
-            except PortTaken:
+            except PortTakenError:
                 # A new cluster may have other ports; a made one keeps those that its users know.
                 if found.booted_before or attempt == _PORT_ATTEMPTS:
                     raise

@@ -86,7 +86,7 @@ class Engine:
                 raise
 
     def create_container(self, plan: ContainerPlan) -> str:
-        """Makes a container and returns its id; `Conflict` if the name is taken."""
+        """Makes a container and returns its id; `ConflictError` if the name is taken."""
         client = self._client(WORK_TIMEOUT_S)
         with translated(f"create the container {plan.name}"):
             host = client.create_host_config(
@@ -106,7 +106,7 @@ class Engine:
         return str(made["Id"])
 
     def start_container(self, name: str) -> None:
-        """Starts it; nothing happens if it runs. `PortTaken` if one of its ports belongs to somebody else."""
+        """Starts it; nothing happens if it runs. `PortTakenError` if one of its ports belongs to somebody else."""
         client = self._client(WORK_TIMEOUT_S)
         with translated(f"start the container {name}"):
             client.start(name)
@@ -118,13 +118,13 @@ class Engine:
             client.stop(name, timeout=grace_s)
 
     def kill_container(self, name: str) -> None:
-        """Sends SIGKILL; `Conflict` if it does not run."""
+        """Sends SIGKILL; `ConflictError` if it does not run."""
         client = self._client(WORK_TIMEOUT_S)
         with translated(f"kill the container {name}"):
             client.kill(name, "SIGKILL")
 
     def pause_container(self, name: str) -> None:
-        """Freezes its processes; `Conflict` if it does not run."""
+        """Freezes its processes; `ConflictError` if it does not run."""
         client = self._client(WORK_TIMEOUT_S)
         with translated(f"pause the container {name}"):
             client.pause(name)
@@ -182,7 +182,7 @@ class Engine:
         return [DockerNetwork(n["Id"], n["Name"], n["Labels"] or {}) for n in found]
 
     def create_network(self, name: str, labels: Mapping[str, str], *, internal: bool) -> str:
-        """Makes a bridge network and returns its id; `Conflict` if the name is taken."""
+        """Makes a bridge network and returns its id; `ConflictError` if the name is taken."""
         client = self._client(WORK_TIMEOUT_S)
         with translated(f"create the network {name}"):
             made = client.create_network(

@@ -17,15 +17,15 @@ _PORT_TAKEN = re.compile(
 )
 
 
-class NotThere(ClusterError):
+class NotFoundError(ClusterError):
     """The engine knows no such container, network, volume or image."""
 
 
-class Conflict(ClusterError):
+class ConflictError(ClusterError):
     """The name is taken, or the thing is in use or in another state."""
 
 
-class PortTaken(ClusterError):
+class PortTakenError(ClusterError):
     """A port that a node should publish belongs to somebody else; `port` is its number."""
 
     def __init__(self, what: str, hint: str, port: int) -> None:
@@ -122,14 +122,16 @@ def _refusal(error: Exception, doing: str) -> DmqError:
     reason = visible(" ".join(str(getattr(error, "explanation", None) or error).split()))
     port = port_in(reason)
     if port is not None:
-        return PortTaken(
+        return PortTakenError(
             f"port {port} on 127.0.0.1 belongs to somebody else",
             f"See who has it with 'ss -ltnp sport = :{port}', end that, then start again.",
             port,
         )
     if "no space left" in reason.lower():
         return ClusterError(f"could not {doing}: the disk is full", "Free some space ('docker system df' helps).")
-    kind = {404: NotThere, 409: Conflict}.get(getattr(getattr(error, "response", None), "status_code", 0), ClusterError)
+    kind = {404: NotFoundError, 409: ConflictError}.get(
+        getattr(getattr(error, "response", None), "status_code", 0), ClusterError
+    )
     return kind(f"could not {doing}: {reason}", "Look at 'docker info' and 'docker ps -a'.")
 
 

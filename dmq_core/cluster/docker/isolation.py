@@ -12,7 +12,7 @@ import time
 
 from dmq_core.cluster.docker.definition import NODE_LABEL, USER, ClusterDefinition, started_ago_s
 from dmq_core.cluster.docker.engine import Engine
-from dmq_core.cluster.docker.errors import Conflict
+from dmq_core.cluster.docker.errors import ConflictError
 from dmq_core.cluster.docker.values import Container
 from dmq_core.cluster.node_log import LOG_LINES, in_maintenance, tool_failure_reason
 from dmq_core.errors import ClusterError
@@ -35,7 +35,7 @@ def let_back(engine: Engine, definition: ClusterDefinition, container: Container
         return
     try:
         engine.connect(definition.cluster_network, container.id, container.labels[NODE_LABEL])
-    except Conflict:
+    except ConflictError:
         # Somebody else may have been quicker.
         now = engine.container(container.id)
         if now is None or is_cut_off(definition, now):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from dmq_core.cluster.docker.definition import NODE_LABEL, ClusterDefinition
 from dmq_core.cluster.docker.engine import Engine
-from dmq_core.cluster.docker.errors import Conflict
+from dmq_core.cluster.docker.errors import ConflictError
 from dmq_core.cluster.docker.isolation import cut_off, is_cut_off, let_back, maintain
 from dmq_core.cluster.docker.provisioning import ALIVE
 from dmq_core.cluster.docker.readiness import Boot, NodeWaiter
@@ -75,7 +75,7 @@ class NodeActions:
     def _kill(self, container: Container, _node: str) -> None:
         if container.status in ALIVE:
             # It may have ended by itself a moment ago, which is what was asked for.
-            with contextlib.suppress(Conflict):
+            with contextlib.suppress(ConflictError):
                 self._engine.kill_container(container.id)
         _await_stopped(self._engine, container)
 
@@ -166,7 +166,7 @@ def halt(engine: Engine, container: Container, progress: ProgressListener) -> No
     if container.status in ALIVE:
         progress(Progress("stopping the node", container.labels.get(NODE_LABEL)))
         if container.status == "paused":
-            with contextlib.suppress(Conflict):
+            with contextlib.suppress(ConflictError):
                 engine.unpause_container(container.id)
         engine.stop_container(container.id, _GRACE_S)
     _await_stopped(engine, container)

@@ -17,7 +17,7 @@ from dmq_core.cluster.docker.definition import (
     numeric_owner,
 )
 from dmq_core.cluster.docker.engine import Engine
-from dmq_core.cluster.docker.errors import Conflict
+from dmq_core.cluster.docker.errors import ConflictError
 from dmq_core.cluster.docker.isolation import is_cut_off, let_back
 from dmq_core.cluster.docker.values import Container, DockerNetwork, Volume
 from dmq_core.cluster.readiness import side_by_side
@@ -163,7 +163,7 @@ def _create_container(engine: Engine, definition: ClusterDefinition, node: str) 
     plan = definition.plan(node)
     try:
         return engine.create_container(plan)
-    except Conflict as error:
+    except ConflictError as error:
         there = engine.container(plan.name)
         if there is None or there.labels.get(CLUSTER_LABEL) != definition.cluster:
             raise _foreign("container", plan.name) from error
@@ -175,12 +175,12 @@ def _create_container(engine: Engine, definition: ClusterDefinition, node: str) 
 def _create_network(engine: Engine, definition: ClusterDefinition, name: str, *, internal: bool) -> str:
     try:
         return engine.create_network(name, definition.labels(), internal=internal)
-    except Conflict as error:
+    except ConflictError as error:
         raise _foreign("network", name) from error
 
 
-def _foreign(kind: str, name: str) -> Conflict:
-    return Conflict(
+def _foreign(kind: str, name: str) -> ConflictError:
+    return ConflictError(
         f"Docker has a {kind} called {name} that dmq did not make",
         f"Rename or remove it ('docker {kind} rm {name}'), or choose another --cluster.",
     )

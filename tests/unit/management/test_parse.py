@@ -189,7 +189,7 @@ def test_a_classic_queue_whose_node_is_down_has_nobody_online() -> None:
 @pytest.mark.parametrize("read", LISTS)
 @pytest.mark.parametrize("document", [None, 3, "text", {}, {"items": None}, {"items": 3}])
 def test_a_document_of_another_shape_is_malformed(read: Any, document: object) -> None:
-    with pytest.raises(parse.Malformed):
+    with pytest.raises(parse.MalformedError):
         read(document)
 
 
@@ -212,7 +212,7 @@ def test_no_document_makes_a_reader_stumble(document: object) -> None:
     for read in (*LISTS, parse.overview, parse.queue_page, parse.queue, parse.alarms):
         try:
             read(document)  # type: ignore[operator]  # all of them take a document
-        except parse.Malformed:
+        except parse.MalformedError:
             continue
 
 

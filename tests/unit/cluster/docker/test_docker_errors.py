@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from dmq_core.cluster.docker.engine import Engine
-from dmq_core.cluster.docker.errors import PortTaken, errno_in, port_in, translated, unreachable
+from dmq_core.cluster.docker.errors import PortTakenError, errno_in, port_in, translated, unreachable
 from dmq_core.errors import BackendUnavailableError, ClusterError, DmqError, InvalidInputError, OperationTimeoutError
 
 SOCKET = "unix:///var/run/docker.sock"
@@ -80,7 +80,7 @@ def raised(error: Exception) -> DmqError:
 
 def test_refusals_are_told_by_kind() -> None:
     taken = raised(Refusal(500, "Bind for 127.0.0.1:5672 failed: port is already allocated"))
-    assert isinstance(taken, PortTaken)
+    assert isinstance(taken, PortTakenError)
     assert taken.port == 5672
     assert "5672" in taken.hint
     full = raised(Refusal(500, "write /var/lib/docker: no space left on device"))
