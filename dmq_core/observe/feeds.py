@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CONNECTION_NAME = "dmq observe"
 GIVE_UP_S = 60.0
 CLOSE_LIMIT_S = 4.5
-EARS = 2
+LISTENERS = 2
 _REMEMBERED = 5_000
 _PREFETCH = 500
 _NOT_FOUND = 404
@@ -57,16 +57,16 @@ _FEEDS = (
 
 
 class Feeds:
-    """Listens to a cluster's log and event exchange, at two nodes where there are two, so that none takes both ears.
+    """Listens to a cluster's log and event exchange, at two nodes where there are two, so that one death is no gap.
 
-    `on_news` is called on threads of the consumers, hears each thing once, and must not block.
+    `on_event` is called on threads of the consumers, hears each thing once, and must not block.
     """
 
-    def __init__(self, credentials: Credentials, on_news: Callable[[BrokerEvent], None]) -> None:
-        self._on_news = on_news
+    def __init__(self, credentials: Credentials, on_event: Callable[[BrokerEvent], None]) -> None:
+        self._on_event = on_event
         self._lock = threading.Lock()
         self._recent: dict[int, None] = {}
-        self._ears = tuple(_Ear(credentials, self._tell) for _ in range(EARS))
+        self._listeners = tuple(_Listener(credentials, self._tell) for _ in range(LISTENERS))
 
     def use(self, endpoints: Sequence[NodeEndpoint], preferred: Sequence[NodeEndpoint]) -> None:
         """Listens at `endpoints`, at those of `preferred` as long as there are any; returns without waiting.
@@ -75,42 +75,44 @@ class Feeds:
         """
         reachable, living = _offered(endpoints), _offered(preferred)
         taken: list[NodeEndpoint] = []
-        for ear in self._ears[: max(1, len(reachable))]:
-            taken += ear.use(reachable, tuple(e for e in living if e not in taken) or living)
+        for listener in self._listeners[: max(1, len(reachable))]:
+            taken += listener.use(reachable, tuple(e for e in living if e not in taken) or living)
 
     def statuses(self) -> tuple[SourceStatus, ...]:
         """How each feed does now, without waiting; one that listens is heard, though nothing may be said.
 
         A feed that the broker does not offer is given up for a minute, to spare its log.
         """
-        told = [ear.statuses() for ear in self._ears]
+        told = [listener.statuses() for listener in self._listeners]
         return tuple(min(some, key=lambda status: bool(status.problem)) for some in zip(*told, strict=True))
 
     def close(self) -> None:
         """Stops listening; may be called twice."""
-        closers = [threading.Thread(target=ear.close, name="close feeds", daemon=True) for ear in self._ears]
+        closers = [
+            threading.Thread(target=listener.close, name="close feeds", daemon=True) for listener in self._listeners
+        ]
         for closer in closers:
             closer.start()
         for closer in closers:
             closer.join(CLOSE_LIMIT_S)
 
-    def _tell(self, message: int, news: BrokerEvent) -> None:
-        """Hands on what the other ear has not told."""
+    def _tell(self, message: int, event: BrokerEvent) -> None:
+        """Hands on what the other listener has not told."""
         with self._lock:
             if message in self._recent:
                 return
             self._recent[message] = None
             while len(self._recent) > _REMEMBERED:
                 del self._recent[next(iter(self._recent))]
-        self._on_news(news)
+        self._on_event(event)
 
 
-class _Ear:
+class _Listener:
     """One connection that listens to both exchanges, at one node at a time."""
 
-    def __init__(self, credentials: Credentials, on_news: Callable[[int, BrokerEvent], None]) -> None:
+    def __init__(self, credentials: Credentials, on_event: Callable[[int, BrokerEvent], None]) -> None:
         self._credentials = credentials
-        self._on_news = on_news
+        self._on_event = on_event
         self._lock = threading.Lock()
         self._endpoints: tuple[NodeEndpoint, ...] = ()
         self._preferred: tuple[NodeEndpoint, ...] = ()
@@ -182,12 +184,12 @@ class _Ear:
         for delivery in deliveries:
             self._tell(delivery, read_event(delivery.routing_key, delivery.properties.headers, delivery.at))
 
-    def _tell(self, delivery: Delivery, news: BrokerEvent | None) -> None:
+    def _tell(self, delivery: Delivery, event: BrokerEvent | None) -> None:
         delivery.ack()
-        if news is not None and not self._closed:
-            # Both ears get the same bytes, with the broker's time in them.
+        if event is not None and not self._closed:
+            # Both listeners get the same bytes, with the broker's time in them.
             message = hash((delivery.routing_key, delivery.body, repr(delivery.properties.headers)))
-            self._on_news(message, news)
+            self._on_event(message, event)
 
     def _status(self, feed: _Feed) -> SourceStatus:
         connection, consumer = self._connection, self._consumers.get(feed.source)

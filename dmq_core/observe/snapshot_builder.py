@@ -164,8 +164,8 @@ def _queue(queue: QueueFigures, state: ClusterState, names: _Names) -> QueueView
 
 def _alarms(state: ClusterState) -> tuple[Alarm, ...]:
     counted = set(state.figures.alarms) if state.figures else set()
-    for alarm, news in state.alarms.items():
-        if news.is_set:
+    for alarm, event in state.alarms.items():
+        if event.is_set:
             counted.add(alarm)
         else:
             counted.discard(alarm)

@@ -131,46 +131,46 @@ def with_figures(
         missing=MappingProxyType(missing),
         headless=MappingProxyType(headless),
         deleted=MappingProxyType({k: at for k, at in state.deleted.items() if began < at + MISSING_IN_TROUBLE_S}),
-        leaders=_kept(state.leaders, lambda key, news: _still_ahead(news, queues.get(key), began)),
+        leaders=_kept(state.leaders, lambda key, event: _still_ahead(event, queues.get(key), began)),
         consumers=_kept(state.consumers, lambda key, expected: _still_expected(expected, queues.get(key), began)),
-        alarms=_kept(state.alarms, lambda _alarm, news: began < news.at + ALARM_LAG_S),
+        alarms=_kept(state.alarms, lambda _alarm, event: began < event.at + ALARM_LAG_S),
     )
 
 
-def with_leader(state: ClusterState, news: LeaderElected) -> ClusterState:
+def with_leader(state: ClusterState, event: LeaderElected) -> ClusterState:
     """A member was elected; an older term than the one known is ignored."""
     # Two listeners at two nodes hear of elections in any order; the term says which one is the later.
-    known = state.leaders.get(news.queue)
-    if known is not None and known.term > news.term:
+    known = state.leaders.get(event.queue)
+    if known is not None and known.term > event.term:
         return state
-    return replace(state, leaders=_with(state.leaders, news.queue, news))
+    return replace(state, leaders=_with(state.leaders, event.queue, event))
 
 
-def stream_elections(state: ClusterState, news: StreamLeaderElected) -> tuple[LeaderElected, ...]:
+def stream_elections(state: ClusterState, event: StreamLeaderElected) -> tuple[LeaderElected, ...]:
     """The same of the streams that it may be about, of those that are known."""
     queues = () if state.figures is None else state.figures.queues
-    keys = [q.key for q in queues if q.type == "stream" and news.is_of(q.key)]
-    return tuple(LeaderElected(news.at, key, news.node, news.epoch) for key in keys)
+    keys = [q.key for q in queues if q.type == "stream" and event.is_of(q.key)]
+    return tuple(LeaderElected(event.at, key, event.node, event.epoch) for key in keys)
 
 
-def with_consumer(state: ClusterState, news: ConsumerChanged) -> ClusterState:
+def with_consumer(state: ClusterState, event: ConsumerChanged) -> ClusterState:
     """A consumer came or went."""
-    expected = state.consumers.get(news.queue)
-    count = expected.count if expected is not None else _counted_consumers(state, news.queue)
+    expected = state.consumers.get(event.queue)
+    count = expected.count if expected is not None else _counted_consumers(state, event.queue)
     if count is None:
         return state
-    after = ExpectedConsumers(news.at, max(0, count + (1 if news.joined else -1)))
-    return replace(state, consumers=_with(state.consumers, news.queue, after))
+    after = ExpectedConsumers(event.at, max(0, count + (1 if event.joined else -1)))
+    return replace(state, consumers=_with(state.consumers, event.queue, after))
 
 
-def with_alarm(state: ClusterState, news: AlarmChanged) -> ClusterState:
+def with_alarm(state: ClusterState, event: AlarmChanged) -> ClusterState:
     """An alarm was set or cleared."""
-    return replace(state, alarms=_with(state.alarms, news.alarm, news))
+    return replace(state, alarms=_with(state.alarms, event.alarm, event))
 
 
-def with_deleted(state: ClusterState, news: QueueDeleted) -> ClusterState:
+def with_deleted(state: ClusterState, event: QueueDeleted) -> ClusterState:
     """A queue was deleted."""
-    return replace(state, deleted=_with(state.deleted, news.queue, news.at))
+    return replace(state, deleted=_with(state.deleted, event.queue, event.at))
 
 
 def with_source(state: ClusterState, status: SourceStatus) -> ClusterState:
@@ -226,10 +226,10 @@ def _with_last_leaders(
     return replace(figures, queues=queues), headless
 
 
-def _still_ahead(news: LeaderElected, queue: QueueFigures | None, began_at: float) -> bool:
+def _still_ahead(event: LeaderElected, queue: QueueFigures | None, began_at: float) -> bool:
     if queue is None:
-        return began_at < news.at
-    return queue.leader != news.node and began_at < news.at + LEADER_LAG_S
+        return began_at < event.at
+    return queue.leader != event.node and began_at < event.at + LEADER_LAG_S
 
 
 def _still_expected(expected: ExpectedConsumers, queue: QueueFigures | None, began_at: float) -> bool:

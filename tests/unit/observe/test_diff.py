@@ -21,9 +21,9 @@ ORDERS = EntityKey("/", "orders")
 
 
 def told(
-    before: ClusterSnapshot | None, after: ClusterSnapshot, hints: KnownChanges | None = None
+    before: ClusterSnapshot | None, after: ClusterSnapshot, known: KnownChanges | None = None
 ) -> list[tuple[str, str]]:
-    return [(e.kind, event_text(e)) for e in diff(before, after, hints or KnownChanges())]
+    return [(e.kind, event_text(e)) for e in diff(before, after, known or KnownChanges())]
 
 
 def in_state(state: NodeState, *queues: QueueFigures, at: float = T0, name: str = "rmq2") -> ClusterSnapshot:
@@ -61,14 +61,14 @@ def test_a_node_that_comes_back_is_told() -> None:
 
 
 def test_a_change_bears_the_moment_that_the_backend_told() -> None:
-    hints = KnownChanges(nodes={"rmq2": NodeChange(T0 + 0.7, "rmq2", NodeState.STOPPED)})
-    (event,) = diff(snapshot(), in_state(NodeState.STOPPED, at=T0 + 1), hints)
+    known = KnownChanges(nodes={"rmq2": NodeChange(T0 + 0.7, "rmq2", NodeState.STOPPED)})
+    (event,) = diff(snapshot(), in_state(NodeState.STOPPED, at=T0 + 1), known)
     assert event.at == T0 + 0.7
 
 
 def test_a_moment_of_another_change_is_not_borrowed() -> None:
-    hints = KnownChanges(nodes={"rmq2": NodeChange(T0 + 0.7, "rmq2", NodeState.RUNNING)})
-    (event,) = diff(snapshot(), in_state(NodeState.UNREACHABLE, at=T0 + 1), hints)
+    known = KnownChanges(nodes={"rmq2": NodeChange(T0 + 0.7, "rmq2", NodeState.RUNNING)})
+    (event,) = diff(snapshot(), in_state(NodeState.UNREACHABLE, at=T0 + 1), known)
     assert event.at == T0 + 1.2
 
 
@@ -83,15 +83,15 @@ def test_the_majority_is_lost_and_regained() -> None:
 def test_a_leader_that_moved_is_told_with_its_term_and_moment() -> None:
     before, after = snapshot(quorum("orders", "rmq1")), snapshot(quorum("orders", "rmq3"), at=T0 + 1)
     assert told(before, after) == [("leader_moved", "orders: leader rmq1 → rmq3")]
-    hints = KnownChanges(leaders={ORDERS: (T0 + 0.6, "rabbit@rmq3", 4)})
-    (event,) = diff(before, after, hints)
+    known = KnownChanges(leaders={ORDERS: (T0 + 0.6, "rabbit@rmq3", 4)})
+    (event,) = diff(before, after, known)
     assert (event_text(event), event.at) == ("orders: leader rmq1 → rmq3 (term 4)", T0 + 0.6)
 
 
 def test_a_term_of_another_election_is_not_borrowed() -> None:
     before, after = snapshot(quorum("orders", "rmq1")), snapshot(quorum("orders", "rmq2"), at=T0 + 1)
-    hints = KnownChanges(leaders={ORDERS: (T0 + 0.6, "rabbit@rmq3", 4)})
-    assert told(before, after, hints) == [("leader_moved", "orders: leader rmq1 → rmq2")]
+    known = KnownChanges(leaders={ORDERS: (T0 + 0.6, "rabbit@rmq3", 4)})
+    assert told(before, after, known) == [("leader_moved", "orders: leader rmq1 → rmq2")]
 
 
 def test_queues_that_come_and_go_are_told() -> None:
