@@ -7,7 +7,7 @@ import sys
 import threading
 
 from dmq_core.cli.run_demo import run_demo
-from dmq_core.cluster.faults.model import Fault, FaultKind
+from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.demo.context import DemoContext, DemoEnvironment
@@ -161,13 +161,13 @@ class BackPressureDemo(DemoContext):
         return Focus(queue=self.limited)
 
     def raise_alarm(self) -> None:
-        self.cause(Fault(FaultKind.MEMORY_ALARM, self.node))
+        self.perform(FaultKind.MEMORY_ALARM, self.node)
         for publisher in self.publishers:
             self.handles.append(publisher.publish(self.orders, "an order"))
 
     def one_alarm_blocks_all(self) -> CheckResult:
         passed = self.wait_until(lambda: self.all_are_blocked)
-        alarms = [str(fault.node) for fault in self.cluster.standing() if fault.kind is FaultKind.MEMORY_ALARM]
+        alarms = [str(fault.node) for fault in self.cluster.active_faults() if fault.kind is FaultKind.MEMORY_ALARM]
         return CheckResult(
             passed and alarms == [self.node], f"memory alarm at {', '.join(alarms) or 'no node'}; {self.blocked_text}"
         )
@@ -203,7 +203,7 @@ class BackPressureDemo(DemoContext):
         return CheckResult((waiting, unsent, arrived) == (most, 20 - most, 0), text)
 
     def clear_memory_alarm(self) -> None:
-        self.cause(Fault(FaultKind.CLEAR_MEMORY_ALARM, self.node))
+        self.perform(FaultKind.CLEAR_MEMORY_ALARM, self.node)
 
     def nothing_was_lost(self) -> CheckResult:
         wanted = self.ready_before + len(self.pending)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from dmq_core.actions.action import RECOVERY
+from dmq_core.actions.catalog import CATALOG
 from dmq_core.cluster.protocol import NodeAction, NodeState
 
 
@@ -34,16 +36,8 @@ TABLES = frozenset({PaneId.NODES, PaneId.EXCHANGES, PaneId.QUEUES})
 EVERYWHERE = frozenset(PaneId)
 _DOWN = frozenset({NodeState.STOPPED, NodeState.UNREACHABLE})
 _UP = frozenset({NodeState.RUNNING, NodeState.DRAINING, NodeState.STARTING, NodeState.ISOLATED})
-_UNDONE_BY = {
-    (NodeAction.PAUSE, NodeState.PAUSED): NodeAction.UNPAUSE,
-    (NodeAction.ISOLATE, NodeState.ISOLATED): NodeAction.REJOIN,
-    (NodeAction.DRAIN, NodeState.DRAINING): NodeAction.REVIVE,
-}
-_UNDO_LABELS: dict[NodeAction | None, str] = {
-    NodeAction.UNPAUSE: "unfreeze",
-    NodeAction.REJOIN: "rejoin",
-    NodeAction.REVIVE: "revive",
-}
+# These keys undo what they did, where that is the node's state; for one that is stopped there is another key.
+_SWITCHES = frozenset({NodeAction.PAUSE, NodeAction.ISOLATE, NodeAction.DRAIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +291,7 @@ COMMANDS: tuple[Command, ...] = (
         "faults",
         ("B",),
         "Faults of the cluster",
-        "Alarms, cut and slow links, leaders, nodes more or fewer; what stands, and its way back",
+        "Alarms, cut and slow links, leaders, nodes more or fewer; the active faults, and their undo",
         _N,
         "faults",
         priority=4,
@@ -323,7 +317,7 @@ COMMANDS: tuple[Command, ...] = (
         priority=5,
         changes=True,
     ),
-    Command("undo", ("u",), "Undo", "Take the last act back: the node is as it was before it", _N, "undo", priority=9),
+    Command("undo", ("u",), "Undo", "Undo the last action: the node is as it was before it", _N, "undo", priority=9),
     Command("palette", (":", "ctrl+p"), "Command", "Find a command by its name", _A, "command", priority=6),
     Command("help", ("?",), "Help", "The keys that work here", _A, "help", priority=10),
     Command("theme", ("T",), "Theme", "Dark or light", _A),
@@ -375,18 +369,20 @@ def label_of(command: Command, now: Situation) -> str:
         return "end tail"
     if command.id == "maximise" and now.maximised:
         return "all panes"
-    if (back := action_now(command, now.node)) in _UNDO_LABELS:
-        return _UNDO_LABELS[back]
+    kind = action_now(command, now.node)
+    if kind is not None and kind is not command.action:
+        return str(kind)
     if command.id in ("kill", "start"):
         return f"{command.label} {now.node_name}"
     return command.label
 
 
 def action_now(command: Command, node: NodeState | None) -> NodeAction | None:
-    """The act that `command` stands for on a node in that state: `F` unpauses a paused one."""
-    if command.action is None or node is None:
-        return command.action
-    return _UNDONE_BY.get((command.action, node), command.action)
+    """The action that `command` stands for on a node in that state: `F` unpauses a paused one."""
+    action = command.action
+    if action is None or node is None or action not in _SWITCHES or CATALOG[action].state is not node:
+        return action
+    return RECOVERY.get(node, action)
 
 
 def _why_node_disabled(action: NodeAction, now: Situation) -> str:

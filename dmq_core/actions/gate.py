@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import Fault
-from dmq_core.cluster.protocol import Backend, Cluster
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from dmq_core.actions.action import Action, undo_of
+from dmq_core.actions.catalog import Scaling
+from dmq_core.cluster.faults.model import Fault, FaultKind
+from dmq_core.cluster.protocol import Backend, Cluster, NodeAction
 from dmq_core.errors import RefusedError
 from dmq_core.progress import ProgressListener, no_progress
 
 
 def perform(
-    cluster: Cluster,
-    operation: NodeOperation,
-    *,
-    read_only: bool,
-    progress: ProgressListener = no_progress,
-) -> None:
-    """Does `operation`, unless the session is read-only or the cluster is somebody else's (`RefusedError`)."""
-    guard(cluster, operation.title, read_only=read_only)
-    cluster.act(operation.action, operation.node, progress)
+    cluster: Cluster, action: Action, *, read_only: bool, force: bool = False, progress: ProgressListener = no_progress
+) -> Action | None:
+    """Does `action` and returns what undoes it, unless the session is read-only or the cluster is somebody else's.
 
-
-def add_node(cluster: Cluster, *, read_only: bool, progress: ProgressListener = no_progress) -> str:
-    """Adds a node and returns its name, unless the session is read-only or the cluster somebody else's
-    (`RefusedError`)."""
-    guard(cluster, "Add a node", read_only=read_only)
-    return cluster.add_node(progress)
-
-
-def remove_node(
-    cluster: Cluster, node: str, *, read_only: bool, force: bool = False, progress: ProgressListener = no_progress
-) -> None:
-    """Removes `node`, unless the session is read-only or the cluster is somebody else's (`RefusedError`).
-
-    `force` also deletes the queues that are only on it.
+    Then it is `RefusedError`. With `force`, the removal of a node also deletes the queues that are only on it.
     """
-    guard(cluster, f"Remove {node}", read_only=read_only)
-    cluster.remove_node(node, progress, force=force)
+    guard(cluster, action.title, read_only=read_only)
+    node = action.node or ""
+    match action.kind:
+        case NodeAction() as kind:
+            cluster.act(kind, node, progress)
+        case FaultKind() as kind:
+            fault = Fault(kind, action.node, action.queue, action.virtual_host, action.peer, action.delay_ms)
+            return undo_of(action, cluster.inject(fault, progress))
+        case Scaling.ADD:
+            return Action(Scaling.REMOVE, cluster.add_node(progress))
+        case Scaling.REMOVE:
+            cluster.remove_node(node, progress, force=force)
+    return action.undo
 
 
-def cause(cluster: Cluster, fault: Fault, *, read_only: bool, progress: ProgressListener = no_progress) -> Fault | None:
-    """Does `fault` and returns its way back, unless the session is read-only or the cluster somebody else's."""
-    guard(cluster, fault.title, read_only=read_only)
-    return cluster.cause(fault, progress)
+@dataclass(frozen=True, slots=True)
+class ClusterActions:
+    """What can be done to one cluster, through the gate; each raises `RefusedError` where it may not be done."""
+
+    perform: Callable[[Action], Action | None]
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+
+def actions_on(cluster: Cluster, progress: ProgressListener, *, read_only: bool) -> ClusterActions:
+    """What a session can do to `cluster`."""
+
+    def stop() -> None:
+        guard(cluster, f"Stop {cluster.name}", read_only=read_only)
+        cluster.stop(progress)
+
+    def start() -> None:
+        guard(cluster, f"Start {cluster.name}", read_only=read_only)
+        cluster.start(progress)
+
+    return ClusterActions(partial(perform, cluster, read_only=read_only, progress=progress), stop, start)
 
 
 def guard(cluster: Cluster, title: str, *, read_only: bool) -> None:
-    """The gate of every act on a cluster's nodes: raises `RefusedError` when `title` may not be done."""
+    """The gate of every action on a cluster's nodes: raises `RefusedError` when `title` may not be done."""
     guard_change(title, read_only=read_only)
     if cluster.backend is Backend.ATTACHED:
         raise RefusedError(

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dmq_core.actions.impact import Margin
+from dmq_core.actions.wording import text_of
 from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import Output, confirm, painted
 from dmq_core.cli.running import signals_ignored
 from dmq_core.errors import InvalidInputError, RefusedError
+from dmq_core.majority import Margin
 from dmq_core.presentation import Tone
 from dmq_core.text import visible
 
@@ -99,7 +100,7 @@ def _may_run(
         # Nobody is asked about what would be refused anyway.
         DemoLock(environment.cluster).end()
         impact = impact_of_demo(demo, [node.state for node in environment.cluster.nodes()])
-        told = f"{demo.title} on {visible(environment.cluster.name)}: {' '.join(impact.sentences)}"
+        told = f"{demo.title} on {visible(environment.cluster.name)}: {text_of(impact)}"
         if impact.margin is Margin.NO_MAJORITY:
             confirm(told, yes=yes)
         else:

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from dmq_core.actions.action import Action, action_of
+from dmq_core.actions.catalog import Scope
 from dmq_core.actions.gate import guard_change
 from dmq_core.cli import connect
 from dmq_core.cli.options import Invocation, common_options
@@ -14,7 +16,7 @@ from dmq_core.cluster.prerequisites import DockerState, Package, Prerequisites
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.errors import ClusterNotFoundError, DmqError
 from dmq_core.observe.events import Severity
-from dmq_core.observe.health import Finding, findings, standing_findings
+from dmq_core.observe.health import Finding, findings
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
@@ -66,11 +68,19 @@ def _existing(invocation: Invocation) -> Cluster | None:
 
 
 def _links(cluster: Cluster) -> tuple[Finding, ...]:
+    """What was done to links and is active; alarms are among the findings of every snapshot."""
     try:
-        return standing_findings(cluster.standing(), cluster.name)
+        active = cluster.active_faults()
     except DmqError:
         # Of an attached cluster nobody knows, and what keeps nodes from answering is among the other findings.
         return ()
+    actions = [action for fault in active if (action := action_of(fault)).spec.scope is Scope.LINK]
+    return tuple(_link_finding(action, undo, cluster.name) for action in actions if (undo := action.undo) is not None)
+
+
+def _link_finding(action: Action, undo: Action, cluster: str) -> Finding:
+    text, command = f"{visible(action.title)}: that fault is active", visible(on_cluster(undo.command, cluster))
+    return Finding("link", action.node or "", Severity.BAD, text, f"Undo it: '{command}'.")
 
 
 def _install(invocation: Invocation) -> None:

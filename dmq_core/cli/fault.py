@@ -1,4 +1,4 @@
-"""`dmq fault`: break the cluster as a whole, and take it back."""
+"""`dmq fault`: break the cluster as a whole, and undo it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import time
 
 import click
 
-from dmq_core.actions.gate import cause, guard
-from dmq_core.actions.impact import Margin, impact_of_fault
+from dmq_core.actions.action import Action, action_of
+from dmq_core.actions.catalog import CATALOG
+from dmq_core.actions.gate import guard, perform
+from dmq_core.actions.impact import impact_of
+from dmq_core.actions.wording import text_of
 from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
 from dmq_core.cli.output import confirm
-from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, needs_of, notes_of, takes_of, undo_of
+from dmq_core.cluster.faults.model import DELAY_MS, FaultKind
 from dmq_core.errors import InvalidInputError
 from dmq_core.presentation import duration
 from dmq_core.settings.settings import on_cluster
@@ -20,6 +23,7 @@ from dmq_core.text import visible
 
 _peer_option = click.option("--peer", metavar="NODE", help="The other end of a link.")
 _KINDS = click.Choice([str(kind) for kind in FaultKind])
+_SPECS = [CATALOG[kind] for kind in FaultKind]
 
 
 @click.command(name="list")
@@ -30,20 +34,20 @@ def list_faults(invocation: Invocation) -> None:
         invocation.out.document(
             [
                 {
-                    "fault": str(kind),
-                    "needs": list(needs_of(kind)),
-                    "takes": list(takes_of(kind)),
-                    "expected": notes_of(kind).expected,
+                    "fault": str(spec.kind),
+                    "needs": list(spec.needs),
+                    "takes": list(spec.takes),
+                    "expected": spec.expected,
                 }
-                for kind in FaultKind
+                for spec in _SPECS
             ]
         )
         return
-    for kind in FaultKind:
-        needs = [_option(need) for need in needs_of(kind)]
-        takes = [f"[{_option(what)}]" for what in takes_of(kind)]
-        invocation.out.text(" ".join((kind, *needs, *takes)))
-        invocation.out.text(f"    {notes_of(kind).expected}")
+    for spec in _SPECS:
+        needs = [_option(need) for need in spec.needs]
+        takes = [f"[{_option(what)}]" for what in spec.takes]
+        invocation.out.text(" ".join((spec.kind, *needs, *takes)))
+        invocation.out.text(f"    {spec.expected}")
 
 
 @click.command(name="do")
@@ -72,7 +76,7 @@ def do(
     yes: bool,
 ) -> None:
     """Do the fault NAME; 'dmq fault list' tells which there are."""
-    _do(invocation, Fault(FaultKind(name), node, queue, vhost, peer, delay), yes)
+    _do(invocation, Action(FaultKind(name), node, queue, vhost, peer, delay), yes)
 
 
 @click.command()
@@ -82,25 +86,25 @@ def do(
 @yes_option
 @common_options
 def undo(invocation: Invocation, name: str, node: str | None, peer: str | None, yes: bool) -> None:
-    """Take the fault NAME back: an alarm ends, a link is as it was."""
+    """Undo the fault NAME: an alarm ends, a link is as it was."""
     kind = FaultKind(name)
-    if "queue" in needs_of(kind):
+    if "queue" in CATALOG[kind].needs:
         raise InvalidInputError(
             f"{kind} does not know where the leader was", "Move it back: 'dmq fault do move-leader'."
         )
-    back = undo_of(Fault(kind, node, peer=peer))
-    if back is None:
-        raise InvalidInputError(f"{kind} leaves nothing to take back")
-    _do(invocation, back, yes)
+    action = Action(kind, node, peer=peer).undo
+    if action is None:
+        raise InvalidInputError(f"{kind} leaves nothing to undo")
+    _do(invocation, action, yes)
 
 
 @click.command()
 @common_options
-def standing(invocation: Invocation) -> None:
-    """Tell which alarms and which cut or slow links hold now, and what takes each back; the nodes are asked."""
+def active(invocation: Invocation) -> None:
+    """List the active faults, which are alarms and cut or slow links, and what undoes each; the nodes are asked."""
     cluster = connect.find_cluster(invocation.settings)
-    found = [(fault, undo_of(fault)) for fault in cluster.standing()]
-    commands = [None if back is None else on_cluster(back.command, cluster.name) for _, back in found]
+    found = [action_of(fault) for fault in cluster.active_faults()]
+    commands = [None if (undo := one.undo) is None else on_cluster(undo.command, cluster.name) for one in found]
     if invocation.out.json:
         invocation.out.document(
             [
@@ -111,29 +115,28 @@ def standing(invocation: Invocation) -> None:
                     "delay_ms": fault.delay_ms if fault.kind is FaultKind.SLOW_LINK else None,
                     "undo": command,
                 }
-                for (fault, _), command in zip(found, commands, strict=True)
+                for fault, command in zip(found, commands, strict=True)
             ]
         )
         return
-    for (fault, _), command in zip(found, commands, strict=True):
-        invocation.out.text(f"{visible(fault.title)}: '{visible(command or '')}' takes it back")
+    for fault, command in zip(found, commands, strict=True):
+        invocation.out.text(f"{visible(fault.title)}: undo with '{visible(command or '')}'")
     if not found:
-        invocation.out.text("no fault stands")
+        invocation.out.text("no active faults")
 
 
-def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
+def _do(invocation: Invocation, fault: Action, yes: bool) -> None:
     cluster = connect.find_cluster(invocation.settings)
     read_only = invocation.settings.read_only.value
     guard(cluster, fault.title, read_only=read_only)
     if fault.destructive and not yes:
-        impact = impact_of_fault(fault, connect.take_snapshot(cluster))
-        loss = " No majority is left." if impact.margin is Margin.NO_MAJORITY else ""
-        confirm(f"{visible(fault.title)}: {' '.join(impact.sentences)}{loss}", yes=yes)
+        impact = impact_of(fault, connect.take_snapshot(cluster))
+        confirm(f"{visible(fault.title)}: {visible(text_of(impact))}", yes=yes)
     began = time.monotonic()
     with invocation.out.progress() as progress:
-        back = cause(cluster, fault, read_only=read_only, progress=progress)
+        undo_action = perform(cluster, fault, read_only=read_only, progress=progress)
     seconds = time.monotonic() - began
-    command = None if back is None else on_cluster(back.command, cluster.name)
+    command = None if undo_action is None else on_cluster(undo_action.command, cluster.name)
     if invocation.out.json:
         invocation.out.document(
             {
@@ -149,7 +152,7 @@ def _do(invocation: Invocation, fault: Fault, yes: bool) -> None:
         return
     invocation.out.text(f"{visible(fault.title)}: done, after {duration(seconds)}")
     if command is not None:
-        invocation.out.say(f"Take it back with '{visible(command)}'.")
+        invocation.out.say(f"Undo it with '{visible(command)}'.")
 
 
 def _option(name: str) -> str:
@@ -160,5 +163,5 @@ fault = LazyGroup(
     name="fault",
     help="Cause cluster-wide faults: alarms, cut or slow links, moved leaders and more.",
     entries={},
-    commands=[list_faults, do, undo, standing],
+    commands=[list_faults, do, undo, active],
 )

@@ -6,9 +6,11 @@ import time
 
 import click
 
-from dmq_core.actions.gate import add_node, guard, perform, remove_node
-from dmq_core.actions.impact import LOST_STATES, impact_of_removal
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import CATALOG, Scaling
+from dmq_core.actions.gate import guard, perform
+from dmq_core.actions.impact import impact_of, votes_without
+from dmq_core.actions.wording import text_of
 from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Invocation, common_options, yes_option
@@ -16,22 +18,10 @@ from dmq_core.cli.output import confirm
 from dmq_core.cli.status import node_document, nodes_table
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo
 from dmq_core.errors import InvalidInputError
+from dmq_core.majority import is_majority
 from dmq_core.presentation import duration
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
-
-_HELP = {
-    NodeAction.KILL: "Kill the node at once, as kill -9 does.",
-    NodeAction.STOP: "Stop the node in good order.",
-    NodeAction.START: "Start the node; returns once it serves.",
-    NodeAction.RESTART: "Stop the node, start it; returns once it serves.",
-    NodeAction.PAUSE: "Freeze the node: it keeps its connections and answers nobody.",
-    NodeAction.UNPAUSE: "Let a frozen node go on; returns once it serves.",
-    NodeAction.ISOLATE: "Cut the node off from its peers; its clients still reach it.",
-    NodeAction.REJOIN: "Connect a node that was cut off again; returns once the cluster is whole.",
-    NodeAction.DRAIN: "Put the node into maintenance: it moves its leaders, closes its clients and takes no new ones.",
-    NodeAction.REVIVE: "End the node's maintenance; returns once it serves.",
-}
 
 
 @click.command(name="list")
@@ -61,89 +51,91 @@ def logs(invocation: Invocation, node: str, lines: int) -> None:
 
 
 def _act_command(action: NodeAction) -> click.Command:
-    @click.command(name=str(action), help=_HELP[action])
+    @click.command(name=str(action), help=CATALOG[action].help)
     @click.argument("node")
     @yes_option
     @common_options
     def act(invocation: Invocation, node: str, yes: bool) -> None:
-        _act(invocation, NodeOperation(action, node), yes)
+        _act(invocation, Action(action, node), yes)
 
     return act
 
 
-@click.command()
+@click.command(help=CATALOG[Scaling.ADD].help)
 @common_options
 def add(invocation: Invocation) -> None:
-    """Add a node; returns once it serves and quorum queues and streams have grown onto it."""
+    """Adds a node."""
     cluster = connect.find_cluster(invocation.settings)
     began = time.monotonic()
     with invocation.out.progress() as progress:
-        name = add_node(cluster, read_only=invocation.settings.read_only.value, progress=progress)
+        undo = perform(cluster, Action(Scaling.ADD), read_only=invocation.settings.read_only.value, progress=progress)
+    name = "" if undo is None or undo.node is None else undo.node
     found = _known_node(cluster, name)
-    _tell(invocation, cluster, name, "add", time.monotonic() - began, {"state": str(found.state)})
+    _tell(invocation, cluster, Action(Scaling.ADD, name), time.monotonic() - began, {"state": str(found.state)})
     invocation.out.say(f"Clients reach it at {found.endpoint.amqp_url}.")
 
 
-@click.command()
+@click.command(help=CATALOG[Scaling.REMOVE].help)
 @click.argument("node")
 @click.option("--force", is_flag=True, help="Delete the queues that are only on it, with their messages.")
 @yes_option
 @common_options
 def remove(invocation: Invocation, node: str, force: bool, yes: bool) -> None:
-    """Remove NODE and its data; returns once its queue members are elsewhere and the others forgot it."""
+    """Removes a node."""
     cluster = connect.find_cluster(invocation.settings)
     read_only = invocation.settings.read_only.value
-    guard(cluster, f"Remove {visible(node)}", read_only=read_only)
+    action = Action(Scaling.REMOVE, node)
+    title = visible(action.title)
+    guard(cluster, title, read_only=read_only)
     if not yes:
-        impact = impact_of_removal(node, connect.take_snapshot(cluster))
+        impact = impact_of(action, connect.take_snapshot(cluster))
         loss = " Queues that are only on it are deleted." if force else ""
-        confirm(f"Remove {visible(node)}: {' '.join(impact.sentences)}{loss}", yes=yes)
+        confirm(f"{title}: {visible(text_of(impact))}{loss}", yes=yes)
     began = time.monotonic()
     with invocation.out.progress() as progress:
-        remove_node(cluster, node, read_only=read_only, force=force, progress=progress)
-    _tell(invocation, cluster, node, "remove", time.monotonic() - began, {})
+        perform(cluster, action, read_only=read_only, force=force, progress=progress)
+    _tell(invocation, cluster, action, time.monotonic() - began, {})
 
 
-def _tell(
-    invocation: Invocation, cluster: Cluster, node: str, action: str, seconds: float, more: dict[str, str]
-) -> None:
+def _tell(invocation: Invocation, cluster: Cluster, action: Action, seconds: float, more: dict[str, str]) -> None:
     names = [info.name for info in cluster.nodes()]
     if invocation.out.json:
-        head = {"cluster": cluster.name, "node": node, "action": action, **more}
+        head = {"cluster": cluster.name, "node": action.node, "action": str(action.kind), **more}
         invocation.out.document({**head, "nodes": names, "seconds": round(seconds, 3)})
     else:
-        done = {"add": "added", "remove": "removed"}[action]
-        invocation.out.text(f"{node} {done}, after {duration(seconds)}; the nodes are {', '.join(names)}")
+        invocation.out.text(f"{visible(action.done)}, after {duration(seconds)}; the nodes are {', '.join(names)}")
 
 
-def _act(invocation: Invocation, operation: NodeOperation, yes: bool) -> None:
+def _act(invocation: Invocation, action: Action, yes: bool) -> None:
     cluster = connect.find_cluster(invocation.settings)
     read_only = invocation.settings.read_only.value
-    guard(cluster, operation.title, read_only=read_only)
-    _known_node(cluster, operation.node)
-    if operation.destructive and not _majority_without(cluster.nodes(), operation.node):
-        confirm(
-            f"{operation.title}: no majority of the nodes would be left; quorum queues stop taking messages.", yes=yes
-        )
+    guard(cluster, visible(action.title), read_only=read_only)
+    node = _known_node(cluster, action.node or "").name
+    if action.destructive and not yes:
+        nodes = cluster.nodes()
+        # Only a question needs what all nodes tell, which takes a while.
+        if not is_majority(votes_without(nodes, node), len(nodes)):
+            impact = impact_of(action, connect.take_snapshot(cluster))
+            confirm(f"{action.title}: {visible(text_of(impact))}", yes=yes)
     began = time.monotonic()
     with invocation.out.progress() as progress:
-        perform(cluster, operation, read_only=read_only, progress=progress)
+        undo = perform(cluster, action, read_only=read_only, progress=progress)
     seconds = time.monotonic() - began
-    state = _known_node(cluster, operation.node).state
+    state = _known_node(cluster, node).state
     if invocation.out.json:
         invocation.out.document(
             {
                 "cluster": cluster.name,
-                "node": operation.node,
-                "action": str(operation.action),
+                "node": node,
+                "action": str(action.kind),
                 "state": str(state),
                 "seconds": round(seconds, 3),
             }
         )
         return
-    invocation.out.text(f"{operation.node} is {state}, after {duration(seconds)}")
-    if operation.undo is not None:
-        invocation.out.say(f"Bring it back with '{on_cluster(operation.undo.command, cluster.name)}'.")
+    invocation.out.text(f"{node} is {state}, after {duration(seconds)}")
+    if undo is not None:
+        invocation.out.say(f"Undo it with '{on_cluster(undo.command, cluster.name)}'.")
 
 
 def _known_node(cluster: Cluster, name: str) -> NodeInfo:
@@ -153,11 +145,6 @@ def _known_node(cluster: Cluster, name: str) -> NodeInfo:
         names = ", ".join(node.name for node in nodes)
         raise InvalidInputError(f"{cluster.name} has no node '{visible(name)}'", f"Its nodes are {names}.")
     return found
-
-
-def _majority_without(nodes: tuple[NodeInfo, ...], target: str) -> bool:
-    remaining = [node for node in nodes if node.name != target and node.state not in LOST_STATES]
-    return 2 * len(remaining) > len(nodes)
 
 
 node = LazyGroup(

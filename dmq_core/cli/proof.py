@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dmq_core.actions.catalog import PROOF_FAULTS
 from dmq_core.cli import connect
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.options import Decorated, Invocation, common_options
@@ -23,7 +24,6 @@ from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.report.json_document import contract_json
 from dmq_core.proof.report.wording import account_rows, headline, repeat_command, timeline_rows
 from dmq_core.proof.result import ProofResult, Verdict
-from dmq_core.proof.scenario import Fault
 from dmq_core.settings.settings import DEFAULT_CLUSTER
 from dmq_core.text import visible
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _STATUS = {Verdict.PASS: 0, Verdict.FAIL: 4, Verdict.INCONCLUSIVE: 5}
 _TONE = {Verdict.PASS: Tone.GOOD, Verdict.FAIL: Tone.BAD, Verdict.INCONCLUSIVE: Tone.WARN}
 _KINDS = (".json", ".html", ".md")
-_FAULTS = (*(str(fault) for fault in Fault), "none")
+_FAULTS = (*PROOF_FAULTS, "none")
 _IDS_SHOWN = 10
 _SUFFIXES = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -136,7 +136,7 @@ def run(
     elif fault == "none":
         scenario = _nothing(duration or 10.0)
     else:
-        scenario = scenario_of(Fault(fault or "kill"), target or "leader", duration)
+        scenario = scenario_of(fault or "kill", target or "leader", duration)
     return _prove(invocation, scenario, said)
 
 

@@ -34,6 +34,11 @@ class NodeState(StrEnum):
     DRAINING = "draining"
     UNREACHABLE = "unreachable"
 
+    @property
+    def votes(self) -> bool:
+        """Whether a node in this state counts for the majority: others hold no replicas that vote, or not yet."""
+        return self is NodeState.RUNNING
+
 
 class NodeAction(StrEnum):
     """What can be done to one node of a cluster that dmq made."""
@@ -146,19 +151,18 @@ class Cluster(Protocol):
         """
         ...
 
-    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
-        """Does a fault of the whole cluster and returns its way back (None: there is none) once it holds.
+    def inject(self, fault: Fault, progress: ProgressListener = no_progress) -> str | None:
+        """Does a fault of the whole cluster and returns once it holds: of a leader that moved, where it was before.
 
-        It takes as long as `notes_of` tells at most. An alarm ends with a restart of its node, and so does what was
+        It takes `fault.kind.limit_s` seconds at most. An alarm ends with a restart of its node, and so does what was
         done to a link with that of either end; a start of the cluster and a rejoin end that too.
         """
         ...
 
-    def standing(self) -> tuple[Fault, ...]:
+    def active_faults(self) -> tuple[Fault, ...]:
         """The alarms and the cut or slow links that hold now, as the nodes that answer tell within 20 s.
 
-        `undo_of` each takes it back; an alarm may have come by itself. Nodes that are isolated, paused or stopped are
-        not asked.
+        An alarm may have come by itself. Nodes that are isolated, paused or stopped are not asked.
         """
         ...
 

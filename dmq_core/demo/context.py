@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import ActionKind
+from dmq_core.actions.gate import ClusterActions, actions_on
+from dmq_core.cluster.protocol import Cluster, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager
 from dmq_core.demo.broker_figures import BrokerFigures, activity, figures_of, leader, online, spread
-from dmq_core.demo.fault_guard import ClusterActions, FaultGuard, actions_on
+from dmq_core.demo.fault_guard import FaultGuard
 from dmq_core.demo.inbox import Inbox
 from dmq_core.demo.lossy_link import LossyLink, ProxyLink
 from dmq_core.errors import DmqError, RefusedError
@@ -25,7 +27,6 @@ from dmq_core.messaging.topology.model import QueueDepth
 from dmq_core.progress import ProgressListener, no_progress
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.faults.model import Fault
     from dmq_core.messaging.consuming.consumer import Consumer
 
 PREFIX: Final = "dmq.demo."
@@ -65,8 +66,9 @@ def _new_run() -> str:
 class DemoEnvironment:
     """What a demo runs on: a cluster, how clients connect to it, and where its figures come from.
 
-    `link` makes a connection, for clients of a name, that can drop confirms. `actions` are those on its nodes (None:
-    straight on the cluster). `run` is in the names of this run; what should happen is waited for `patience_s` seconds.
+    `link` makes one on which confirms get lost, for clients of a name. `actions` are those of a session (None:
+    straight on the cluster). `run` is in the names of this demo_run; what should happen is waited for `patience_s`
+    seconds.
     """
 
     cluster: Cluster
@@ -195,8 +197,8 @@ class DemoContext:
 
     def allow_faults(self, *, may_lose_majority: bool) -> None:
         """Lets the steps take nodes down; `close` brings back whatever they took."""
-        drop = self.environment
-        actions = drop.actions or actions_on(self.cluster, drop.progress, read_only=drop.read_only)
+        environment = self.environment
+        actions = environment.actions or actions_on(self.cluster, environment.progress, read_only=environment.read_only)
         self._fault_guard = FaultGuard(self.cluster, actions, may_lose_majority=may_lose_majority)
 
     @property
@@ -206,14 +208,10 @@ class DemoContext:
             raise RefusedError("this demo does not declare that it takes nodes down", "Its Demo needs breaks=True.")
         return self._fault_guard
 
-    def perform(self, action: NodeAction, node: str) -> None:
-        """Does an act on a node through the one gate."""
+    def perform(self, kind: ActionKind, node: str) -> Action | None:
+        """Does an action at a node through the one gate; gives what undoes it, if anything does."""
         self._ask_anew()
-        self.fault_guard.perform(NodeOperation(action, node))
-
-    def cause(self, fault: Fault) -> Fault | None:
-        """Does a fault of the whole cluster through the one gate; gives its way back, if there is one."""
-        return self.fault_guard.cause(fault)
+        return self.fault_guard.perform(Action(kind, node))
 
     def stop_cluster(self) -> None:
         """Stops every node."""
@@ -225,7 +223,7 @@ class DemoContext:
         self.manager.wait_open(_RECONNECT_S)
 
     def restore_cluster(self) -> None:
-        """Brings back every node that was taken down, takes every fault back, and waits until a client gets in."""
+        """Brings back every node that was taken down, undoes every fault, and waits until a client gets in."""
         self._ask_anew()
         self.fault_guard.repair()
         self.manager.wait_open(_RECONNECT_S)
@@ -269,7 +267,7 @@ class DemoContext:
         self._leaving.set()
 
     def close(self) -> str:
-        """Ends clients, takes faults back, removes queues and exchanges; what stays and why (empty: nothing)."""
+        """Ends clients, undoes faults, removes queues and exchanges; what stays and why (empty: nothing)."""
         stays: list[str] = []
         self.is_sabotaged = False
         if self._fault_guard is not None:

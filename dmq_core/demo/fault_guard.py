@@ -5,28 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from dmq_core.actions.gate import cause, guard, perform
-from dmq_core.actions.impact import LOST_STATES
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import Fault, undo_of
+from dmq_core.actions.action import RECOVERY, Action
+from dmq_core.actions.gate import ClusterActions
+from dmq_core.actions.impact import votes_without
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo, NodeState
 from dmq_core.errors import ClusterError, DmqError, RefusedError
-from dmq_core.progress import ProgressListener
+from dmq_core.majority import is_majority
 from dmq_core.state_directory import state_folder
 
-_UNDO: Final = {
-    NodeState.STARTING: NodeAction.START,
-    NodeState.STOPPED: NodeAction.START,
-    NodeState.UNREACHABLE: NodeAction.START,
-    NodeState.PAUSED: NodeAction.UNPAUSE,
-    NodeState.ISOLATED: NodeAction.REJOIN,
-    NodeState.DRAINING: NodeAction.REVIVE,
-}
-# One that was frozen while it was cut off has to be brought undo twice.
+# One that was frozen while it was cut off has to be brought back twice.
 _ROUNDS: Final = 2
 
 
@@ -59,39 +49,10 @@ class DemoLock:
         os.close(self._file)
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterActions:
-    """What a demo can do to a cluster; each raises `RefusedError` where it may not be done."""
-
-    perform: Callable[[NodeOperation], object]
-    cause: Callable[[Fault], Fault | None]
-    stop: Callable[[], None]
-    start: Callable[[], None]
-
-
-def actions_on(cluster: Cluster, progress: ProgressListener, *, read_only: bool) -> ClusterActions:
-    """Actions through the gate, which refuses them to a read-only session."""
-
-    def stop() -> None:
-        guard(cluster, f"Stop {cluster.name}", read_only=read_only)
-        cluster.stop(progress)
-
-    def start() -> None:
-        guard(cluster, f"Start {cluster.name}", read_only=read_only)
-        cluster.start(progress)
-
-    return ClusterActions(
-        partial(perform, cluster, read_only=read_only, progress=progress),
-        partial(cause, cluster, read_only=read_only, progress=progress),
-        stop,
-        start,
-    )
-
-
 class FaultGuard:
-    """Does the faults of a demo on `cluster`, and undoes in `repair` what the demo left.
+    """Does actions to `cluster` for a demo, and undoes, in `repair`, what no longer is as it was.
 
-    Without `may_lose_majority`, an action that would leave no majority raises `RefusedError`.
+    Without `may_lose_majority`, an action that would leave none is `RefusedError`.
     """
 
     def __init__(self, cluster: Cluster, actions: ClusterActions, *, may_lose_majority: bool) -> None:
@@ -99,34 +60,36 @@ class FaultGuard:
         self._actions = actions
         self._may_lose_majority = may_lose_majority
         self._taken: set[str] = set()
-        self._interrupted: NodeOperation | None = None
-        self._undos: list[Fault] = []
+        self._interrupted: Action | None = None
+        self._undos: list[Action] = []
 
-    def perform(self, operation: NodeOperation) -> None:
-        """Does an action on a node."""
-        if operation.destructive:
-            self._check_majority(operation.title, [operation.node])
-            self._note_taken([operation.node])
-        self._interrupted = operation
+    def perform(self, action: Action) -> Action | None:
+        """Does an action and returns what undoes it, which `repair` does if nobody does before.
+
+        A leader that was moved stays: it is that of a queue that goes with the demo.
+        """
+        if not isinstance(action.kind, NodeAction):
+            return self._inject(action)
+        if action.destructive:
+            self._check_majority(action.title, [action.node or ""])
+            self._note_taken([action.node or ""])
+        self._interrupted = action
         try:
-            self._actions.perform(operation)
+            undo = self._actions.perform(action)
         except DmqError:
             self._interrupted = None
             raise
         self._interrupted = None
+        return undo
 
-    def cause(self, fault: Fault) -> Fault | None:
-        """Does a fault of the whole cluster; gives its undo, which `repair` does if the demo has not done it before.
-
-        A leader that was moved stays: it is that of a queue that goes with the demo.
-        """
+    def _inject(self, fault: Action) -> Action | None:
         if fault.destructive:
             self._note_taken(self._names())
-        undo = undo_of(fault)
+        undo = fault.undo
         if undo is not None and undo not in self._undos:
-            # Before the action, which may be interrupted.
+            # Before it is done, which may be interrupted.
             self._undos.append(undo)
-        told = self._actions.cause(fault)
+        told = self._actions.perform(fault)
         if fault in self._undos:
             self._undos.remove(fault)
         return told
@@ -142,15 +105,15 @@ class FaultGuard:
         self._actions.start()
 
     def repair(self) -> None:
-        """Brings undo the nodes that were taken down and undoes every fault; `ClusterError` if it cannot."""
+        """Brings back the nodes that were taken down, and undoes every fault; `ClusterError` if it cannot."""
         if self._interrupted is not None:
-            # RabbitMQ's tool may still be at work in the node: its state is certain only once the action was repeated.
+            # RabbitMQ's tool may still be at it in the node: only when it is done to its end, the node's state is sure.
             _attempt(partial(self._actions.perform, self._interrupted))
             self._interrupted = None
         problems = list(self._bring_nodes_back())
         undos, self._undos = self._undos, []
         for undo in reversed(undos):
-            problems += _attempt(partial(self._actions.cause, undo))
+            problems += _attempt(partial(self._actions.perform, undo))
         if problems:
             raise ClusterError(
                 f"{self._cluster.name} is not whole: {'; '.join(problems)}", "'dmq start' makes it whole."
@@ -166,11 +129,12 @@ class FaultGuard:
         return problems if self._missing() else ()
 
     def _brought_back(self, down: Sequence[NodeInfo]) -> Sequence[str]:
-        if 2 * len(down) >= len(self._cluster.nodes()):
+        nodes = self._cluster.nodes()
+        if not is_majority(len(nodes) - len(down), len(nodes)):
             # A node may wait for others while it starts: without a majority they have to come together.
             return _attempt(self._actions.start)
-        operations = [NodeOperation(_UNDO[node.state], node.name) for node in down]
-        return [problem for operation in operations for problem in _attempt(partial(self._actions.perform, operation))]
+        actions = [Action(RECOVERY[node.state], node.name) for node in down]
+        return [problem for action in actions for problem in _attempt(partial(self._actions.perform, action))]
 
     def _missing(self) -> list[NodeInfo]:
         """The nodes that ran before they were taken down, and do not run now."""
@@ -186,8 +150,7 @@ class FaultGuard:
 
     def _check_majority(self, title: str, going: Sequence[str]) -> None:
         nodes = self._cluster.nodes()
-        staying = [node for node in nodes if node.name not in going and node.state not in LOST_STATES]
-        if not self._may_lose_majority and 2 * len(staying) <= len(nodes):
+        if not self._may_lose_majority and not is_majority(votes_without(nodes, *going), len(nodes)):
             raise RefusedError(
                 f"{title}: refused, no majority of the nodes would be left", "Is another node down already?"
             )

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dmq_core.actions.gate import guard, guard_change
-from dmq_core.actions.impact import Impact, Margin, margin_left, margin_words
+from dmq_core.actions.impact import Count, Impact
 from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.demo.context import DemoContext, DemoEnvironment
 from dmq_core.demo.fault_guard import DemoLock
 from dmq_core.demo.glossary import meaning
 from dmq_core.demo.model import CheckResult, Demo, DemoQuestion, DemoResult, DemoStep, Focus, StepResult, StepText
 from dmq_core.errors import DmqError, InvalidInputError
+from dmq_core.majority import margin_left
 from dmq_core.settings.settings import on_cluster
 
 if TYPE_CHECKING:
@@ -31,16 +32,12 @@ if TYPE_CHECKING:
 def impact_of_demo(demo: AnyDemo, states: Iterable[NodeState]) -> Impact:
     """What running `demo` does to a cluster whose nodes are in these states."""
     known = tuple(states)
-    running = known.count(NodeState.RUNNING)
-    left = running if demo.keeps_nodes else running - 1
-    margin = Margin.NO_MAJORITY if demo.loses_majority else margin_left(left, len(known))
-    taken = f"At worst {left} of {len(known)} nodes remain:"
-    if demo.loses_majority:
-        taken = "For a while"
-    elif demo.keeps_nodes:
-        taken = f"No node goes, {left} of {len(known)} run:"
-    back = "Whatever it does to the cluster is taken back when the demo ends or is left."
-    return Impact(margin, (demo.impact, f"{taken} {margin_words(margin)}", back))
+    voting = sum(state.votes for state in known)
+    left = 0 if demo.loses_majority else voting if demo.keeps_nodes else voting - 1
+    counted = Count.RUN if demo.keeps_nodes else Count.REMAIN_AT_WORST
+    ending = "Whatever it does to the cluster is undone when the demo ends or is left."
+    margin = margin_left(left, len(known))
+    return Impact(margin, left, len(known), counted, summary=demo.impact, ending=ending)
 
 
 S = TypeVar("S", bound=DemoContext)

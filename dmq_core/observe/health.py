@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
 from dmq_core.cluster.protocol import Backend, NodeState
+from dmq_core.majority import Margin, margin_left
 from dmq_core.observe.events import Severity
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.settings.settings import on_cluster
@@ -38,23 +38,12 @@ def findings(snapshot: ClusterSnapshot) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: finding.severity is not Severity.BAD))
 
 
-def standing_findings(faults: Iterable[Fault], cluster: str) -> tuple[Finding, ...]:
-    """What was done to the links between the nodes of `cluster` and still stands; alarms are in every snapshot."""
-    found = []
-    for fault in faults:
-        back = undo_of(fault)
-        if fault.kind in (FaultKind.CUT_LINK, FaultKind.SLOW_LINK) and back is not None:
-            text = f"{visible(fault.title)}: that was done and still holds"
-            command = visible(on_cluster(back.command, cluster))
-            found.append(Finding("link", fault.node or "", Severity.BAD, text, f"Take it back: '{command}'."))
-    return tuple(found)
-
-
 def _majority(snapshot: ClusterSnapshot) -> Iterator[Finding]:
-    total, running = len(snapshot.nodes), len(snapshot.running)
+    total, voting = len(snapshot.nodes), snapshot.voting
     if not snapshot.nodes:
         return
-    if running == 0:
+    margin = margin_left(voting, total)
+    if not snapshot.running:
         yield Finding(
             "no_node",
             snapshot.cluster,
@@ -62,20 +51,20 @@ def _majority(snapshot: ClusterSnapshot) -> Iterator[Finding]:
             f"none of {total} nodes runs",
             _ours(snapshot, "'dmq start' starts them all."),
         )
-    elif not snapshot.has_majority:
+    elif margin is Margin.NO_MAJORITY:
         yield Finding(
             "no_majority",
             snapshot.cluster,
             Severity.BAD,
-            f"{running} of {total} nodes run, no majority: quorum queues take no messages",
+            f"{voting} of {total} nodes run, no majority: quorum queues take no messages",
             "Start nodes until more than half run.",
         )
-    elif running < total and 2 * (running - 1) <= total:
+    elif margin is Margin.NO_MARGIN and voting < total:
         yield Finding(
             "no_margin",
             snapshot.cluster,
             Severity.NOTICE,
-            f"{running} of {total} nodes run: a majority, and one more loss ends it",
+            f"{voting} of {total} nodes run: quorum OK, cannot lose another",
             "Bring the missing node back before anything else fails.",
         )
 

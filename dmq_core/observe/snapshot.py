@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.endpoints import NodeEndpoint
+from dmq_core.majority import is_majority
 from dmq_core.management.models import (
     Alarm,
     BindingFigures,
@@ -108,9 +109,14 @@ class ClusterSnapshot:
         return tuple(n for n in self.nodes if n.state in (NodeState.RUNNING, NodeState.DRAINING))
 
     @property
+    def voting(self) -> int:
+        """How many nodes count for the majority."""
+        return sum(n.state.votes for n in self.nodes)
+
+    @property
     def has_majority(self) -> bool:
-        """Whether more than half of the nodes serve."""
-        return 2 * len(self.running) > len(self.nodes)
+        """Whether enough nodes vote."""
+        return is_majority(self.voting, len(self.nodes))
 
     def node(self, name: str) -> NodeView | None:
         """The node called `name` (ours or Erlang's)."""

@@ -17,10 +17,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from dmq_core.actions.catalog import PROOF_FAULTS, PROOF_NAMES, PROOF_USES, ActionKind
+from dmq_core.cluster.faults.model import FaultKind
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.topology.queue_arguments import STREAM
 from dmq_core.proof.result import Workload
@@ -36,40 +38,16 @@ ROLES: Final = ("leader", "follower", "connected")
 _MOST_STEPS: Final = 100
 
 
-class Fault(StrEnum):
-    """What is broken: nodes, the cluster as a whole, its links; SCALE adds a node and removes it."""
-
-    KILL = "kill"
-    STOP = "stop"
-    PAUSE = "pause"
-    ISOLATE = "isolate"
-    DRAIN = "drain"
-    ROLLING = "rolling"
-    MEMORY_ALARM = "memory-alarm"
-    DISK_ALARM = "disk-alarm"
-    MOVE_LEADER = "move-leader"
-    REBALANCE = "rebalance"
-    CUT_LINK = "cut-link"
-    SLOW_LINK = "slow-link"
-    SCALE = "scale"
-
-
-# Those that happen to no node in particular, and those that leave nothing to undo.
-UNTARGETED: Final = frozenset({Fault.ROLLING, Fault.REBALANCE, Fault.SCALE})
-QUORUM_ONLY: Final = frozenset({Fault.MOVE_LEADER, Fault.REBALANCE})
-NOT_UNDONE: Final = frozenset({Fault.ROLLING, Fault.REBALANCE})
-
-
 @dataclass(frozen=True, slots=True)
 class ScenarioStep:
-    """A fault that begins `at_s` seconds after the load and is undone at `undo_s`.
+    """A fault, of those in the catalog for proofs, that begins `at_s` seconds after the load and is undone at `undo_s`.
 
     `target` is leader, follower, connected or a node's name: the one that is hit, at which an alarm is, whose link is
     cut or slow, to which a leader moves (leader: from which). Some faults have none, or nothing to undo.
     """
 
     at_s: float
-    fault: Fault
+    fault: ActionKind
     target: str = "leader"
     undo_s: float | None = None
 
@@ -93,7 +71,7 @@ class Scenario:
         """The fault, or all of them: `kill`, `kill+pause`; of random ones only that they are."""
         if self.name == SOAK:
             return SOAK
-        return "+".join(dict.fromkeys(str(step.fault) for step in self.steps)) or "none"
+        return "+".join(dict.fromkeys(PROOF_NAMES[step.fault] for step in self.steps)) or "none"
 
     @property
     def target(self) -> str:
@@ -103,31 +81,36 @@ class Scenario:
         return "+".join(dict.fromkeys(step.target for step in self.steps if step.target))
 
 
-def scenario_of(kind: Fault | str, target: str, duration_s: float | None = None) -> Scenario:
+def scenario_of(name: str, target: str, duration_s: float | None = None) -> Scenario:
     """One fault with sensible times: it begins after an eighth to a quarter of the run, and is undone past its middle.
 
-    `duration_s` None: long enough to see the cluster whole again. `InvalidInputError` if there is no such fault.
+    `duration_s` None: long enough to see the cluster whole again. `InvalidInputError` if there is no fault called
+    `name`.
     """
-    if kind not in list(Fault):
-        raise InvalidInputError(f"there is no fault {visible(kind)!r}", f"Say {', '.join(Fault)}.")
-    fault = Fault(kind)
-    usual_s, undo_s = _TIMES[fault]
-    if fault in NOT_UNDONE:
-        return Scenario(str(fault), _TITLE[fault], (ScenarioStep(3.0, fault, ""),), duration_s or usual_s)
-    begin_s = 3.0
+    if name not in PROOF_FAULTS:
+        raise InvalidInputError(f"there is no fault {visible(name)!r}", f"Say {', '.join(PROOF_FAULTS)}.")
+    fault = PROOF_FAULTS[name]
+    use = PROOF_USES[fault]
+    lasts_s, undo_s = duration_s or use.lasts_s, use.undo_s
+    if undo_s is None:
+        return Scenario(name, use.title, (ScenarioStep(_BEGINS_S, fault, ""),), lasts_s)
+    begin_s = _BEGINS_S
     if duration_s is not None:
-        begin_s, undo_s = min(3.0, duration_s / 4), max(min(undo_s, duration_s * 0.6), duration_s / 2)
-    if fault in UNTARGETED:
-        return Scenario(str(fault), _TITLE[fault], (ScenarioStep(begin_s, fault, "", undo_s),), duration_s or usual_s)
+        begin_s, undo_s = min(_BEGINS_S, duration_s / 4), max(min(undo_s, duration_s * 0.6), duration_s / 2)
+    if not use.targeted:
+        return Scenario(name, use.title, (ScenarioStep(begin_s, fault, "", undo_s),), lasts_s)
     who = _WHO.get(target, target)
-    title = _TITLE[fault].format(who) if (fault, target) != _AWAY else "Move the queue's leader elsewhere, and back"
-    step = ScenarioStep(begin_s, fault, target, undo_s)
-    return Scenario(f"{fault}-{target}", title, (step,), duration_s or usual_s)
+    title = use.title.format(who) if (fault, target) != _AWAY else "Move the queue's leader elsewhere, and back"
+    return Scenario(f"{name}-{target}", title, (ScenarioStep(begin_s, fault, target, undo_s),), lasts_s)
 
 
 def built_in_scenarios() -> dict[str, Scenario]:
     """Every scenario that has a name, in the order to list them."""
-    single = [scenario_of(fault, role) for fault in Fault for role in ([""] if fault in UNTARGETED else ROLES)]
+    single = [
+        scenario_of(name, role)
+        for name, kind in PROOF_FAULTS.items()
+        for role in (ROLES if PROOF_USES[kind].targeted else [""])
+    ]
     return {scenario.name: scenario for scenario in (*single, *_COMPOSED)}
 
 
@@ -185,9 +168,9 @@ def checked_scenario(scenario: Scenario, name: str) -> Scenario:
                 f"{name}: step {number}: it begins at {step.at_s:g} s, and the load ends at {scenario.duration_s:g} s",
                 "Let it begin earlier, or the run last longer.",
             )
-        if step.fault in QUORUM_ONLY and scenario.workload.queue_type != "quorum":
+        if PROOF_USES[step.fault].quorum_only and scenario.workload.queue_type != "quorum":
             raise InvalidInputError(
-                f"{name}: step {number}: {step.fault} is for quorum queues, and this is a "
+                f"{name}: step {number}: {PROOF_NAMES[step.fault]} is for quorum queues, and this is a "
                 f"{scenario.workload.queue_type} queue",
                 "Leave out --queue-type, or take another fault.",
             )
@@ -280,12 +263,13 @@ class _Table:
 def _step(table: _Table) -> ScenarioStep:
     at_s = table.number("at", least=0.0, most=MOST_SECONDS)
     said = table.text("fault")
-    if said not in list(Fault):
-        raise table.wrong("fault", said, f"Say {', '.join(Fault)}.")
-    fault = Fault(said)
-    target = "" if fault in UNTARGETED else table.text("target", "leader")
+    if said not in PROOF_FAULTS:
+        raise table.wrong("fault", said, f"Say {', '.join(PROOF_FAULTS)}.")
+    fault = PROOF_FAULTS[said]
+    use = PROOF_USES[fault]
+    target = table.text("target", "leader") if use.targeted else ""
     # A node that is not brought back cannot be asked whether its queues are empty.
-    undo_s = None if fault in NOT_UNDONE else table.number("undo", least=at_s, most=MOST_SECONDS)
+    undo_s = None if use.undo_s is None else table.number("undo", least=at_s, most=MOST_SECONDS)
     step = ScenarioStep(at_s, fault, target, undo_s)
     table.nothing_else()
     return step
@@ -303,50 +287,18 @@ def _workload(table: _Table) -> Workload:
     return replace(usual, **said)
 
 
-# Seconds that a run takes, and at which the fault is undone; it begins at three.
-_TIMES: Final = {
-    Fault.KILL: (16.0, 8.0),
-    Fault.STOP: (16.0, 8.0),
-    # Long enough for the others to notice (net_ticktime is 5 s on clusters that dmq makes).
-    Fault.PAUSE: (16.0, 11.0),
-    Fault.ISOLATE: (16.0, 11.0),
-    Fault.DRAIN: (14.0, 8.0),
-    Fault.ROLLING: (60.0, 0.0),
-    Fault.MEMORY_ALARM: (16.0, 8.0),
-    Fault.DISK_ALARM: (16.0, 8.0),
-    Fault.MOVE_LEADER: (14.0, 8.0),
-    Fault.REBALANCE: (12.0, 0.0),
-    # As with a node that is silent.
-    Fault.CUT_LINK: (20.0, 12.0),
-    Fault.SLOW_LINK: (18.0, 11.0),
-    Fault.SCALE: (20.0, 8.0),
-}
-_AWAY: Final = (Fault.MOVE_LEADER, "leader")
+_BEGINS_S: Final = 3.0
+_AWAY: Final = (FaultKind.MOVE_LEADER, "leader")
 _WHO: Final = {
     "leader": "the node that leads the queue",
     "follower": "a node that follows",
     "connected": "the node that the clients are connected to",
 }
-_TITLE: Final = {
-    Fault.KILL: "Kill {}, start it again",
-    Fault.STOP: "Stop {} in good order, start it again",
-    Fault.PAUSE: "Freeze {}, let it go on",
-    Fault.ISOLATE: "Cut off {} from its peers, connect it again",
-    Fault.DRAIN: "Put {} into maintenance, revive it",
-    Fault.ROLLING: "Restart every node, one after the other",
-    Fault.MEMORY_ALARM: "A memory alarm at {}, which blocks every publisher, then end it",
-    Fault.DISK_ALARM: "A disk alarm at {}, which blocks every publisher, then end it",
-    Fault.MOVE_LEADER: "Move the queue's leader to {}, and back",
-    Fault.REBALANCE: "Spread the leaders of all queues evenly",
-    Fault.CUT_LINK: "Cut the link of {} and one other node, mend it",
-    Fault.SLOW_LINK: "Slow the links of {} to all others, mend them",
-    Fault.SCALE: "Add a node, let queues grow onto it, remove it",
-}
 _COMPOSED: Final = (
     Scenario(
         "leader-twice",
         "Kill the leader, and the next leader once the first is back",
-        (ScenarioStep(3.0, Fault.KILL, "leader", 6.0), ScenarioStep(18.0, Fault.KILL, "leader", 21.0)),
+        (ScenarioStep(3.0, NodeAction.KILL, "leader", 6.0), ScenarioStep(18.0, NodeAction.KILL, "leader", 21.0)),
         duration_s=34.0,
     ),
 )

@@ -5,19 +5,10 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from dmq_core.proof.scenario import QUORUM_ONLY, ROLES, SOAK, Fault, Scenario, ScenarioStep
+from dmq_core.actions.catalog import PROOF_USES
+from dmq_core.proof.scenario import ROLES, SOAK, Scenario, ScenarioStep
 
-SOAK_FAULTS: Final = (
-    Fault.KILL,
-    Fault.STOP,
-    Fault.PAUSE,
-    Fault.ISOLATE,
-    Fault.DRAIN,
-    Fault.MEMORY_ALARM,
-    Fault.CUT_LINK,
-    Fault.SLOW_LINK,
-    Fault.MOVE_LEADER,
-)
+SOAK_FAULTS: Final = tuple(kind for kind, use in PROOF_USES.items() if use.soak)
 # With so many nodes two may be gone and a majority is left.
 NODES_FOR_TWO: Final = 5
 _FIRST_S: Final = 3.0
@@ -36,7 +27,7 @@ def soak_scenario(duration_s: float, seed: int, nodes: int, queue_type: str = "q
     Every step may begin later than planned, since the one before it has to be undone first.
     """
     chance = random.Random(seed)
-    faults = [fault for fault in SOAK_FAULTS if queue_type == "quorum" or fault not in QUORUM_ONLY]
+    faults = [fault for fault in SOAK_FAULTS if queue_type == "quorum" or not PROOF_USES[fault].quorum_only]
     parallel_faults = parallel_faults_for(nodes)
     steps: list[ScenarioStep] = []
     at_s = [_FIRST_S] * parallel_faults

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dmq_core.actions.gate import add_node, cause, guard, guard_change, perform, remove_node
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import Fault
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import Scaling
+from dmq_core.actions.gate import actions_on, guard, guard_change, perform
 from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
-from dmq_core.cluster.scaling.checks import lowest_free_name
 from dmq_core.cluster.view import ClusterView
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import ClusterNotFoundError, DmqError, MessagingError, NotReachableError
@@ -139,74 +138,31 @@ class LiveSession:
         return proof
 
     def demo(self, name: str) -> DemoRun[Any]:
-        """Begins a demo with clients of its own; what it does to nodes is told as what `perform` and `cause` do."""
+        """Begins a demo with clients of its own; what it does to nodes is told as what `perform` does."""
         from dmq_core.demo.context import DemoEnvironment
         from dmq_core.demo.discovery import find_demo
-        from dmq_core.demo.fault_guard import actions_on
         from dmq_core.demo.runner import DemoRun
 
         self._refuse_if_closed()
-        actions = replace(
-            actions_on(self._cluster, no_progress, read_only=self._read_only), perform=self.perform, cause=self.cause
-        )
+        actions = replace(actions_on(self._cluster, no_progress, read_only=self._read_only), perform=self.perform)
         return self._kept(
             DemoRun(name, find_demo(name), DemoEnvironment(self._cluster, read_only=self._read_only, actions=actions))
         )
 
-    def perform(self, operation: NodeOperation, progress: ProgressListener = no_progress) -> None:
-        """Does an act on a node; a destructive one is told as a fault from the moment at which it begins."""
-        guard(self._cluster, operation.title, read_only=self._read_only)
-        for proof in self._proofs:
-            proof.announce(operation)
-        kind = f"node_{operation.action}"
-        if operation.destructive:
-            self._tell(kind, operation.node, operation.done, Severity.FAULT)
-        try:
-            perform(self._cluster, operation, read_only=self._read_only, progress=progress)
-        except DmqError as error:
+    def perform(self, action: Action, progress: ProgressListener = no_progress) -> Action | None:
+        """Does an action; one that takes something from clients is told as a fault as it begins."""
+        guard(self._cluster, visible(action.title), read_only=self._read_only)
+        if action.destructive:
+            self._tell(action, Severity.FAULT)
+        with contextlib.ExitStack() as recordings:
             for proof in self._proofs:
-                proof.announce_failure(operation, error.what)
-            raise
-        if not operation.destructive:
-            self._tell(kind, operation.node, operation.done, Severity.PLAIN)
-        self._look_again()
-
-    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
-        """Does a fault of the whole cluster; one that takes something from clients is told as it begins."""
-        guard(self._cluster, fault.title, read_only=self._read_only)
-        kind, subject = f"fault_{fault.kind}", fault.node or self._cluster.name
-        if fault.destructive:
-            self._tell(kind, subject, fault.done, Severity.FAULT)
-        with contextlib.ExitStack() as beside:
-            for proof in self._proofs:
-                beside.enter_context(proof.recording_fault(fault))
-            back = cause(self._cluster, fault, read_only=self._read_only, progress=progress)
-            if not fault.destructive:
-                self._tell(kind, subject, fault.done, Severity.PLAIN)
+                recordings.enter_context(proof.recording(action))
+            undo = perform(self._cluster, action, read_only=self._read_only, progress=progress)
+            if not action.destructive:
+                added = undo is not None and action.kind is Scaling.ADD
+                self._tell(replace(action, node=undo.node) if added and undo else action, Severity.PLAIN)
             self._look_again()
-        return back
-
-    def add_node(self, progress: ProgressListener = no_progress) -> str:
-        """Adds a node."""
-        guard(self._cluster, "Add a node", read_only=self._read_only)
-        expected = lowest_free_name([node.name for node in self._cluster.nodes()])
-        with contextlib.ExitStack() as beside:
-            for proof in self._proofs:
-                beside.enter_context(proof.recording_added_node(expected))
-            name = add_node(self._cluster, read_only=self._read_only, progress=progress)
-            self._tell("node_add", name, f"{name} added", Severity.PLAIN)
-            self._look_again()
-        return name
-
-    def remove_node(self, node: str, progress: ProgressListener = no_progress) -> None:
-        """Removes a node, which is told as a fault as it begins."""
-        guard(self._cluster, f"Remove {visible(node)}", read_only=self._read_only)
-        self._tell("node_remove", node, f"{node} removed", Severity.FAULT)
-        with contextlib.ExitStack() as beside:
-            for proof in self._proofs:
-                beside.enter_context(proof.recording_removed_node(node))
-            remove_node(self._cluster, node, read_only=self._read_only, progress=progress)
-            self._look_again()
+        return undo
 
     def close(self) -> None:
         """Closes everything that this session opened, side by side, within 5 s; may be called twice."""
@@ -234,8 +190,10 @@ class LiveSession:
         if self._closed:
             raise _closed_error()
 
-    def _tell(self, kind: str, subject: str, done: str, severity: Severity) -> None:
-        self._hear(Event(time.time(), Origin.YOU, severity, kind, subject, ActionDetails(subject, done)))
+    def _tell(self, action: Action, severity: Severity) -> None:
+        subject = action.node or self._cluster.name
+        details = ActionDetails(subject, action.done)
+        self._hear(Event(time.time(), Origin.YOU, severity, action.event_kind, subject, details))
 
     def _look_again(self) -> None:
         for observer in self._observers:

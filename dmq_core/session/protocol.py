@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import Cluster
 from dmq_core.messaging.messages import OutgoingMessage, PublishResult, SeenMessage
 from dmq_core.messaging.tap.source import TailSource, TailStatus
@@ -16,7 +16,6 @@ from dmq_core.proof.progress import ProofProgress, ProofReport
 from dmq_core.proof.scenario import Scenario
 
 if TYPE_CHECKING:
-    from dmq_core.cluster.faults.model import Fault
     from dmq_core.demo.runner import DemoRun
 
 
@@ -126,20 +125,11 @@ class Session(Protocol):
         """
         ...
 
-    def perform(self, operation: NodeOperation, progress: ProgressListener = no_progress) -> None:
-        """Does an act on a node, through the gate in `dmq_core.actions.node_operation`."""
-        ...
+    def perform(self, action: Action, progress: ProgressListener = no_progress) -> Action | None:
+        """Does what the catalog of actions knows, through its gate, and returns what undoes it (None: nothing does).
 
-    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
-        """Does a fault of the whole cluster, through the same gate, and returns its way back (None: there is none)."""
-        ...
-
-    def add_node(self, progress: ProgressListener = no_progress) -> str:
-        """Adds a node, through the same gate, and returns its name."""
-        ...
-
-    def remove_node(self, node: str, progress: ProgressListener = no_progress) -> None:
-        """Removes `node`, through the same gate; `RefusedError` if messages would go with it."""
+        `RefusedError` where it may not be done, or if messages would go with a node that is removed.
+        """
         ...
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
+from dmq_core.actions.action import Action
 from dmq_core.cluster.faults.model import Fault
 from dmq_core.errors import DmqError
 from dmq_core.observe.events import Event
@@ -13,7 +14,7 @@ from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.progress import Progress
 from dmq_core.proof.progress import LoadAccount, ProofReport
 from dmq_core.session.protocol import Observer, Proof, Session, Tail
-from dmq_tui.deeds import Deed
+from dmq_tui.background.undo_all import UndoAll
 
 
 @dataclass
@@ -87,26 +88,26 @@ class LoadEnded(Message):
 
 
 @dataclass
-class OperationProgressed(Message):
-    """A deed goes on."""
+class ActionProgressed(Message):
+    """An action goes on."""
 
-    deed: Deed
+    action: Action | UndoAll
     progress: Progress
 
 
 @dataclass
-class OperationFinished(Message):
-    """A deed ended after `seconds`: it holds, and `back` takes it back (None: nothing does), or the error."""
+class ActionFinished(Message):
+    """An action ended after `seconds`: it is done, and `undo` undoes it (None: nothing does), or the error."""
 
-    deed: Deed
+    action: Action | UndoAll
     seconds: float
-    back: Deed | None = None
+    undo: Action | None = None
     error: DmqError | None = None
 
 
 @dataclass
 class ActiveFaultsRead(Message):
-    """The faults that hold now, as the nodes tell."""
+    """The active faults, as the nodes tell."""
 
     faults: tuple[Fault, ...]
 

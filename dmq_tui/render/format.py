@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 
 from dmq_core.cluster.protocol import NodeState
+from dmq_core.majority import is_majority
 from dmq_core.observe.events import Event, Severity
 from dmq_core.presentation import UNKNOWN, Tone, node_look
 from dmq_core.text import visible
@@ -55,7 +56,7 @@ def members(online: int, total: int) -> Cell:
         return Cell(UNKNOWN, Tone.QUIET)
     if online == total:
         return Cell(f"{online}/{total}  ")
-    return Cell(f"{online}/{total} !", Tone.WARN if 2 * online > total else Tone.BAD)
+    return Cell(f"{online}/{total} !", Tone.WARN if is_majority(online, total) else Tone.BAD)
 
 
 def name(text: str, empty: str = "(default)") -> str:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
+from dmq_core.actions.wording import quorum_words
 from dmq_core.cluster.protocol import NodeState
+from dmq_core.majority import Margin, margin_left
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.observe.event_text import event_text
 from dmq_core.observe.events import Severity
@@ -78,16 +80,15 @@ def header(snapshot: ClusterSnapshot | None, now: float, width: int, *, read_onl
 
 def majority(snapshot: ClusterSnapshot) -> Cell:
     """Whether enough nodes run, in words."""
-    total, up = len(snapshot.nodes), len(snapshot.running)
+    total, voting = len(snapshot.nodes), snapshot.voting
     if not total:
         return Cell("no nodes", Tone.BAD)
-    if not snapshot.has_majority:
-        return Cell("✗ no majority", Tone.BAD)
+    margin, words = margin_left(voting, total), quorum_words(voting, total)
+    if margin is Margin.NO_MAJORITY:
+        return Cell(f"✗ {words}", Tone.BAD)
     if total == 1:
         return Cell("single node", Tone.QUIET)
-    if up == total // 2 + 1:
-        return Cell("▲ majority, no margin", Tone.WARN)
-    return Cell("majority, with margin", Tone.QUIET)
+    return Cell(f"▲ {words}", Tone.WARN) if margin is Margin.NO_MARGIN else Cell(words, Tone.QUIET)
 
 
 def warnings(snapshot: ClusterSnapshot) -> tuple[Cell, ...]:

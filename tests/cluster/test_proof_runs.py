@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from clients import await_until
 
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import PROOF_NAMES, ActionKind, Scaling
 from dmq_core.actions.gate import perform
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.cluster.view import ClusterView
 from dmq_core.messaging.consuming.decoding import MessageHeaders
@@ -19,22 +21,28 @@ from dmq_core.proof.judging.judge import judge
 from dmq_core.proof.result import ProofResult, Verdict, Workload
 from dmq_core.proof.run.run import ProofOptions, ProofRun
 from dmq_core.proof.run.workload import Handler, HandlerWrapper
-from dmq_core.proof.scenario import Fault, Scenario, scenario_of
+from dmq_core.proof.scenario import Scenario, scenario_of
 from dmq_core.testing import ClusterUnderTest
 
 pytestmark = pytest.mark.real
 
 OF_THE_CLUSTER = [
-    Fault.MEMORY_ALARM,
-    Fault.DISK_ALARM,
-    Fault.MOVE_LEADER,
-    Fault.REBALANCE,
-    Fault.CUT_LINK,
-    Fault.SLOW_LINK,
-    Fault.SCALE,
+    FaultKind.MEMORY_ALARM,
+    FaultKind.DISK_ALARM,
+    FaultKind.MOVE_LEADER,
+    FaultKind.REBALANCE,
+    FaultKind.CUT_LINK,
+    FaultKind.SLOW_LINK,
+    Scaling.ADD,
 ]
 # Milder than what is measured on an idle machine: these are held on a busy one.
-LONGEST_GAP_S = {Fault.KILL: 2.5, Fault.STOP: 2.5, Fault.DRAIN: 2.5, Fault.PAUSE: 6.0, Fault.ISOLATE: 6.0}
+LONGEST_GAP_S = {
+    NodeAction.KILL: 2.5,
+    NodeAction.STOP: 2.5,
+    NodeAction.DRAIN: 2.5,
+    NodeAction.PAUSE: 6.0,
+    NodeAction.ISOLATE: 6.0,
+}
 
 
 @pytest.fixture
@@ -45,7 +53,7 @@ def options(tmp_path: Path) -> ProofOptions:
 @pytest.fixture
 def short() -> Scenario:
     """The leader is killed early and is back soon."""
-    return scenario_of(Fault.KILL, "leader", 8.0)
+    return scenario_of(NodeAction.KILL, "leader", 8.0)
 
 
 def entities_of(cluster: Cluster) -> list[str]:
@@ -82,9 +90,9 @@ def test_every_message_outlives_the_killed_leader(docker_cluster: Cluster, optio
     assert {"fault", "undo", "leader"} <= {mark.kind for mark in result.marks}
     elected = result.timeline.leader_elected_s
     assert elected is not None
-    assert 0 < elected < LONGEST_GAP_S[Fault.KILL]
-    assert 0 < result.max_confirm_gap_s < LONGEST_GAP_S[Fault.KILL]
-    assert 0 < result.max_delivery_gap_s < LONGEST_GAP_S[Fault.KILL]
+    assert 0 < elected < LONGEST_GAP_S[NodeAction.KILL]
+    assert 0 < result.max_confirm_gap_s < LONGEST_GAP_S[NodeAction.KILL]
+    assert 0 < result.max_delivery_gap_s < LONGEST_GAP_S[NodeAction.KILL]
     assert "PASS" in repr(proof)
     assert_nothing_is_left(docker_cluster)
 
@@ -112,7 +120,7 @@ def test_a_consumer_that_loses_a_message_is_found_out(
     docker_cluster: Cluster, options: ProofOptions, queue_type: str
 ) -> None:
     careless, dropped = once_careless()
-    scenario = replace(scenario_of(Fault.PAUSE, "follower", 4.0), workload=Workload(queue_type=queue_type))
+    scenario = replace(scenario_of(NodeAction.PAUSE, "follower", 4.0), workload=Workload(queue_type=queue_type))
     result = ProofRun(docker_cluster, scenario, replace(options, wrap_handler=careless)).run_to_end()
     assert result.verdict is Verdict.FAIL
     assert result.account.lost == tuple(dropped)
@@ -123,7 +131,7 @@ def test_a_consumer_that_loses_a_message_is_found_out(
 def test_a_run_that_is_stopped_half_way_leaves_the_cluster_whole_and_a_journal(
     docker_cluster: Cluster, short: Scenario, options: ProofOptions
 ) -> None:
-    run = ProofRun(docker_cluster, scenario_of(Fault.PAUSE, "leader", 600.0), options)
+    run = ProofRun(docker_cluster, scenario_of(NodeAction.PAUSE, "leader", 600.0), options)
     run.begin()
     frozen = {NodeState.PAUSED}
     await_until(lambda: bool(frozen & {n.state for n in docker_cluster.nodes()}), 60, "the leader is frozen")
@@ -136,9 +144,9 @@ def test_a_run_that_is_stopped_half_way_leaves_the_cluster_whole_and_a_journal(
 
 @pytest.fixture
 def frozen_follower(docker_cluster: Cluster) -> Iterator[str]:
-    perform(docker_cluster, NodeOperation(NodeAction.PAUSE, "rmq3"), read_only=False)
+    perform(docker_cluster, Action(NodeAction.PAUSE, "rmq3"), read_only=False)
     yield "rmq3"
-    perform(docker_cluster, NodeOperation(NodeAction.UNPAUSE, "rmq3"), read_only=False)
+    perform(docker_cluster, Action(NodeAction.UNPAUSE, "rmq3"), read_only=False)
 
 
 @pytest.mark.docker
@@ -157,9 +165,9 @@ def test_nothing_is_begun_on_a_cluster_that_is_not_well(
 @pytest.mark.parametrize("target", ["leader", "follower", "connected"])
 @pytest.mark.parametrize("fault", LONGEST_GAP_S)
 def test_no_fault_of_a_node_costs_a_message(
-    docker_cluster: Cluster, options: ProofOptions, fault: Fault, target: str
+    docker_cluster: Cluster, options: ProofOptions, fault: ActionKind, target: str
 ) -> None:
-    result = ProofRun(docker_cluster, scenario_of(fault, target), options).run_to_end()
+    result = ProofRun(docker_cluster, scenario_of(PROOF_NAMES[fault], target), options).run_to_end()
     assert_passed(result)
     assert max(result.max_confirm_gap_s, result.max_delivery_gap_s) < LONGEST_GAP_S[fault]
     assert_nothing_is_left(docker_cluster)
@@ -168,8 +176,10 @@ def test_no_fault_of_a_node_costs_a_message(
 @pytest.mark.thorough
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("fault", OF_THE_CLUSTER)
-def test_no_fault_of_the_cluster_costs_a_message(real_cluster: Cluster, options: ProofOptions, fault: Fault) -> None:
-    result = ProofRun(real_cluster, scenario_of(fault, "leader"), options).run_to_end()
+def test_no_fault_of_the_cluster_costs_a_message(
+    real_cluster: Cluster, options: ProofOptions, fault: ActionKind
+) -> None:
+    result = ProofRun(real_cluster, scenario_of(PROOF_NAMES[fault], "leader"), options).run_to_end()
     assert_passed(result)
     assert_nothing_is_left(real_cluster)
 
@@ -177,7 +187,7 @@ def test_no_fault_of_the_cluster_costs_a_message(real_cluster: Cluster, options:
 @pytest.mark.docker
 @pytest.mark.thorough
 def test_a_rolling_restart_costs_no_message(docker_cluster: Cluster, options: ProofOptions) -> None:
-    result = ProofRun(docker_cluster, scenario_of(Fault.ROLLING, ""), options).run_to_end()
+    result = ProofRun(docker_cluster, scenario_of("rolling", ""), options).run_to_end()
     assert_passed(result)
     assert_nothing_is_left(docker_cluster)
 

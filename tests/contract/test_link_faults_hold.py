@@ -28,16 +28,16 @@ def whole(cluster: Cluster) -> bool:
     return all(sees(cluster, name) == everybody for name in everybody)
 
 
-def test_a_cut_link_stands_until_it_is_mended_and_the_cluster_is_whole_then(real_cluster: Cluster) -> None:
+def test_a_cut_link_is_active_until_it_is_mended_and_the_cluster_is_whole_then(real_cluster: Cluster) -> None:
     publish(node(real_cluster, "rmq3").endpoint, "around-cut", ["before"])
-    back = real_cluster.cause(CUT)
-    assert back == Fault(FaultKind.MEND_LINK, "rmq1", peer="rmq2")
-    assert real_cluster.standing() == (CUT,)
+    real_cluster.inject(CUT)
+    assert real_cluster.active_faults() == (CUT,)
     await_until(lambda: not whole(real_cluster), NOTICED_WITHIN_S, "the cut is noticed")
-    real_cluster.cause(back)
+    mend = Fault(FaultKind.MEND_LINK, "rmq1", peer="rmq2")
+    real_cluster.inject(mend)
     assert whole(real_cluster)
-    assert real_cluster.standing() == ()
-    real_cluster.cause(back)
+    assert real_cluster.active_faults() == ()
+    real_cluster.inject(mend)
     publish(node(real_cluster, "rmq1").endpoint, "around-cut", ["after"])
     assert drain(node(real_cluster, "rmq2").endpoint, "around-cut", 2) == ["before", "after"]
 
@@ -51,31 +51,30 @@ def test_a_slow_link_delays_what_passes_and_gives_nobody_up(real_cluster: Cluste
         return time.monotonic() - began
 
     before = min(seconds() for _ in range(3))
-    back = real_cluster.cause(SLOW)
-    assert {(f.kind, f.peer, f.delay_ms) for f in real_cluster.standing()} == {
+    real_cluster.inject(SLOW)
+    assert {(f.kind, f.peer, f.delay_ms) for f in real_cluster.active_faults()} == {
         (FaultKind.SLOW_LINK, "rmq2", 300),
         (FaultKind.SLOW_LINK, "rmq3", 300),
     }
     assert seconds() > before + 5 * 0.1
     assert {n.state for n in real_cluster.nodes()} == {NodeState.RUNNING}
-    assert back is not None
-    real_cluster.cause(back)
-    assert real_cluster.standing() == ()
+    real_cluster.inject(Fault(FaultKind.MEND_LINK, SLOW.node, peer=SLOW.peer))
+    assert real_cluster.active_faults() == ()
     assert whole(real_cluster)
 
 
 @pytest.mark.parametrize("restarted", ["rmq1", "rmq2"])
 def test_a_restart_of_either_end_leaves_no_link_cut_or_slow(real_cluster: Cluster, restarted: str) -> None:
     for fault in (CUT, Fault(FaultKind.SLOW_LINK, "rmq1", peer="rmq2", delay_ms=300)):
-        real_cluster.cause(fault)
+        real_cluster.inject(fault)
         real_cluster.act(NodeAction.RESTART, restarted)
-        assert real_cluster.standing() == ()
+        assert real_cluster.active_faults() == ()
         assert whole(real_cluster)
 
 
 def test_a_start_mends_what_was_left_by_a_node_that_was_killed(real_cluster: Cluster) -> None:
-    real_cluster.cause(SLOW)
+    real_cluster.inject(SLOW)
     real_cluster.act(NodeAction.KILL, "rmq2")
     real_cluster.start()
-    assert real_cluster.standing() == ()
+    assert real_cluster.active_faults() == ()
     assert whole(real_cluster)

@@ -12,9 +12,9 @@ import clients
 import pytest
 from conftest import ON_DOCKER, ON_LOCAL
 
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import Fault as ClusterFault
-from dmq_core.cluster.faults.model import FaultKind
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import Scaling
+from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeState
 from dmq_core.errors import MessagingError, RefusedError
 from dmq_core.management.models import EntityKey
@@ -26,7 +26,7 @@ from dmq_core.observe.observation import Observation
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.proof.progress import LoadAccount
 from dmq_core.proof.result import Verdict
-from dmq_core.proof.scenario import Fault, scenario_of
+from dmq_core.proof.scenario import scenario_of
 from dmq_core.session.live import LiveSession
 from dmq_core.session.protocol import Proof, Session
 from dmq_core.testing import FakeSession, nothing
@@ -241,7 +241,7 @@ def test_a_killed_node_is_seen_within_a_second_and_its_leaders_move(stand: Stand
     assert queue is not None
     leader = queue.leader
     assert leader is not None
-    kill = NodeOperation(NodeAction.KILL, leader)
+    kill = Action(NodeAction.KILL, leader)
     stand.session.perform(kill)
     took = await_until(lambda: seen.state(leader) is NodeState.STOPPED, 1.0, f"{leader} stopped in an observation")
     print(f"{leader} was seen stopped {took:.2f} s after the act")
@@ -263,17 +263,16 @@ def test_a_killed_node_is_seen_within_a_second_and_its_leaders_move(stand: Stand
 
 
 @pytest.mark.parametrize("stand", MOSTLY_ON_DOCKER, indirect=True)
-def test_a_fault_of_the_whole_cluster_is_told_as_it_begins_and_is_taken_back(stand: Stand) -> None:
+def test_a_fault_of_the_whole_cluster_is_told_as_it_begins_and_is_undone(stand: Stand) -> None:
     seen = Watcher()
     stand.session.observe(seen)
     await_until(lambda: seen.snapshot is not None, 5.0, "the first snapshot")
-    alarm = ClusterFault(FaultKind.DISK_ALARM, "rmq3")
-    back = stand.session.cause(alarm)
-    assert back == ClusterFault(FaultKind.CLEAR_DISK_ALARM, "rmq3")
-    assert stand.session.cluster.standing() == (alarm,)
+    undo = stand.session.perform(Action(FaultKind.DISK_ALARM, "rmq3"))
+    assert undo == Action(FaultKind.CLEAR_DISK_ALARM, "rmq3")
+    assert stand.session.cluster.active_faults() == (Fault(FaultKind.DISK_ALARM, "rmq3"),)
     await_until(lambda: seen.snapshot is not None and bool(seen.snapshot.alarms), 10.0, "the alarm in the snapshot")
-    stand.session.cause(back)
-    assert stand.session.cluster.standing() == ()
+    stand.session.perform(undo)
+    assert stand.session.cluster.active_faults() == ()
     await_until(lambda: len(_by_you(seen)) == 2, 5.0, "both in the story")
     assert [(e.severity, e.kind, event_text(e)) for e in _by_you(seen)] == [
         (Severity.FAULT, "fault_disk-alarm", "rmq3 put under a disk alarm (you)"),
@@ -289,13 +288,13 @@ def test_a_load_accounts_for_every_message_through_the_death_of_its_consumers_no
     await_until(lambda: account_of(load).delivered > RATE, 20.0, "a second's worth of deliveries")
     target = account_of(load).consumer_at
     assert target is not None
-    stand.session.perform(NodeOperation(NodeAction.KILL, target))
+    stand.session.perform(Action(NodeAction.KILL, target))
     confirmed = account_of(load).confirmed
     await_until(lambda: account_of(load).redelivered > 0, 15.0, "redeliveries")
     await_until(lambda: account_of(load).confirmed > confirmed + RATE, 15.0, "confirms again")
     assert account_of(load).consumer_at != target
     _check_algebra(account_of(load))
-    stand.session.perform(NodeOperation(NodeAction.START, target))
+    stand.session.perform(Action(NodeAction.START, target))
     assert not load.wait(0.0)
     load.stop()
     report = load.finish()
@@ -327,7 +326,7 @@ def _check_algebra(account: LoadAccount) -> None:
 def test_a_proof_run_breaks_undoes_accounts_and_tells_of_its_fault(stand: Stand) -> None:
     seen = Watcher()
     stand.session.observe(seen)
-    proof = stand.session.prove(scenario_of(Fault.KILL, "leader", 4.0))
+    proof = stand.session.prove(scenario_of(NodeAction.KILL, "leader", 4.0))
     await_until(lambda: any(m.kind == "fault" for m in proof.progress().marks), 60.0, "the fault")
     assert proof.progress().account.confirmed > 0
     assert not proof.wait(0.0)
@@ -341,7 +340,7 @@ def test_a_proof_run_breaks_undoes_accounts_and_tells_of_its_fault(stand: Stand)
 
 @pytest.mark.parametrize("stand", REAL_IF_THOROUGH, indirect=True)
 def test_a_proof_run_that_is_stopped_undoes_its_fault_first(stand: Stand) -> None:
-    proof = stand.session.prove(scenario_of(Fault.PAUSE, "follower", 120.0))
+    proof = stand.session.prove(scenario_of(NodeAction.PAUSE, "follower", 120.0))
     await_until(lambda: any(m.kind == "fault" for m in proof.progress().marks), 60.0, "the fault")
     proof.stop()
     assert proof.progress().is_stopping
@@ -359,12 +358,12 @@ def test_a_read_only_session_watches_and_refuses_every_change(stand: Stand) -> N
         session.start_cluster,
         lambda: session.publish(stand.message("order.new")),
         lambda: session.load(RATE),
-        lambda: session.prove(scenario_of(Fault.KILL, "leader")),
-        lambda: session.perform(NodeOperation(NodeAction.KILL, "rmq1")),
-        lambda: session.perform(NodeOperation(NodeAction.START, "rmq1")),
-        lambda: session.cause(ClusterFault(FaultKind.MEMORY_ALARM, "rmq1")),
-        session.add_node,
-        lambda: session.remove_node("rmq3"),
+        lambda: session.prove(scenario_of(NodeAction.KILL, "leader")),
+        lambda: session.perform(Action(NodeAction.KILL, "rmq1")),
+        lambda: session.perform(Action(NodeAction.START, "rmq1")),
+        lambda: session.perform(Action(FaultKind.MEMORY_ALARM, "rmq1")),
+        lambda: session.perform(Action(Scaling.ADD)),
+        lambda: session.perform(Action(Scaling.REMOVE, "rmq3")),
     )
     for change in refused:
         with pytest.raises(RefusedError, match="read-only"):

@@ -9,7 +9,7 @@ from console import NARROW, WIDE, Console, console
 from one_screen import write
 from textual.actions import parse
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterError, DmqError, MessagingError, NotReachableError
 from dmq_core.messaging.messages import OutgoingMessage
@@ -44,7 +44,7 @@ async def kill(it: Console, node_row: int) -> None:
 async def test_the_first_screen_tells_whether_the_cluster_is_whole() -> None:
     async with console() as it:
         assert "3/3 nodes" in it.header()
-        assert "majority, with margin" in it.header()
+        assert "quorum OK, can lose 1 node" in it.header()
         assert "asks rmq1" in it.header()
         assert it.shown() == list(PaneId)
 
@@ -67,7 +67,7 @@ async def test_a_kill_under_load_is_told_from_fault_to_recovery() -> None:
         assert confirm.since_fault_s is not None
         assert confirm.since_fault_s > 0
         assert "2/3 nodes" in it.header()
-        assert "majority, no margin" in it.header()
+        assert "quorum OK, cannot lose another" in it.header()
         account = it.main.loads.account()
         assert account is not None
         assert account.lost == 0
@@ -76,10 +76,10 @@ async def test_a_kill_under_load_is_told_from_fault_to_recovery() -> None:
         await it.until(lambda: "▲" in it.screen_text().split("deliveries/s")[1], "the fault's mark on the curve")
 
 
-async def test_the_footer_offers_the_way_back_after_a_kill_and_u_takes_it() -> None:
+async def test_the_footer_offers_to_undo_a_kill_and_u_does_it() -> None:
     async with console() as it:
         await kill(it, 1)
-        assert "u starts it" in it.footer()
+        assert "u undo: Start rmq2" in it.footer()
         await it.press("u")
         await it.until(lambda: it.session.broker.nodes["rmq2"].state is NodeState.RUNNING, "rmq2 to run")
         await it.until(lambda: any("rmq2 serves again" in t for t in it.story()), "the end of the start")
@@ -101,7 +101,7 @@ async def test_freezing_and_unfreezing_is_one_key() -> None:
         await it.press("1", "end", "F", "y")
         await it.until(lambda: it.session.broker.nodes["rmq3"].state is NodeState.PAUSED, "rmq3 to pause")
         await it.advance(1)
-        assert "u unpauses it" in it.footer()
+        assert "u undo: Unpause rmq3" in it.footer()
         await it.press("F", "y")
         await it.until(lambda: it.session.broker.nodes["rmq3"].state is NodeState.RUNNING, "rmq3 to go on")
 
@@ -358,7 +358,7 @@ async def test_ages_go_on_while_no_snapshot_comes() -> None:
 async def test_the_end_of_the_node_that_is_asked_is_survived() -> None:
     async with console() as it:
         assert "asks rmq1" in it.header()
-        it.session.perform(NodeOperation(NodeAction.KILL, "rmq1"))
+        it.session.perform(Action(NodeAction.KILL, "rmq1"))
         await it.advance(2)
         assert "asks rmq2" in it.header()
 

@@ -9,7 +9,7 @@ import pytest
 from one_screen import until
 from textual.pilot import Pilot
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.testing import FakeSession, hostile
 from dmq_tui.app import DmqApp
@@ -53,7 +53,7 @@ def playing(session: FakeSession, *keys: str, fault: bool) -> Callable[[Pilot[No
             main.loads.toggle(session)
             await until(pilot, lambda: main.loads.account() is not None, "the load")
             session.advance(10.1)
-            session.perform(NodeOperation(NodeAction.KILL, "rmq1"))
+            session.perform(Action(NodeAction.KILL, "rmq1"))
             session.advance(4)
         await seeing_now(pilot, main, session)
         main._tick()

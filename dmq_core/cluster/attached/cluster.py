@@ -136,10 +136,10 @@ class AttachedCluster:
         """Raises `RefusedError`."""
         self._refuse(f"made to lose {node}")
 
-    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
+    def inject(self, fault: Fault, progress: ProgressListener = no_progress) -> str | None:
         """Raises `RefusedError`."""
         raise RefusedError(
-            f"{fault.title}: refused, dmq did not make {self._host}",
+            f"{fault.kind}: refused, dmq did not make {self._host}",
             f"'dmq start' makes a cluster on which 'dmq fault do {fault.kind}' works.",
         )
 
@@ -149,9 +149,9 @@ class AttachedCluster:
             f"the log of {node} is on its own machine", "'dmq tail --exchange amq.rabbitmq.log' may show it."
         )
 
-    def standing(self) -> tuple[Fault, ...]:
+    def active_faults(self) -> tuple[Fault, ...]:
         """Raises `RefusedError`: what was done to a link is asked of the node itself."""
-        raise RefusedError("standing faults are told of clusters that dmq made only", "'dmq status' tells of alarms.")
+        raise RefusedError("active faults are known of clusters that dmq made only", "'dmq status' tells of alarms.")
 
     def metrics(self, node: str) -> str:
         """Raises `RefusedError`: the port is one of a machine that is not ours."""

@@ -186,13 +186,13 @@ class DockerCluster:
             self._nodes = None
             procedure.remove(self._scaling(), node, progress, force=force)
 
-    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
-        """Does a fault of the whole cluster and returns its way back once it holds."""
-        return self._works().cause(fault, progress)
+    def inject(self, fault: Fault, progress: ProgressListener = no_progress) -> str | None:
+        """Does a fault of the whole cluster and returns once it holds."""
+        return self._works().inject(fault, progress)
 
-    def standing(self) -> tuple[Fault, ...]:
+    def active_faults(self) -> tuple[Fault, ...]:
         """The faults that hold now, by what the nodes tell of themselves."""
-        return self._works().standing()
+        return self._works().active_faults()
 
     def logs(self, node: str, lines: int = 200) -> str:
         """The last `lines` lines that the node's container wrote, also while it is stopped."""

@@ -31,7 +31,7 @@ _WORDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Told:
     """What holds at a node: a `cut` or `slow` link to `what` (an Erlang name), by `delay_ms`, or an `alarm` of it."""
 
     kind: str
@@ -114,15 +114,15 @@ def mend_expression(peers: Iterable[str], every_peer: Iterable[str] = (), *, for
     )
 
 
-def standing_expression(every_peer: Iterable[str]) -> str:
+def active_expression(every_peer: Iterable[str]) -> str:
     """What a node evaluates to tell which of its links are cut or slow, and which alarms it has."""
     return _WORDS + _telling(every_peer)
 
 
-def read_standing(said: str) -> tuple[Standing, ...]:
+def read_active(said: str) -> tuple[Told, ...]:
     """What a node said that was asked what stands."""
     found = _KNOWN.finditer("".join(said.split()))
-    return tuple(Standing(m[1], m[2], None if m[3] is None else int(m[3])) for m in found)
+    return tuple(Told(m[1], m[2], None if m[3] is None else int(m[3])) for m in found)
 
 
 def _telling(peers: Iterable[str]) -> str:

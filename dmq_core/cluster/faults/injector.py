@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 from dmq_core.cluster.faults import erlang_links as links
-from dmq_core.cluster.faults.model import Fault, FaultKind, notes_of, undo_of
+from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.readiness import side_by_side
 from dmq_core.errors import ClusterError, InvalidInputError, OperationTimeoutError
@@ -68,34 +68,34 @@ class FaultWorks:
         self._act = act
         self._settle = settle
 
-    def cause(self, fault: Fault, progress: ProgressListener) -> Fault | None:
-        """Does `fault` and returns its way back once it holds.
+    def inject(self, fault: Fault, progress: ProgressListener) -> str | None:
+        """Does `fault` and returns once it holds, with the node that led the queue of a leader that it moved.
 
         Raises `InvalidInputError` if the nodes are in no state for it.
         """
-        if fault.kind in _SET:
-            return self._alarm(fault)
         if fault.kind is FaultKind.MOVE_LEADER:
             return self._move(fault)
-        if fault.kind is FaultKind.CUT_LINK:
-            return self._cut(fault)
-        if fault.kind is FaultKind.SLOW_LINK:
-            return self._slow(fault)
-        if fault.kind is FaultKind.MEND_LINK:
+        if fault.kind in _SET:
+            self._alarm(fault)
+        elif fault.kind is FaultKind.CUT_LINK:
+            self._cut(fault)
+        elif fault.kind is FaultKind.SLOW_LINK:
+            self._slow(fault)
+        elif fault.kind is FaultKind.MEND_LINK:
             self._mend(fault, progress)
         elif fault.kind is FaultKind.REBALANCE:
-            self._run(self._any_running(), "rabbitmq-queues", ("rebalance", "quorum"), notes_of(fault.kind).limit_s)
+            self._run(self._any_running(), "rabbitmq-queues", ("rebalance", "quorum"), fault.kind.limit_s)
         else:
             self._roll(progress)
         return None
 
-    def standing(self) -> tuple[Fault, ...]:
+    def active_faults(self) -> tuple[Fault, ...]:
         """The alarms and the cut and slow links that hold now, by what every node that answers tells of itself."""
 
         def ask(node: str) -> tuple[Fault, ...]:
             names = self._erlang_names()
-            expression = links.standing_expression(e for n, e in names.items() if n != node)
-            return self._standing_at(node, expression)
+            expression = links.active_expression(e for n, e in names.items() if n != node)
+            return self._active_at(node, expression)
 
         return _each_once(side_by_side(ask, self._awake()))
 
@@ -115,27 +115,26 @@ class FaultWorks:
 
         side_by_side(mend, self._awake())
 
-    def _cut(self, fault: Fault) -> Fault | None:
+    def _cut(self, fault: Fault) -> None:
         node, peer = self._running(fault.node), self._running(fault.peer)
         peers = (self._erlang_names()[peer],)
         self._eval(node, links.noted(links.cut_expression(peers)), fault)
-        return undo_of(fault)
 
-    def _slow(self, fault: Fault) -> Fault | None:
+    def _slow(self, fault: Fault) -> None:
         node, names = self._running(fault.node), self._erlang_names()
         asked = [n for n in names if n != node] if fault.peer is None else [self._running(fault.peer)]
         expression = links.slow_expression([names[n] for n in asked], fault.delay_ms)
         said = self._eval(node, links.noted(expression), fault)
         if said == "late":
             raise OperationTimeoutError(
-                f"{fault.title}: the peer does not answer", "'dmq fault undo slow-link' leaves nothing of it."
+                f"slow link of {fault.node} and {fault.peer}: the peer does not answer",
+                "'dmq fault undo slow-link' leaves nothing of it.",
             )
         if said == "[]":
             raise InvalidInputError(
                 f"{fault.node} has no link to {fault.peer or 'any peer'} that could be slow",
-                "'dmq fault standing' tells which are cut.",
+                "'dmq fault active' shows which are cut.",
             )
-        return undo_of(fault)
 
     def _mend(self, fault: Fault, progress: ProgressListener) -> None:
         names, awake = self._erlang_names(), self._awake()
@@ -148,7 +147,7 @@ class FaultWorks:
             peers = ends if node == fault.node else [fault.node or ""] if node in ends else []
             others = [e for n, e in names.items() if n != node]
             expression = links.mend_expression([names[n] for n in peers], others)
-            return self._standing_at(node, expression)
+            return self._active_at(node, expression)
 
         left = _each_once(side_by_side(mend, awake))
         cut = next((each for each in left if each.kind is FaultKind.CUT_LINK), None)
@@ -157,9 +156,9 @@ class FaultWorks:
         else:
             progress(Progress(f"the link of {cut.node} and {cut.peer} is still cut", fault.node))
 
-    def _standing_at(self, node: str, expression: str) -> tuple[Fault, ...]:
+    def _active_at(self, node: str, expression: str) -> tuple[Fault, ...]:
         ours = {erlang_name: name for name, erlang_name in self._erlang_names().items()}
-        said = links.read_standing(self._run(node, "rabbitmqctl", ("eval", expression), _ASK_LIMIT_S))
+        said = links.read_active(self._run(node, "rabbitmqctl", ("eval", expression), _ASK_LIMIT_S))
         return tuple(fault for each in said for fault in _as_fault(node, each, ours))
 
     def _erlang_names(self) -> dict[str, str]:
@@ -168,18 +167,17 @@ class FaultWorks:
     def _awake(self) -> tuple[str, ...]:
         return tuple(info.name for info in self._nodes() if info.state in _AWAKE)
 
-    def _alarm(self, fault: Fault) -> Fault | None:
+    def _alarm(self, fault: Fault) -> None:
         node = self._running(fault.node)
         resource, change = _SET[fault.kind]
         wanted = "true" if fault.kind in (FaultKind.MEMORY_ALARM, FaultKind.DISK_ALARM) else "false"
         said = self._eval(node, f"{change}," + _UNTIL.format(resource=resource, wanted=wanted), fault)
         if said != "done":
             raise OperationTimeoutError(
-                f"{fault.title}: {node} does not tell of it after ten seconds", "Look at 'dmq doctor'."
+                f"{fault.kind} at {node}: the node does not show it after ten seconds", "Look at 'dmq doctor'."
             )
-        return undo_of(fault)
 
-    def _move(self, fault: Fault) -> Fault | None:
+    def _move(self, fault: Fault) -> str | None:
         target = self._running(fault.node)
         names = {info.erlang_name: info.name for info in self._nodes()}
         erlang_name = next(name for name, ours in names.items() if ours == target)
@@ -193,9 +191,10 @@ class FaultWorks:
         state, _, before = said.strip("{}").partition(",")
         if state != "done":
             raise OperationTimeoutError(
-                f"{fault.title}: the leader stays where it is", "Is a member of the queue on that node, and up to date?"
+                f"move leader of {visible(fault.queue or '')} to {target}: the leader stays where it is",
+                "Is a member of the queue on that node, and up to date?",
             )
-        return undo_of(fault, names.get(before.strip("'")))
+        return names.get(before.strip("'"))
 
     def _roll(self, progress: ProgressListener) -> None:
         infos = self._nodes()
@@ -215,7 +214,7 @@ class FaultWorks:
         self._run(infos[0].name, "rabbitmq-queues", ("rebalance", "quorum"), 60.0)
 
     def _eval(self, node: str, expression: str, fault: Fault) -> str:
-        return self._run(node, "rabbitmqctl", ("eval", expression), notes_of(fault.kind).limit_s).strip()
+        return self._run(node, "rabbitmqctl", ("eval", expression), fault.kind.limit_s).strip()
 
     def _running(self, node: str | None) -> str:
         states: Mapping[str, NodeState] = {info.name: info.state for info in self._nodes()}
@@ -236,14 +235,14 @@ def _each_once(found: Iterable[tuple[Fault, ...]]) -> tuple[Fault, ...]:
     return tuple(dict.fromkeys(fault for faults in found for fault in faults))
 
 
-def _as_fault(node: str, standing: links.Standing, ours: Mapping[str, str]) -> tuple[Fault, ...]:
+def _as_fault(node: str, told: links.Told, ours: Mapping[str, str]) -> tuple[Fault, ...]:
     """What holds at `node` as a fault; a link is named from its first end, as both ends may tell of it."""
-    if standing.kind == "alarm":
-        return (Fault(_ALARM_OF[standing.what], node),) if standing.what in _ALARM_OF else ()
-    first, second = sorted((node, ours[standing.what]))
-    if standing.delay_ms is None:
+    if told.kind == "alarm":
+        return (Fault(_ALARM_OF[told.what], node),) if told.what in _ALARM_OF else ()
+    first, second = sorted((node, ours[told.what]))
+    if told.delay_ms is None:
         return (Fault(FaultKind.CUT_LINK, first, peer=second),)
-    return (Fault(FaultKind.SLOW_LINK, first, peer=second, delay_ms=standing.delay_ms),)
+    return (Fault(FaultKind.SLOW_LINK, first, peer=second, delay_ms=told.delay_ms),)
 
 
 def erlang_binary(text: str) -> str:

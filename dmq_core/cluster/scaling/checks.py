@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dmq_core.cluster.node_config import MOST_NODES, NODE_NAME_PREFIX
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.errors import InvalidInputError, RefusedError
+from dmq_core.majority import is_majority
 from dmq_core.management.models import QueueFigures
 from dmq_core.text import visible
 
@@ -65,9 +66,9 @@ def check_may_leave(node: str, nodes: Sequence[NodeInfo]) -> None:
     running = [info for info in others if info.state is NodeState.RUNNING]
     voting = len(running) + (target.state is not NodeState.STOPPED)
     hint = "'dmq start' brings every node back; then remove it."
-    if 2 * len(running) <= len(others):
+    if not is_majority(len(running), len(others)):
         raise RefusedError(f"without {node} no majority is left: {len(running)} of {len(others)} other nodes run", hint)
-    if 2 * voting <= len(nodes):
+    if not is_majority(voting, len(nodes)):
         raise RefusedError(f"there is no majority to agree that {node} goes: {voting} of {len(nodes)} nodes run", hint)
 
 
@@ -88,7 +89,7 @@ def needs(node: str, queue: QueueFigures) -> bool:
     remain = [member for member in queue.members if member != node]
     left = sum(member in queue.online for member in remain)
     # Those that are there now must agree that the member goes, and those that remain must be able to go on.
-    return 2 * left <= len(remain) or 2 * len(queue.online) <= len(queue.members)
+    return not is_majority(left, len(remain)) or not is_majority(len(queue.online), len(queue.members))
 
 
 def lost_with(node: str, queues: Iterable[QueueFigures]) -> tuple[QueueFigures, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from itertools import pairwise
 from typing import Final
 
+from dmq_core.actions.catalog import CATALOG
+from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.journal.records import (
     AttemptRecord,
@@ -36,18 +39,13 @@ TOLD_WITHIN_S: Final = 10.0
 # What a broker did is on record so long after its end: answers that it had sent, deliveries that wait for a handler.
 RECORDED_WITHIN_S: Final = 3.0
 # What ends which faults of a node, on which others may stand beside them.
-_ENDED_BY: Final = {
-    "start": ("kill", "stop", "restart"),
-    "unpause": ("pause",),
-    "rejoin": ("isolate",),
-    "revive": ("drain",),
-    "clear-memory-alarm": ("memory-alarm",),
-    "clear-disk-alarm": ("disk-alarm",),
-    "mend-link": ("cut-link", "slow-link"),
-    "leader-back": ("move-leader",),
-    "remove": ("scale",),
+_ENDED_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    **{undo: tuple(spec.kind for spec in CATALOG.values() if spec.undo is undo) for undo in CATALOG},
+    NodeAction.START: (NodeAction.KILL, NodeAction.STOP, NodeAction.RESTART),
 }
-_ENDS_THE_BROKER: Final = frozenset({"kill", "stop", "restart"})
+_ENDS_THE_BROKER: Final[frozenset[str]] = frozenset(
+    spec.kind for spec in CATALOG.values() if spec.state is NodeState.STOPPED
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import singledispatchmethod
 from typing import Final
 
+from dmq_core.actions.catalog import BY_NAME
 from dmq_core.messaging.messages import Outcome
 from dmq_core.proof.gauges import GapMeter
 from dmq_core.proof.journal.records import (
@@ -35,30 +36,6 @@ from dmq_core.proof.result import Curves, Timeline, TimelineMark
 SLICE_S: Final = 0.25
 MOST_SLICES: Final = 2400
 MOST_MARKS: Final = 10_000
-_DONE: Final = {
-    "kill": "killed",
-    "stop": "stopped",
-    "start": "started",
-    "restart": "restarted",
-    "pause": "paused",
-    "unpause": "unpaused",
-    "isolate": "isolated",
-    "rejoin": "rejoined",
-    "drain": "drained",
-    "revive": "revived",
-    "memory-alarm": "put under a memory alarm",
-    "clear-memory-alarm": "relieved of its memory alarm",
-    "disk-alarm": "put under a disk alarm",
-    "clear-disk-alarm": "relieved of its disk alarm",
-    "move-leader": "made the leader",
-    "leader-back": "no longer the leader",
-    "rebalance": "the leader when leaders were spread anew",
-    "cut-link": "cut off from one other node",
-    "slow-link": "slowed on its links",
-    "mend-link": "given whole links again",
-    "scale": "added",
-    "remove": "removed",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +57,12 @@ class RunHistory:
     node: str = ""
 
 
-def past_tense(action: str) -> str:
+def past_tense(action: str, *, undo: bool = False) -> str:
     """`kill` as `killed`."""
-    return _DONE.get(action, action)
+    spec = BY_NAME.get(action)
+    if spec is None:
+        return action
+    return (undo and spec.undone) or spec.past_tense
 
 
 class _Slices:
@@ -228,7 +208,7 @@ class TimelineBuilder:
         if record.stage is FaultStage.FAILED:
             self._mark(record.at, kind, f"{record.action} of {record.node} failed: {record.text}")
         elif record.stage is FaultStage.BEGAN:
-            self._mark(record.at, kind, f"{record.node} {past_tense(record.action)}")
+            self._mark(record.at, kind, f"{record.node} {past_tense(record.action, undo=record.undo)}")
 
     @_note.register
     def _client(self, record: ClientRecord) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from dmq_core.proof.acts import undo_command
+from dmq_core.actions.action import undo_command
 from dmq_core.proof.judging.accounting import AccountedJournal
 from dmq_core.proof.judging.evidence import Evidence, FinalDepth, ObservedFault
 from dmq_core.proof.judging.timeline import past_tense
@@ -163,7 +163,7 @@ def _fault_doubts(evidence: Evidence) -> Iterator[str]:
         command = undo_command(fault.action, fault.node)
         if evidence.is_cut and command and fault.undone_s is None:
             again = visible(on_cluster(command, evidence.cluster))
-            yield f"Nothing shows that the {name} was undone: '{again}' takes it back if it still stands."
+            yield f"Nothing shows that the {name} was undone: '{again}' undoes it if it is still active."
         if fault.undo_failed:
             yield f"The {name} could not be undone: {visible(fault.undo_failed)}."
 
@@ -219,9 +219,9 @@ def _pass_reasons(account: Account, timeline: Timeline, evidence: Evidence) -> I
     )
     for fault in evidence.faults:
         yield (
-            f"{visible(fault.node)} was {past_tense(fault.action)} from {_when(fault.held_s or 0.0)} on, by the "
-            f"cluster's own evidence ({visible(fault.text).rstrip('.')}); {fault.confirmed_before:,} messages were "
-            f"confirmed before, and {fault.confirmed_after:,} that were sent during the fault or later."
+            f"{visible(fault.node)} was {past_tense(fault.action)}, which held from {_when(fault.held_s or 0.0)} on by "
+            f"the cluster's own evidence ({visible(fault.text).rstrip('.')}); {fault.confirmed_before:,} messages were "
+            f"confirmed before, and {fault.confirmed_after:,} that were sent while it held or later."
         )
     if not evidence.faults:
         yield "No fault was asked for: this shows only what an undisturbed cluster does."

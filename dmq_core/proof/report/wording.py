@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass, fields
 from typing import Final
 
+from dmq_core.actions.catalog import PROOF_FAULTS, PROOF_USES
 from dmq_core.proof.result import ProofResult, Timeline, Verdict, Workload
-from dmq_core.proof.scenario import UNTARGETED, Scenario, built_in_scenarios
+from dmq_core.proof.scenario import Scenario, built_in_scenarios
 from dmq_core.text import visible
 
 IDS_SHOWN: Final = 50
@@ -16,22 +17,6 @@ _HEADLINE: Final = {
     Verdict.PASS: "every message is accounted for",
     Verdict.FAIL: "not every message is accounted for",
     Verdict.INCONCLUSIVE: "this run cannot tell",
-}
-_DEED: Final = {
-    "kill": "was killed at once (SIGKILL)",
-    "stop": "was stopped in good order",
-    "pause": "was frozen: it kept its connections and answered nobody",
-    "isolate": "was cut off from its peers, while clients could still reach it",
-    "memory-alarm": "raised a memory alarm, which blocks every publisher of the cluster",
-    "disk-alarm": "raised a disk alarm, which blocks every publisher of the cluster",
-    "cut-link": "was cut off from one of its peers, while both could still reach the others",
-    "slow-link": "had slow links to all its peers",
-    "drain": "was put into maintenance: it gave its leaders away and closed its clients' connections",
-}
-_WITHOUT_TARGET: Final = {
-    "move-leader": "the queue's leader was moved to {}",
-    "rebalance": "the leaders of all queues were spread evenly",
-    "scale": "a node, {}, was added, and queues grew onto it",
 }
 _TARGET: Final = {
     "leader": "the leader of the queue",
@@ -150,7 +135,9 @@ def _what_words(result: ProofResult, scenario: Scenario | None) -> list[str]:
     fault, target = result.fault or "none", result.target
     if scenario is not None and (len(scenario.steps) > 1 or scenario.name.endswith(".toml")):
         return ["--scenario", scenario.name]
-    return ["--fault", fault, *(["--target", target] if target and fault not in ("none", *UNTARGETED) else [])]
+    kind = PROOF_FAULTS.get(fault)
+    targeted = target and kind is not None and PROOF_USES[kind].targeted
+    return ["--fault", fault, *(["--target", target] if targeted else [])]
 
 
 def utc_text(at: float) -> str:
@@ -186,15 +173,15 @@ def _fault(result: ProofResult) -> str:
     when = "" if at is None else f" {at:.1f} s into it"
     if fault == "rolling":
         return f"Then{when or ' it was tried that'} every node was restarted, one after the other."
-    if fault in _WITHOUT_TARGET:
-        return f"Then{when}, {_WITHOUT_TARGET[fault].format(node)}.{_undone(result)}"
     struck = sum(mark.kind == "fault" for mark in result.marks)
     if struck > 1:
         return f"Meanwhile {struck} faults followed each other, all of which the story tells."
-    if not node or fault not in _DEED:
+    kind = PROOF_FAULTS.get(fault)
+    if not node or kind is None:
         return f"The fault that was asked for is {visible(fault)} of {visible(result.target)}."
     role = _TARGET.get(result.target)
-    return f"Then{when}, {node}{f', {role},' if role else ''} {_DEED[fault]}.{_undone(result)}"
+    said = PROOF_USES[kind].report.format(who=f"{node}, {role}," if role else node, node=node)
+    return f"Then{when}, {said}.{_undone(result)}"
 
 
 def _undone(result: ProofResult) -> str:

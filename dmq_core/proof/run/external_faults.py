@@ -8,21 +8,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
+from dmq_core.actions.action import Action, matching_faults
+from dmq_core.actions.catalog import CATALOG, ActionKind, Scaling
+from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.errors import DmqError
-from dmq_core.proof.acts import told_of
 from dmq_core.proof.journal.records import FaultStage
 from dmq_core.proof.run.cluster_recorder import monotonic_of
+from dmq_core.proof.run.fault_injection import evidence_for
 from dmq_core.proof.run.queue_checks import leader_of
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
     from dmq_core.proof.journal.file import Journal
 
-SCALE: Final = "scale"
-REMOVE: Final = "remove"
 _RESTARTED: Final = frozenset({NodeAction.KILL, NodeAction.STOP, NodeAction.RESTART})
 _ALARMS: Final = frozenset({FaultKind.MEMORY_ALARM, FaultKind.DISK_ALARM})
 
@@ -39,37 +38,39 @@ class ExternalClusterFaults:
         self._queue = queue
         self._host = host
         self._lock = threading.Lock()
-        self._active_faults: dict[Fault, tuple[Fault, ...]] = {}
+        self._active_faults: dict[Action, tuple[Fault, ...]] = {}
         self._added: set[str] = set()
         self._leaving: set[str] = set()
         self._over = False
 
     @contextlib.contextmanager
-    def recording_fault(self, fault: Fault) -> Iterator[None]:
-        """Whatever happens inside is `fault`, or takes one back."""
-        if fault.mends:
-            with self._undoing(fault):
-                yield
-        elif self._affects_load(fault):
-            node = fault.node or self._leader_or_first()
-            with self._recording(str(fault.kind), node, lambda: self._evidence(fault)):
-                yield
-        else:
+    def recording_fault(self, action: Action) -> Iterator[None]:
+        """Whatever happens inside is `action`: a fault, or what undoes one, or a node that is added or removed."""
+        recording: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if action.kind is Scaling.ADD:
+            recording = self._recording_added_node(action.node or "")
+        elif action.kind is Scaling.REMOVE:
+            recording = self._recording_removed_node(action.node or "")
+        elif action.ends_another:
+            recording = self._undoing(action)
+        elif self._affects_load(action):
+            node = action.node or self._leader_or_first()
+            recording = self._recording(action.kind, node, lambda: self._evidence_for(action))
+        with recording:
             yield
 
     @contextlib.contextmanager
-    def recording_added_node(self, node: str) -> Iterator[None]:
-        """Whatever happens inside adds `node`."""
+    def _recording_added_node(self, node: str) -> Iterator[None]:
         with self._lock:
             self._leaving.discard(node)
-        with self._recording(SCALE, node, lambda: self._evidence_of_running(node)):
+        with self._recording(Scaling.ADD, node, lambda: self._evidence_of_running(node)):
             yield
         with self._lock:
             self._added.add(node)
 
     @contextlib.contextmanager
-    def recording_removed_node(self, node: str) -> Iterator[None]:
-        """Whatever happens inside removes `node`, which takes back that it was added."""
+    def _recording_removed_node(self, node: str) -> Iterator[None]:
+        """Removes a node, which undoes that it was added."""
         with self._lock:
             was_added = node in self._added
             self._leaving.add(node)
@@ -77,7 +78,7 @@ class ExternalClusterFaults:
             with (
                 self._recording_removal(node)
                 if was_added
-                else self._recording(REMOVE, node, lambda: self._evidence_of_removal(node))
+                else self._recording(Scaling.REMOVE, node, lambda: self._evidence_of_removal(node))
             ):
                 yield
         except DmqError:
@@ -97,8 +98,8 @@ class ExternalClusterFaults:
             return
         with self._lock:
             left = {
-                fault: tuple(f for f in matching if node not in (f.node, f.peer) or (links and f.kind in _ALARMS))
-                for fault, matching in self._active_faults.items()
+                action: tuple(f for f in told if node not in (f.node, f.peer) or (links and f.kind in _ALARMS))
+                for action, told in self._active_faults.items()
             }
         now = time.monotonic()
         self._record_ended(left, now, now, f"{node} is back without it")
@@ -109,7 +110,8 @@ class ExternalClusterFaults:
             self._over = True
 
     @contextlib.contextmanager
-    def _recording(self, name: str, node: str, evidence: Callable[[], str]) -> Iterator[None]:
+    def _recording(self, kind: ActionKind, node: str, evidence: Callable[[], str]) -> Iterator[None]:
+        name = str(kind)
         self._fault(FaultStage.ASKED, name, node)
         try:
             yield
@@ -124,74 +126,72 @@ class ExternalClusterFaults:
         self._fault(FaultStage.HOLDS, name, node, said, at)
 
     @contextlib.contextmanager
-    def _undoing(self, undo: Fault) -> Iterator[None]:
+    def _undoing(self, undo: Action) -> Iterator[None]:
         began = time.monotonic()
         try:
             yield
         except DmqError as error:
-            for fault in self._faults_undone_by(undo):
-                self._undo(FaultStage.FAILED, str(undo.kind), fault.node or "", error.what)
+            for action in self._faults_undone_by(undo):
+                self._undo(FaultStage.FAILED, str(undo.kind), action.node or "", error.what)
             raise
         at = time.monotonic()
         # Nobody can tell what is left of them while the nodes do not answer.
         with contextlib.suppress(DmqError):
-            now = self._cluster.standing()
+            now = self._cluster.active_faults()
             with self._lock:
-                left = {
-                    fault: tuple(f for f in matching if f in now) for fault, matching in self._active_faults.items()
-                }
+                left = {action: tuple(f for f in told if f in now) for action, told in self._active_faults.items()}
             self._record_ended(left, began, at, "the nodes tell of it no more")
 
     @contextlib.contextmanager
     def _recording_removal(self, node: str) -> Iterator[None]:
+        name = str(Scaling.REMOVE)
         began = time.monotonic()
         try:
             yield
         except DmqError as error:
-            self._undo(FaultStage.FAILED, REMOVE, node, error.what)
+            self._undo(FaultStage.FAILED, name, node, error.what)
             raise
         with self._lock:
             self._added.discard(node)
         at = time.monotonic()
-        self._undo(FaultStage.BEGAN, REMOVE, node, at=began)
-        self._undo(FaultStage.HOLDS, REMOVE, node, self._evidence_of_removal(node), at)
+        self._undo(FaultStage.BEGAN, name, node, at=began)
+        self._undo(FaultStage.HOLDS, name, node, self._evidence_of_removal(node), at)
 
-    def _record_ended(self, left: dict[Fault, tuple[Fault, ...]], began: float, at: float, text: str) -> None:
+    def _record_ended(self, left: dict[Action, tuple[Fault, ...]], began: float, at: float, text: str) -> None:
         """Puts down the end of every fault of which nothing is left."""
-        for fault, matching in left.items():
-            undo = undo_of(fault)
+        for action, told in left.items():
+            undo = action.undo
             with self._lock:
-                is_over = not matching and self._active_faults.pop(fault, None) is not None
-                if matching:
-                    self._active_faults[fault] = matching
+                is_over = not told and self._active_faults.pop(action, None) is not None
+                if told:
+                    self._active_faults[action] = told
             if is_over and undo is not None:
-                self._undo(FaultStage.BEGAN, str(undo.kind), fault.node or "", at=began)
-                self._undo(FaultStage.HOLDS, str(undo.kind), fault.node or "", text, at)
+                self._undo(FaultStage.BEGAN, str(undo.kind), action.node or "", at=began)
+                self._undo(FaultStage.HOLDS, str(undo.kind), action.node or "", text, at)
 
-    def _faults_undone_by(self, undo: Fault) -> list[Fault]:
-        """The faults that `undo` was to end, or a part of them."""
-        ends = {undo.node, undo.peer} - {None}
+    def _faults_undone_by(self, undo: Action) -> list[Action]:
+        """What `undo` was to end, or a part of it."""
         with self._lock:
             return [
-                fault
-                for fault, matching in self._active_faults.items()
-                if (undo_of(fault) or fault).kind is undo.kind and any(ends <= {f.node, f.peer} for f in matching)
+                action
+                for action, told in self._active_faults.items()
+                if action.spec.undo is undo.kind and any(undo.nodes <= {f.node, f.peer} for f in told)
             ]
 
-    def _affects_load(self, fault: Fault) -> bool:
+    def _affects_load(self, action: Action) -> bool:
         """Whether the load may feel it, and its nodes do not show it by their states."""
-        if fault.kind is FaultKind.MOVE_LEADER:
-            return (fault.queue, fault.virtual_host) == (self._queue, self._host)
-        return fault.kind is not FaultKind.ROLLING_RESTART
+        if action.kind is FaultKind.MOVE_LEADER:
+            return (action.queue, action.virtual_host) == (self._queue, self._host)
+        return action.kind is not FaultKind.ROLLING_RESTART
 
-    def _evidence(self, fault: Fault) -> str:
-        """The cluster's evidence; of what can be taken back it is remembered."""
-        if fault.kind in (FaultKind.MOVE_LEADER, FaultKind.REBALANCE):
+    def _evidence_for(self, action: Action) -> str:
+        """The cluster's evidence; of what can be undone it is remembered."""
+        if action.kind in (FaultKind.MOVE_LEADER, FaultKind.REBALANCE):
             return f"{self._leader()} leads the queue, as the management API tells"
-        matching = told_of(fault, self._cluster.standing())
+        active = self._cluster.active_faults()
         with self._lock:
-            self._active_faults[fault] = matching
-        return f"the nodes tell of it: {matching[0].title}" if matching else ""
+            self._active_faults[action] = matching_faults(action, active)
+        return evidence_for(action, active)
 
     def _leader_or_first(self) -> str:
         # Whoever does it must not wait for this, or be kept from it.
@@ -225,27 +225,9 @@ class ExternalClusterFaults:
 NOTICED_S: Final = 5.0
 _LostAt = Callable[[str, float], float | None]
 # What is done to a node shows in its state; of a stopped one nobody can tell whether it was killed.
-_ACTS: Final = {
+_ACTIONS: Final = {
+    **{state: action for action in NodeAction if (state := CATALOG[action].state) is not None},
     NodeState.STOPPED: NodeAction.STOP,
-    NodeState.PAUSED: NodeAction.PAUSE,
-    NodeState.ISOLATED: NodeAction.ISOLATE,
-    NodeState.DRAINING: NodeAction.DRAIN,
-}
-_STATES: Final = {
-    NodeAction.KILL: NodeState.STOPPED,
-    NodeAction.STOP: NodeState.STOPPED,
-    NodeAction.RESTART: NodeState.STOPPED,
-    NodeAction.PAUSE: NodeState.PAUSED,
-    NodeAction.ISOLATE: NodeState.ISOLATED,
-    NodeAction.DRAIN: NodeState.DRAINING,
-}
-_UNDOES: Final = {
-    NodeAction.KILL: NodeAction.START,
-    NodeAction.STOP: NodeAction.START,
-    NodeAction.RESTART: NodeAction.START,
-    NodeAction.PAUSE: NodeAction.UNPAUSE,
-    NodeAction.ISOLATE: NodeAction.REJOIN,
-    NodeAction.DRAIN: NodeAction.REVIVE,
 }
 
 
@@ -272,42 +254,42 @@ class ExternalNodeFaults:
         self._down: dict[str, NodeAction] = {}
         self._undoing: set[str] = set()
 
-    def announce(self, operation: NodeOperation) -> None:
-        """An act is about to be done."""
-        action, node = operation.action, operation.node
+    def announce(self, action: Action) -> None:
+        """An action on a node is about to be done."""
+        name, node = str(action.kind), action.node or ""
         with self._lock:
-            if action in _STATES:
-                self._announced[node] = (action, time.monotonic())
-                self._journal.append_fault(FaultStage.ASKED, str(action), node)
+            if action.spec.state is not None:
+                self._announced[node] = (NodeAction(name), time.monotonic())
+                self._journal.append_fault(FaultStage.ASKED, name, node)
             elif node in self._down:
                 self._undoing.add(node)
-                self._journal.append_undo(FaultStage.BEGAN, str(action), node)
+                self._journal.append_undo(FaultStage.BEGAN, name, node)
 
-    def announce_failure(self, operation: NodeOperation, why: str) -> None:
-        """An act that was announced failed."""
-        action, node = operation.action, operation.node
+    def announce_failure(self, action: Action, why: str) -> None:
+        """An action that was announced failed."""
+        name, node = str(action.kind), action.node or ""
         with self._lock:
             if self._announced.pop(node, None) is not None:
-                self._journal.append_fault(FaultStage.FAILED, str(action), node, why)
+                self._journal.append_fault(FaultStage.FAILED, name, node, why)
             elif node in self._undoing:
                 self._undoing.discard(node)
-                self._journal.append_undo(FaultStage.FAILED, str(action), node, why)
+                self._journal.append_undo(FaultStage.FAILED, name, node, why)
 
     def node_changed(self, change: NodeChange) -> None:
         """A node changed its state."""
         with self._lock:
             if change.state is NodeState.RUNNING:
                 self._node_came_up(change)
-            elif change.state in _ACTS:
+            elif change.state in _ACTIONS:
                 self._node_went_down(change)
 
     def _node_went_down(self, change: NodeChange) -> None:
         node, at = change.node, monotonic_of(change.at)
         before = self._down.get(node)
-        if before is not None and _STATES[before] is change.state:
+        if before is not None and CATALOG[before].state is change.state:
             return
-        action, asked = self._announced.get(node, (_ACTS[change.state], at))
-        if _STATES[action] is not change.state:
+        action, asked = self._announced.get(node, (_ACTIONS[change.state], at))
+        if CATALOG[action].state is not change.state:
             return
         was_announced = self._announced.pop(node, None) is not None
         self._down[node] = action
@@ -315,7 +297,7 @@ class ExternalNodeFaults:
         if not was_announced:
             self._journal.append_fault(FaultStage.ASKED, act, node, at=at)
         began = at
-        if action in (NodeAction.KILL, NodeAction.PAUSE, NodeAction.ISOLATE) or not was_announced:
+        if CATALOG[action].at_once or not was_announced:
             lost = self._lost_at(node, asked if was_announced else at - NOTICED_S)
             began = at if lost is None else min(at, lost)
         else:
@@ -329,9 +311,9 @@ class ExternalNodeFaults:
         action = self._down.pop(node, None)
         if action is None:
             return
-        undo, at = NodeOperation(_UNDOES[action], node), monotonic_of(change.at)
+        undo, at = Action(CATALOG[action].undo or NodeAction.START, node), monotonic_of(change.at)
         if node not in self._undoing:
-            self._journal.append_undo(FaultStage.BEGAN, str(undo.action), node, at=at)
+            self._journal.append_undo(FaultStage.BEGAN, str(undo.kind), node, at=at)
         self._undoing.discard(node)
-        self._journal.append_undo(FaultStage.HOLDS, str(undo.action), node, visible(undo.done), at)
+        self._journal.append_undo(FaultStage.HOLDS, str(undo.kind), node, visible(undo.done), at)
         self._back(node, action)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from dmq_core.actions.gate import guard
-from dmq_core.cluster.faults.model import FaultKind
-from dmq_core.cluster.protocol import Cluster, NodeInfo, NodeState
+from dmq_core.actions.action import Action, action_of, matching_faults, undo_of
+from dmq_core.actions.catalog import CATALOG, PROOF_NAMES, PROOF_USES, Scaling
+from dmq_core.actions.gate import guard, perform
+from dmq_core.actions.impact import votes_without
+from dmq_core.cluster.faults.model import Fault, FaultKind
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeInfo, NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.errors import DmqError, InvalidInputError, NotReachableError, RefusedError
+from dmq_core.majority import is_majority
 from dmq_core.progress import Progress, ProgressListener
-from dmq_core.proof.acts import STATES, TAKES_AWAY, Act, act_for, on_node, word_of
 from dmq_core.proof.journal.records import FaultStage
 from dmq_core.proof.run.cluster_recorder import ClusterRecorder, monotonic_of
 from dmq_core.proof.run.queue_checks import leader_of
-from dmq_core.proof.scenario import ROLES, UNTARGETED, Fault, ScenarioStep
+from dmq_core.proof.run.targets import action_for
+from dmq_core.proof.scenario import ROLES, ScenarioStep
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
@@ -33,15 +37,12 @@ _ATTEMPTS: Final = 3
 _PAUSE_S: Final = 1.0
 # An event's own clock may be a little behind ours.
 _CLOCKS_S: Final = 0.05
-_NEED_TWO: Final = frozenset({Fault.MOVE_LEADER, Fault.CUT_LINK, Fault.SLOW_LINK})
 _ELECTS_WITHIN_S: Final = 3.0
-# The others take a while, and clients feel them from the beginning.
-_AT_ONCE: Final = frozenset({Fault.KILL, Fault.PAUSE, Fault.ISOLATE})
 
 
 @dataclass(frozen=True, slots=True)
 class FaultLimits:
-    """What the strikes of a run may do."""
+    """What the faults of a run may do."""
 
     read_only: bool = False
     allow_majority_loss: bool = False
@@ -52,7 +53,8 @@ def check(cluster: Cluster, step: ScenarioStep, limits: FaultLimits) -> None:
 
     Raises `RefusedError` or `InvalidInputError`.
     """
-    title = f"{str(step.fault).capitalize()} {visible(step.target) or 'restart'}"
+    spec = CATALOG[step.fault]
+    title = f"{spec.label} {visible(step.target)}" if step.target else spec.title
     guard(cluster, title, read_only=limits.read_only)
     nodes = cluster.nodes()
     if step.target not in ("", *ROLES) and step.target not in [node.name for node in nodes]:
@@ -60,23 +62,28 @@ def check(cluster: Cluster, step: ScenarioStep, limits: FaultLimits) -> None:
         raise InvalidInputError(f"{cluster.name} has no node '{visible(step.target)}'", f"Its nodes are {names}.")
     if step.target == "follower" and len(nodes) < 2:
         raise InvalidInputError("a cluster of one node has no follower", "Take another target.")
-    if step.fault in _NEED_TWO and len(nodes) < 2:
+    if len(nodes) < min(2, spec.least_nodes):
         raise InvalidInputError(f"a cluster of one node has nothing for {step.fault}", "Take another fault.")
-    if step.fault in TAKES_AWAY:
+    if spec.takes_node_away:
         refuse_majority_loss(nodes, "", title, limits)
 
 
 def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, limits: FaultLimits) -> None:
     """`RefusedError` if without one more node (`target`, empty: any) no majority serves, unless that was asked for."""
-    serving = sum(node.state is NodeState.RUNNING and node.name != target for node in nodes)
-    serving -= not target
-    if 2 * serving <= len(nodes) and not limits.allow_majority_loss:
+    voting = votes_without(nodes, target) - (not target)
+    if not is_majority(voting, len(nodes)) and not limits.allow_majority_loss:
         away = ", ".join(f"{node.name} is {node.state}" for node in nodes if node.state is not NodeState.RUNNING)
         raise RefusedError(
             f"{title}: no majority of the {len(nodes)} nodes would be left",
-            (f"Now {away}; 'dmq doctor' tells the way back. " if away else "")
+            (f"Now {away}; 'dmq doctor' tells how to undo that. " if away else "")
             + "Quorum queues then stop taking messages until nodes return; --allow-majority-loss does it all the same.",
         )
+
+
+def evidence_for(action: Action, active: Sequence[Fault]) -> str:
+    """What the nodes themselves tell of an alarm or a link that is cut or slow; empty: nothing."""
+    found = matching_faults(action, active)
+    return f"the nodes tell of it: {action_of(found[0]).title}" if found else ""
 
 
 class FaultSequence(threading.Thread):
@@ -89,7 +96,7 @@ class FaultSequence(threading.Thread):
 
     def __init__(self, injector: FaultInjector, steps: tuple[ScenarioStep, ...], began_at: float, skips: bool) -> None:
         super().__init__(name="proof faults", daemon=True)
-        self._striker = injector
+        self._injector = injector
         self._steps = steps
         self._began_at = began_at
         self._skips = skips
@@ -101,7 +108,7 @@ class FaultSequence(threading.Thread):
         try:
             for number, step in enumerate(self._steps):
                 pause_s = self._began_at + step.at_s - time.monotonic()
-                if self._striker.wait_before(max(REST_S if number and self._skips else 0.0, pause_s), self.stopped):
+                if self._injector.wait_before(max(REST_S if number and self._skips else 0.0, pause_s), self.stopped):
                     return
                 self._do(step)
         except DmqError as error:
@@ -110,18 +117,33 @@ class FaultSequence(threading.Thread):
     def _do(self, step: ScenarioStep) -> None:
         hold_s = None if step.undo_s is None else step.undo_s - step.at_s
         try:
-            self._striker.inject(step, hold_s, self.stopped, alone=self._skips)
+            self._injector.inject(step, hold_s, self.stopped, alone=self._skips)
         except DmqError as error:
             if not self._skips:
                 raise
-            self._striker.report_skipped(step, error)
+            self._injector.report_skipped(step, error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Injection:
+    """A fault, the node that it is told of, and what undoes it; `gently`: its node is drained before."""
+
+    action: Action
+    node: str
+    undo: Action | None
+    gently: bool = False
+
+    @property
+    def ends(self) -> frozenset[str]:
+        """Every node that it concerns: its own, and that at the other end of a link."""
+        return self.action.nodes | {self.node}
 
 
 class FaultInjector:
-    """Does faults to a cluster through the one gate, and tells the journal how far each is.
+    """Injects faults into a cluster through the one gate, and tells the journal how far each is.
 
-    `look` is called, and must not wait, a little before each fault and once its node is back; `told` hears of each act
-    as it begins, and again (True) as it is taken back.
+    `look` is called, and must not wait, a little before each fault and once its node is back; `told` hears of each
+    fault as it begins, with the node that it is told of, and again (True) of what undoes it.
     """
 
     def __init__(
@@ -134,7 +156,7 @@ class FaultInjector:
         seed: int,
         progress: ProgressListener,
         look: Callable[[], object] = lambda: None,
-        told: Callable[[Act, bool], object] = lambda _act, _back: None,
+        told: Callable[[Action, str, bool], object] = lambda _action, _node, _is_undo: None,
     ) -> None:
         self._cluster = cluster
         self._queue = queue
@@ -159,7 +181,7 @@ class FaultInjector:
 
     def report_skipped(self, step: ScenarioStep, error: DmqError) -> None:
         """Tells that a step was left out, and why."""
-        self._progress(Progress(f"left out {step.fault} {step.target}".rstrip() + f": {error.what}"))
+        self._progress(Progress(f"left out {PROOF_NAMES[step.fault]} {step.target}".rstrip() + f": {error.what}"))
 
     def inject(
         self, step: ScenarioStep, hold_s: float | None, stopped: threading.Event, *, alone: bool = False
@@ -168,121 +190,132 @@ class FaultInjector:
 
         `alone`: `RefusedError` for a node that another step has hit and not given back yet.
         """
-        if step.fault is Fault.ROLLING:
+        if step.fault is FaultKind.ROLLING_RESTART:
             self._roll(stopped)
             return
         with self._lock:
             # Two lanes must neither choose the same node nor together break the majority.
-            act = self._act(step)
-            if act.takes_away:
-                refuse_majority_loss(self._cluster.nodes(), act.node, act.title, self._limits)
-            if alone and not self._busy.isdisjoint(act.ends):
-                raise RefusedError(f"{act.title}: another fault holds there", "Wait until it is undone.")
-            self.targeted_nodes.append(act.node)
-            asked_at = self._begin(act)
-            self._busy |= act.ends
+            fault = self._aimed(step)
+            title = fault.action.title
+            if fault.action.spec.takes_node_away:
+                refuse_majority_loss(self._cluster.nodes(), fault.node, title, self._limits)
+            if alone and not self._busy.isdisjoint(fault.ends):
+                raise RefusedError(f"{title}: another fault holds there", "Wait until it is undone.")
+            self.targeted_nodes.append(fault.node)
+            fault, asked_at = self._begin(fault)
+            self._busy |= fault.ends
         try:
-            held_from = self._evidence(act, asked_at)
+            held_from = self._note_evidence(fault, asked_at)
             stopped.wait(max(0.0, (hold_s or 0.0) - (time.monotonic() - held_from)))
         finally:
-            self._undo(act)
+            self._undo(fault)
             with self._lock:
-                self._busy -= act.ends
+                self._busy -= fault.ends
 
-    def _act(self, step: ScenarioStep) -> Act:
+    def _aimed(self, step: ScenarioStep) -> _Injection:
         """What the step does, to the nodes as they are now."""
         nodes, leader = self._cluster.nodes(), self._recorder.leader(self._queue)
-        node = "" if step.fault in UNTARGETED else self._resolve(step.target)
-        if step.fault is Fault.MOVE_LEADER and node == leader:
+        node = self._resolve(step.target) if PROOF_USES[step.fault].targeted else ""
+        if step.fault is FaultKind.MOVE_LEADER and node == leader:
             node = self._resolve("follower")
         vhost = nodes[0].endpoint.virtual_host
-        return act_for(step.fault, node, leader=leader, queue=self._queue, vhost=vhost, nodes=nodes)
+        action = action_for(step.fault, node, leader=leader, queue=self._queue, vhost=vhost, nodes=nodes)
+        return _Injection(action, action.node or leader or nodes[0].name, undo_of(action, leader))
 
-    def _begin(self, act: Act) -> float:
-        """Does the act; gives the epoch second of asking for it."""
-        self._progress(Progress(act.title, act.node))
-        self._told(act, False)
-        self._journal.append_fault(FaultStage.ASKED, act.name, act.node)
+    def _begin(self, fault: _Injection) -> tuple[_Injection, float]:
+        """Does it; gives it with the undo that is now known, and the epoch second of asking for it."""
+        action, name, node = fault.action, str(fault.action.kind), fault.node
+        self._progress(Progress(action.title, node))
+        self._told(action, node, False)
+        self._journal.append_fault(FaultStage.ASKED, name, node)
         asked_at = time.time()
         try:
-            act.do(self._cluster, self._limits.read_only)
+            if fault.gently:
+                self._perform(Action(NodeAction.DRAIN, node))
+            undo = self._perform(action)
         except DmqError as error:
-            self._journal.append_fault(FaultStage.FAILED, act.name, act.node, error.what)
-            self._undo(act)
+            self._journal.append_fault(FaultStage.FAILED, name, node, error.what)
+            self._undo(fault)
             raise
-        return asked_at
+        # Only now the name of a node that was added is sure.
+        return replace(fault, undo=undo or fault.undo), asked_at
 
-    def _evidence(self, act: Act, asked_at: float) -> float:
+    def _perform(self, action: Action) -> Action | None:
+        return perform(self._cluster, action, read_only=self._limits.read_only)
+
+    def _note_evidence(self, fault: _Injection, asked_at: float) -> float:
         """Notes when the fault began and from when on it holds, by the cluster's own word; gives the latter."""
         at = time.monotonic()
-        if act.kind in STATES:
-            began, at, text = self._change(act, asked_at)
+        if fault.action.spec.state is not None:
+            began, at, text = self._change(fault, fault.action.spec.state, asked_at)
         else:
-            began, text = at, self._word(act)
-        self._journal.append_fault(FaultStage.BEGAN, act.name, act.node, at=began)
-        self._journal.append_fault(FaultStage.HOLDS, act.name, act.node, text, at)
+            began, text = at, self._evidence_for(fault)
+        self._journal.append_fault(FaultStage.BEGAN, str(fault.action.kind), fault.node, at=began)
+        self._journal.append_fault(FaultStage.HOLDS, str(fault.action.kind), fault.node, text, at)
         return at
 
-    def _change(self, act: Act, asked_at: float) -> tuple[float, float, str]:
+    def _change(self, fault: _Injection, state: NodeState, asked_at: float) -> tuple[float, float, str]:
         """When a node's fault could be felt first and when it held, and who says so."""
-        states = STATES[act.kind]
-        change = self._recorder.await_change(act.node, states, asked_at - _CLOCKS_S, _EVIDENCE_WITHIN_S)
+        change = self._recorder.await_change(fault.node, (state,), asked_at - _CLOCKS_S, _EVIDENCE_WITHIN_S)
         backend, at = self._cluster.backend, time.monotonic()
-        state = self._state_of(act.node)
+        now = self._state_of(fault.node)
         if change is not None:
             at, text = monotonic_of(change.at), f"{backend} says that it is {change.state}"
         else:
-            text = f"{backend} shows it as {state}" if state in states else ""
-        return self._began(act, asked_at, at), at, text
+            text = f"{backend} shows it as {now}" if now is state else ""
+        return self._began(fault, asked_at, at), at, text
 
-    def _word(self, act: Act) -> str:
+    def _evidence_for(self, fault: _Injection) -> str:
         """What the cluster itself says of a fault that holds; empty: nothing."""
-        fault = act.fault
-        if fault is None:
-            running = self._state_of(act.node) is NodeState.RUNNING
-            return f"{self._cluster.backend} shows it as running" if running else ""
-        match fault.kind:
+        match fault.action.kind:
             case FaultKind.MOVE_LEADER:
-                elected = self._recorder.await_leader(self._queue, act.node, _ELECTS_WITHIN_S)
-                return f"the log of {act.node} told that it was elected" if elected else ""
+                elected = self._recorder.await_leader(self._queue, fault.node, _ELECTS_WITHIN_S)
+                return f"the log of {fault.node} told that it was elected" if elected else ""
             case FaultKind.REBALANCE:
                 host = self._cluster.nodes()[0].endpoint.virtual_host
                 return f"{leader_of(self._cluster, self._queue, host)} leads the queue, as the management API tells"
+            case FaultKind():
+                return evidence_for(fault.action, self._cluster.active_faults())
             case _:
-                return word_of(self._cluster, fault)
+                running = self._state_of(fault.node) is NodeState.RUNNING
+                return f"{self._cluster.backend} shows it as running" if running else ""
 
     def _state_of(self, name: str) -> NodeState | None:
         return next((node.state for node in self._cluster.nodes() if node.name == name), None)
 
-    def _began(self, act: Act, asked_at: float, held: float) -> float:
+    def _began(self, fault: _Injection, asked_at: float, held: float) -> float:
         """The monotonic second at which clients could feel it first."""
         asked = monotonic_of(asked_at)
-        if act.kind not in _AT_ONCE:
+        if not fault.action.spec.at_once:
+            # It takes a while, and clients feel it from the beginning.
             return asked
         # A backend tells of a death once it has cleared up, and clients that were there know it sooner.
-        lost = self._recorder.first_loss_at(act.node, asked)
+        lost = self._recorder.first_loss_at(fault.node, asked)
         return held if lost is None else min(held, lost)
 
-    def _undo(self, act: Act) -> None:
-        """Takes the fault back, trying three times; what that takes is told, whether it helps or not."""
-        back = act.back
-        if back is None:
+    def _undo(self, fault: _Injection) -> None:
+        """Undoes the fault, trying three times; what that takes is told, whether it helps or not."""
+        undo, node = fault.undo, fault.node
+        if undo is None:
             return
-        self._progress(Progress(back.title, act.node))
-        self._told(act, True)
-        self._journal.append_undo(FaultStage.BEGAN, back.name, act.node)
+        name = str(undo.kind)
+        self._progress(Progress(undo.title, node))
+        self._told(undo, node, True)
+        self._journal.append_undo(FaultStage.BEGAN, name, node)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                back.do(self._cluster, self._limits.read_only)
+                if undo.kind is not Scaling.REMOVE or self._state_of(undo.node or "") is not None:
+                    self._perform(undo)
             except DmqError as error:
                 if attempt == _ATTEMPTS:
-                    self._journal.append_undo(FaultStage.FAILED, back.name, act.node, error.what)
-                    again = on_cluster(back.command, self._cluster.name)
-                    what = f"{act.node} is not back" if act.kind in STATES else f"{act.title} is not taken back"
+                    self._journal.append_undo(FaultStage.FAILED, name, node, error.what)
+                    again = on_cluster(undo.command, self._cluster.name)
+                    node_returned = fault.action.spec.state is None
+                    what = f"{fault.action.title} is not undone" if node_returned else f"{node} is not back"
                     self.problems.append(f"{what}: {error.what}; '{again}' tries again")
                 time.sleep(_PAUSE_S)
             else:
-                self._journal.append_undo(FaultStage.HOLDS, back.name, act.node, back.title)
+                self._journal.append_undo(FaultStage.HOLDS, name, node, undo.title)
                 self._look()
                 return
 
@@ -295,12 +328,12 @@ class FaultInjector:
                 return
             refuse_majority_loss(self._cluster.nodes(), node.name, "Rolling restart", self._limits)
             self.targeted_nodes.append(node.name)
-            act = on_node(Fault.STOP, node.name, gently=True)
-            asked_at = self._begin(act)
+            stop = Action(NodeAction.STOP, node.name)
+            fault, asked_at = self._begin(_Injection(stop, node.name, stop.undo, gently=True))
             try:
-                self._evidence(act, asked_at)
+                self._note_evidence(fault, asked_at)
             finally:
-                self._undo(act)
+                self._undo(fault)
 
     def _resolve(self, target: str) -> str:
         """The node that `target` is now."""

@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import Fault
-from dmq_core.cluster.protocol import Cluster
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import Scaling
+from dmq_core.cluster.protocol import Cluster, NodeAction
+from dmq_core.cluster.scaling.checks import lowest_free_name
 from dmq_core.connection_manager import Role
+from dmq_core.errors import DmqError
 from dmq_core.observe.event_text import leader_text
 from dmq_core.observe.events import ActionDetails, Event, LeaderDetails, Origin, Severity
 from dmq_core.progress import Progress
-from dmq_core.proof.acts import Act
 from dmq_core.proof.progress import LoadAccount, ProofProgress, ProofReport
 from dmq_core.proof.report.html_page import html
 from dmq_core.proof.report.json_document import contract_json
 from dmq_core.proof.report.wording import repeat_command
 from dmq_core.proof.result import ProofResult, TimelineMark
-from dmq_core.proof.run.external_faults import ExternalClusterFaults
 from dmq_core.proof.run.live_curves import LiveCurves, with_result
 from dmq_core.proof.run.run import ProofOptions, ProofRun
 from dmq_core.proof.scenario import Scenario
@@ -82,31 +82,13 @@ class LiveProofRun:
             )
             return ProofProgress(account, elapsed_s, planned_s, marks, self._doing, self._ending)
 
-    def announce(self, operation: NodeOperation) -> None:
-        """Somebody else is about to do an act on a node: a load has it in its account."""
-        if self._run.is_load:
-            self._run.announce(operation)
-            self._mark(time.time(), "fault" if operation.destructive else "undo", operation.done)
-
-    def announce_failure(self, operation: NodeOperation, why: str) -> None:
-        """An act that was announced failed."""
-        self._run.announce_failure(operation, why)
-
-    def recording_fault(self, fault: Fault) -> _Recording:
-        """Somebody else does a fault of the whole cluster inside: a load has it in its account."""
-        return self._recording_external(lambda external: external.recording_fault(fault), fault.done, mends=fault.mends)
-
-    def recording_added_node(self, node: str) -> _Recording:
-        """Somebody else adds a node inside."""
-        return self._recording_external(
-            lambda external: external.recording_added_node(node), f"{node} added", mends=False
-        )
-
-    def recording_removed_node(self, node: str) -> _Recording:
-        """Somebody else removes a node inside."""
-        return self._recording_external(
-            lambda external: external.recording_removed_node(node), f"{node} removed", mends=False
-        )
+    def recording(self, action: Action) -> _Recording:
+        """Somebody else does `action` inside: a load has it in its account."""
+        if isinstance(action.kind, NodeAction):
+            return self._announced(action)
+        if action.kind is Scaling.ADD and action.node is None:
+            action = Action(Scaling.ADD, lowest_free_name([node.name for node in self._cluster.nodes()]))
+        return self._recording_external(action)
 
     def heard(self, events: Iterable[Event]) -> None:
         """Notes the elections of its queue among what the session's observer tells."""
@@ -146,30 +128,38 @@ class LiveProofRun:
         with self._lock:
             self._doing = progress.text
 
-    def _told(self, act: Act, back: bool) -> None:
-        done = act.back.done if back and act.back is not None else act.done
-        mark = self._mark(time.time(), "undo" if back else "fault", visible(done))
-        if not back and mark is not None:
-            self._struck = (mark, act.node)
-        name = act.back.name if back and act.back is not None else act.name
-        severity = Severity.PLAIN if back else Severity.FAULT
-        kind = f"{'node' if act.fault is None else 'fault'}_{name}"
-        self._hear(Event(time.time(), Origin.YOU, severity, kind, act.node, ActionDetails(act.node, done)))
+    def _told(self, action: Action, node: str, is_undo: bool) -> None:
+        mark = self._mark(time.time(), "undo" if is_undo else "fault", visible(action.done))
+        if not is_undo and mark is not None:
+            self._struck = (mark, node)
+        severity = Severity.PLAIN if is_undo else Severity.FAULT
+        details = ActionDetails(node, action.done)
+        self._hear(Event(time.time(), Origin.YOU, severity, action.event_kind, node, details))
 
     @contextlib.contextmanager
-    def _recording_external(
-        self, record: Callable[[ExternalClusterFaults], _Recording], done: str, *, mends: bool
-    ) -> Iterator[None]:
+    def _announced(self, action: Action) -> Iterator[None]:
+        """An action on a node shows in its state; what it was is told before."""
+        if self._run.is_load:
+            self._run.announce(action)
+            self._mark(time.time(), "fault" if action.destructive else "undo", visible(action.done))
+        try:
+            yield
+        except DmqError as error:
+            self._run.announce_failure(action, error.what)
+            raise
+
+    @contextlib.contextmanager
+    def _recording_external(self, action: Action) -> Iterator[None]:
         cluster_faults = self._run.cluster_faults
         if cluster_faults is None:
             yield
             return
-        if not mends:
-            self._mark(time.time(), "fault", visible(done))
-        with record(cluster_faults):
+        if not action.ends_another:
+            self._mark(time.time(), "fault", visible(action.done))
+        with cluster_faults.recording_fault(action):
             yield
-        if mends:
-            self._mark(time.time(), "undo", visible(done))
+        if action.ends_another:
+            self._mark(time.time(), "undo", visible(action.done))
 
     def _mark(self, at: float, kind: str, text: str) -> TimelineMark | None:
         with self._lock:

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from dmq_core.actions.action import Action
 from dmq_core.actions.gate import guard_change
-from dmq_core.actions.node_operation import NodeOperation
 from dmq_core.cluster.protocol import Cluster, NodeChange, NodeState
 from dmq_core.connection_manager import BrokerConnectionManager, ConnectionEvent, Role
 from dmq_core.errors import ClusterError, ClusterNotFoundError, DmqError, MessagingError, NotReachableError
 from dmq_core.progress import Progress, ProgressListener, no_progress
-from dmq_core.proof.acts import Act
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import RunPhase, RunSetup
 from dmq_core.proof.journal.retention import journals_folder, prune
@@ -75,8 +74,8 @@ class ProofOptions:
 class ProofRun:
     """A run on its own thread, from `begin` to `finish`; nobody else may call it meanwhile.
 
-    `RefusedError` and `InvalidInputError` come from `begin`, before anything is done. `told` hears of each act as it
-    begins, and again (True) as it is taken back.
+    `RefusedError` and `InvalidInputError` come from `begin`, before anything is done. `told` hears of each fault as
+    it begins, with the node that it is told of, and again (True) of what undoes it.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class ProofRun:
         scenario: Scenario,
         options: ProofOptions | None = None,
         progress: ProgressListener = no_progress,
-        told: Callable[[Act, bool], object] = lambda _act, _back: None,
+        told: Callable[[Action, str, bool], object] = lambda _action, _node, _is_undo: None,
     ) -> None:
         self._cluster = cluster
         self._scenario = scenario
@@ -152,15 +151,15 @@ class ProofRun:
         """Asks it to undo its faults, drain, and end with what it has so far; does not wait."""
         self._stopped.set()
 
-    def announce(self, operation: NodeOperation) -> None:
+    def announce(self, action: Action) -> None:
         """Somebody else is about to do an act on a node."""
         if self._node_faults is not None:
-            self._node_faults.announce(operation)
+            self._node_faults.announce(action)
 
-    def announce_failure(self, operation: NodeOperation, why: str) -> None:
+    def announce_failure(self, action: Action, why: str) -> None:
         """An act that was announced failed."""
         if self._node_faults is not None:
-            self._node_faults.announce_failure(operation, why)
+            self._node_faults.announce_failure(action, why)
 
     @property
     def cluster_faults(self) -> ExternalClusterFaults | None:

@@ -6,10 +6,10 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from dmq_core.actions import gate
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import Scaling
 from dmq_core.actions.gate import perform
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, undo_of
+from dmq_core.cluster.faults.model import DELAY_MS, FaultKind
 from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import DmqError, InvalidInputError, OperationTimeoutError
@@ -49,7 +49,7 @@ class ClusterUnderTest:
         self._cluster = cluster
         self._managers: list[BrokerConnectionManager] = []
         self._proxies: list[ChaosProxy] = []
-        self._ways_back: list[Fault] = []
+        self._undos: list[Action] = []
 
     def __repr__(self) -> str:
         return f"<{self._cluster.name} on {self._cluster.backend}>"
@@ -128,19 +128,19 @@ class ClusterUnderTest:
         >>> dmq_cluster.memory_alarm("rmq1")
         >>> dmq_cluster.heal()
         """
-        self._cause(Fault(FaultKind.MEMORY_ALARM, node))
+        self._inject(Action(FaultKind.MEMORY_ALARM, node))
 
     def disk_alarm(self, node: str) -> None:
         """Raises the disk alarm of a node: as the memory alarm."""
-        self._cause(Fault(FaultKind.DISK_ALARM, node))
+        self._inject(Action(FaultKind.DISK_ALARM, node))
 
     def move_leader(self, queue: str, node: str, virtual_host: str = "/") -> None:
         """Moves the leader of a quorum queue to a node that has a member of it; `heal` leaves it there."""
-        self._cause(Fault(FaultKind.MOVE_LEADER, node, queue, virtual_host), is_undone=False)
+        self._inject(Action(FaultKind.MOVE_LEADER, node, queue, virtual_host))
 
     def rolling_restart(self) -> None:
         """Drains and restarts one node after the other, about 15 s each."""
-        self._cause(Fault(FaultKind.ROLLING_RESTART))
+        self._inject(Action(FaultKind.ROLLING_RESTART))
 
     def cut_link(self, node: str, peer: str) -> None:
         """Lets nothing pass between two nodes, which still reach all others, until `heal`.
@@ -148,11 +148,11 @@ class ClusterUnderTest:
         >>> dmq_cluster.cut_link("rmq1", "rmq2")
         >>> dmq_cluster.heal()
         """
-        self._cause(Fault(FaultKind.CUT_LINK, node, peer=peer))
+        self._inject(Action(FaultKind.CUT_LINK, node, peer=peer))
 
     def slow_link(self, node: str, peer: str | None = None, delay_ms: int = DELAY_MS) -> None:
         """Holds what passes between a node and `peer` (None: all) for up to `delay_ms` (1 to 5000), until `heal`."""
-        self._cause(Fault(FaultKind.SLOW_LINK, node, peer=peer, delay_ms=delay_ms))
+        self._inject(Action(FaultKind.SLOW_LINK, node, peer=peer, delay_ms=delay_ms))
 
     def add_node(self) -> str:
         """Adds a node, onto which the queues grow, and returns its name; `heal` leaves it.
@@ -161,14 +161,15 @@ class ClusterUnderTest:
         'rmq4'
         >>> dmq_cluster.remove_node("rmq4")
         """
-        return gate.add_node(self._cluster, read_only=False)
+        undo = perform(self._cluster, Action(Scaling.ADD), read_only=False)
+        return "" if undo is None or undo.node is None else undo.node
 
     def remove_node(self, node: str) -> None:
         """Takes the queues off a node and removes it with its data.
 
         Raises `RefusedError` if that loses a queue or a majority.
         """
-        gate.remove_node(self._cluster, node, read_only=False)
+        perform(self._cluster, Action(Scaling.REMOVE, node), read_only=False)
 
     def heal(self) -> None:
         """Ends what was done here: alarms, links, and nodes that are down, frozen, cut off or in maintenance.
@@ -177,11 +178,11 @@ class ClusterUnderTest:
         """
         try:
             self._cluster.start()
-            while self._ways_back:
-                gate.cause(self._cluster, self._ways_back[-1], read_only=False)
-                self._ways_back.pop()
+            while self._undos:
+                perform(self._cluster, self._undos[-1], read_only=False)
+                self._undos.pop()
         except DmqError:
-            self._ways_back.clear()
+            self._undos.clear()
             self._cluster.destroy()
             self._cluster.start()
 
@@ -269,14 +270,13 @@ class ClusterUnderTest:
             proxy.close()
 
     def _act(self, action: NodeAction, node: str) -> None:
-        perform(self._cluster, NodeOperation(action, node), read_only=False)
+        perform(self._cluster, Action(action, node), read_only=False)
 
-    def _cause(self, fault: Fault, *, is_undone: bool = True) -> None:
-        # Noted first: what fails half way may have been done.
-        undo = undo_of(fault) if is_undone else None
-        if undo is not None:
-            self._ways_back.append(undo)
-        gate.cause(self._cluster, fault, read_only=False)
+    def _inject(self, fault: Action) -> None:
+        # Noted first: what fails half way may have been done. Where a leader was is not known here, and it stays.
+        if fault.undo is not None:
+            self._undos.append(fault.undo)
+        perform(self._cluster, fault, read_only=False)
 
     def _await_leader(self, client: ManagementClient, key: EntityKey) -> str:
         began = time.monotonic()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from dmq_core.cluster.faults.injector import MENDS_LINKS
-from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
+from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeChange, NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import (
     check_may_grow,
@@ -177,22 +177,22 @@ class FakeCluster:
         with self._broker.lock:
             self._broker.remove_node(node)
 
-    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
-        """Does a fault of the whole cluster and returns its way back."""
-        self._own(fault.title)
+    def inject(self, fault: Fault, progress: ProgressListener = no_progress) -> str | None:
+        """Does a fault of the whole cluster; of a leader that it moved it tells where that was."""
+        self._own(str(fault.kind))
         self._check_exists()
-        self.script.enter("cause")
-        progress(Progress(fault.title, fault.node))
+        self.script.enter("inject")
+        progress(Progress(str(fault.kind), fault.node))
         if fault.node is not None:
             self._check_runs(fault.node)
         with self._broker.lock:
-            return self._caused(fault, progress)
+            return self._injected(fault, progress)
 
-    def standing(self) -> tuple[Fault, ...]:
+    def active_faults(self) -> tuple[Fault, ...]:
         """The alarms and the cut or slow links that hold now."""
-        self._own("standing faults")
+        self._own("active faults")
         self._check_exists()
-        self.script.enter("standing")
+        self.script.enter("active_faults")
         with self._broker.lock:
             kinds = {what: kind for kind, (what, on) in _ALARMS.items() if on}
             alarms = tuple(Fault(kinds[what], node) for node, what in sorted(self._broker.alarms))
@@ -262,22 +262,21 @@ class FakeCluster:
         if state is not NodeState.RUNNING:
             raise InvalidInputError(f"{node} is {state}", "'dmq start' brings every node back.")
 
-    def _caused(self, fault: Fault, progress: ProgressListener) -> Fault | None:
+    def _injected(self, fault: Fault, progress: ProgressListener) -> str | None:
+        if fault.kind is FaultKind.MOVE_LEADER:
+            return self._move_leader(fault)
         if fault.kind in _ALARMS:
             resource, on = _ALARMS[fault.kind]
             self._broker.set_alarm(fault.node or "", resource, on=on)
-            return undo_of(fault)
-        if fault.kind is FaultKind.MOVE_LEADER:
-            return self._move_leader(fault)
         if fault.kind in (FaultKind.CUT_LINK, FaultKind.SLOW_LINK, FaultKind.MEND_LINK):
-            return self._change_links(fault)
+            self._change_links(fault)
         if fault.kind is FaultKind.ROLLING_RESTART:
             self._roll(progress)
         if fault.kind in (FaultKind.ROLLING_RESTART, FaultKind.REBALANCE):
             self._rebalance()
         return None
 
-    def _change_links(self, fault: Fault) -> Fault | None:
+    def _change_links(self, fault: Fault) -> None:
         """Notes the links; nodes of 4.3, which these are, go on over the third one, and here at full speed."""
         node = fault.node or ""
         peers = [n for n in self._broker.nodes if n != node] if fault.peer is None else [fault.peer]
@@ -287,18 +286,17 @@ class FakeCluster:
             self._links.pop((first, second), None)
             if fault.kind is not FaultKind.MEND_LINK:
                 self._links[first, second] = replace(fault, node=first, peer=second)
-        return undo_of(fault)
 
     def _mend_links(self, node: str) -> None:
         self._links = {pair: fault for pair, fault in self._links.items() if node not in pair}
 
-    def _move_leader(self, fault: Fault) -> Fault | None:
+    def _move_leader(self, fault: Fault) -> str | None:
         queue = self._broker.queues.get(EntityKey(fault.virtual_host, fault.queue or ""))
         if queue is None or not queue.replicated:
             raise InvalidInputError(f"there is no quorum queue {fault.queue!r} in virtual host {fault.virtual_host!r}")
         before = queue.leader
         self._broker.move_leader(queue, fault.node or "")
-        return undo_of(fault, before)
+        return before
 
     def _rebalance(self) -> None:
         running = [n.name for n in self._broker.serving()]

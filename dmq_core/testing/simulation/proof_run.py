@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from dmq_core.cluster.faults.model import Fault as ClusterFault
-from dmq_core.cluster.protocol import NodeState
+from dmq_core.actions.action import Action, undo_of
+from dmq_core.actions.catalog import PROOF_USES, Scaling
+from dmq_core.actions.gate import perform
+from dmq_core.cluster.faults.model import FaultKind
+from dmq_core.cluster.protocol import NodeAction, NodeState
 from dmq_core.connection_manager import Role
 from dmq_core.errors import OperationTimeoutError
 from dmq_core.observe.events import ActionDetails, Event, Origin, Severity
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.proof.acts import Act, act_for
 from dmq_core.proof.journal.file import JournalClock
 from dmq_core.proof.journal.records import (
     DepthRecord,
@@ -32,7 +34,8 @@ from dmq_core.proof.result import ProofResult, TimelineMark
 from dmq_core.proof.run.fault_injection import FaultLimits, check
 from dmq_core.proof.run.live_curves import LiveCurves, with_result
 from dmq_core.proof.run.queue_checks import READ_EVERY_S, READS, problems_of
-from dmq_core.proof.scenario import LOAD, UNTARGETED, Fault, Scenario, ScenarioStep
+from dmq_core.proof.run.targets import action_for
+from dmq_core.proof.scenario import LOAD, Scenario, ScenarioStep
 from dmq_core.testing.simulation.broker import HANDED_OVER_S, SILENT_ELECTION_S, STEP_S, SimBroker
 from dmq_core.testing.simulation.cluster import BOOT_S, FakeCluster
 from dmq_core.testing.simulation.traffic import LOAD_QUEUE, SimTraffic
@@ -44,23 +47,22 @@ _EACH_S: Final = 9.0
 _DOWN_S: Final = 2.0
 _SLICES: Final = 480
 _BROKEN: Final = {
-    Fault.KILL: (NodeState.STOPPED, None),
-    Fault.STOP: (NodeState.STOPPED, HANDED_OVER_S),
-    Fault.PAUSE: (NodeState.PAUSED, SILENT_ELECTION_S),
-    Fault.ISOLATE: (NodeState.ISOLATED, SILENT_ELECTION_S),
-    Fault.DRAIN: (NodeState.DRAINING, HANDED_OVER_S),
+    NodeAction.KILL: (NodeState.STOPPED, None),
+    NodeAction.STOP: (NodeState.STOPPED, HANDED_OVER_S),
+    NodeAction.PAUSE: (NodeState.PAUSED, SILENT_ELECTION_S),
+    NodeAction.ISOLATE: (NodeState.ISOLATED, SILENT_ELECTION_S),
+    NodeAction.DRAIN: (NodeState.DRAINING, HANDED_OVER_S),
 }
-# What a session tells of acts that others do beside a load, and what a journal calls them.
-_ACTS: Final = {"add": "scale"}
 
 
 @dataclass(slots=True)
 class _Holding:
-    """A fault that holds, to be taken back `until_s` seconds after the load began."""
+    """A fault that holds, of which `node` is told, to be undone `until_s` seconds after the load began."""
 
-    act: Act
+    action: Action
+    node: str
     until_s: float
-    undo: ClusterFault | None
+    undo: Action
     is_ending: bool = False
 
 
@@ -192,7 +194,7 @@ class SimProof:
 
     def _step_faults(self) -> None:
         while self._waiting and not self._stopped and self._after >= self._waiting[0].at_s:
-            self._strike(self._waiting.pop(0))
+            self._inject(self._waiting.pop(0))
         for holding in [h for h in self._holding if self._stopped or h.until_s <= self._after]:
             self._undo(holding)
         is_late = self._after >= self._scenario.duration_s and not self._waiting
@@ -281,8 +283,9 @@ class SimProof:
         done = visible(event.details.done)
         is_undo = event.severity is not Severity.FAULT and event.kind != "node_add"
         self._mark("undo" if is_undo else "fault", done)
-        name = event.kind.partition("_")[2]
-        act, node = _ACTS.get(name, name), event.subject if event.subject in self._broker.nodes else self._leader or ""
+        act, node = event.kind.partition("_")[2], event.subject
+        if node not in self._broker.nodes:
+            node = self._leader or ""
         if not is_undo:
             self._note_fault(FaultStage.ASKED, act, node)
         self._note_fault(FaultStage.BEGAN, act, node, undo=is_undo)
@@ -290,58 +293,58 @@ class SimProof:
 
     # Faults of its own.
 
-    def _strike(self, step: ScenarioStep) -> None:
-        node = "" if step.fault in UNTARGETED else self._resolve(step.target)
-        if step.fault is Fault.MOVE_LEADER and node == self._leader:
+    def _inject(self, step: ScenarioStep) -> None:
+        node = self._resolve(step.target) if PROOF_USES[step.fault].targeted else ""
+        if step.fault is FaultKind.MOVE_LEADER and node == self._leader:
             node = self._resolve("follower")
-        nodes = self._cluster.nodes()
-        act = act_for(step.fault, node, leader=self._leader, queue=LOAD_QUEUE, vhost="/", nodes=nodes)
-        self._note_fault(FaultStage.ASKED, act.name, act.node)
-        self._tell(act.name, act.node, act.done, back=False)
-        undo = None
-        if act.fault is not None:
-            undo = self._cluster.cause(act.fault)
-        elif act.kind is Fault.SCALE:
-            self._broker.add_node(act.node)
-            self._boot(act.node, lambda: self._broker.grow_onto(act.node))
+        nodes, leader = self._cluster.nodes(), self._leader
+        action = action_for(step.fault, node, leader=leader, queue=LOAD_QUEUE, vhost="/", nodes=nodes)
+        name, node = str(action.kind), action.node or leader or nodes[0].name
+        self._note_fault(FaultStage.ASKED, name, node)
+        self._tell(action, node, is_undo=False)
+        if isinstance(action.kind, FaultKind):
+            perform(self._cluster, action, read_only=False)
+        elif action.kind is Scaling.ADD:
+            self._broker.add_node(node)
+            self._boot(node, lambda: self._broker.grow_onto(node))
         else:
-            self._broker.set_state(act.node, *_BROKEN[act.kind])
-        self._note_fault(FaultStage.BEGAN, act.name, act.node)
-        self._note_fault(FaultStage.HOLDS, act.name, act.node, self._evidence(act))
-        if act.back is not None:
-            self._holding.append(_Holding(act, step.undo_s or 0.0, undo))
+            self._broker.set_state(node, *_BROKEN[NodeAction(name)])
+        self._note_fault(FaultStage.BEGAN, name, node)
+        self._note_fault(FaultStage.HOLDS, name, node, self._evidence(action, node))
+        undo = undo_of(action, leader)
+        if undo is not None:
+            self._holding.append(_Holding(action, node, step.undo_s or 0.0, undo))
 
-    def _evidence(self, act: Act) -> str:
-        if act.kind in (Fault.MOVE_LEADER, Fault.REBALANCE):
+    def _evidence(self, action: Action, node: str) -> str:
+        if action.kind in (FaultKind.MOVE_LEADER, FaultKind.REBALANCE):
             return f"{self._traffic.leader} leads the queue"
-        if act.fault is not None:
-            return f"the nodes tell of it: {act.fault.title}"
-        return f"{self._broker.backend} says that it is {self._broker.nodes[act.node].state}"
+        if isinstance(action.kind, FaultKind):
+            return f"the nodes tell of it: {action.title}"
+        return f"{self._broker.backend} says that it is {self._broker.nodes[node].state}"
 
     def _undo(self, holding: _Holding) -> None:
-        act = holding.act
-        if holding.is_ending or act.back is None:
+        undo, node = holding.undo, holding.node
+        if holding.is_ending:
             return
         holding.is_ending = True
-        self._note_fault(FaultStage.BEGAN, act.back.name, act.node, undo=True)
-        self._tell(act.back.name, act.node, act.back.done, back=True)
-        if act.kind in (Fault.KILL, Fault.STOP):
-            self._boot(act.node, lambda: self._undone(holding))
+        self._note_fault(FaultStage.BEGAN, str(undo.kind), node, undo=True)
+        self._tell(undo, node, is_undo=True)
+        if undo.kind is NodeAction.START:
+            self._boot(node, lambda: self._undone(holding))
             return
-        if holding.undo is not None:
-            self._cluster.cause(holding.undo)
-        elif act.kind is Fault.SCALE:
-            self._broker.set_state(act.node, NodeState.STOPPED)
-            self._broker.remove_node(act.node)
-        elif act.fault is None:
-            self._broker.set_state(act.node, NodeState.RUNNING)
+        if isinstance(undo.kind, FaultKind):
+            perform(self._cluster, undo, read_only=False)
+        elif undo.kind is Scaling.REMOVE:
+            self._broker.set_state(node, NodeState.STOPPED)
+            self._broker.remove_node(node)
+        else:
+            self._broker.set_state(node, NodeState.RUNNING)
         self._undone(holding)
 
     def _undone(self, holding: _Holding) -> None:
         self._holding.remove(holding)
-        if holding.act.back is not None:
-            back = holding.act.back
-            self._note_fault(FaultStage.HOLDS, back.name, holding.act.node, back.title, undo=True)
+        undo = holding.undo
+        self._note_fault(FaultStage.HOLDS, str(undo.kind), holding.node, undo.title, undo=True)
 
     def _boot(self, node: str, then: Callable[[], None]) -> None:
         def serve() -> None:
@@ -352,10 +355,10 @@ class SimProof:
         self._broker.set_state(node, NodeState.STARTING)
         self._broker.later(BOOT_S, serve)
 
-    def _tell(self, name: str, node: str, done: str, *, back: bool) -> None:
-        severity = Severity.PLAIN if back else Severity.FAULT
-        self._broker.say(Origin.YOU, severity, f"node_{name}", node, ActionDetails(node, done))
-        self._mark("undo" if back else "fault", visible(done))
+    def _tell(self, action: Action, node: str, *, is_undo: bool) -> None:
+        severity = Severity.PLAIN if is_undo else Severity.FAULT
+        self._broker.say(Origin.YOU, severity, action.event_kind, node, ActionDetails(node, action.done))
+        self._mark("undo" if is_undo else "fault", visible(action.done))
 
     def _mark(self, kind: str, text: str) -> None:
         self._marks.append(TimelineMark(self._after, kind, text))
@@ -372,7 +375,7 @@ class SimProof:
 
 def _single(step: ScenarioStep, nodes: tuple[str, ...]) -> list[ScenarioStep]:
     """`step` itself, or a rolling restart as one stop for each node."""
-    if step.fault is not Fault.ROLLING:
+    if step.fault is not FaultKind.ROLLING_RESTART:
         return [step]
     begins = [(step.at_s + number * _EACH_S, node) for number, node in enumerate(nodes)]
-    return [ScenarioStep(at_s, Fault.STOP, node, at_s + _DOWN_S) for at_s, node in begins]
+    return [ScenarioStep(at_s, NodeAction.STOP, node, at_s + _DOWN_S) for at_s, node in begins]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dmq_core.actions.gate import add_node, cause, guard, guard_change, perform, remove_node
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import Fault
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import Scaling
+from dmq_core.actions.gate import actions_on, guard, guard_change, perform
 from dmq_core.cluster.protocol import Backend, Cluster
 from dmq_core.errors import MessagingError
 from dmq_core.management.models import EntityKey
@@ -163,7 +163,6 @@ class FakeSession:
     def demo(self, name: str) -> DemoRun[Any]:
         """Begins a demo, on a RabbitMQ in memory whose time goes by by itself."""
         from dmq_core.demo.discovery import find_demo
-        from dmq_core.demo.fault_guard import actions_on
         from dmq_core.demo.runner import DemoRun
         from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
 
@@ -171,46 +170,23 @@ class FakeSession:
         self.script.enter("demo")
         stage = MemoryDemoEnvironment(self.broker, self._cluster, pause_s=_PAUSE_S)
         self._stages.append(stage)
-        actions = actions_on(self._cluster, no_progress, read_only=self._read_only)
-        actions = replace(actions, perform=self.perform, cause=self.cause)
+        actions = replace(actions_on(self._cluster, no_progress, read_only=self._read_only), perform=self.perform)
         environment = replace(stage.environment(read_only=self._read_only), actions=actions)
         demo_run: DemoRun[Any] = DemoRun(name, find_demo(name), environment)
         self._playings.append(demo_run)
         return demo_run
 
-    def perform(self, operation: NodeOperation, progress: ProgressListener = no_progress) -> None:
-        """Does an act on a node; a destructive one is told as a fault as it begins, any other once it is done."""
-        guard(self._cluster, operation.title, read_only=self._read_only)
+    def perform(self, action: Action, progress: ProgressListener = no_progress) -> Action | None:
+        """Does an action; a destructive one is told as a fault as it begins, any other once it is done."""
+        guard(self._cluster, visible(action.title), read_only=self._read_only)
         self.script.enter("perform")
-        kind = f"node_{operation.action}"
-        if operation.destructive:
-            self._tell(kind, operation.node, operation.done, Severity.FAULT)
-        perform(self._cluster, operation, read_only=self._read_only, progress=progress)
-        if not operation.destructive:
-            self._tell(kind, operation.node, operation.done, Severity.PLAIN)
-
-    def cause(self, fault: Fault, progress: ProgressListener = no_progress) -> Fault | None:
-        """Does a fault of the whole cluster, told like an act on a node."""
-        guard(self._cluster, fault.title, read_only=self._read_only)
-        kind, subject = f"fault_{fault.kind}", fault.node or self.broker.name
-        if fault.destructive:
-            self._tell(kind, subject, fault.done, Severity.FAULT)
-        back = cause(self._cluster, fault, read_only=self._read_only, progress=progress)
-        if not fault.destructive:
-            self._tell(kind, subject, fault.done, Severity.PLAIN)
-        return back
-
-    def add_node(self, progress: ProgressListener = no_progress) -> str:
-        """Adds a node in 3 simulated seconds."""
-        name = add_node(self._cluster, read_only=self._read_only, progress=progress)
-        self._tell("node_add", name, f"{name} added", Severity.PLAIN)
-        return name
-
-    def remove_node(self, node: str, progress: ProgressListener = no_progress) -> None:
-        """Removes a node in a simulated second."""
-        guard(self._cluster, f"Remove {visible(node)}", read_only=self._read_only)
-        self._tell("node_remove", node, f"{node} removed", Severity.FAULT)
-        remove_node(self._cluster, node, read_only=self._read_only, progress=progress)
+        if action.destructive:
+            self._tell(action, Severity.FAULT)
+        undo = perform(self._cluster, action, read_only=self._read_only, progress=progress)
+        if not action.destructive:
+            added = undo is not None and action.kind is Scaling.ADD
+            self._tell(replace(action, node=undo.node) if added and undo else action, Severity.PLAIN)
+        return undo
 
     def close(self) -> None:
         """Closes every observer, tail, load, proof run and demo."""
@@ -231,9 +207,10 @@ class FakeSession:
         if self._closed:
             raise MessagingError("the session is closed", "Open another one.")
 
-    def _tell(self, kind: str, subject: str, done: str, severity: Severity) -> None:
+    def _tell(self, action: Action, severity: Severity) -> None:
+        subject = action.node or self.broker.name
         with self.broker.lock:
-            self.broker.say(Origin.YOU, severity, kind, subject, ActionDetails(subject, done))
+            self.broker.say(Origin.YOU, severity, action.event_kind, subject, ActionDetails(subject, action.done))
 
     def _clients(self) -> tuple[Place, ...]:
         first = self._first()

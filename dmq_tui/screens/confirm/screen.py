@@ -1,9 +1,10 @@
-"""The question before an act that breaks something: what it will cause, kept true while the question is open."""
+"""The question before an action that breaks something: what it will cause, kept true while the question is open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -13,12 +14,15 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input
 
-from dmq_core.actions.impact import Impact, Margin
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import Scaling
+from dmq_core.actions.impact import Impact, impact_of
+from dmq_core.actions.wording import sentences_of
+from dmq_core.majority import Margin
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.presentation import Tone
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
-from dmq_tui.deeds import Addition, Deed
 from dmq_tui.render.format import Cell
 from dmq_tui.widgets.entry import LineEntry
 from dmq_tui.widgets.paint import Line
@@ -31,7 +35,7 @@ _TONES = {Margin.SAFE: Tone.PLAIN, Margin.NO_MARGIN: Tone.WARN, Margin.NO_MAJORI
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What is asked about: `title` names the act, `command` does the same (empty: none does), `impact` judges it.
+    """What is asked about: `title` names the action, `command` does the same (empty: none does), `impact` judges it.
 
     `name` is what has to be typed where the majority goes, and `noun` says whose name that is.
     """
@@ -44,11 +48,13 @@ class Confirmation:
     impact: Callable[[ClusterSnapshot], Impact]
 
 
-def confirmation_of(deed: Deed, cluster: str) -> Confirmation:
-    """The question before `deed` on the cluster of that name."""
-    name, noun = (deed.node, "node") if deed.node else (cluster, "cluster")
-    command = visible(deed.command) if isinstance(deed.act, Addition) else f"{visible(deed.command)} --yes"
-    return Confirmation(deed.title, on_cluster(command, cluster), name, noun, deed.destructive, deed.impact)
+def confirmation_of(action: Action, cluster: str) -> Confirmation:
+    """The confirmation before `action` on the cluster of that name."""
+    name, noun = (next(iter(action.nodes)), "node") if len(action.nodes) == 1 else (cluster, "cluster")
+    command = visible(action.command) if action.kind is Scaling.ADD else f"{visible(action.command)} --yes"
+    return Confirmation(
+        action.title, on_cluster(command, cluster), name, noun, action.destructive, partial(impact_of, action)
+    )
 
 
 class ConfirmScreen(ModalScreen[bool]):
@@ -166,10 +172,10 @@ class ConfirmScreen(ModalScreen[bool]):
             glyph = "▲ " if tone is not Tone.PLAIN else ""
             lines = [
                 (
-                    Cell(glyph if "majority" in sentence else "", tone),
-                    Cell(sentence, tone if "majority" in sentence else Tone.PLAIN),
+                    Cell("" if sentence.margin is None else glyph, tone),
+                    Cell(sentence.text, Tone.PLAIN if sentence.margin is None else tone),
                 )
-                for sentence in self._impact.sentences
+                for sentence in sentences_of(self._impact)
             ]
         if self._strict:
             lines += [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dmq_core.cluster.protocol import NodeState
+from dmq_core.majority import spare
 from dmq_core.management.models import Arguments, BindingFigures, EntityKey, ExchangeFigures, NodeFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView
 from dmq_core.presentation import UNKNOWN, Tone, count, duration, rate, size
@@ -138,8 +139,7 @@ def _queue_state(queue: QueueView, snapshot: ClusterSnapshot) -> list[Line]:
         _fact("memory", size(figures.memory_bytes)),
     ]
     if figures.type == "quorum" and len(queue.members) > 1:
-        spare = len(queue.online) - (len(queue.members) // 2 + 1)
-        lines += [(), _margin(spare)]
+        lines += [(), _margin(spare(len(queue.online), len(queue.members)))]
     return lines
 
 
@@ -160,10 +160,10 @@ def _member(queue: QueueView, member: str, snapshot: ClusterSnapshot) -> Line:
     )
 
 
-def _margin(spare: int) -> Line:
-    if spare > 0:
-        return words(f"It keeps taking messages with {spare} member{'' if spare == 1 else 's'} less.")
-    if spare == 0:
+def _margin(left: int) -> Line:
+    if left > 0:
+        return words(f"It keeps taking messages with {left} member{'' if left == 1 else 's'} less.")
+    if left == 0:
         return (Cell("▲ ", Tone.WARN), Cell("It keeps taking messages, but stops if one more member goes.", Tone.WARN))
     return (
         Cell("✗ ", Tone.BAD),

@@ -1,4 +1,4 @@
-"""What the menu of faults offers: what stands and its way back, then what can be done, to whom, and why not; pure."""
+"""What the menu of faults offers: the active faults and their undo, then what can be done, to whom, why not; pure."""
 
 from __future__ import annotations
 
@@ -6,31 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind, needs_of, notes_of, takes_of, undo_of
+from dmq_core.actions.action import Action, action_of, matching_faults
+from dmq_core.actions.catalog import CATALOG, ActionSpec, Scaling
+from dmq_core.cluster.faults.model import DELAY_MS, Fault, FaultKind
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import check_may_grow, check_may_leave, lowest_free_name
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.presentation import Tone
-from dmq_core.proof.acts import told_of
 from dmq_core.text import visible
-from dmq_tui.deeds import Deed, addition, of_fault, removal
 from dmq_tui.render.format import Cell, Line, fit
 
 DELAYS_MS: Final = (10, 50, DELAY_MS, 250, 500, 1000, 2000, 5000)
-ADD: Final = "add-node"
-REMOVE: Final = "remove-node"
-_SCALES_WITHIN_S: Final = 180.0
 _QUORUM: Final = "quorum"
-_OFFERED: Final = (
-    FaultKind.MEMORY_ALARM,
-    FaultKind.DISK_ALARM,
-    FaultKind.CUT_LINK,
-    FaultKind.SLOW_LINK,
-    FaultKind.MOVE_LEADER,
-    FaultKind.REBALANCE,
-    FaultKind.ROLLING_RESTART,
+# What only undoes another one is offered where that one is active.
+_OFFERED: Final = tuple(
+    kind for kind in FaultKind if not any(s.undo is kind and s.kind is not kind for s in CATALOG.values())
 )
 _ALARM_OF: Final = {"memory": FaultKind.MEMORY_ALARM, "disk": FaultKind.DISK_ALARM}
 
@@ -49,10 +41,10 @@ class Aim:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """One line of the menu: `deed` does it, unless there is an `objection`. `id` stays while the aim changes.
+class FaultMenuItem:
+    """One line of the menu: `action` does it, unless there is an `objection`. `id` stays while the aim changes.
 
-    `stands`: it takes back what is broken now, which `title` names. `uses` are those of node, peer and delay that it
+    `undoes`: the action undoes an active fault, which `title` names. `uses` are those of node, peer and delay that it
     is given.
     """
 
@@ -60,9 +52,9 @@ class Offer:
     title: str
     expected: str
     within_s: float
-    deed: Deed | None
+    action: Action | None
     objection: str = ""
-    stands: bool = False
+    undoes: bool = False
     uses: frozenset[str] = frozenset()
 
 
@@ -72,11 +64,12 @@ def alarms_of(snapshot: ClusterSnapshot | None) -> tuple[Fault, ...]:
     return tuple(Fault(_ALARM_OF[a.resource], n.name) for n in nodes for a in n.alarms if a.resource in _ALARM_OF)
 
 
-def offers(snapshot: ClusterSnapshot, aim: Aim, standing: Sequence[Fault]) -> tuple[Offer, ...]:
+def menu_items(snapshot: ClusterSnapshot, aim: Aim, active: Sequence[Fault]) -> tuple[FaultMenuItem, ...]:
     """The lines of the menu for that aim."""
-    mends = [_mend(fault, back) for fault in standing if (back := undo_of(fault)) is not None]
-    faults = (_fault(kind, snapshot, _aimed(kind, snapshot, aim), standing) for kind in _OFFERED)
-    return (*mends, *faults, _add(snapshot), _remove(snapshot, aim))
+    done = map(action_of, active)
+    undos = [_undo(action, undo) for action in done if (undo := action.undo) is not None]
+    faults = (_fault(CATALOG[kind], snapshot, _aimed(kind, snapshot, aim), active) for kind in _OFFERED)
+    return (*undos, *faults, _add(snapshot), _remove(snapshot, aim))
 
 
 def peers(snapshot: ClusterSnapshot, node: str | None) -> tuple[str, ...]:
@@ -85,31 +78,30 @@ def peers(snapshot: ClusterSnapshot, node: str | None) -> tuple[str, ...]:
     return tuple(n.name for n in others)
 
 
-def line_of(offer: Offer, width: int) -> Line:
-    """An offer on one line; what cannot be done now is faint."""
+def line_of(item: FaultMenuItem, width: int) -> Line:
+    """An item on one line; what cannot be done now is faint."""
     room = max(24, width * 2 // 5)
-    tone = Tone.BAD if offer.stands else Tone.FAINT if offer.objection else Tone.STRONG
-    said = f"↵ takes it back: {offer.expected}" if offer.stands else offer.objection or offer.expected
+    tone = Tone.BAD if item.undoes else Tone.FAINT if item.objection else Tone.STRONG
+    said = f"↵ undo: {item.expected}" if item.undoes else item.objection or item.expected
     return (
-        Cell("✗ " if offer.stands else "  ", tone),
-        Cell(f"{fit(visible(offer.title), room)}  ", tone),
+        Cell("✗ " if item.undoes else "  ", tone),
+        Cell(f"{fit(visible(item.title), room)}  ", tone),
         Cell(fit(visible(said), max(0, width - room - 4)), Tone.QUIET),
     )
 
 
-def _mend(fault: Fault, back: Fault) -> Offer:
-    notes = notes_of(back.kind)
-    return Offer(f"stands: {fault.title}", fault.title, notes.expected, notes.limit_s, of_fault(back), stands=True)
+def _undo(fault: Action, undo: Action) -> FaultMenuItem:
+    spec = undo.spec
+    return FaultMenuItem(f"active: {fault.title}", fault.title, spec.expected, spec.within_s, undo, undoes=True)
 
 
-def _fault(kind: FaultKind, snapshot: ClusterSnapshot, aim: Aim, standing: Sequence[Fault]) -> Offer:
-    notes, uses = notes_of(kind), frozenset({*needs_of(kind), *takes_of(kind)})
-    why_not = _objection(kind, uses, snapshot, aim)
-    title = str(kind).replace("-", " ").capitalize()
+def _fault(spec: ActionSpec, snapshot: ClusterSnapshot, aim: Aim, active: Sequence[Fault]) -> FaultMenuItem:
+    uses = frozenset({*spec.needs, *spec.takes})
+    why_not = _objection(spec, uses, snapshot, aim)
     if why_not:
-        return Offer(kind, title, notes.expected, notes.limit_s, None, why_not, uses=uses)
-    fault = Fault(
-        kind,
+        return FaultMenuItem(spec.kind, spec.label, spec.expected, spec.within_s, None, why_not, uses=uses)
+    action = Action(
+        spec.kind,
         aim.node if "node" in uses else None,
         aim.queue.name if aim.queue is not None and "queue" in uses else None,
         aim.queue.vhost if aim.queue is not None and "queue" in uses else "/",
@@ -117,9 +109,10 @@ def _fault(kind: FaultKind, snapshot: ClusterSnapshot, aim: Aim, standing: Seque
         aim.delay_ms if "delay" in uses else DELAY_MS,
     )
     # A link that is slow can be slower.
-    stands = kind is not FaultKind.SLOW_LINK and bool(told_of(fault, standing))
-    why_not, deed = ("It stands already.", None) if stands else ("", of_fault(fault))
-    return Offer(kind, fault.title, notes.expected, notes.limit_s, deed, why_not, uses=uses)
+    is_active = spec.kind is not FaultKind.SLOW_LINK and bool(matching_faults(action, active))
+    why_not = "It is active already." if is_active else ""
+    wanted = None if is_active else action
+    return FaultMenuItem(spec.kind, action.title, spec.expected, spec.within_s, wanted, why_not, uses=uses)
 
 
 def _aimed(kind: FaultKind, snapshot: ClusterSnapshot, aim: Aim) -> Aim:
@@ -129,19 +122,19 @@ def _aimed(kind: FaultKind, snapshot: ClusterSnapshot, aim: Aim) -> Aim:
     return replace(aim, peer=next(iter(choice), None) if peer is None and kind is FaultKind.CUT_LINK else peer)
 
 
-def _objection(kind: FaultKind, uses: frozenset[str], snapshot: ClusterSnapshot, aim: Aim) -> str:
+def _objection(spec: ActionSpec, uses: frozenset[str], snapshot: ClusterSnapshot, aim: Aim) -> str:
     """Why the fault cannot be done now, as the cluster would say too."""
     if "node" in uses and (said := _not_running(snapshot, aim.node)):
         return said
     if "peer" in uses and aim.peer is not None and (said := _not_running(snapshot, aim.peer)):
         return said
-    if "peer" in uses and (len(snapshot.nodes) < 2 or (kind is FaultKind.CUT_LINK and aim.peer is None)):
+    if "peer" in uses and (len(snapshot.nodes) < spec.least_nodes or ("peer" in spec.needs and aim.peer is None)):
         return "It takes two nodes that run."
     if "queue" in uses:
         return _cannot_move(snapshot, aim)
-    if kind is FaultKind.ROLLING_RESTART:
-        missing = [n.name for n in snapshot.nodes if n.state is not NodeState.RUNNING]
-        return "It takes three nodes or more that all run." if missing or len(snapshot.nodes) < 3 else ""
+    if spec.all_must_run:
+        missing = snapshot.voting < len(snapshot.nodes) or len(snapshot.nodes) < spec.least_nodes
+        return f"It takes {spec.least_nodes} nodes or more that all run." if missing else ""
     return ""
 
 
@@ -165,21 +158,21 @@ def _cannot_move(snapshot: ClusterSnapshot, aim: Aim) -> str:
     return ""
 
 
-def _add(snapshot: ClusterSnapshot) -> Offer:
+def _add(snapshot: ClusterSnapshot) -> FaultMenuItem:
     infos = _infos(snapshot)
     why_not = _refusal(lambda: check_may_grow(infos)) or _refusal(lambda: lowest_free_name([n.name for n in infos]))
-    deed = addition()
-    expected = deed.impact(snapshot).sentences[0].removeprefix("Expected: ")
-    return Offer(ADD, deed.title, expected, _SCALES_WITHIN_S, None if why_not else deed, why_not)
+    return _scaling(Action(Scaling.ADD), why_not)
 
 
-def _remove(snapshot: ClusterSnapshot, aim: Aim) -> Offer:
-    uses = frozenset({"node"})
+def _remove(snapshot: ClusterSnapshot, aim: Aim) -> FaultMenuItem:
     node = aim.node or ""
-    deed = removal(node)
-    expected = deed.impact(snapshot).sentences[0]
-    why_not = _refusal(lambda: check_may_leave(node, _infos(snapshot)))
-    return Offer(REMOVE, deed.title, expected, _SCALES_WITHIN_S, None if why_not else deed, why_not, uses=uses)
+    return _scaling(Action(Scaling.REMOVE, node), _refusal(lambda: check_may_leave(node, _infos(snapshot))))
+
+
+def _scaling(action: Action, why_not: str) -> FaultMenuItem:
+    spec, uses = action.spec, frozenset(action.spec.needs)
+    wanted = None if why_not else action
+    return FaultMenuItem(spec.kind, action.title, spec.expected, spec.within_s, wanted, why_not, uses=uses)
 
 
 def _infos(snapshot: ClusterSnapshot) -> tuple[NodeInfo, ...]:

@@ -1,4 +1,4 @@
-"""The menu of faults: what stands now and its way back, and what can be done to the cluster, each with its words."""
+"""The menu of faults: the active ones and their undo, and what can be done to the cluster, each with its words."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
+from dmq_core.actions.action import Action
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.presentation import Tone
@@ -19,30 +20,30 @@ from dmq_core.session.protocol import Session
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 from dmq_tui.background.messages import ActiveFaultsRead, WorkFailed
+from dmq_tui.background.undo_all import UndoAll, undo_all
 from dmq_tui.background.work import in_background
-from dmq_tui.deeds import Deed, mending
 from dmq_tui.render.format import Cell, Line
 from dmq_tui.screens.confirm.screen import ConfirmScreen, confirmation_of
-from dmq_tui.screens.faults.menu import DELAYS_MS, Aim, Offer, alarms_of, line_of, offers, peers
+from dmq_tui.screens.faults.menu import DELAYS_MS, Aim, FaultMenuItem, alarms_of, line_of, menu_items, peers
 from dmq_tui.widgets.choice import Choice
 from dmq_tui.widgets.log import LogView
 from dmq_tui.widgets.prose import Prose, words
 
 SnapshotSource = Callable[[], ClusterSnapshot | None]
 _LOOK_EVERY_S = 0.5
-_READ = "Read the active faults"
+_READ = "Active faults"
 
 
-class FaultsScreen(ModalScreen[Deed | None]):
-    """Asks which fault to do, or which to take back; its answer is that deed, agreed to, or None.
+class FaultsScreen(ModalScreen[Action | UndoAll | None]):
+    """Asks which fault to do, or which to undo; its answer is that action, agreed to, or None.
 
-    What stands are the alarms of the figures at first, and what the nodes tell once they have answered.
+    The active faults are the alarms of the figures at first, and what the nodes tell once they have answered.
     """
 
     CSS_PATH = "screen.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Do"),
-        Binding("u", "take_back", "Take all back"),
+        Binding("u", "undo_all", "Undo all"),
         Binding("escape,q", "leave", "Back"),
         Binding("up,k", "move(-1)", show=False),
         Binding("down,j", "move(1)", show=False),
@@ -62,7 +63,7 @@ class FaultsScreen(ModalScreen[Deed | None]):
         self._told: tuple[Fault, ...] | None = None
         self._trouble = ""
         self._seen: ClusterSnapshot | None = None
-        self.list: LogView[Offer] = LogView(line_of, lesson=("The cluster has not been seen yet.",))
+        self.list: LogView[FaultMenuItem] = LogView(line_of, lesson=("The cluster has not been seen yet.",))
         self._node: Choice[str | None] = Choice("← → node", _names((aim.node,)), aim.node, id="node")
         self._peer: Choice[str | None] = Choice("p  peer", _names((None,)), None, id="peer")
         delays = [(ms, f"up to {ms:,} ms at each end") for ms in DELAYS_MS]
@@ -79,15 +80,15 @@ class FaultsScreen(ModalScreen[Deed | None]):
                 yield choice
 
     def on_mount(self) -> None:
-        """Shows the list, and asks the nodes what stands."""
-        self.query_one("#box").border_subtitle = Content("↑↓ choose · ↵ do it · u take back all · Esc back")
+        """Shows the list, and asks the nodes for the active faults."""
+        self.query_one("#box").border_subtitle = Content("↑↓ choose · ↵ do it · u undo all · Esc back")
         self.list.focus()
         self._look()
         self.list.move_to(0)
         self._show_meaning()
         self.set_interval(_LOOK_EVERY_S, self._look)
         cluster = self._session.cluster
-        in_background(self.post_message, _READ, lambda: ActiveFaultsRead(cluster.standing()))
+        in_background(self.post_message, _READ, lambda: ActiveFaultsRead(cluster.active_faults()))
 
     def on_active_faults_read(self, message: ActiveFaultsRead) -> None:
         """Shows what the nodes tell."""
@@ -127,30 +128,31 @@ class FaultsScreen(ModalScreen[Deed | None]):
             chosen.action_step(by)
 
     def action_choose(self) -> None:
-        """Takes back what stands, at once; asks before anything else."""
-        offer = self.list.cursor_item
-        if offer is None or offer.deed is None:
-            if offer is not None:
-                self.notify(visible(offer.objection), severity="warning", markup=False, timeout=4)
+        """Undoes an active fault at once; asks before anything else."""
+        item = self.list.cursor_item
+        if item is None or item.action is None:
+            if item is not None:
+                self.notify(visible(item.objection), severity="warning", markup=False, timeout=4)
             return
-        if offer.stands:
-            self.dismiss(offer.deed)
+        if item.undoes:
+            self.dismiss(item.action)
             return
-        deed = offer.deed
+        action = item.action
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.dismiss(deed)
+                self.dismiss(action)
 
-        self.app.push_screen(ConfirmScreen(confirmation_of(deed, self._session.cluster.name), self._snapshot), answered)
+        confirmation = confirmation_of(action, self._session.cluster.name)
+        self.app.push_screen(ConfirmScreen(confirmation, self._snapshot), answered)
 
-    def action_take_back(self) -> None:
-        """Takes back all that stands."""
-        deed = mending(self._active)
-        if deed is None:
-            self.notify("No fault stands; there is nothing to take back.", markup=False, timeout=4)
+    def action_undo_all(self) -> None:
+        """Undoes all active faults."""
+        undo = undo_all(self._active)
+        if undo is None:
+            self.notify("There are no active faults, and nothing to undo.", markup=False, timeout=4)
         else:
-            self.dismiss(deed)
+            self.dismiss(undo)
 
     def action_leave(self) -> None:
         """Back without anything."""
@@ -175,7 +177,7 @@ class FaultsScreen(ModalScreen[Deed | None]):
         if names:
             self._node.offer(_names(names))
         before = self.list.cursor_item
-        found = offers(snapshot, self._aim, self._active)
+        found = menu_items(snapshot, self._aim, self._active)
         self.list.replace(found)
         row = next((i for i, o in enumerate(found) if before is not None and o.id == before.id), 0)
         self.list.move_to(row)
@@ -185,35 +187,35 @@ class FaultsScreen(ModalScreen[Deed | None]):
         self.query_one("#box").border_title = Content(
             f"Faults of {visible(self._session.cluster.name)} · {self._news()}"
         )
-        offer, snapshot = self.list.cursor_item, self._snapshot()
-        if offer is None or snapshot is None:
+        item, snapshot = self.list.cursor_item, self._snapshot()
+        if item is None or snapshot is None:
             return
-        nobody = "the first other node" if offer.id == FaultKind.CUT_LINK else "all its peers"
+        nobody = "the first other node" if item.id == FaultKind.CUT_LINK else "all its peers"
         self._peer.offer(_names((None, *peers(snapshot, self._aim.node)), nobody))
         for choice in (self._node, self._peer, self._delay):
-            unused = choice.id not in offer.uses
+            unused = choice.id not in item.uses
             if choice.disabled is not unused:
                 choice.disabled, choice.note = unused, "not for this one"
                 choice.refresh()
-        self.query_one("#means", Prose).show(self._meaning(offer))
+        self.query_one("#means", Prose).show(self._meaning(item))
 
     def _news(self) -> str:
         number = len(self._active)
-        stands = "none stands" if not number else "1 stands" if number == 1 else f"{number} stand"
+        active = f"{number or 'no'} active fault{'' if number == 1 else 's'}"
         if self._trouble:
-            return f"the nodes do not tell what stands: {visible(self._trouble)}"
-        return stands if self._told is not None else "asking the nodes what stands"
+            return f"active faults are not known: {visible(self._trouble)}"
+        return active if self._told is not None else "asking the nodes for active faults"
 
-    def _meaning(self, offer: Offer) -> list[Line]:
-        each = " a node" if offer.id == FaultKind.ROLLING_RESTART else ""
-        takes = f"It takes {offer.within_s:g} s{each} at most"
-        lines: list[Line] = [words(visible(offer.title), Tone.BAD if offer.stands else Tone.STRONG)]
-        if offer.objection:
-            return [*lines, words(visible(offer.objection), Tone.WARN), words(visible(offer.expected), Tone.QUIET)]
-        back = "↵ takes it back: " if offer.stands else ""
-        lines.append((Cell(back, Tone.ACCENT), Cell(visible(offer.expected)), Cell(f" {takes}.", Tone.QUIET)))
-        if offer.deed is not None:
-            command = on_cluster(offer.deed.command, self._session.cluster.name)
+    def _meaning(self, item: FaultMenuItem) -> list[Line]:
+        each = " a node" if item.id == FaultKind.ROLLING_RESTART else ""
+        takes = f"It takes {item.within_s:g} s{each} at most"
+        lines: list[Line] = [words(visible(item.title), Tone.BAD if item.undoes else Tone.STRONG)]
+        if item.objection:
+            return [*lines, words(visible(item.objection), Tone.WARN), words(visible(item.expected), Tone.QUIET)]
+        undo = "↵ undo: " if item.undoes else ""
+        lines.append((Cell(undo, Tone.ACCENT), Cell(visible(item.expected)), Cell(f" {takes}.", Tone.QUIET)))
+        if item.action is not None:
+            command = on_cluster(item.action.command, self._session.cluster.name)
             lines.append((Cell("the same by command: ", Tone.QUIET), Cell(visible(command))))
         return lines
 

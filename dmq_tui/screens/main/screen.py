@@ -14,7 +14,7 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widgets import Static
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import Backend
 from dmq_core.errors import DmqError
 from dmq_core.management.models import EntityKey
@@ -26,22 +26,22 @@ from dmq_core.session.protocol import Observer, Proof, Session
 from dmq_core.text import visible
 from dmq_tui.background.load import LOAD, LoadRunner
 from dmq_tui.background.messages import (
+    ActionFinished,
+    ActionProgressed,
     EventsArrived,
     LoadEnded,
     LoadStarted,
     MessagesSeen,
     ObserverStarted,
-    OperationFinished,
-    OperationProgressed,
     SnapshotArrived,
     TailStarted,
     WorkFailed,
 )
 from dmq_tui.background.running_actions import RunningActions
 from dmq_tui.background.tail import TAIL, TailRunner
+from dmq_tui.background.undo_all import UndoAll
 from dmq_tui.background.work import in_background
 from dmq_tui.commands import BY_ID, COMMANDS, PaneId, Situation, action_now, why_disabled
-from dmq_tui.deeds import Deed, of_node
 from dmq_tui.panes.load import LoadPane, load_ended
 from dmq_tui.panes.pane import FilteredPane, Pane
 from dmq_tui.panes.story import StoryPane
@@ -234,12 +234,12 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.story.add((load_ended(message.report, self.clock()),))
         self._tick()
 
-    def on_operation_progressed(self, message: OperationProgressed) -> None:
+    def on_action_progressed(self, message: ActionProgressed) -> None:
         """Shows how far an act is."""
         self.actions.progressed(message)
         self.update_keys()
 
-    def on_operation_finished(self, message: OperationFinished) -> None:
+    def on_action_finished(self, message: ActionFinished) -> None:
         """Tells how an act ended, and looks again."""
         self.story.add((self.actions.finished(message),))
         if message.error is not None:
@@ -567,9 +567,9 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Opens the menu of faults."""
         from dmq_tui.screens.faults.screen import FaultsScreen
 
-        def chosen(deed: Deed | None) -> None:
-            if deed is not None:
-                self._perform(deed)
+        def chosen(wanted: Action | UndoAll | None) -> None:
+            if wanted is not None:
+                self._perform(wanted)
 
         node = self.chosen_node
         if self.session is not None:
@@ -589,34 +589,34 @@ class MainScreen(Screen[None], inherit_bindings=False):
         action = action_now(BY_ID[command_id], node.state if node is not None else None)
         if node is None or action is None or session is None:
             return
-        deed = of_node(NodeOperation(action, node.name))
-        if self._is_busy(deed):
+        wanted = Action(action, node.name)
+        if self._is_busy(wanted):
             return
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self._perform(deed)
+                self._perform(wanted)
 
-        question = confirmation_of(deed, session.cluster.name)
+        question = confirmation_of(wanted, session.cluster.name)
         self.app.push_screen(ConfirmScreen(question, lambda: self.newest), answered)
 
     def action_undo(self) -> None:
         """Undoes the last action."""
-        deed = self.actions.undo
-        if deed is not None and self._perform(deed):
+        undo = self.actions.undo
+        if undo is not None and self._perform(undo):
             self.actions.undo = None
 
-    def _perform(self, deed: Deed) -> bool:
-        """Begins `deed`, unless another one is at its nodes; whether it did."""
+    def _perform(self, wanted: Action | UndoAll) -> bool:
+        """Begins it, unless another action is at its nodes; whether it did."""
         session = self.session
-        if session is None or self._is_busy(deed):
+        if session is None or self._is_busy(wanted):
             return False
-        self.actions.start(session, deed)
+        self.actions.start(session, wanted)
         self.update_keys()
         return True
 
-    def _is_busy(self, deed: Deed) -> bool:
-        other = visible(self.actions.busy(deed.nodes))
+    def _is_busy(self, wanted: Action | UndoAll) -> bool:
+        other = visible(self.actions.busy(wanted.nodes))
         if other:
             self.notify(f"{other} is under way; wait for its end.", markup=False, timeout=4)
         return bool(other)

@@ -5,35 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dmq_core.actions.impact import Impact, Margin, impact_of, impact_of_addition, impact_of_fault
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import DELAY_MS, FaultKind, needs_of
-from dmq_core.cluster.faults.model import Fault as ClusterFault
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import CATALOG, PROOF_NAMES, PROOF_USES, ActionKind
+from dmq_core.actions.impact import Count, Impact, impact_of
+from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import NodeAction, NodeState
+from dmq_core.majority import Margin
 from dmq_core.observe.snapshot import ClusterSnapshot
-from dmq_core.proof.acts import STATES
-from dmq_core.proof.scenario import QUEUE_TYPES, QUORUM_ONLY, ROLES, UNTARGETED, Fault, Scenario, scenario_of
+from dmq_core.proof.scenario import QUEUE_TYPES, ROLES, Scenario, scenario_of
 from dmq_core.settings.settings import on_cluster
 from dmq_core.text import visible
 
 RATES = (50, 100, 200, 500, 1000, 2000, 5000)
 DURATIONS = (None, 20.0, 30.0, 60.0, 120.0, 300.0)
 USUAL_RATE = 500
-FAULT_WORDS = {
-    Fault.KILL: "as kill -9 does, then start it again",
-    Fault.STOP: "in good order, then start it again",
-    Fault.PAUSE: "it keeps its connections and says nothing",
-    Fault.ISOLATE: "cut it off from its peers, not from clients",
-    Fault.DRAIN: "maintenance: it gives leaders and clients away",
-    Fault.ROLLING: "stop and start every node, one after the other",
-    Fault.MEMORY_ALARM: "every publisher is blocked until it ends",
-    Fault.DISK_ALARM: "every publisher is blocked until it ends",
-    Fault.MOVE_LEADER: "the queue's leader goes, and comes back",
-    Fault.REBALANCE: "leaders are spread evenly over the nodes",
-    Fault.CUT_LINK: "it and one other node do not reach each other",
-    Fault.SLOW_LINK: f"what it and the others send waits up to {DELAY_MS} ms",
-    Fault.SCALE: "queues grow onto a new node, and leave it again",
-}
 TARGET_WORDS = {
     "leader": "the node that leads the run's queue",
     "follower": "a node that holds it and does not lead",
@@ -44,18 +29,13 @@ _MOVED_WORDS = {
     "follower": "to a node that holds it and does not lead",
     "connected": "to the node that the publisher is connected to",
 }
-UNTARGETED_WORDS = {
-    Fault.ROLLING: "every node, in turn",
-    Fault.REBALANCE: "the leaders of all queues",
-    Fault.SCALE: "a node more",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class ProofForm:
     """One fault under one load; `duration_s` None is as long as that fault needs. `target` may be a node's raw name."""
 
-    fault: Fault = Fault.KILL
+    fault: ActionKind = NodeAction.KILL
     target: str = "leader"
     rate: int = USUAL_RATE
     duration_s: float | None = None
@@ -64,20 +44,30 @@ class ProofForm:
     @property
     def scenario(self) -> Scenario:
         """The run."""
-        scenario = scenario_of(self.fault, self.target, self.duration_s)
+        scenario = scenario_of(self.name, self.target, self.duration_s)
         return replace(scenario, workload=replace(scenario.workload, rate=float(self.rate), queue_type=self.queue_type))
 
     @property
     def title(self) -> str:
         """`Prove kill leader`, with names still raw."""
-        if self.fault is Fault.ROLLING:
+        if self.fault is FaultKind.ROLLING_RESTART:
             return "Prove rolling restart"
-        return f"Prove {self.fault}" if self.fault in UNTARGETED else f"Prove {self.fault} {self.target}"
+        return f"Prove {self.name} {self.target}" if self.targeted else f"Prove {self.name}"
+
+    @property
+    def name(self) -> str:
+        """The word of `--fault`."""
+        return PROOF_NAMES[self.fault]
+
+    @property
+    def targeted(self) -> bool:
+        """Whether the fault happens to a node that is chosen."""
+        return PROOF_USES[self.fault].targeted
 
     def command(self, snapshot: ClusterSnapshot | None) -> str:
         """The `dmq` command that does the same to the cluster as it is now."""
-        words = ["dmq proof run", f"--fault {self.fault}"]
-        words += [] if self.fault in UNTARGETED else [f"--target {visible(self.target)}"]
+        words = ["dmq proof run", f"--fault {self.name}"]
+        words += [] if not self.targeted else [f"--target {visible(self.target)}"]
         words += [] if self.rate == USUAL_RATE else [f"--rate {self.rate}"]
         words += [] if self.duration_s is None else [f"--duration {self.duration_s:g}"]
         words += [] if self.queue_type == "quorum" else [f"--queue-type {self.queue_type}"]
@@ -88,38 +78,27 @@ class ProofForm:
 
     def impact(self, snapshot: ClusterSnapshot) -> Impact:
         """What it will cause, judged from `snapshot`; a role counts as any node that runs."""
-        sentences = [self._load_sentence()]
+        summary, ending = self._load_sentence(), self._end_sentence()
         victim = self._victim(snapshot)
         if victim is None:
-            return Impact(Margin.NO_MAJORITY, (*sentences, "No node runs: no majority."))
-        told = self._told(victim, snapshot)
-        sentences += [*told.sentences, self._end_sentence()]
-        return Impact(told.margin, tuple(sentences))
+            return Impact(Margin.NO_MAJORITY, 0, len(snapshot.nodes), Count.RUN, summary=summary)
+        impact = impact_of(self._action(victim, snapshot), snapshot)
+        # What is known of one node is not known of whoever has a role by then.
+        target = None if self.target in ROLES else impact.target
+        return replace(impact, target=target, summary=summary, ending=ending)
 
-    def _told(self, victim: str, snapshot: ClusterSnapshot) -> Impact:
-        if self.fault is Fault.SCALE:
-            return impact_of_addition(snapshot)
-        if self.fault is Fault.ROLLING or self.fault in STATES:
-            action = NodeAction.STOP if self.fault is Fault.ROLLING else NodeAction(str(self.fault))
-            told = impact_of(NodeOperation(action, victim), snapshot)
-            # What is known of one node is not known of whoever has a role by then.
-            anyone = self.fault is Fault.ROLLING or self.target in ROLES
-            return replace(told, sentences=told.sentences[1:]) if anyone else told
-        return impact_of_fault(self._cluster_fault(victim, snapshot), snapshot)
-
-    def _cluster_fault(self, victim: str, snapshot: ClusterSnapshot) -> ClusterFault:
-        kind = FaultKind(str(self.fault))
-        needs = needs_of(kind)
+    def _action(self, victim: str, snapshot: ClusterSnapshot) -> Action:
+        needs = CATALOG[self.fault].needs
         peer = next((n for n in _running(snapshot) if n != victim), "")
-        return ClusterFault(
-            kind,
+        return Action(
+            self.fault,
             victim if "node" in needs else None,
             "the queue" if "queue" in needs else None,
             peer=peer if "peer" in needs else None,
         )
 
     def _victim(self, snapshot: ClusterSnapshot) -> str | None:
-        if self.fault not in UNTARGETED and self.target not in ROLES:
+        if self.targeted and self.target not in ROLES:
             return self.target
         return next(iter(_running(snapshot)), None)
 
@@ -132,22 +111,22 @@ class ProofForm:
     def _end_sentence(self) -> str:
         step = self.scenario.steps[0]
         if step.undo_s is None:
-            rolls = self.fault is Fault.ROLLING
+            rolls = self.fault is FaultKind.ROLLING_RESTART
             return "Each node is back before the next one goes." if rolls else "It leaves nothing to undo."
         held_s = step.undo_s - step.at_s
         return f"The fault begins after {step.at_s:g} s and is undone {held_s:g} s later, whatever happens."
 
 
-def target_words(fault: Fault, target: str) -> str:
+def target_words(fault: ActionKind, target: str) -> str:
     """What a target means for a fault that takes one; a node's raw name is made safe."""
-    of_roles = _MOVED_WORDS if fault is Fault.MOVE_LEADER else TARGET_WORDS
-    preposition = "to " if fault is Fault.MOVE_LEADER else ""
+    of_roles = _MOVED_WORDS if fault is FaultKind.MOVE_LEADER else TARGET_WORDS
+    preposition = "to " if fault is FaultKind.MOVE_LEADER else ""
     return of_roles.get(target, f"{preposition}the node {visible(target)}")
 
 
-def queue_types(fault: Fault) -> tuple[str, ...]:
+def queue_types(fault: ActionKind) -> tuple[str, ...]:
     """The types of queue that a fault makes sense for."""
-    return ("quorum",) if fault in QUORUM_ONLY else QUEUE_TYPES
+    return ("quorum",) if PROOF_USES[fault].quorum_only else QUEUE_TYPES
 
 
 def _running(snapshot: ClusterSnapshot) -> tuple[str, ...]:

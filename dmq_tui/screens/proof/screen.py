@@ -18,15 +18,18 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widget import Widget
 
+from dmq_core.actions.catalog import PROOF_NAMES, PROOF_USES
 from dmq_core.actions.gate import guard
-from dmq_core.actions.impact import Impact, Margin
+from dmq_core.actions.impact import Impact
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import DmqError
+from dmq_core.majority import Margin
 from dmq_core.management.models import EntityKey
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.presentation import Tone
 from dmq_core.proof.progress import ProofProgress, ProofReport, final_account
 from dmq_core.proof.result import Verdict
-from dmq_core.proof.scenario import QUEUE_TYPES, UNTARGETED, Fault
+from dmq_core.proof.scenario import QUEUE_TYPES
 from dmq_core.session.protocol import Proof, Session
 from dmq_core.text import visible
 from dmq_tui.background.work import as_dmq_error, in_background
@@ -36,10 +39,8 @@ from dmq_tui.screens.confirm.screen import Confirmation, ConfirmScreen
 from dmq_tui.screens.proof import lines as proof_lines
 from dmq_tui.screens.proof.form import (
     DURATIONS,
-    FAULT_WORDS,
     RATES,
     TARGET_WORDS,
-    UNTARGETED_WORDS,
     ProofForm,
     queue_types,
     target_words,
@@ -56,10 +57,10 @@ _TICK_S = 0.25
 _CHART = "Confirms and deliveries a second"
 _ENDING = Impact(
     Margin.SAFE,
-    (
-        "Every fault is undone first: the nodes are back before anything else happens.",
-        "Then the queue is drained, and the verdict is about what was sent until now.",
-    ),
+    0,
+    0,
+    summary="Every fault is undone first: the nodes are back before anything else happens.",
+    ending="Then the queue is drained, and the verdict is about what was sent until now.",
 )
 
 
@@ -148,7 +149,7 @@ class ProofScreen(Screen[None]):
         with Horizontal(id="body"):
             with Vertical(id="left"):
                 with Vertical(id="form"):
-                    yield Choice("Fault", [(f, str(f)) for f in FAULT_WORDS], Fault.KILL, id="fault")
+                    yield Choice("Fault", list(PROOF_NAMES.items()), NodeAction.KILL, id="fault")
                     yield Choice("Target", _target_options(None), "leader", id="target")
                     yield Choice("Rate", [(r, f"{r:,}/s") for r in RATES], ProofForm().rate, id="rate")
                     yield Choice("Duration", [(d, _duration_words(d)) for d in DURATIONS], None, id="duration")
@@ -200,7 +201,7 @@ class ProofScreen(Screen[None]):
             self._show()
             return
         nodes = [value for value, _ in _target_options(self._snapshot())][len(TARGET_WORDS) :]
-        named = form.fault not in UNTARGETED and form.target in nodes
+        named = form.targeted and form.target in nodes
         name, noun = (form.target, "node") if named else (self._session.cluster.name, "cluster")
         confirmation = Confirmation(form.title, form.command(self._snapshot()), name, noun, True, form.impact)
         screen = ConfirmScreen(confirmation, self._snapshot)
@@ -314,14 +315,13 @@ class ProofScreen(Screen[None]):
         form = self.form
         target = self.query_one("#target", Choice)
         target.offer(_target_options(snapshot))
-        untargeted = form.fault in UNTARGETED
-        note = UNTARGETED_WORDS.get(form.fault, "")
-        if (target.disabled, target.note) != (untargeted, note):
-            target.disabled, target.note = untargeted, note
+        use = PROOF_USES[form.fault]
+        if (target.disabled, target.note) != (not use.targeted, use.victims):
+            target.disabled, target.note = not use.targeted, use.victims
             target.refresh()
         self.query_one("#queue-type", Choice).offer([(q, q) for q in queue_types(form.fault)])
-        means = [words(FAULT_WORDS[form.fault], Tone.QUIET)]
-        means += [] if untargeted else [words(target_words(form.fault, form.target), Tone.QUIET)]
+        means = [words(use.hint, Tone.QUIET)]
+        means += [words(target_words(form.fault, form.target), Tone.QUIET)] if use.targeted else []
         self.query_one("#means", Prose).show(means)
         self.query_one("#form").disabled = self.phase is RunPhase.RUNNING
 

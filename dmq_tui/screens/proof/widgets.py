@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dmq_core.actions.impact import Margin
+from dmq_core.actions.wording import sentences_of
 from dmq_core.errors import DmqError
+from dmq_core.majority import Margin
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.presentation import Tone
 from dmq_core.proof.progress import ProofProgress, ProofReport
@@ -67,7 +68,10 @@ def impact_lines(form: ProofForm, snapshot: ClusterSnapshot | None) -> list[Line
     if snapshot is None:
         return [words("The impact is not known: the cluster has not been seen yet.", Tone.WARN)]
     impact = form.impact(snapshot)
-    lines = [words(visible(s), _TONES[impact.margin] if "majority" in s else Tone.PLAIN) for s in impact.sentences]
+    lines = [
+        words(visible(told.text), Tone.PLAIN if told.margin is None else _TONES[told.margin])
+        for told in sentences_of(impact)
+    ]
     same = (Cell("the same by command: ", Tone.QUIET), Cell(form.command(snapshot)))
     return [*lines, (), same]
 

@@ -7,18 +7,17 @@ from collections.abc import Callable
 import pytest
 from one_screen import Stage, until, write
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.testing import FakeSession
-from dmq_tui.deeds import of_node
 from dmq_tui.screens.confirm.screen import ConfirmScreen, confirmation_of
 
-KILL_RMQ2 = NodeOperation(NodeAction.KILL, "rmq2")
+KILL_RMQ2 = Action(NodeAction.KILL, "rmq2")
 
 
-def asking(session: FakeSession, operation: NodeOperation = KILL_RMQ2) -> Stage:
-    return Stage(ConfirmScreen(confirmation_of(of_node(operation), "dmq"), session.snapshot))
+def asking(session: FakeSession, operation: Action = KILL_RMQ2) -> Stage:
+    return Stage(ConfirmScreen(confirmation_of(operation, "dmq"), session.snapshot))
 
 
 def the_screen(stage: Stage) -> ConfirmScreen:
@@ -31,7 +30,7 @@ async def test_it_names_the_impact_and_the_command_that_does_the_same() -> None:
     async with stage.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
         assert "rmq2 leads 3 queues" in stage.text("#impact")
-        assert "a majority, no further margin" in stage.text("#impact")
+        assert "quorum OK, cannot lose another" in stage.text("#impact")
         assert "dmq node kill rmq2 --yes" in stage.text("#command")
 
 
@@ -65,7 +64,7 @@ async def test_the_mouse_answers_too() -> None:
 
 async def test_a_lost_majority_needs_the_name_typed() -> None:
     session = FakeSession()
-    session.perform(NodeOperation(NodeAction.KILL, "rmq3"))
+    session.perform(Action(NodeAction.KILL, "rmq3"))
     stage = asking(session)
     async with stage.run_test(size=(80, 24)) as pilot:
         await pilot.press("y", "enter")
@@ -88,7 +87,7 @@ async def test_a_majority_that_goes_while_the_question_is_open_asks_for_the_name
     async with stage.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
         assert not the_screen(stage).strict
-        session.perform(NodeOperation(NodeAction.KILL, "rmq3"))
+        session.perform(Action(NodeAction.KILL, "rmq3"))
         await pilot.press("y")
         await pilot.pause()
         assert stage.results == []
@@ -97,12 +96,12 @@ async def test_a_majority_that_goes_while_the_question_is_open_asks_for_the_name
 
 async def test_once_asked_for_the_name_stays_asked_for_when_the_majority_returns() -> None:
     session = FakeSession()
-    session.perform(NodeOperation(NodeAction.KILL, "rmq3"))
+    session.perform(Action(NodeAction.KILL, "rmq3"))
     stage = asking(session)
     async with stage.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
-        session.perform(NodeOperation(NodeAction.START, "rmq3"))
-        await until(pilot, lambda: "no further margin" in stage.text("#impact"), "the impact follows the cluster")
+        session.perform(Action(NodeAction.START, "rmq3"))
+        await until(pilot, lambda: "cannot lose another" in stage.text("#impact"), "the impact follows the cluster")
         await pilot.press("y", "enter")
         await pilot.pause()
         assert stage.results == []
@@ -110,7 +109,7 @@ async def test_once_asked_for_the_name_stays_asked_for_when_the_majority_returns
 
 async def test_an_unknown_impact_needs_the_name_typed() -> None:
     nothing: Callable[[], ClusterSnapshot | None] = lambda: None  # noqa: E731 - named for its type
-    stage = Stage(ConfirmScreen(confirmation_of(of_node(KILL_RMQ2), "dmq"), nothing))
+    stage = Stage(ConfirmScreen(confirmation_of(KILL_RMQ2, "dmq"), nothing))
     async with stage.run_test(size=(80, 24)) as pilot:
         await pilot.press("y")
         await pilot.pause()
@@ -120,9 +119,9 @@ async def test_an_unknown_impact_needs_the_name_typed() -> None:
 
 async def test_bringing_a_node_back_takes_one_key_even_without_a_majority() -> None:
     session = FakeSession()
-    session.perform(NodeOperation(NodeAction.KILL, "rmq2"))
-    session.perform(NodeOperation(NodeAction.KILL, "rmq3"))
-    stage = asking(session, NodeOperation(NodeAction.START, "rmq2"))
+    session.perform(Action(NodeAction.KILL, "rmq2"))
+    session.perform(Action(NodeAction.KILL, "rmq3"))
+    stage = asking(session, Action(NodeAction.START, "rmq2"))
     async with stage.run_test(size=(80, 24)) as pilot:
         await pilot.press("y")
         await pilot.pause()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from console import NARROW, WIDE, Console, console
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import Backend, NodeAction
 from dmq_core.errors import MessagingError
 from dmq_core.management.models import EntityKey
@@ -168,13 +168,13 @@ async def test_the_panes_show_what_the_page_is_about_once_it_is_there() -> None:
 
 async def test_where_nothing_can_be_tailed_the_story_of_the_cluster_since_its_begin_is_beside_the_page() -> None:
     async with console() as it:
-        it.session.perform(NodeOperation(NodeAction.KILL, "rmq3"))
+        it.session.perform(Action(NodeAction.KILL, "rmq3"))
         await it.advance(2)
         await it.until(lambda: any("rmq3" in line for line in it.story()), "what happened before")
         screen = await begin(it, "streams")
         assert screen.story.display
         assert not screen.tail.display
-        it.session.perform(NodeOperation(NodeAction.KILL, "rmq2"))
+        it.session.perform(Action(NodeAction.KILL, "rmq2"))
         await it.advance(2)
         await it.until(
             lambda: any("rmq2" in event_text(line.event) for line in screen.story.entries), "what happens now"
@@ -244,7 +244,7 @@ async def test_a_demo_that_takes_the_majority_wants_the_name_of_the_cluster_type
         await choose(it, "message_persistence")
         await it.until(lambda: isinstance(it.app.screen, ConfirmScreen), "the question")
         text = it.screen_text()
-        for part in ("Play Message persistence?", "It stops every node", "no majority", "taken back", "--yes"):
+        for part in ("Play Message persistence?", "It stops every node", "no majority", "undone", "--yes"):
             assert part in text, part
         await it.press("y", "enter")
         assert isinstance(it.app.screen, ConfirmScreen)

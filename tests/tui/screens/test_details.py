@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from one_screen import Stage, until
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import ClusterError
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile, thousand_queues
@@ -32,13 +32,13 @@ async def test_a_queue_shows_its_leader_and_members_and_how_many_it_can_lose() -
     async with stage.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "3/3" in stage.text("#page"), "the members")
         assert "with 1 member less" in stage.text("#page")
-        session.perform(NodeOperation(NodeAction.KILL, "rmq2"))
+        session.perform(Action(NodeAction.KILL, "rmq2"))
         session.advance(1.0)
         await until(pilot, lambda: "2/3 !" in stage.text("#page"), "the member that is gone")
         assert "offline, node stopped" in stage.text("#page")
         assert "stops if one more member goes" in stage.text("#page")
         assert "leader            rmq2" not in stage.text("#page")
-        session.perform(NodeOperation(NodeAction.KILL, "rmq3"))
+        session.perform(Action(NodeAction.KILL, "rmq3"))
         session.advance(1.0)
         await until(pilot, lambda: "no majority" in stage.text("#page"), "the lost majority")
 
@@ -130,7 +130,7 @@ async def test_a_node_shows_figures_queues_connections_and_its_log() -> None:
 
 async def test_figures_of_a_node_that_is_down_are_unknown_and_never_zero() -> None:
     session = FakeSession()
-    session.perform(NodeOperation(NodeAction.KILL, "rmq2"))
+    session.perform(Action(NodeAction.KILL, "rmq2"))
     stage = details(session, RMQ2)
     async with stage.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "does not answer on this node" in stage.text("#page"), "the word on the node")

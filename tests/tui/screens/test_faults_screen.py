@@ -6,7 +6,7 @@ import pytest
 from console import NARROW, WIDE, Console, console
 from one_screen import write
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction
 from dmq_core.errors import ClusterError
@@ -22,11 +22,11 @@ SIZES = [WIDE, NARROW]
 
 
 async def opened(it: Console, node_row: int = 1) -> FaultsScreen:
-    """The menu for the node on that row of pane 1, once the nodes have told what stands."""
+    """The menu for the node on that row of pane 1, once the nodes have told of the active faults."""
     await it.press("1", "home", *["down"] * node_row, "B")
     screen = it.app.screen
     assert isinstance(screen, FaultsScreen)
-    await it.until(lambda: screen._told is not None or bool(screen._trouble), "what stands")
+    await it.until(lambda: screen._told is not None or bool(screen._trouble), "the active faults")
     return screen
 
 
@@ -34,7 +34,7 @@ async def chosen(it: Console, kind: str, *keys: str) -> None:
     """Puts the cursor on the fault of that kind, presses `keys` and says yes."""
     screen = it.app.screen
     assert isinstance(screen, FaultsScreen)
-    row = next(i for i, offer in enumerate(screen.list.entries) if offer.id == kind)
+    row = next(i for i, item in enumerate(screen.list.entries) if item.id == kind)
     await it.press("home", *["down"] * row, *keys, "enter")
     assert isinstance(it.app.screen, ConfirmScreen)
     await it.press("y")
@@ -44,21 +44,21 @@ async def chosen(it: Console, kind: str, *keys: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 async def test_everything_is_in_sight_with_its_words(size: tuple[int, int]) -> None:
     session = FakeSession()
-    session.cluster.cause(ALARM)
-    session.cluster.cause(CUT)
+    session.cluster.inject(ALARM)
+    session.cluster.inject(CUT)
     async with console(session, size) as it:
         screen = await opened(it)
-        await it.until(lambda: "2 stand" in it.screen_text(), "what stands")
+        await it.until(lambda: "2 active faults" in it.screen_text(), "the active faults")
         text = it.screen_text()
         for words in (
             "✗ Memory alarm at rmq2",
             "✗ Cut link of rmq1 and rmq3",
-            "takes it back",
+            "↵ undo: ",
             "Rolling restart",
             "Remove rmq2",
             "It takes 20 s at most",
             "dmq fault do clear-memory-alarm --node rmq2",
-            "u take back all",
+            "u undo all",
         ):
             assert words in text, words
         for selector in ("#box", "#means", "#node", "#peer", "#delay"):
@@ -67,7 +67,7 @@ async def test_everything_is_in_sight_with_its_words(size: tuple[int, int]) -> N
             assert screen.region.contains_region(part), selector
 
 
-async def test_an_alarm_is_asked_about_done_and_taken_back_with_u() -> None:
+async def test_an_alarm_is_asked_about_done_and_undone_with_u() -> None:
     async with console() as it:
         await opened(it)
         await it.press("enter")
@@ -78,7 +78,7 @@ async def test_an_alarm_is_asked_about_done_and_taken_back_with_u() -> None:
         assert "dmq fault do memory-alarm --node rmq2 --yes" in asked
         await it.press("y")
         await it.until(lambda: it.session.broker.alarms == {("rmq2", "memory")}, "the alarm")
-        await it.until(lambda: "u ends it" in it.footer(), "the way back")
+        await it.until(lambda: "u undo: Clear memory alarm at rmq2" in it.footer(), "the undo")
         await it.until(lambda: "! memory" in it.screen_text(), "the alarm beside its node")
         await it.press("u")
         await it.until(lambda: not it.session.broker.alarms, "the end of the alarm")
@@ -93,16 +93,16 @@ async def test_saying_no_comes_back_to_the_menu_and_does_nothing() -> None:
         assert it.app.screen is screen
         await it.press("escape")
         assert it.app.screen is it.main
-        assert it.session.cluster.standing() == ()
-        assert "cause" not in it.session.script.calls
+        assert it.session.cluster.active_faults() == ()
+        assert "inject" not in it.session.script.calls
 
 
 async def test_a_slow_link_takes_its_node_peer_and_delay_from_the_keys() -> None:
     async with console() as it:
         await opened(it)
         await chosen(it, "slow-link", "right", "p", "p", "d")
-        assert it.session.cluster.standing() == (Fault(FaultKind.SLOW_LINK, "rmq2", peer="rmq3", delay_ms=250),)
-        assert "u mends it" in it.footer()
+        assert it.session.cluster.active_faults() == (Fault(FaultKind.SLOW_LINK, "rmq2", peer="rmq3", delay_ms=250),)
+        assert "u undo: Mend link of rmq3 and rmq2" in it.footer()
 
 
 async def test_what_a_fault_has_no_use_for_is_left_alone() -> None:
@@ -112,41 +112,41 @@ async def test_what_a_fault_has_no_use_for_is_left_alone() -> None:
         assert (screen._aim.peer, screen._aim.delay_ms, screen._aim.node) == (None, 100, "rmq3")
 
 
-async def test_what_stands_is_taken_back_at_once_from_the_menu() -> None:
+async def test_an_active_fault_is_undone_at_once_from_the_menu() -> None:
     session = FakeSession()
-    session.cluster.cause(CUT)
+    session.cluster.inject(CUT)
     async with console(session) as it:
         await opened(it)
         await it.press("home", "enter")
-        await it.until(lambda: not it.session.cluster.standing(), "the link")
+        await it.until(lambda: not it.session.cluster.active_faults(), "the link")
         await it.until(lambda: any("link of rmq1 and rmq3 mended; it took" in t for t in it.story()), "the story")
 
 
-async def test_one_key_takes_back_all_that_stands() -> None:
+async def test_one_key_undoes_all_active_faults() -> None:
     session = FakeSession()
     for fault in (ALARM, CUT, Fault(FaultKind.DISK_ALARM, "rmq1")):
-        session.cluster.cause(fault)
+        session.cluster.inject(fault)
     async with console(session) as it:
         await opened(it)
         await it.press("u")
-        await it.until(lambda: not it.session.cluster.standing(), "the cluster")
-        await it.until(lambda: any("3 faults taken back; it took" in t for t in it.story()), "the story")
+        await it.until(lambda: not it.session.cluster.active_faults(), "the cluster")
+        await it.until(lambda: any("3 faults undone; it took" in t for t in it.story()), "the story")
         await opened(it)
         await it.press("u")
-        assert it.toasts == ["No fault stands; there is nothing to take back."]
+        assert it.toasts == ["There are no active faults, and nothing to undo."]
 
 
-async def test_what_cannot_be_taken_back_does_not_keep_the_others_standing() -> None:
+async def test_what_cannot_be_undone_does_not_keep_the_others_active() -> None:
     session = FakeSession()
     for fault in (ALARM, CUT):
-        session.cluster.cause(fault)
-    session.script.fail_next("cause", ClusterError("rmq2 does not answer", "See its log."))
+        session.cluster.inject(fault)
+    session.script.fail_next("inject", ClusterError("rmq2 does not answer", "See its log."))
     async with console(session) as it:
         await opened(it)
         await it.press("u")
         await it.until(lambda: bool(it.toasts), "the error")
         assert it.toasts == ["rmq2 does not answer\nSee its log."]
-        assert len(it.session.cluster.standing()) == 1
+        assert len(it.session.cluster.active_faults()) == 1
 
 
 async def test_a_leader_moves_to_the_chosen_node_and_back() -> None:
@@ -167,9 +167,9 @@ async def test_a_leader_moves_to_the_chosen_node_and_back() -> None:
 async def test_a_node_more_comes_and_goes_again() -> None:
     async with console() as it:
         await opened(it)
-        await chosen(it, "add-node")
+        await chosen(it, "add")
         assert list(it.session.broker.nodes) == ["rmq1", "rmq2", "rmq3", "rmq4"]
-        assert "u removes it" in it.footer()
+        assert "u undo: Remove rmq4" in it.footer()
         await it.press("u")
         await it.until(lambda: list(it.session.broker.nodes) == ["rmq1", "rmq2", "rmq3"], "three nodes")
         await it.until(lambda: any("rmq4 removed; it took" in t for t in it.story()), "the story")
@@ -178,12 +178,12 @@ async def test_a_node_more_comes_and_goes_again() -> None:
 async def test_without_a_majority_the_name_has_to_be_typed() -> None:
     session = FakeSession()
     for node in ("rmq2", "rmq3"):
-        session.perform(NodeOperation(NodeAction.KILL, node))
+        session.perform(Action(NodeAction.KILL, node))
     async with console(session) as it:
         await opened(it, 0)
         await it.press("enter", "y", "enter")
         assert "no majority" in it.screen_text()
-        assert it.session.cluster.standing() == ()
+        assert it.session.cluster.active_faults() == ()
         await it.press("backspace")
         await write(it.pilot, "rmq1")
         await it.press("enter")
@@ -192,7 +192,7 @@ async def test_without_a_majority_the_name_has_to_be_typed() -> None:
 
 async def test_what_cannot_be_done_now_says_why_and_does_not_ask() -> None:
     session = FakeSession()
-    session.perform(NodeOperation(NodeAction.KILL, "rmq2"))
+    session.perform(Action(NodeAction.KILL, "rmq2"))
     async with console(session) as it:
         screen = await opened(it)
         await it.press("enter")
@@ -202,7 +202,7 @@ async def test_what_cannot_be_done_now_says_why_and_does_not_ask() -> None:
 
 async def test_a_fault_that_fails_says_what_and_what_to_do() -> None:
     async with console() as it:
-        it.session.script.fail_next("cause", ClusterError("rmq2 does not [answer]", "See its log."))
+        it.session.script.fail_next("inject", ClusterError("rmq2 does not [answer]", "See its log."))
         await opened(it)
         await it.press("enter", "y")
         await it.until(lambda: bool(it.toasts), "the error")
@@ -213,38 +213,38 @@ async def test_a_fault_that_fails_says_what_and_what_to_do() -> None:
 
 async def test_nodes_that_do_not_tell_leave_the_alarms_of_the_figures() -> None:
     session = FakeSession()
-    session.cluster.cause(ALARM)
-    session.script.fail_next("standing", ClusterError("rmq1 is silent"))
+    session.cluster.inject(ALARM)
+    session.script.fail_next("active_faults", ClusterError("rmq1 is silent"))
     async with console(session) as it:
         screen = await opened(it)
-        await it.until(lambda: "do not tell what stands: rmq1 is silent" in it.screen_text(), "the trouble")
-        assert screen.list.entries[0].stands
+        await it.until(lambda: "active faults are not known: rmq1 is silent" in it.screen_text(), "the trouble")
+        assert screen.list.entries[0].undoes
 
 
 async def test_the_cursor_stays_with_its_line_when_the_nodes_tell() -> None:
     session = FakeSession()
-    session.cluster.cause(CUT)
+    session.cluster.inject(CUT)
     async with console(session) as it:
-        with session.script.hold("standing"):
+        with session.script.hold("active_faults"):
             await it.press("1", "home", "B", "down")
             screen = it.app.screen
             assert isinstance(screen, FaultsScreen)
-            assert "asking the nodes what stands" in it.screen_text()
-            assert not any(offer.stands for offer in screen.list.entries)
-        await it.until(lambda: screen.list.entries[0].stands, "what stands")
+            assert "asking the nodes for active faults" in it.screen_text()
+            assert not any(item.undoes for item in screen.list.entries)
+        await it.until(lambda: screen.list.entries[0].undoes, "the active faults")
         chosen = screen.list.cursor_item
         assert chosen is not None
         assert chosen.id == "disk-alarm"
 
 
-async def test_another_deed_at_the_same_node_is_waited_for() -> None:
+async def test_another_action_at_the_same_node_is_waited_for() -> None:
     async with console() as it:
         with it.session.script.hold("act"):
             await it.press("1", "home", "down", "K", "y")
             await opened(it)
             await it.press("enter", "y")
             assert it.toasts == ["Kill rmq2 is under way; wait for its end."]
-        assert "cause" not in it.session.script.calls
+        assert "inject" not in it.session.script.calls
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ async def test_it_scrolls_and_closes(key: str) -> None:
     ("key", "state", "word"),
     [
         ("F", NodeState.RUNNING, "freeze"),
-        ("F", NodeState.PAUSED, "unfreeze"),
+        ("F", NodeState.PAUSED, "unpause"),
         ("I", NodeState.RUNNING, "isolate"),
         ("I", NodeState.ISOLATED, "rejoin"),
         ("M", NodeState.RUNNING, "drain"),

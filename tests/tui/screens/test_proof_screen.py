@@ -7,15 +7,18 @@ from console import NARROW, WIDE, console
 from one_screen import Stage, until, write
 from textual.pilot import Pilot
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import PROOF_USES, ActionKind
+from dmq_core.actions.wording import sentences_of
+from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.errors import ClusterError
 from dmq_core.proof.result import Curves, TimelineMark, Verdict
-from dmq_core.proof.scenario import UNTARGETED, Fault, checked_scenario
+from dmq_core.proof.scenario import checked_scenario
 from dmq_core.session.protocol import Proof
 from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
 from dmq_tui.app import end_proof
-from dmq_tui.screens.proof.form import FAULT_WORDS, TARGET_WORDS, UNTARGETED_WORDS, ProofForm
+from dmq_tui.screens.proof.form import TARGET_WORDS, ProofForm
 from dmq_tui.screens.proof.lines import chart
 from dmq_tui.screens.proof.screen import ProofScreen, RunPhase
 from dmq_tui.widgets.prose import text_of
@@ -79,7 +82,7 @@ async def test_it_asks_first_names_the_impact_and_starts_on_cancel() -> None:
         await pilot.pause()
         await pilot.press("enter")
         asked = await shown(stage, pilot, "Prove kill leader?")
-        assert "2 of 3 nodes remain: a majority, no further margin." in asked
+        assert "2 of 3 nodes remain: quorum OK, cannot lose another." in asked
         assert "dmq proof run --fault kill --target leader" in asked
         await pilot.press("enter")
         await pilot.pause()
@@ -175,7 +178,7 @@ async def test_a_run_that_is_ended_before_its_fault_is_inconclusive() -> None:
 
 async def test_losing_the_majority_needs_the_clusters_name_typed() -> None:
     session = FakeSession()
-    session.perform(NodeOperation(NodeAction.KILL, "rmq3"))
+    session.perform(Action(NodeAction.KILL, "rmq3"))
     stage = proving(session)
     async with stage.run_test(size=NARROW) as pilot:
         await pilot.pause()
@@ -215,27 +218,26 @@ async def test_the_arrow_keys_choose_what_to_break() -> None:
         await pilot.press("right", "right", "down", "right", "right", "right", "down", "right")
         await pilot.press("down", "right", "down", "right")
         await pilot.pause()
-        assert the_screen(stage).form == ProofForm(Fault.PAUSE, "rmq1", 1000, 20.0, "classic")
+        assert the_screen(stage).form == ProofForm(NodeAction.PAUSE, "rmq1", 1000, 20.0, "classic")
         await pilot.press("up", "up", "up", "up", "right", "right", "right")
         await pilot.pause()
-        assert the_screen(stage).form.fault is Fault.ROLLING
+        assert the_screen(stage).form.fault is FaultKind.ROLLING_RESTART
         assert "every node, in turn" in stage.everything()
 
 
 def test_every_fault_of_a_run_is_offered_with_its_words() -> None:
-    assert list(FAULT_WORDS) == list(Fault)
-    assert max(map(len, FAULT_WORDS.values())) <= 52
-    assert set(UNTARGETED_WORDS) == UNTARGETED
+    assert max(len(use.hint) for use in PROOF_USES.values()) <= 52
+    assert all(bool(use.victims) is not use.targeted for use in PROOF_USES.values())
 
 
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", PROOF_USES)
 @pytest.mark.parametrize("target", [*TARGET_WORDS, "rmq2"])
-def test_each_fault_says_what_it_will_cause_and_its_command(fault: Fault, target: str) -> None:
+def test_each_fault_says_what_it_will_cause_and_its_command(fault: ActionKind, target: str) -> None:
     session = FakeSession()
     form = ProofForm(fault, target)
     impact, command = form.impact(session.snapshot()), form.command(session.snapshot())
-    assert any(s.startswith("Expected: ") for s in impact.sentences)
-    assert ("--target" in command, target in form.title) == (fault not in UNTARGETED, fault not in UNTARGETED)
+    assert any(s.text.startswith("Expected: ") for s in sentences_of(impact))
+    assert ("--target" in command, target in form.title) == (form.targeted, form.targeted)
     assert checked_scenario(form.scenario, "recipe").steps[0].fault is fault
     session.close()
 
@@ -247,7 +249,7 @@ async def test_what_a_fault_has_no_use_for_cannot_be_chosen() -> None:
         await pilot.pause()
         await pilot.press(*["down"] * 4, "right", *["up"] * 4, *["left"] * 5)
         await pilot.pause()
-        assert the_screen(stage).form == ProofForm(Fault.MOVE_LEADER, "leader", queue_type="quorum")
+        assert the_screen(stage).form == ProofForm(FaultKind.MOVE_LEADER, "leader", queue_type="quorum")
         assert "away from the node that leads it" in stage.everything()
         await pilot.press("right")
         await pilot.pause()
@@ -274,8 +276,8 @@ async def test_an_alarm_is_on_the_chart_and_is_over_in_the_end(size: tuple[int, 
         assert session.broker.alarms == set()
 
 
-@pytest.mark.parametrize("fault", Fault)
-def test_the_simulation_can_run_every_fault_that_is_offered(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", PROOF_USES)
+def test_the_simulation_can_run_every_fault_that_is_offered(fault: ActionKind) -> None:
     session = FakeSession()
     before = session.cluster.nodes()
     form = ProofForm(fault)
@@ -283,7 +285,7 @@ def test_the_simulation_can_run_every_fault_that_is_offered(fault: Fault) -> Non
     session.advance(form.scenario.duration_s)
     assert proof.finish().result.verdict is Verdict.PASS
     assert next(m.kind for m in proof.progress().marks) == "fault"
-    assert (session.cluster.nodes(), session.cluster.standing()) == (before, ())
+    assert (session.cluster.nodes(), session.cluster.active_faults()) == (before, ())
     session.close()
 
 

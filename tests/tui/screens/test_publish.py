@@ -8,7 +8,7 @@ from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import TextArea
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import MessagingError
 from dmq_core.management.models import EntityKey
@@ -74,7 +74,7 @@ async def test_a_full_queue_refuses_and_the_form_tells_which() -> None:
 async def test_without_a_majority_the_fate_is_unknown_and_the_form_says_what_that_means() -> None:
     session = FakeSession()
     for node in ("rmq2", "rmq3"):
-        session.perform(NodeOperation(NodeAction.KILL, node))
+        session.perform(Action(NodeAction.KILL, node))
     session.advance(5.0)  # so long the last leader is shown, for another may be elected
     stage = form(session, "orders", "order.eu.new")
     async with stage.run_test(size=SMALL) as pilot:

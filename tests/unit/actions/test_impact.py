@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmq_core.actions.action import Action
 from dmq_core.actions.gate import guard, perform
-from dmq_core.actions.impact import Margin, impact_of
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.impact import Impact, impact_of
+from dmq_core.actions.wording import sentences_of
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import RefusedError
+from dmq_core.majority import Margin
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
 from dmq_core.settings.settings import on_cluster
 from dmq_core.testing import FakeSession
@@ -34,38 +36,42 @@ def snapshot(
     return ClusterSnapshot("dmq", Backend.DOCKER, 0.0, nodes=nodes, rabbitmq=rabbitmq)
 
 
+def texts(impact: Impact) -> tuple[str, ...]:
+    return tuple(sentence.text for sentence in sentences_of(impact))
+
+
 UP, DOWN, FROZEN = NodeState.RUNNING, NodeState.STOPPED, NodeState.PAUSED
 CUT, RESTING = NodeState.ISOLATED, NodeState.DRAINING
 
 
 def test_killing_one_of_three_leaves_a_majority_without_margin() -> None:
-    impact = impact_of(NodeOperation(NodeAction.KILL, "rmq2"), snapshot(UP, UP, UP))
+    impact = impact_of(Action(NodeAction.KILL, "rmq2"), snapshot(UP, UP, UP))
     assert impact.margin is Margin.NO_MARGIN
-    assert impact.sentences[0] == "rmq2 leads 4 queues and serves 6 connections."
-    assert impact.sentences[1] == "2 of 3 nodes remain: a majority, no further margin."
+    assert texts(impact)[0] == "rmq2 leads 4 queues and serves 6 connections."
+    assert texts(impact)[1] == "2 of 3 nodes remain: quorum OK, cannot lose another."
 
 
 def test_killing_the_second_of_three_names_the_loss_of_the_majority() -> None:
-    impact = impact_of(NodeOperation(NodeAction.PAUSE, "rmq2"), snapshot(UP, UP, DOWN))
+    impact = impact_of(Action(NodeAction.PAUSE, "rmq2"), snapshot(UP, UP, DOWN))
     assert impact.margin is Margin.NO_MAJORITY
-    assert "no majority" in impact.sentences[1]
+    assert "no majority" in texts(impact)[1]
 
 
 def test_killing_a_node_that_is_already_frozen_takes_nothing_more_away() -> None:
-    impact = impact_of(NodeOperation(NodeAction.KILL, "rmq2"), snapshot(UP, FROZEN, UP))
+    impact = impact_of(Action(NodeAction.KILL, "rmq2"), snapshot(UP, FROZEN, UP))
     assert impact.margin is Margin.NO_MARGIN
-    assert impact.sentences[0] == "rmq2 is paused now."
+    assert texts(impact)[0] == "rmq2 is paused now."
 
 
 def test_starting_the_third_node_gives_the_margin_back() -> None:
-    impact = impact_of(NodeOperation(NodeAction.START, "rmq2"), snapshot(UP, DOWN, UP))
+    impact = impact_of(Action(NodeAction.START, "rmq2"), snapshot(UP, DOWN, UP))
     assert impact.margin is Margin.SAFE
-    assert impact.sentences == ("3 of 3 nodes will run: a majority, with margin.",)
+    assert texts(impact)[0] == "3 of 3 nodes will run: quorum OK, can lose 1 node."
 
 
 def test_a_figure_that_is_not_known_is_not_shown_as_zero() -> None:
-    impact = impact_of(NodeOperation(NodeAction.STOP, "rmq1"), snapshot(UP, UP, UP, leads=None, connections=None))
-    assert impact.sentences[0] == "rmq1 leads an unknown number of queues."
+    impact = impact_of(Action(NodeAction.STOP, "rmq1"), snapshot(UP, UP, UP, leads=None, connections=None))
+    assert texts(impact)[0] == "rmq1 leads an unknown number of queues."
 
 
 @given(
@@ -74,7 +80,7 @@ def test_a_figure_that_is_not_known_is_not_shown_as_zero() -> None:
     st.integers(1, 9),
 )
 def test_the_margin_is_the_one_that_counting_gives(states: list[NodeState], action: NodeAction, number: int) -> None:
-    operation = NodeOperation(action, f"rmq{number}")
+    operation = Action(action, f"rmq{number}")
     known = number <= len(states)
     up = [s is UP for s in states]
     if known:
@@ -85,16 +91,16 @@ def test_the_margin_is_the_one_that_counting_gives(states: list[NodeState], acti
 
 
 def test_every_destructive_act_but_restart_can_be_undone() -> None:
-    assert NodeOperation(NodeAction.KILL, "rmq2").undo == NodeOperation(NodeAction.START, "rmq2")
-    assert NodeOperation(NodeAction.STOP, "rmq2").undo == NodeOperation(NodeAction.START, "rmq2")
-    assert NodeOperation(NodeAction.PAUSE, "rmq2").undo == NodeOperation(NodeAction.UNPAUSE, "rmq2")
-    assert NodeOperation(NodeAction.ISOLATE, "rmq2").undo == NodeOperation(NodeAction.REJOIN, "rmq2")
-    assert NodeOperation(NodeAction.DRAIN, "rmq2").undo == NodeOperation(NodeAction.REVIVE, "rmq2")
-    assert NodeOperation(NodeAction.RESTART, "rmq2").undo is None
+    assert Action(NodeAction.KILL, "rmq2").undo == Action(NodeAction.START, "rmq2")
+    assert Action(NodeAction.STOP, "rmq2").undo == Action(NodeAction.START, "rmq2")
+    assert Action(NodeAction.PAUSE, "rmq2").undo == Action(NodeAction.UNPAUSE, "rmq2")
+    assert Action(NodeAction.ISOLATE, "rmq2").undo == Action(NodeAction.REJOIN, "rmq2")
+    assert Action(NodeAction.DRAIN, "rmq2").undo == Action(NodeAction.REVIVE, "rmq2")
+    assert Action(NodeAction.RESTART, "rmq2").undo is None
 
 
 def test_a_drained_node_no_longer_counts_for_the_majority_because_its_replicas_have_stopped() -> None:
-    impact = impact_of(NodeOperation(NodeAction.KILL, "rmq1"), snapshot(UP, RESTING, UP))
+    impact = impact_of(Action(NodeAction.KILL, "rmq1"), snapshot(UP, RESTING, UP))
     assert impact.margin is Margin.NO_MAJORITY
 
 
@@ -103,27 +109,27 @@ def test_a_drained_node_no_longer_counts_for_the_majority_because_its_replicas_h
     [("4.3.6", "keeps its clients"), (None, "keeps its clients"), ("4.0.5", "closes its ports"), ("3.10.8", "closes")],
 )
 def test_what_a_cut_off_node_does_depends_on_the_version(rabbitmq: str | None, expected: str) -> None:
-    impact = impact_of(NodeOperation(NodeAction.ISOLATE, "rmq1"), snapshot(UP, UP, UP, rabbitmq=rabbitmq))
-    assert impact.sentences[:2] == (
+    impact = impact_of(Action(NodeAction.ISOLATE, "rmq1"), snapshot(UP, UP, UP, rabbitmq=rabbitmq))
+    assert texts(impact)[:2] == (
         "rmq1 leads 4 queues and serves 6 connections.",
-        "2 of 3 nodes remain: a majority, no further margin.",
+        "2 of 3 nodes remain: quorum OK, cannot lose another.",
     )
-    assert expected in impact.sentences[2]
+    assert expected in texts(impact)[2]
 
 
 @pytest.mark.parametrize("action", NodeAction)
 def test_every_act_has_its_words(action: NodeAction) -> None:
-    operation = NodeOperation(action, "rmq1")
+    operation = Action(action, "rmq1")
     assert operation.title.endswith(" rmq1")
     assert operation.done.startswith("rmq1 ")
     states = (UP, UP, UP) if operation.destructive else (DOWN, UP, UP)
-    sentences = impact_of(operation, snapshot(*states)).sentences
+    sentences = texts(impact_of(operation, snapshot(*states)))
     assert any("3 nodes" in s for s in sentences)
     assert not operation.destructive or sentences[-1].startswith("Expected: ")
 
 
 def test_an_operation_names_the_command_that_does_the_same() -> None:
-    assert NodeOperation(NodeAction.UNPAUSE, "rmq3").command == "dmq node unpause rmq3"
+    assert Action(NodeAction.UNPAUSE, "rmq3").command == "dmq node unpause rmq3"
 
 
 @pytest.mark.parametrize("action", NodeAction)
@@ -131,7 +137,7 @@ def test_read_only_refuses_every_act_and_touches_nothing(action: NodeAction) -> 
     cluster = FakeSession().cluster
     before = cluster.nodes()
     with pytest.raises(RefusedError) as refusal:
-        perform(cluster, NodeOperation(action, "rmq1"), read_only=True)
+        perform(cluster, Action(action, "rmq1"), read_only=True)
     assert "read-only" in refusal.value.what
     assert cluster.nodes() == before
 
@@ -143,6 +149,6 @@ def test_a_cluster_that_somebody_else_made_is_never_faulted() -> None:
 
 
 def test_a_command_names_its_cluster_unless_it_is_the_usual_one() -> None:
-    kill = NodeOperation(NodeAction.KILL, "rmq2").command
+    kill = Action(NodeAction.KILL, "rmq2").command
     assert on_cluster(kill, "dmq") == "dmq node kill rmq2"
     assert on_cluster(kill, "shop") == "dmq node kill rmq2 --cluster shop"

@@ -15,12 +15,16 @@ from typing import Any
 import click
 import pytest
 
+from dmq_core.actions.action import Action
+from dmq_core.actions.impact import impact_of
+from dmq_core.actions.wording import text_of
 from dmq_core.cli import connect
 from dmq_core.cli.app import dmq
 from dmq_core.cli.groups import LazyGroup
 from dmq_core.cli.running import run, signals_ignored
-from dmq_core.cluster.protocol import Cluster, NodeState
+from dmq_core.cluster.protocol import Cluster, NodeAction, NodeState
 from dmq_core.errors import ClusterNotFoundError
+from dmq_core.majority import Margin
 from dmq_core.observe.snapshot import ClusterSnapshot
 from dmq_core.settings.settings import Settings
 from dmq_core.testing import FakeSession, hostile
@@ -263,13 +267,13 @@ def test_an_act_that_leaves_a_majority_needs_no_yes(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "state", "mend"), [("isolate", "isolated", "rejoin"), ("drain", "draining", "revive")]
+    ("fault", "state", "undo"), [("isolate", "isolated", "rejoin"), ("drain", "draining", "revive")]
 )
-def test_a_node_is_cut_off_or_drained_and_brought_back(shell: Shell, cause: str, state: str, mend: str) -> None:
-    assert shell.json("node", cause, "rmq2")["state"] == state
+def test_a_node_is_cut_off_or_drained_and_brought_back(shell: Shell, fault: str, state: str, undo: str) -> None:
+    assert shell.json("node", fault, "rmq2")["state"] == state
     assert shell("node", "kill", "rmq3") == 6
     assert "no majority" in shell.err
-    assert shell.json("node", mend, "rmq2")["state"] == "running"
+    assert shell.json("node", undo, "rmq2")["state"] == "running"
 
 
 def test_a_node_is_added_and_its_removal_needs_yes(shell: Shell) -> None:
@@ -277,7 +281,7 @@ def test_a_node_is_added_and_its_removal_needs_yes(shell: Shell) -> None:
     assert (added["node"], added["action"], added["state"]) == ("rmq4", "add", "running")
     assert added["nodes"] == ["rmq1", "rmq2", "rmq3", "rmq4"]
     assert shell("node", "remove", "rmq4") == 6
-    assert "queue members on rmq4" in shell.err
+    assert "queue members" in shell.err
     assert "3 of 3 nodes remain" in shell.err
     removed = shell.json("node", "remove", "rmq4", "--yes")
     assert (removed["node"], removed["action"]) == ("rmq4", "remove")
@@ -293,14 +297,36 @@ def test_a_node_with_a_classic_queue_is_removed_by_force_only(shell: Shell) -> N
     assert shell("node", "remove", "rmq2", "--force", "--yes") == 0
 
 
-def test_an_alarm_needs_yes_and_says_how_to_take_it_back(shell: Shell) -> None:
+def test_an_alarm_needs_yes_and_says_how_to_undo_it(shell: Shell) -> None:
     assert shell("fault", "do", "memory-alarm", "--node", "rmq2") == 6
-    assert "Every publisher of the cluster is blocked" in shell.err
+    assert "every publisher of the cluster is blocked" in shell.err
     done = shell.json("fault", "do", "memory-alarm", "--node", "rmq2", "--yes")
     assert (done["fault"], done["node"], done["queue"]) == ("memory-alarm", "rmq2", None)
     assert done["undo"] == "dmq fault do clear-memory-alarm --node rmq2"
     assert shell("fault", "undo", "memory-alarm", "--node", "rmq2") == 0
     assert "memory-alarm" in {f["fault"] for f in shell.json("fault", "list")}
+
+
+def test_active_faults_are_listed_with_their_undo_and_are_findings_of_the_doctor(shell: Shell) -> None:
+    assert shell("fault", "do", "cut-link", "--node", "rmq1", "--peer", "rmq3", "--yes") == 0
+    assert "Undo it with 'dmq fault do mend-link --node rmq1 --peer rmq3'" in shell.err
+    [active] = shell.json("fault", "active")
+    assert (active["fault"], active["undo"]) == ("cut-link", "dmq fault do mend-link --node rmq1 --peer rmq3")
+    assert shell("doctor") == 1
+    assert "Cut link of rmq1 and rmq3: that fault is active" in shell.out
+    assert "Undo it: 'dmq fault do mend-link --node rmq1 --peer rmq3'." in shell.out
+    assert shell("fault", "undo", "cut-link", "--node", "rmq1", "--peer", "rmq3") == 0
+    assert shell("fault", "active") == 0
+    assert "no active faults" in shell.out
+
+
+def test_the_command_line_and_the_console_judge_a_kill_alike_while_a_node_starts(shell: Shell) -> None:
+    shell.session.broker.set_state("rmq1", NodeState.STARTING)
+    kill = Action(NodeAction.KILL, "rmq2")
+    in_console = impact_of(kill, shell.session.snapshot())
+    assert in_console.margin is Margin.NO_MAJORITY
+    assert shell("node", "kill", "rmq2") == 6
+    assert text_of(in_console) in shell.err
 
 
 def test_a_fault_that_is_given_too_little_or_cannot_be_undone_is_a_usage_error(shell: Shell) -> None:
@@ -479,16 +505,18 @@ def test_links_are_cut_slowed_told_of_and_mended_by_command(shell: Shell) -> Non
     assert shell("fault", "do", "cut-link", "--node", "rmq1", "--peer", "rmq2", "--yes") == 0
     assert "dmq fault do mend-link --node rmq1 --peer rmq2" in shell.err
     assert shell("fault", "do", "slow-link", "--node", "rmq3", "--peer", "rmq2", "--delay", "250", "--yes") == 0
-    told = shell.json("fault", "standing")
+    told = shell.json("fault", "active")
     assert [(f["fault"], f["node"], f["peer"], f["delay_ms"]) for f in told] == [
         ("cut-link", "rmq1", "rmq2", None),
         ("slow-link", "rmq2", "rmq3", 250),
     ]
-    assert shell("fault", "standing") == 0
-    assert "Slow link of rmq2 and rmq3 by 250 ms: 'dmq fault do mend-link --node rmq2 --peer rmq3'" in shell.out
+    assert shell("fault", "active") == 0
+    assert (
+        "Slow link of rmq2 and rmq3 by 250 ms: undo with 'dmq fault do mend-link --node rmq2 --peer rmq3'" in shell.out
+    )
     assert shell("fault", "undo", "cut-link", "--node", "rmq1", "--peer", "rmq2") == 0
     assert shell("fault", "undo", "slow-link", "--node", "rmq2") == 0
-    assert shell("fault", "standing") == 0
-    assert shell.out == "no fault stands\n"
+    assert shell("fault", "active") == 0
+    assert shell.out == "no active faults\n"
     assert shell("fault", "do", "cut-link", "--node", "rmq1", "--yes") == 2
     assert "needs a peer" in shell.err

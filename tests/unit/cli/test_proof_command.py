@@ -16,13 +16,13 @@ from proof_samples import failed, passed
 from dmq_core.cli import connect
 from dmq_core.cli.app import dmq
 from dmq_core.cli.running import run
-from dmq_core.cluster.protocol import Backend, Cluster
+from dmq_core.cluster.protocol import Backend, Cluster, NodeAction
 from dmq_core.progress import ProgressListener
 from dmq_core.proof.journal.file import Journal
 from dmq_core.proof.journal.records import RunSetup
 from dmq_core.proof.result import ProofResult, Verdict
 from dmq_core.proof.run.run import ProofOptions, ProofRun
-from dmq_core.proof.scenario import Fault, Scenario
+from dmq_core.proof.scenario import Scenario
 from dmq_core.testing import FakeCluster, SimBroker
 
 Prove = Callable[..., int]
@@ -114,7 +114,7 @@ def test_what_was_asked_for_is_what_is_run(proof: Prove, runs: Runs) -> None:
     assert proof("run", *options, "--queue-type", "classic", "--allow-majority-loss") == 0
     (scenario,), (chosen,) = runs.scenarios, runs.options
     (step,) = scenario.steps
-    assert (step.fault, step.target, scenario.duration_s, scenario.seed) == (Fault.PAUSE, "rmq2", 60.0, 9)
+    assert (step.fault, step.target, scenario.duration_s, scenario.seed) == (NodeAction.PAUSE, "rmq2", 60.0, 9)
     assert (scenario.workload.rate, scenario.workload.queue_type) == (50.0, "classic")
     assert chosen.force
     assert chosen.allow_majority_loss

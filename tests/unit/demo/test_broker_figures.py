@@ -96,9 +96,9 @@ def test_what_is_done_to_a_node_is_felt_by_clients(
 def test_an_alarm_blocks_publishers_until_it_is_over(stage: MemoryDemoEnvironment, context: DemoContext) -> None:
     jobs = context.unique_name("jobs")
     context.manager.declare(Queue(jobs, "quorum"))
-    stage.cluster.cause(Fault(FaultKind.DISK_ALARM, "rmq2"))
+    stage.cluster.inject(Fault(FaultKind.DISK_ALARM, "rmq2"))
     with DirectProducer(context.manager) as producer:
         handle = producer.publish(jobs, "a job")
         assert context.wait_until(lambda: context.manager.state is ConnectionState.BLOCKED)
-        stage.cluster.cause(Fault(FaultKind.CLEAR_DISK_ALARM, "rmq2"))
+        stage.cluster.inject(Fault(FaultKind.CLEAR_DISK_ALARM, "rmq2"))
         assert handle.wait(10).outcome == "confirmed"

@@ -8,15 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from dmq_core.actions.impact import Margin
-from dmq_core.actions.node_operation import NodeOperation
-from dmq_core.cluster.faults.model import Fault, FaultKind, undo_of
+from dmq_core.actions.action import Action
+from dmq_core.actions.gate import ClusterActions, actions_on, perform
+from dmq_core.actions.wording import sentences_of
+from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.demo.context import DemoContext
-from dmq_core.demo.fault_guard import ClusterActions, actions_on
 from dmq_core.demo.model import AnyDemo, CheckResult, Demo, DemoStep
 from dmq_core.demo.runner import DemoRun, check_may_run, impact_of_demo
 from dmq_core.errors import ClusterError, DmqError, InvalidInputError, RefusedError
+from dmq_core.majority import Margin
 from dmq_core.progress import no_progress
 from dmq_core.testing import FakeCluster, SimBroker
 from dmq_core.testing.simulation.demo_environment import MemoryDemoEnvironment
@@ -113,52 +114,52 @@ def test_what_was_down_before_the_demo_stays_down() -> None:
         assert states(stage) == (RUN, RUN, RUN, RUN, DOWN)
 
 
-def test_a_fault_is_taken_back_at_the_end_and_not_twice(stage: MemoryDemoEnvironment, run: Play) -> None:
+def test_a_fault_is_undone_at_the_end_and_not_twice(stage: MemoryDemoEnvironment, run: Play) -> None:
     assert isinstance(stage.cluster, FakeCluster)
-    with run(demo_that(lambda context: context.cause(ALARM))) as demo_run:
+    with run(demo_that(lambda context: context.perform(FaultKind.MEMORY_ALARM, "rmq1"))) as demo_run:
         assert demo_run.do(0).passed
-        assert stage.cluster.standing() == (ALARM,)
-    assert stage.cluster.standing() == ()
+        assert stage.cluster.active_faults() == (ALARM,)
+    assert stage.cluster.active_faults() == ()
 
     def there_and_back(context: DemoContext) -> None:
-        back = context.cause(ALARM)
-        assert back == undo_of(ALARM)
-        context.cause(back)
+        undo = context.perform(FaultKind.MEMORY_ALARM, "rmq1")
+        assert undo == Action(FaultKind.CLEAR_MEMORY_ALARM, "rmq1")
+        context.perform(undo.kind, "rmq1")
 
     with run(demo_that(there_and_back)) as demo_run:
         assert demo_run.do(0).passed
-        before = stage.cluster.script.calls.count("cause")
-    assert stage.cluster.script.calls.count("cause") == before
+        before = stage.cluster.script.calls.count("inject")
+    assert stage.cluster.script.calls.count("inject") == before
 
 
-def test_a_fault_that_was_interrupted_is_taken_back_too(stage: MemoryDemoEnvironment) -> None:
-    told: list[Fault] = []
+def test_a_fault_that_was_interrupted_is_undone_too(stage: MemoryDemoEnvironment) -> None:
+    told: list[Action] = []
 
-    def interrupted(fault: Fault) -> Fault | None:
-        told.append(fault)
-        if fault == ALARM:
+    def interrupted(action: Action) -> Action | None:
+        told.append(action)
+        if len(told) == 1:
             raise KeyboardInterrupt
         return None
 
-    actions = replace(actions_on(stage.cluster, no_progress, read_only=False), cause=interrupted)
-    demo = demo_that(lambda context: context.cause(ALARM))
+    actions = replace(actions_on(stage.cluster, no_progress, read_only=False), perform=interrupted)
+    demo = demo_that(lambda context: context.perform(FaultKind.MEMORY_ALARM, "rmq1"))
     with (
         pytest.raises(KeyboardInterrupt),
         DemoRun("it", demo, replace(stage.environment(), actions=actions)) as demo_run,
     ):
         demo_run.do(0)
-    assert told == [ALARM, undo_of(ALARM)]
+    assert told == [Action(FaultKind.MEMORY_ALARM, "rmq1"), Action(FaultKind.CLEAR_MEMORY_ALARM, "rmq1")]
 
 
-def test_an_act_that_was_interrupted_is_done_to_its_end_and_then_taken_back(stage: MemoryDemoEnvironment) -> None:
+def test_an_act_that_was_interrupted_is_done_to_its_end_and_then_undone(stage: MemoryDemoEnvironment) -> None:
     """A drain goes on in its node when whoever asked for it is gone, and takes the node away later."""
     told: list[str] = []
 
-    def interrupted(operation: NodeOperation) -> None:
-        told.append(operation.title)
+    def interrupted(action: Action) -> Action | None:
+        told.append(action.title)
         if len(told) == 1:
             raise KeyboardInterrupt
-        stage.cluster.act(operation.action, operation.node)
+        return perform(stage.cluster, action, read_only=False)
 
     actions = replace(actions_on(stage.cluster, no_progress, read_only=False), perform=interrupted)
     demo = demo_that(lambda context: context.perform(NodeAction.DRAIN, "rmq2"))
@@ -228,7 +229,7 @@ def test_the_acts_of_a_session_are_used_where_there_are_some(stage: MemoryDemoEn
     def refuse() -> None:
         raise InvalidInputError("not asked for")
 
-    actions = ClusterActions(lambda operation: told.append(operation.title), lambda _: None, refuse, refuse)
+    actions = ClusterActions(lambda action: told.append(action.title), refuse, refuse)
     demo = demo_that(lambda context: context.perform(NodeAction.KILL, "rmq1"))
     with DemoRun("it", demo, replace(stage.environment(), actions=actions)) as demo_run:
         assert demo_run.do(0).passed
@@ -254,9 +255,9 @@ def test_it_is_refused_where_nodes_may_not_or_must_not_go(
 @pytest.mark.parametrize(
     ("nodes", "loses_majority", "margin", "word"),
     [
-        (3, False, Margin.NO_MARGIN, "At worst 2 of 3 nodes remain: a majority, no further margin."),
-        (5, False, Margin.SAFE, "At worst 4 of 5 nodes remain: a majority, with margin."),
-        (5, True, Margin.NO_MAJORITY, "For a while no majority;"),
+        (3, False, Margin.NO_MARGIN, "2 of 3 nodes remain at worst: quorum OK, cannot lose another."),
+        (5, False, Margin.SAFE, "4 of 5 nodes remain at worst: quorum OK, can lose 1 node."),
+        (5, True, Margin.NO_MAJORITY, "0 of 5 nodes remain at worst: no majority"),
     ],
 )
 def test_its_impact_says_what_goes_and_what_is_left(
@@ -264,11 +265,11 @@ def test_its_impact_says_what_goes_and_what_is_left(
 ) -> None:
     impact = impact_of_demo(demo_that(lambda _: None, loses_majority=loses_majority), [RUN] * nodes)
     assert impact.margin is margin
-    assert impact.sentences[0] == "It takes nodes down."
-    assert impact.sentences[1].startswith(word)
+    assert sentences_of(impact)[0].text == "It takes nodes down."
+    assert sentences_of(impact)[1].text.startswith(word)
 
 
 def test_the_impact_of_a_demo_that_keeps_every_node_takes_none_away() -> None:
     impact = impact_of_demo(replace(demo_that(lambda _: None), keeps_nodes=True), [RUN, RUN, RUN])
     assert impact.margin is Margin.SAFE
-    assert impact.sentences[1] == "No node goes, 3 of 3 run: a majority, with margin."
+    assert sentences_of(impact)[1].text == "3 of 3 nodes run: quorum OK, can lose 1 node."

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeState
 from dmq_core.management.models import Alarm
 from dmq_core.observe.events import Severity
-from dmq_core.observe.health import findings, standing_findings
+from dmq_core.observe.health import findings
 from dmq_core.observe.snapshot import ClusterSnapshot, SourceStatus
 from dmq_core.testing import FakeSession, hostile, nothing
 
@@ -44,13 +43,6 @@ def test_a_killed_node_is_told_with_the_command_that_brings_it_back() -> None:
 def test_a_command_names_its_cluster_unless_that_is_the_usual_one() -> None:
     (down,) = [f for f in findings(replace(after((NodeAction.KILL, "rmq2")), cluster="shop")) if f.kind == "node_down"]
     assert down.advice == "Start it: 'dmq node start rmq2 --cluster shop'."
-
-
-def test_links_that_were_cut_or_slowed_are_told_with_their_way_back() -> None:
-    faults = (Fault(FaultKind.CUT_LINK, "rmq1", peer="rmq3"), Fault(FaultKind.MEMORY_ALARM, "rmq2"))
-    (link,) = standing_findings(faults, "shop")
-    assert link.text == "Cut link of rmq1 and rmq3: that was done and still holds"
-    assert link.advice == "Take it back: 'dmq fault do mend-link --node rmq1 --peer rmq3 --cluster shop'."
 
 
 def test_a_lost_majority_comes_before_what_merely_takes_a_margin() -> None:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from dmq_core.actions.catalog import PROOF_NAMES, PROOF_USES
+from dmq_core.cluster.protocol import NodeAction
 from dmq_core.errors import InvalidInputError
 from dmq_core.proof.scenario import (
     EXAMPLE,
-    NOT_UNDONE,
     ROLES,
-    UNTARGETED,
-    Fault,
     ScenarioStep,
     built_in_scenarios,
     checked_scenario,
@@ -33,14 +32,14 @@ def test_every_built_in_scenario_makes_sense(name: str) -> None:
 
 def test_every_fault_has_a_scenario_for_every_role() -> None:
     names = set(built_in_scenarios())
-    assert {f"{fault}-{role}" for fault in set(Fault) - UNTARGETED for role in ROLES} < names
-    assert {str(fault) for fault in UNTARGETED} < names
+    for kind, name in PROOF_NAMES.items():
+        assert ({f"{name}-{role}" for role in ROLES} if PROOF_USES[kind].targeted else {name}) < names
 
 
 @pytest.mark.parametrize("duration_s", [1.0, 5.0, 20.0, 600.0])
-@pytest.mark.parametrize("fault", [f for f in Fault if f not in NOT_UNDONE])
-def test_the_times_of_a_fault_fit_any_duration(fault: Fault, duration_s: float) -> None:
-    (step,) = scenario_of(fault, "leader", duration_s).steps
+@pytest.mark.parametrize("name", [PROOF_NAMES[kind] for kind, use in PROOF_USES.items() if use.undo_s is not None])
+def test_the_times_of_a_fault_fit_any_duration(name: str, duration_s: float) -> None:
+    (step,) = scenario_of(name, "leader", duration_s).steps
     assert step.undo_s is not None
     assert 0 < step.at_s < step.undo_s < duration_s
 
@@ -48,8 +47,8 @@ def test_the_times_of_a_fault_fit_any_duration(fault: Fault, duration_s: float) 
 def test_the_example_is_read_as_it_stands() -> None:
     scenario = parse_scenario(EXAMPLE, "example.toml")
     assert scenario.steps == (
-        ScenarioStep(4.0, Fault.PAUSE, "leader", 12.0),
-        ScenarioStep(20.0, Fault.KILL, "connected", 26.0),
+        ScenarioStep(4.0, NodeAction.PAUSE, "leader", 12.0),
+        ScenarioStep(20.0, NodeAction.KILL, "connected", 26.0),
     )
     assert scenario.workload.rate == 200
     assert (scenario.fault, scenario.target) == ("pause+kill", "leader+connected")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dmq_core.proof.scenario import QUORUM_ONLY, checked_scenario
+from dmq_core.actions.catalog import PROOF_USES
+from dmq_core.proof.scenario import checked_scenario
 from dmq_core.proof.soak import SOAK_FAULTS, parallel_faults_for, soak_scenario
 
 
@@ -27,7 +28,7 @@ def test_the_faults_of_a_lane_follow_each_other_within_the_time(seed: int, durat
 
 def test_a_classic_queue_is_spared_what_is_for_quorum_queues() -> None:
     scenario = soak_scenario(1800, 1, 3, "classic")
-    assert {step.fault for step in scenario.steps} == set(SOAK_FAULTS) - QUORUM_ONLY
+    assert {step.fault for step in scenario.steps} == {kind for kind in SOAK_FAULTS if not PROOF_USES[kind].quorum_only}
 
 
 def test_half_an_hour_sees_every_fault() -> None:

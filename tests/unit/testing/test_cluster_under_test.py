@@ -21,14 +21,14 @@ def test_alarms_and_links_stand_until_they_are_healed(cluster: FakeCluster) -> N
     under_test.disk_alarm("rmq2")
     under_test.cut_link("rmq1", "rmq3")
     under_test.slow_link("rmq2", "rmq3", delay_ms=50)
-    assert {fault.kind for fault in cluster.standing()} == {
+    assert {fault.kind for fault in cluster.active_faults()} == {
         FaultKind.MEMORY_ALARM,
         FaultKind.DISK_ALARM,
         FaultKind.CUT_LINK,
         FaultKind.SLOW_LINK,
     }
     under_test.heal()
-    assert cluster.standing() == ()
+    assert cluster.active_faults() == ()
 
 
 def test_healing_brings_nodes_back_as_well(cluster: FakeCluster) -> None:
@@ -36,7 +36,7 @@ def test_healing_brings_nodes_back_as_well(cluster: FakeCluster) -> None:
     under_test.memory_alarm("rmq1")
     under_test.kill("rmq2")
     under_test.heal()
-    assert cluster.standing() == ()
+    assert cluster.active_faults() == ()
     assert {info.state for info in cluster.nodes()} == {NodeState.RUNNING}
 
 
@@ -52,4 +52,4 @@ def test_a_fault_that_makes_no_sense_leaves_nothing_to_heal(cluster: FakeCluster
     with pytest.raises(InvalidInputError):
         under_test.cut_link("rmq1", "rmq1")
     under_test.heal()
-    assert cluster.standing() == ()
+    assert cluster.active_faults() == ()

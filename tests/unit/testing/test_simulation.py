@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import Backend, Cluster, NodeAction, NodeChange, NodeState
 from dmq_core.errors import ClusterError, ClusterNotFoundError, InvalidInputError, MessagingError, RefusedError
 from dmq_core.management.models import EntityKey
@@ -29,7 +29,7 @@ ORDER = OutgoingMessage("orders", "order.eu.new", b"x")
 
 
 def act(session: FakeSession, action: NodeAction, node: str) -> None:
-    session.perform(NodeOperation(action, node))
+    session.perform(Action(action, node))
 
 
 def ended(load: Proof) -> LoadAccount:
@@ -260,7 +260,7 @@ def test_what_cannot_be_done_to_a_node_is_bad_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "state", "mend"),
+    ("fault", "state", "undo"),
     [
         (NodeAction.ISOLATE, NodeState.ISOLATED, NodeAction.REJOIN),
         (NodeAction.DRAIN, NodeState.DRAINING, NodeAction.REVIVE),
@@ -268,20 +268,20 @@ def test_what_cannot_be_done_to_a_node_is_bad_input() -> None:
 )
 @pytest.mark.parametrize("by_start", [False, True])
 def test_a_node_that_is_cut_off_or_drained_gives_its_leaders_away_and_comes_back(
-    cause: NodeAction, state: NodeState, mend: NodeAction, by_start: bool
+    fault: NodeAction, state: NodeState, undo: NodeAction, by_start: bool
 ) -> None:
     session = FakeSession()
-    act(session, cause, "rmq2")
-    act(session, cause, "rmq2")
+    act(session, fault, "rmq2")
+    act(session, fault, "rmq2")
     assert session.cluster.nodes()[1].state is state
     session.advance(2)
     view = session.snapshot().node("rmq2")
     assert view is not None
     assert (view.state, view.leads, view.connections) == (state, 1, 0), "a classic queue cannot move"
     assert session.publish(ORDER).outcome is Outcome.CONFIRMED
-    act(session, NodeAction.START if by_start else mend, "rmq2")
+    act(session, NodeAction.START if by_start else undo, "rmq2")
     assert session.cluster.nodes()[1].state is NodeState.RUNNING
-    act(session, mend, "rmq2")
+    act(session, undo, "rmq2")
 
 
 def test_a_pause_does_not_mend_a_cut() -> None:

@@ -8,13 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from dmq_core.actions.impact import Margin, impact_of_fault
+from dmq_core.actions.action import Action, action_of
+from dmq_core.actions.impact import impact_of
+from dmq_core.actions.wording import text_of
 from dmq_core.cluster.faults import erlang_links as links
 from dmq_core.cluster.faults.injector import FaultWorks
-from dmq_core.cluster.faults.model import Fault, FaultKind, needs_of, takes_of, undo_of
+from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import NodeAction, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import ClusterError, InvalidInputError, OperationTimeoutError
+from dmq_core.majority import Margin
 from dmq_core.progress import Progress, no_progress
 from dmq_core.testing import FakeSession
 
@@ -26,7 +29,7 @@ EXPRESSIONS = (
     links.noted(links.cut_expression(PEERS)),
     links.slow_expression(PEERS, 20),
     links.mend_expression(PEERS, PEERS, forget=True),
-    links.standing_expression(PEERS),
+    links.active_expression(PEERS),
 )
 
 
@@ -79,30 +82,29 @@ def test_every_peer_is_named_in_one_line_and_quoted(expression: str) -> None:
 )
 def test_a_link_needs_its_ends_and_a_delay_its_range(given: dict[str, object]) -> None:
     with pytest.raises(InvalidInputError):
-        Fault(**given)  # type: ignore[arg-type]
+        Action(**given)  # type: ignore[arg-type]
 
 
 def test_a_link_is_named_by_its_ends_and_mended_between_them() -> None:
-    assert CUT.title == "Cut link of rmq1 and rmq2"
-    assert SLOW.title == "Slow link of rmq1 and rmq2 by 250 ms"
-    every = Fault(FaultKind.SLOW_LINK, "rmq1")
+    cut, slow, every = action_of(CUT), action_of(SLOW), Action(FaultKind.SLOW_LINK, "rmq1")
+    assert cut.title == "Cut link of rmq1 and rmq2"
+    assert slow.title == "Slow link of rmq1 and rmq2 by 250 ms"
     assert every.title == "Slow link of rmq1 and all its peers by 100 ms"
-    assert undo_of(CUT) == undo_of(SLOW) == Fault(FaultKind.MEND_LINK, "rmq1", peer="rmq2")
-    back = undo_of(every)
-    assert back == Fault(FaultKind.MEND_LINK, "rmq1")
-    assert undo_of(back) is None
-    assert (CUT.destructive, SLOW.destructive, back.destructive) == (True, True, False)
-    assert needs_of(FaultKind.SLOW_LINK) == ("node",)
-    assert takes_of(FaultKind.SLOW_LINK) == ("peer", "delay")
+    assert cut.undo == slow.undo == Action(FaultKind.MEND_LINK, "rmq1", peer="rmq2")
+    mend = every.undo
+    assert mend == Action(FaultKind.MEND_LINK, "rmq1")
+    assert mend.undo is None
+    assert (cut.destructive, slow.destructive, mend.destructive) == (True, True, False)
+    assert slow.spec.needs == ("node",)
+    assert slow.spec.takes == ("peer", "delay")
 
 
 def test_a_cut_is_asked_of_one_end_and_mended_at_both() -> None:
     nodes = Nodes({"rmq1": "ok"})
-    back = nodes.works.cause(CUT, no_progress)
+    nodes.works.inject(CUT, no_progress)
     assert list(nodes.ran) == ["rmq1"]
     assert "'rabbit@rmq3'" not in nodes.ran["rmq1"]
-    assert back is not None
-    nodes.works.cause(back, no_progress)
+    nodes.works.inject(Fault(FaultKind.MEND_LINK, "rmq1", peer="rmq2"), no_progress)
     assert "Peers = ['rabbit@rmq2']" in nodes.ran["rmq1"]
     assert "Peers = ['rabbit@rmq1']" in nodes.ran["rmq2"]
     assert "Peers = []" in nodes.ran["rmq3"]
@@ -112,42 +114,42 @@ def test_a_cut_is_asked_of_one_end_and_mended_at_both() -> None:
 def test_while_another_link_is_cut_a_mend_does_not_wait_for_a_whole_cluster_and_says_so() -> None:
     nodes = Nodes({"rmq3": "[{cut,rabbit@rmq1}]"})
     heard: list[Progress] = []
-    nodes.works.cause(Fault(FaultKind.MEND_LINK, "rmq1", peer="rmq2"), heard.append)
+    nodes.works.inject(Fault(FaultKind.MEND_LINK, "rmq1", peer="rmq2"), heard.append)
     assert [p.text for p in heard] == ["the link of rmq1 and rmq3 is still cut"]
     assert nodes.settled == []
 
 
 def test_a_slow_link_needs_an_answer_and_a_link() -> None:
-    assert Nodes({"rmq1": "['rabbit@rmq2']"}).works.cause(SLOW, no_progress) is not None
+    Nodes({"rmq1": "['rabbit@rmq2']"}).works.inject(SLOW, no_progress)
     with pytest.raises(OperationTimeoutError):
-        Nodes({"rmq1": "late"}).works.cause(SLOW, no_progress)
+        Nodes({"rmq1": "late"}).works.inject(SLOW, no_progress)
     with pytest.raises(InvalidInputError, match="no link"):
-        Nodes({"rmq1": "[]"}).works.cause(SLOW, no_progress)
+        Nodes({"rmq1": "[]"}).works.inject(SLOW, no_progress)
 
 
 @pytest.mark.parametrize("fault", [CUT, SLOW])
 def test_both_ends_of_a_link_must_run(fault: Fault) -> None:
     nodes = Nodes(state=NodeState.PAUSED)
     with pytest.raises(InvalidInputError, match="paused"):
-        nodes.works.cause(fault, no_progress)
+        nodes.works.inject(fault, no_progress)
     assert nodes.ran == {}
 
 
 @pytest.mark.parametrize("state", [NodeState.UNREACHABLE, NodeState.DRAINING])
 def test_a_node_that_paused_itself_is_mended_too(state: NodeState) -> None:
     nodes = Nodes(state=state)
-    nodes.works.cause(Fault(FaultKind.MEND_LINK, "rmq2"), no_progress)
+    nodes.works.inject(Fault(FaultKind.MEND_LINK, "rmq2"), no_progress)
     assert set(nodes.ran) == {"rmq1", "rmq2", "rmq3"}
 
 
-def test_what_stands_is_asked_of_every_node_and_each_link_told_once() -> None:
+def test_active_faults_are_asked_of_every_node_and_each_link_told_once() -> None:
     nodes = Nodes(
         {
             "rmq1": "[{alarm,memory},\n {cut,'rabbit@rmq2'},{slow,rabbit@rmq3,\n  250}]\n",
             "rmq3": "[{slow,rabbit@rmq1,250}]",
         }
     )
-    assert nodes.works.standing() == (
+    assert nodes.works.active_faults() == (
         Fault(FaultKind.MEMORY_ALARM, "rmq1"),
         CUT,
         Fault(FaultKind.SLOW_LINK, "rmq1", peer="rmq3", delay_ms=250),
@@ -175,18 +177,18 @@ def test_what_a_cut_costs_is_said_by_version(version: str, running: int, margin:
     session = FakeSession()
     if running == 2:
         session.cluster.act(NodeAction.KILL, "rmq3")
-    impact = impact_of_fault(CUT, replace(session.snapshot(), rabbitmq=version))
+    impact = impact_of(action_of(CUT), replace(session.snapshot(), rabbitmq=version))
     assert impact.margin is margin
-    assert words in " ".join(impact.sentences)
+    assert words in text_of(impact)
 
 
 def test_an_act_that_brings_a_node_back_leaves_no_link_of_it_cut_or_slow() -> None:
     cluster = FakeSession().cluster
     for bring_back in (NodeAction.RESTART, NodeAction.START, NodeAction.REJOIN):
-        cluster.cause(CUT)
-        cluster.cause(Fault(FaultKind.SLOW_LINK, "rmq2", peer="rmq3"))
-        assert len(cluster.standing()) == 2
+        cluster.inject(CUT)
+        cluster.inject(Fault(FaultKind.SLOW_LINK, "rmq2", peer="rmq3"))
+        assert len(cluster.active_faults()) == 2
         cluster.act(bring_back, "rmq1")
-        assert [f.kind for f in cluster.standing()] == [FaultKind.SLOW_LINK]
+        assert [f.kind for f in cluster.active_faults()] == [FaultKind.SLOW_LINK]
     cluster.start()
-    assert cluster.standing() == ()
+    assert cluster.active_faults() == ()

@@ -1,16 +1,20 @@
-"""Faults of a whole cluster: values, the way back of each, and how they are done by RabbitMQ's own tools."""
+"""Faults of a whole cluster: values, the undo of each, and how they are done by RabbitMQ's own tools."""
 
 from __future__ import annotations
 
 import pytest
 
-from dmq_core.actions.gate import cause
-from dmq_core.actions.impact import Margin, impact_of_fault
+from dmq_core.actions.action import Action, undo_of
+from dmq_core.actions.catalog import CATALOG
+from dmq_core.actions.gate import perform
+from dmq_core.actions.impact import impact_of
+from dmq_core.actions.wording import text_of
 from dmq_core.cluster.faults.injector import FaultWorks
-from dmq_core.cluster.faults.model import Fault, FaultKind, needs_of, notes_of, undo_of
+from dmq_core.cluster.faults.model import Fault, FaultKind
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeInfo, NodeState
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import InvalidInputError, OperationTimeoutError, RefusedError
+from dmq_core.majority import Margin
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.progress import Progress, no_progress
@@ -20,10 +24,9 @@ ENDPOINT = NodeEndpoint("127.0.0.1", 5672, 15672)
 ORDER = OutgoingMessage("orders", "order.eu.new", b"x")
 
 
-def fault(kind: FaultKind) -> Fault:
-    needs = needs_of(kind)
+def action(kind: FaultKind) -> Action:
     given = {"node": "rmq2", "queue": "orders", "peer": "rmq3"}
-    return Fault(kind, **{need: given[need] for need in needs})
+    return Action(kind, **{need: given[need] for need in CATALOG[kind].needs})
 
 
 class Tools:
@@ -51,10 +54,9 @@ class Tools:
 
 @pytest.mark.parametrize("kind", FaultKind)
 def test_every_fault_tells_what_it_will_do_and_how_long_it_may_take(kind: FaultKind) -> None:
-    notes = notes_of(kind)
-    assert notes.expected.endswith(".")
-    assert notes.limit_s > 0
-    assert fault(kind).title[0].isupper()
+    assert CATALOG[kind].expected.endswith(".")
+    assert CATALOG[kind].within_s == kind.limit_s > 0
+    assert action(kind).title[0].isupper()
 
 
 @pytest.mark.parametrize(
@@ -69,39 +71,39 @@ def test_every_fault_tells_what_it_will_do_and_how_long_it_may_take(kind: FaultK
 )
 def test_a_fault_is_given_what_it_needs_and_nothing_else(kind: FaultKind, node: str | None, queue: str | None) -> None:
     with pytest.raises(InvalidInputError, match=str(kind)):
-        Fault(kind, node, queue)
+        Action(kind, node, queue)
 
 
-def test_alarms_and_moves_have_a_way_back() -> None:
-    assert undo_of(Fault(FaultKind.DISK_ALARM, "rmq1")) == Fault(FaultKind.CLEAR_DISK_ALARM, "rmq1")
-    move = Fault(FaultKind.MOVE_LEADER, "rmq1", "q", "shop")
-    assert undo_of(move, "rmq3") == Fault(FaultKind.MOVE_LEADER, "rmq3", "q", "shop")
+def test_alarms_and_moves_can_be_undone() -> None:
+    assert Action(FaultKind.DISK_ALARM, "rmq1").undo == Action(FaultKind.CLEAR_DISK_ALARM, "rmq1")
+    move = Action(FaultKind.MOVE_LEADER, "rmq1", "q", "shop")
+    assert undo_of(move, "rmq3") == Action(FaultKind.MOVE_LEADER, "rmq3", "q", "shop")
     assert undo_of(move, "rmq1") is None
-    assert undo_of(Fault(FaultKind.REBALANCE)) is None
+    assert Action(FaultKind.REBALANCE).undo is None
 
 
 @pytest.mark.parametrize("kind", FaultKind)
 def test_read_only_and_attached_refuse_every_fault(kind: FaultKind) -> None:
     with pytest.raises(RefusedError, match="read-only"):
-        cause(FakeSession().cluster, fault(kind), read_only=True)
+        perform(FakeSession().cluster, action(kind), read_only=True)
     with pytest.raises(RefusedError, match="did not make"):
-        cause(FakeSession(backend=Backend.ATTACHED).cluster, fault(kind), read_only=False)
+        perform(FakeSession(backend=Backend.ATTACHED).cluster, action(kind), read_only=False)
 
 
 @pytest.mark.parametrize("kind", FaultKind)
-def test_the_fake_does_every_fault_and_takes_it_back(kind: FaultKind) -> None:
+def test_the_fake_does_every_fault_and_undoes_it(kind: FaultKind) -> None:
     session = FakeSession()
     before = session.snapshot()
-    back = cause(session.cluster, fault(kind), read_only=False)
+    undo = perform(session.cluster, action(kind), read_only=False)
     if kind in (FaultKind.MEMORY_ALARM, FaultKind.DISK_ALARM):
         assert [a.node for a in session.snapshot().alarms] == ["rabbit@rmq2"]
         assert session.publish(ORDER, timeout_s=1.0).outcome is Outcome.UNKNOWN
-    if back is not None:
-        cause(session.cluster, back, read_only=False)
+    if undo is not None:
+        perform(session.cluster, undo, read_only=False)
     after = session.snapshot()
     assert after.alarms == ()
     assert {n.state for n in after.nodes} == {NodeState.RUNNING}
-    if back is not None:
+    if undo is not None:
         key = EntityKey("/", "orders")
         assert [q.leader for q in (before.queue(key), after.queue(key)) if q] == [
             q.leader for q in [before.queue(key)] * 2 if q
@@ -111,26 +113,25 @@ def test_the_fake_does_every_fault_and_takes_it_back(kind: FaultKind) -> None:
 
 def test_an_alarm_concerns_every_connection_and_a_rolling_restart_one_node_at_a_time() -> None:
     snapshot = FakeSession().snapshot()
-    alarm = impact_of_fault(Fault(FaultKind.MEMORY_ALARM, "rmq1"), snapshot)
+    alarm = impact_of(Action(FaultKind.MEMORY_ALARM, "rmq1"), snapshot)
     assert alarm.margin is Margin.SAFE
-    assert "of the cluster" in alarm.sentences[0]
-    assert impact_of_fault(Fault(FaultKind.ROLLING_RESTART), snapshot).margin is Margin.NO_MARGIN
+    assert (alarm.clients, "of the cluster" in text_of(alarm)) == (len(snapshot.connections), True)
+    assert impact_of(Action(FaultKind.ROLLING_RESTART), snapshot).margin is Margin.NO_MARGIN
 
 
 def test_an_alarm_is_awaited_in_the_node_itself() -> None:
     tools = Tools("done\n", "late\n")
-    assert tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq2"), no_progress) is not None
+    tools.works.inject(Fault(FaultKind.MEMORY_ALARM, "rmq2"), no_progress)
     [(node, tool, words)] = tools.ran
     assert (node, tool, words[0]) == ("rmq2", "rabbitmqctl", "eval")
     with pytest.raises(OperationTimeoutError):
-        tools.works.cause(Fault(FaultKind.DISK_ALARM, "rmq2"), no_progress)
+        tools.works.inject(Fault(FaultKind.DISK_ALARM, "rmq2"), no_progress)
 
 
 def test_a_queue_name_never_becomes_erlang() -> None:
     tools = Tools("{done,rabbit@rmq1}\n")
     name = 'q">>), halt(), <<"'
-    back = tools.works.cause(Fault(FaultKind.MOVE_LEADER, "rmq3", name), no_progress)
-    assert back == Fault(FaultKind.MOVE_LEADER, "rmq1", name)
+    assert tools.works.inject(Fault(FaultKind.MOVE_LEADER, "rmq3", name), no_progress) == "rmq1"
     assert "halt" not in tools.ran[0][2][1]
 
 
@@ -140,13 +141,13 @@ def test_a_queue_name_never_becomes_erlang() -> None:
 )
 def test_a_leader_that_does_not_move_is_an_error(said: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        Tools(said).works.cause(Fault(FaultKind.MOVE_LEADER, "rmq3", "q"), no_progress)
+        Tools(said).works.inject(Fault(FaultKind.MOVE_LEADER, "rmq3", "q"), no_progress)
 
 
 def test_a_rolling_restart_drains_each_node_once_its_replicas_can_be_spared() -> None:
     tools = Tools()
     heard: list[Progress] = []
-    assert tools.works.cause(Fault(FaultKind.ROLLING_RESTART), heard.append) is None
+    assert tools.works.inject(Fault(FaultKind.ROLLING_RESTART), heard.append) is None
     assert tools.acts == [(a, n.name) for n in tools.infos for a in (NodeAction.DRAIN, NodeAction.RESTART)]
     assert [words[0] for _, _, words in tools.ran] == ["await_online_quorum_plus_one"] * 3 + ["rebalance"]
     assert [p.node for p in heard] == ["rmq1", "rmq2", "rmq3", None]
@@ -157,7 +158,7 @@ def test_nothing_is_done_to_a_node_that_is_not_in_service(state: NodeState) -> N
     tools = Tools(states=(NodeState.RUNNING, state, NodeState.RUNNING))
     for each in (Fault(FaultKind.MEMORY_ALARM, "rmq2"), Fault(FaultKind.ROLLING_RESTART)):
         with pytest.raises(InvalidInputError):
-            tools.works.cause(each, no_progress)
+            tools.works.inject(each, no_progress)
     assert (tools.ran, tools.acts) == ([], [])
     with pytest.raises(InvalidInputError, match="rmq9"):
-        tools.works.cause(Fault(FaultKind.MEMORY_ALARM, "rmq9"), no_progress)
+        tools.works.inject(Fault(FaultKind.MEMORY_ALARM, "rmq9"), no_progress)

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmq_core.actions.gate import add_node, remove_node
-from dmq_core.actions.impact import Margin, impact_of_removal
+from dmq_core.actions.action import Action
+from dmq_core.actions.catalog import Scaling
+from dmq_core.actions.gate import perform
+from dmq_core.actions.impact import impact_of
+from dmq_core.actions.wording import sentences_of
 from dmq_core.cluster.protocol import Backend, NodeAction, NodeInfo, NodeState
 from dmq_core.cluster.scaling.checks import (
     check_may_grow,
@@ -20,6 +23,7 @@ from dmq_core.cluster.scaling.checks import (
 )
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import InvalidInputError, RefusedError
+from dmq_core.majority import Margin
 from dmq_core.management.models import EntityKey, QueueFigures
 from dmq_core.messaging.messages import Outcome, OutgoingMessage
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView
@@ -153,11 +157,11 @@ def test_a_queue_that_would_be_stuck_is_named() -> None:
 def test_a_fake_cluster_grows_and_shrinks_without_losing_a_message() -> None:
     session = FakeSession()
     assert session.publish(ORDER).outcome is Outcome.CONFIRMED
-    assert add_node(session.cluster, read_only=False) == "rmq4"
+    assert perform(session.cluster, Action(Scaling.ADD), read_only=False) == Action(Scaling.REMOVE, "rmq4")
     queue = session.snapshot().queue(EntityKey("/", "orders"))
     assert queue is not None
     assert queue.online == ("rmq1", "rmq2", "rmq3", "rmq4")
-    remove_node(session.cluster, "rmq3", read_only=False)
+    perform(session.cluster, Action(Scaling.REMOVE, "rmq3"), read_only=False)
     session.advance(3)
     assert [n.name for n in session.cluster.nodes()] == ["rmq1", "rmq2", "rmq4"]
     assert session.publish(ORDER).outcome is Outcome.CONFIRMED
@@ -174,8 +178,8 @@ def test_a_fake_cluster_keeps_a_node_with_a_classic_queue_unless_it_is_forced() 
     mail = session.snapshot().queue(EntityKey("/", "mail"))
     assert mail is not None
     with pytest.raises(RefusedError, match="mail"):
-        remove_node(session.cluster, str(mail.leader), read_only=False)
-    remove_node(session.cluster, str(mail.leader), read_only=False, force=True)
+        perform(session.cluster, Action(Scaling.REMOVE, str(mail.leader)), read_only=False)
+    perform(session.cluster, Action(Scaling.REMOVE, str(mail.leader)), read_only=False, force=True)
     assert len(session.cluster.nodes()) == 2
     assert session.snapshot().queue(EntityKey("/", "mail")) is None
 
@@ -191,15 +195,17 @@ def test_a_fake_cluster_takes_no_node_while_one_is_down() -> None:
 def test_scaling_goes_through_the_one_gate(backend: Backend, read_only: bool) -> None:
     session = FakeSession(backend=backend)
     with pytest.raises(RefusedError):
-        add_node(session.cluster, read_only=read_only)
+        perform(session.cluster, Action(Scaling.ADD), read_only=read_only)
     with pytest.raises(RefusedError):
-        remove_node(session.cluster, "rmq3", read_only=read_only)
+        perform(session.cluster, Action(Scaling.REMOVE, "rmq3"), read_only=read_only)
     assert len(session.cluster.nodes()) == 3
 
 
 def test_the_impact_of_a_removal_tells_what_goes_and_what_majority_remains() -> None:
     views = tuple(NodeView(i.name, i.erlang_name, i.state, i.endpoint, leads=1, follows=2) for i in nodes(UP, UP, UP))
-    impact = impact_of_removal("rmq3", ClusterSnapshot("dmq", Backend.DOCKER, 0.0, nodes=views))
+    impact = impact_of(Action(Scaling.REMOVE, "rmq3"), ClusterSnapshot("dmq", Backend.DOCKER, 0.0, nodes=views))
     assert impact.margin is Margin.NO_MARGIN
-    assert impact.sentences[0].startswith("3 queue members on rmq3")
-    assert impact.sentences[1] == "2 of 2 nodes remain: a majority, no further margin."
+    assert [sentence.text for sentence in sentences_of(impact)[1:3]] == [
+        "It has 3 queue members.",
+        "2 of 2 nodes remain: quorum OK, cannot lose another.",
+    ]

@@ -15,9 +15,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from judged_records import account_of, evidence_of
 
+from dmq_core.actions.action import undo_command
+from dmq_core.actions.catalog import PROOF_NAMES
+from dmq_core.cluster.faults.model import FaultKind
 from dmq_core.errors import InvalidInputError
 from dmq_core.messaging.messages import Outcome
-from dmq_core.proof.acts import undo_command
 from dmq_core.proof.journal.file import read_journal
 from dmq_core.proof.journal.records import (
     AnswerRecord,
@@ -42,7 +44,6 @@ from dmq_core.proof.journal.records import (
 )
 from dmq_core.proof.judging.judge import judge, judged
 from dmq_core.proof.result import Verdict, Workload
-from dmq_core.proof.scenario import Fault
 
 Records = list[Record]
 RUNS = st.integers(0, 1 << 32)
@@ -487,12 +488,10 @@ def test_a_run_is_inconclusive_without(kind: type[Any], change: Callable[[Any], 
         ("memory-alarm", "", "'dmq fault do clear-memory-alarm --node rmq2'"),
         ("cut-link", "", "'dmq fault do mend-link --node rmq2'"),
         ("slow-link", "", "'dmq fault do mend-link --node rmq2'"),
-        ("scale", "", "'dmq node remove rmq2'"),
+        ("add", "", "'dmq node remove rmq2'"),
     ],
 )
-def test_what_a_killed_run_left_standing_is_told_with_what_takes_it_back(
-    action: str, cluster: str, command: str
-) -> None:
+def test_what_a_killed_run_left_active_is_told_with_what_undoes_it(action: str, cluster: str, command: str) -> None:
     setup = replace(SETUP, cluster=cluster)
     records = mapped(honest_run(1), FaultRecord, lambda r: r if r.undo else replace(r, action=action))
     held = next(i for i, r in enumerate(records) if isinstance(r, FaultRecord) and r.stage is FaultStage.HOLDS)
@@ -500,17 +499,17 @@ def test_what_a_killed_run_left_standing_is_told_with_what_takes_it_back(
         i for i, r in enumerate(records) if isinstance(r, FaultRecord) and r.undo and r.stage is FaultStage.HOLDS
     )
     torn = DamageRecord(0.0, 0.0, "it ends here", torn=True)
-    said = f"Nothing shows that the {action} of rmq2 was undone: {command} takes it back if it still stands."
+    said = f"Nothing shows that the {action} of rmq2 was undone: {command} undoes it if it is still active."
     assert said in judged([*records[: held + 1], torn], setup).reasons
     assert said not in judged([*records[: undone + 1], torn], setup).reasons
     assert said not in judged(records, setup).reasons
 
 
-def test_faults_that_leave_nothing_behind_need_no_way_back() -> None:
-    assert {fault for fault in Fault if not undo_command(str(fault), "rmq2")} == {
-        Fault.ROLLING,
-        Fault.MOVE_LEADER,
-        Fault.REBALANCE,
+def test_faults_that_leave_nothing_behind_need_no_undo() -> None:
+    assert {kind for kind in PROOF_NAMES if not undo_command(str(kind), "rmq2")} == {
+        FaultKind.ROLLING_RESTART,
+        FaultKind.MOVE_LEADER,
+        FaultKind.REBALANCE,
     }
     assert undo_command("start", "rmq2") == ""
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from judged_records import evidence_of
 
-from dmq_core.actions.node_operation import NodeOperation
+from dmq_core.actions.action import Action
 from dmq_core.cluster.protocol import NodeAction, NodeChange, NodeState
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import RunPhase, RunSetup
 from dmq_core.proof.judging.evidence import Evidence
 from dmq_core.proof.run.external_faults import ExternalNodeFaults
 
-KILL, START = NodeOperation(NodeAction.KILL, "rmq2"), NodeOperation(NodeAction.START, "rmq2")
+KILL, START = Action(NodeAction.KILL, "rmq2"), Action(NodeAction.START, "rmq2")
 
 
 class Story:
