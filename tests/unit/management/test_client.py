@@ -296,11 +296,13 @@ def test_many_threads_may_ask_at_once() -> None:
 
 def test_calls_left_behind_at_a_frozen_node_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dmq_core.management.client.MOST_LEFT_BEHIND", 3)
-    with cluster_of(frozen, timeout_s=8.0) as (client, webs):
-        for _ in range(6):
+    with cluster_of(frozen, timeout_s=25.0) as (client, webs):
+        for _ in range(12):
             with pytest.raises(NotReachableError, match="does not answer"):
                 client.nodes()
-        assert len(webs[0].asked) <= 4
+        # A probe ends by itself, a little before or after the next call begins; the call that it was for goes on.
+        assert webs[0].asked.count("/api/nodes") <= 3
+        assert webs[0].asked.count("/api/whoami") <= 3
 
 
 def test_new_endpoints_replace_the_old_ones_and_what_stays_is_kept() -> None:
