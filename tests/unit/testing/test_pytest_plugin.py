@@ -28,8 +28,13 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester, tmp
     pytester.makeconftest("import shutil; shutil.which = lambda *_, **__: None")
 
 
+# Whatever else is installed is none of a user's run, and loading Textual and Hypothesis takes most of its time.
+OTHER_PLUGINS = ("asyncio", "cacheprovider", "hypothesispytest", "syrupy", "textual-snapshot", "xdist")
+WITHOUT_OTHERS = [word for plugin in OTHER_PLUGINS for word in ("-p", f"no:{plugin}")]
+
+
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=60)
+    return pytester.runpytest_subprocess(*WITHOUT_OTHERS, *arguments, timeout=60)
 
 
 def test_without_a_backend_tests_are_skipped_and_the_reason_is_printed(pytester: pytest.Pytester) -> None:
