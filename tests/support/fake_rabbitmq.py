@@ -9,9 +9,8 @@ from dmq_core.cluster.local.installation import Installation
 from dmq_core.versions import Version
 
 SERVER = """#!PYTHON -SE
-import json, os, pathlib, re, signal, subprocess, sys, threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import BaseRequestHandler, ThreadingTCPServer
+import json, os, pathlib, re, signal, sys, threading
+from socketserver import BaseRequestHandler, StreamRequestHandler, ThreadingTCPServer
 
 folder = pathlib.Path(os.environ["RABBITMQ_CONFIG_FILE"]).parent
 orders = pathlib.Path(__file__).parent
@@ -25,6 +24,7 @@ if fails.exists():
 if (orders / "stubborn").exists():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if (orders / "with-helper").exists():
+    import subprocess
     subprocess.Popen(["sleep", "600"], start_new_session=True, env={**os.environ, "BINDIR": "erts"})
 conf = (folder / "rabbitmq.conf").read_text()
 amqp = int(re.search(r"listeners.tcp.1 = .*:(\\d+)", conf)[1])
@@ -36,20 +36,16 @@ class Amqp(BaseRequestHandler):
         self.request.recv(8)
         self.request.sendall(b"\\x01\\x00\\x00")
 
-class Api(BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = json.dumps([{"name": p, "running": True, "partitions": []} for p in peers]).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+class Api(StreamRequestHandler):
+    def handle(self):
+        while self.rfile.readline().strip():
+            pass
+        body = json.dumps([{"name": p, "running": True, "partitions": []} for p in peers])
+        self.wfile.write(f"HTTP/1.0 200 OK\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n{body}".encode())
 
 ThreadingTCPServer.allow_reuse_address = True
 threading.Thread(target=ThreadingTCPServer(("127.0.0.1", amqp), Amqp).serve_forever, daemon=True).start()
-ThreadingHTTPServer(("127.0.0.1", management), Api).serve_forever()
+ThreadingTCPServer(("127.0.0.1", management), Api).serve_forever()
 """
 
 EPMD = """#!PYTHON -SE
