@@ -31,6 +31,7 @@ def history_of(records: Iterable[Record]) -> RunHistory:
 
 
 def _filled(collector: C, records: Iterable[Record]) -> C:
+    add = collector.add
     for record in records:
-        collector.add(record)
+        add(record)
     return collector

@@ -187,6 +187,8 @@ class EvidenceCollector:
         self._ending: deque[tuple[float, str]] = deque()
         self._damage: list[str] = []
         self._is_cut = False
+        # Looked up once, since a method that chooses by type is made anew at each look.
+        self._note_record = self._note
 
     def add(self, record: Record) -> None:
         """Notes a record."""
@@ -195,7 +197,7 @@ class EvidenceCollector:
             self._offset = offset if self._offset is None else self._offset
             self._step = max(self._step, abs(offset - self._offset))
             self._note_ends(record.at)
-        self._note(record)
+        self._note_record(record)
 
     def evidence(self) -> Evidence:
         """The evidence as far as the records go."""

@@ -24,8 +24,9 @@ def judge(reading: JournalReading, trouble: str = "") -> ProofResult:
 def judged(records: Iterable[Record], setup: RunSetup, journal: str = "", trouble: str = "") -> ProofResult:
     """The result that these records make; as `judge`."""
     accounting, history, evidence_collector = Accounting(setup), TimelineBuilder(), EvidenceCollector(setup)
+    account = accounting.add  # looked up once, since a method that chooses by type is made anew at each look
     for record in records:
-        accounting.add(record)
+        account(record)
         history.add(record)
         evidence_collector.add(record)
     if trouble:

@@ -146,6 +146,8 @@ class TimelineBuilder:
         self._gaps = _Gaps()
         self._marks: list[tuple[float, str, str]] = []
         self._first_fault = FirstFaultTimeline()
+        # Looked up once, since a method that chooses by type is made anew at each look.
+        self._note_record = self._note
 
     def add(self, record: Record) -> None:
         """Notes a record."""
@@ -154,7 +156,7 @@ class TimelineBuilder:
         if self._began is None:
             self._began = (record.at, record.wall)
         self._last = max(self._last, (record.at, record.wall))
-        self._note(record)
+        self._note_record(record)
 
     def build(self) -> RunHistory:
         """The course as far as the records go."""
