@@ -41,21 +41,22 @@ _ELECTS_WITHIN_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class FaultLimits:
-    """What the faults of a run may do."""
+class FaultOptions:
+    """What the faults of a run may do; `seed` repeats the random choices."""
 
     read_only: bool = False
     allow_majority_loss: bool = False
+    seed: int = 0
 
 
-def check(cluster: Cluster, step: ScenarioStep, limits: FaultLimits) -> None:
+def check(cluster: Cluster, step: ScenarioStep, options: FaultOptions) -> None:
     """Raises what would keep `step` from being done, before anything is begun.
 
     Raises `RefusedError` or `InvalidInputError`.
     """
     spec = CATALOG[step.fault]
     title = f"{spec.label} {visible(step.target)}" if step.target else spec.title
-    guard(cluster, title, read_only=limits.read_only)
+    guard(cluster, title, read_only=options.read_only)
     nodes = cluster.nodes()
     if step.target not in ("", *ROLES) and step.target not in [node.name for node in nodes]:
         names = ", ".join(node.name for node in nodes)
@@ -65,13 +66,13 @@ def check(cluster: Cluster, step: ScenarioStep, limits: FaultLimits) -> None:
     if len(nodes) < min(2, spec.least_nodes):
         raise InvalidInputError(f"a cluster of one node has nothing for {step.fault}", "Take another fault.")
     if spec.takes_node_away:
-        refuse_majority_loss(nodes, "", title, limits)
+        refuse_majority_loss(nodes, "", title, options)
 
 
-def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, limits: FaultLimits) -> None:
+def refuse_majority_loss(nodes: tuple[NodeInfo, ...], target: str, title: str, options: FaultOptions) -> None:
     """`RefusedError` if without one more node (`target`, empty: any) no majority serves, unless that was asked for."""
     voting = votes_without(nodes, target) - (not target)
-    if not is_majority(voting, len(nodes)) and not limits.allow_majority_loss:
+    if not is_majority(voting, len(nodes)) and not options.allow_majority_loss:
         away = ", ".join(f"{node.name} is {node.state}" for node in nodes if node.state is not NodeState.RUNNING)
         raise RefusedError(
             f"{title}: no majority of the {len(nodes)} nodes would be left",
@@ -152,8 +153,7 @@ class FaultInjector:
         queue: str,
         journal: Journal,
         recorder: ClusterRecorder,
-        limits: FaultLimits,
-        seed: int,
+        options: FaultOptions,
         progress: ProgressListener,
         look: Callable[[], object] = lambda: None,
         told: Callable[[Action, str, bool], object] = lambda _action, _node, _is_undo: None,
@@ -162,8 +162,8 @@ class FaultInjector:
         self._queue = queue
         self._journal = journal
         self._recorder = recorder
-        self._limits = limits
-        self._random = random.Random(seed)
+        self._options = options
+        self._random = random.Random(options.seed)
         self._progress = progress
         self._look = look
         self._told = told
@@ -198,7 +198,7 @@ class FaultInjector:
             fault = self._aimed(step)
             title = fault.action.title
             if fault.action.spec.takes_node_away:
-                refuse_majority_loss(self._cluster.nodes(), fault.node, title, self._limits)
+                refuse_majority_loss(self._cluster.nodes(), fault.node, title, self._options)
             if alone and not self._busy.isdisjoint(fault.ends):
                 raise RefusedError(f"{title}: another fault holds there", "Wait until it is undone.")
             self.targeted_nodes.append(fault.node)
@@ -241,7 +241,7 @@ class FaultInjector:
         return replace(fault, undo=undo or fault.undo), asked_at
 
     def _perform(self, action: Action) -> Action | None:
-        return perform(self._cluster, action, read_only=self._limits.read_only)
+        return perform(self._cluster, action, read_only=self._options.read_only)
 
     def _note_evidence(self, fault: _Injection, asked_at: float) -> float:
         """Notes when the fault began and from when on it holds, by the cluster's own word; gives the latter."""
@@ -326,7 +326,7 @@ class FaultInjector:
         for node in nodes:
             if self.wait_before(REST_S if self.targeted_nodes else 0.0, stopped):
                 return
-            refuse_majority_loss(self._cluster.nodes(), node.name, "Rolling restart", self._limits)
+            refuse_majority_loss(self._cluster.nodes(), node.name, "Rolling restart", self._options)
             self.targeted_nodes.append(node.name)
             stop = Action(NodeAction.STOP, node.name)
             fault, asked_at = self._begin(_Injection(stop, node.name, stop.undo, gently=True))

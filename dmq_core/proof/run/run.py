@@ -30,7 +30,7 @@ from dmq_core.proof.run.broker_counters import CounterReader
 from dmq_core.proof.run.client_events import ClientEventLog
 from dmq_core.proof.run.cluster_recorder import ClusterRecorder
 from dmq_core.proof.run.external_faults import ExternalClusterFaults, ExternalNodeFaults
-from dmq_core.proof.run.fault_injection import FaultInjector, FaultLimits, FaultSequence, check
+from dmq_core.proof.run.fault_injection import FaultInjector, FaultOptions, FaultSequence, check
 from dmq_core.proof.run.queue_checks import WELL_WITHIN_S, DepthProbe, cluster_health, leader_of
 from dmq_core.proof.run.stream_end import StreamEnd
 from dmq_core.proof.run.workload import (
@@ -140,7 +140,7 @@ class ProofRun:
         if all(node.endpoint.amqp_port is None for node in self._cluster.nodes()):
             raise NotReachableError(f"no AMQP address of {self._cluster.name} is known", "Give an amqp:// URL as well.")
         for step in self._scenario.steps:
-            check(self._cluster, step, self._limits)
+            check(self._cluster, step, self._fault_options)
         self._thread.start()
 
     def wait(self, timeout_s: float) -> bool:
@@ -210,8 +210,8 @@ class ProofRun:
     # On the run's own thread.
 
     @property
-    def _limits(self) -> FaultLimits:
-        return FaultLimits(self._options.read_only, self._options.allow_majority_loss)
+    def _fault_options(self) -> FaultOptions:
+        return FaultOptions(self._options.read_only, self._options.allow_majority_loss, self._scenario.seed)
 
     def _run(self) -> None:
         try:
@@ -299,8 +299,7 @@ class ProofRun:
             setup.queues[0],
             journal,
             recorder,
-            self._limits,
-            self._scenario.seed,
+            self._fault_options,
             self._progress,
             counters.read,
             self._told,

@@ -31,7 +31,7 @@ from dmq_core.proof.journal.records import (
 from dmq_core.proof.judging.judge import judged
 from dmq_core.proof.progress import ProofProgress, ProofReport
 from dmq_core.proof.result import ProofResult, TimelineMark
-from dmq_core.proof.run.fault_injection import FaultLimits, check
+from dmq_core.proof.run.fault_injection import FaultOptions, check
 from dmq_core.proof.run.live_curves import LiveCurves, with_result
 from dmq_core.proof.run.queue_checks import READ_EVERY_S, READS, problems_of
 from dmq_core.proof.run.targets import action_for
@@ -93,7 +93,7 @@ class SimProof:
         self._result: ProofResult | None = None
         self._is_load = scenario.name == LOAD
         for step in scenario.steps:
-            check(cluster, step, FaultLimits(allow_majority_loss=allow_majority_loss))
+            check(cluster, step, FaultOptions(allow_majority_loss=allow_majority_loss))
         with broker.lock:
             self._waiting = [one for step in scenario.steps for one in _single(step, tuple(broker.nodes))]
             self._setup = self._made_setup()

@@ -17,7 +17,7 @@ from dmq_core.errors import ClusterError, InvalidInputError, NotReachableError, 
 from dmq_core.progress import no_progress
 from dmq_core.proof.journal.file import Journal, read_journal
 from dmq_core.proof.journal.records import FaultRecord, FaultStage, RunSetup
-from dmq_core.proof.run.fault_injection import FaultInjector, FaultLimits, FaultSequence, check
+from dmq_core.proof.run.fault_injection import FaultInjector, FaultOptions, FaultSequence, check
 from dmq_core.proof.run.targets import other_end
 from dmq_core.proof.scenario import ScenarioStep
 from dmq_core.testing import FakeSession
@@ -60,10 +60,10 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def injector(
-    cluster: Cluster, journal: Journal, recorder: object | None = None, limits: FaultLimits | None = None, seed: int = 0
+    cluster: Cluster, journal: Journal, recorder: object | None = None, options: FaultOptions | None = None
 ) -> FaultInjector:
     hearsay = recorder or Hearsay()
-    return FaultInjector(cluster, "q", journal, hearsay, limits or FaultLimits(), seed, no_progress)  # type: ignore[arg-type]
+    return FaultInjector(cluster, "q", journal, hearsay, options or FaultOptions(), no_progress)  # type: ignore[arg-type]
 
 
 def steps_of(journal: Journal) -> list[tuple[bool, FaultStage, str, str]]:
@@ -228,13 +228,13 @@ def test_the_majority_is_never_lost_unless_that_was_asked_for(cluster: Cluster, 
     cluster.act(NodeAction.PAUSE, "rmq3")
     step = ScenarioStep(0, NodeAction.PAUSE, "leader", 0)
     with pytest.raises(RefusedError, match="no majority of the 3 nodes") as refused:
-        check(cluster, step, FaultLimits())
+        check(cluster, step, FaultOptions())
     assert "rmq3 is paused; 'dmq doctor' tells how to undo that" in refused.value.hint
     struck = injector(cluster, journal)
     with pytest.raises(RefusedError, match="Pause rmq2: no majority"):
         struck.inject(step, 0.0, threading.Event())
     assert running(cluster) == ["rmq1", "rmq2"]
-    injector(cluster, journal, limits=FaultLimits(allow_majority_loss=True)).inject(step, 0.0, threading.Event())
+    injector(cluster, journal, options=FaultOptions(allow_majority_loss=True)).inject(step, 0.0, threading.Event())
 
 
 def test_a_lane_of_random_faults_leaves_out_what_would_cost_the_majority(cluster: Cluster, journal: Journal) -> None:
@@ -288,9 +288,9 @@ def test_a_rolling_restart_comes_to_every_node_and_to_the_leader_last(
 
 def test_who_may_not_do_it_is_told_before_anything_is_done(cluster: Cluster) -> None:
     with pytest.raises(RefusedError, match="read-only"):
-        check(cluster, ScenarioStep(0, NodeAction.KILL, "leader", 1), FaultLimits(read_only=True))
+        check(cluster, ScenarioStep(0, NodeAction.KILL, "leader", 1), FaultOptions(read_only=True))
     with pytest.raises(InvalidInputError, match="no node 'rmq9'"):
-        check(cluster, ScenarioStep(0, NodeAction.KILL, "rmq9", 1), FaultLimits())
+        check(cluster, ScenarioStep(0, NodeAction.KILL, "rmq9", 1), FaultOptions())
 
 
 def test_nobody_is_hit_where_nobody_knows_the_target(cluster: Cluster, journal: Journal) -> None:
