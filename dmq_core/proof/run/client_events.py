@@ -1,4 +1,4 @@
-"""What the clients of a run felt: statuses and counts become events. Pure but for its clock."""
+"""What the clients of a run noticed: statuses and counts become events. Pure but for its clock."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dmq_core.observe.events import ClientDetails, CountDetails, Details, Event,
 QUIET_S: Final = 0.5
 NOTABLE_GAP_S: Final = 0.25
 FORGOTTEN_S: Final = 10.0
-_MOST_UNTOLD: Final = 10_000
+_MOST_NOT_TAKEN: Final = 10_000
 
 
 @dataclass(slots=True)
 class _Burst:
-    """Things of one kind that come in a rush and are told as one number once it is quiet."""
+    """Events of one kind that come in quick succession and are reported as one number once it is quiet."""
 
     number: int = 0
     first_at: float = 0.0
@@ -40,7 +40,7 @@ class _Burst:
 
 
 class _UsualGap:
-    """What gaps are usual, so that only unusual ones are told: the worst of the last ten seconds or so."""
+    """The usual gap, the longest of some ten seconds, so that only unusual ones are reported."""
 
     def __init__(self, notable_s: float) -> None:
         self._notable_s = notable_s
@@ -64,7 +64,7 @@ class _RoleConnection:
 
 
 class ClientEventDetector:
-    """Tells what publishers and consumers went through. Times are epoch seconds.
+    """Detects what happened to publishers and consumers. Times are epoch seconds.
 
     A gap is told if it follows the loss of a node, or is twice as long as has lately been usual and lasted a quarter
     second or five times the pause between two messages at `rate`.
@@ -73,7 +73,7 @@ class ClientEventDetector:
     def __init__(self, rate: float, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         notable_s = max(NOTABLE_GAP_S, 5.0 / rate)
-        self._confirm_pulse, self._delivery_pulse = _UsualGap(notable_s), _UsualGap(notable_s)
+        self._usual_confirm_gap, self._usual_delivery_gap = _UsualGap(notable_s), _UsualGap(notable_s)
         self._clients = {Role.PUBLISHING: _RoleConnection("publisher"), Role.CONSUMING: _RoleConnection("consumer")}
         self._redelivered = _Burst()
         self._recovered = _Burst()
@@ -108,14 +108,14 @@ class ClientEventDetector:
     def confirmed(self, gap_s: float, longest: bool) -> list[Event]:
         """A confirm ended a gap, maybe the longest so far."""
         lost = self._is_first_since_loss(Role.PUBLISHING)
-        if not self._confirm_pulse.is_notable(gap_s, self._clock(), lost):
+        if not self._usual_confirm_gap.is_notable(gap_s, self._clock(), lost):
             return []
         return [self._event(Severity.GOOD, "first_confirm", "", GapDetails(gap_s, longest))]
 
     def delivered(self, gap_s: float, longest: bool) -> list[Event]:
         """A delivery ended a gap, maybe the longest so far."""
         lost = self._is_first_since_loss(Role.CONSUMING)
-        if not self._delivery_pulse.is_notable(gap_s, self._clock(), lost):
+        if not self._usual_delivery_gap.is_notable(gap_s, self._clock(), lost):
             return []
         return [self._event(Severity.GOOD, "first_delivery", "", GapDetails(gap_s, longest))]
 
@@ -132,7 +132,7 @@ class ClientEventDetector:
         self._unknown.add(number, self._clock())
 
     def due(self) -> list[Event]:
-        """The rushes that are over, as one event each."""
+        """The bursts that are over, as one event each."""
         now = self._clock()
         events = []
         if self._unknown.is_over(now):
@@ -158,30 +158,30 @@ class ClientEventDetector:
 
 
 class ClientEventLog:
-    """What the clients of one run felt: told from any thread, and taken by whoever shows it."""
+    """What the clients of one run noticed; added from any thread, taken by a front end."""
 
     def __init__(self, rate: float) -> None:
         self._lock = threading.Lock()
         self._story = ClientEventDetector(rate)
-        self._untold: deque[Event] = deque(maxlen=_MOST_UNTOLD)
+        self._not_taken: deque[Event] = deque(maxlen=_MOST_NOT_TAKEN)
 
     def connection_changed(self, event: ConnectionEvent) -> None:
         """Hears a change of a client's connection."""
         node = None if event.broker is None else str(event.broker)
         with self._lock:
-            self._untold.extend(self._story.client(event.role, node, event.status))
+            self._not_taken.extend(self._story.client(event.role, node, event.status))
 
     def confirmed(self, gap_s: float, longest: bool) -> None:
         """A confirm ended a gap, maybe the longest so far."""
         with self._lock:
-            self._untold.extend(self._story.confirmed(gap_s, longest))
+            self._not_taken.extend(self._story.confirmed(gap_s, longest))
 
     def delivered(self, gap_s: float, longest: bool, *, redelivered: bool, recovered: int) -> None:
         """A delivery ended a gap; `recovered` messages of unknown outcome came with it."""
         with self._lock:
             self._story.recovered(recovered)
             self._story.redelivered(int(redelivered))
-            self._untold.extend(self._story.delivered(gap_s, longest))
+            self._not_taken.extend(self._story.delivered(gap_s, longest))
 
     def unknown(self) -> None:
         """A publish ended with an unknown outcome."""
@@ -196,7 +196,7 @@ class ClientEventLog:
     def take(self) -> tuple[Event, ...]:
         """What has not been taken yet, in the order in which it was noticed."""
         with self._lock:
-            self._untold.extend(self._story.due())
-            events = tuple(self._untold)
-            self._untold.clear()
+            self._not_taken.extend(self._story.due())
+            events = tuple(self._not_taken)
+            self._not_taken.clear()
         return events

@@ -33,7 +33,7 @@ _LOOK_S: Final = 0.05
 # An hour in slices; a front end's runs are minutes. Of a load the last two minutes are shown.
 _SLICES: Final = 14_400
 _SLICES_OF_LOAD: Final = 480
-_HELD: Final = ("node_down", "node_paused", "node_isolated", "node_draining")
+_NODE_LEFT_SERVICE: Final = ("node_down", "node_paused", "node_isolated", "node_draining")
 _CLOSES_WITHIN_S: Final = 4.0
 _Recording = contextlib.AbstractContextManager[None]
 
@@ -41,7 +41,7 @@ _Recording = contextlib.AbstractContextManager[None]
 class LiveProofRun:
     """A `ProofRun` that is looked at 20 times a second; satisfies `dmq_core.session.protocol.Proof`.
 
-    `hear` is told of every fault that it does as it begins, of its undoing, and of what its clients felt.
+    `hear` gets an event for each fault as it begins and as it is undone, and for what its clients notice.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class LiveProofRun:
         self._cluster = cluster
         self._scenario = scenario
         self._hear = hear
-        self._run = ProofRun(cluster, scenario, options, self._progressed, self._told)
+        self._run = ProofRun(cluster, scenario, options, self._note_activity, self._action_begun)
         self._lock = threading.Lock()
-        self._course: LiveCurves | None = None
+        self._curves: LiveCurves | None = None
         self._marks: list[TimelineMark] = []
-        self._struck: tuple[TimelineMark, str] | None = None
-        self._doing = "is the cluster well?"
-        self._ending = False
+        self._last_fault_mark: tuple[TimelineMark, str] | None = None
+        self._activity = "is the cluster well?"
+        self._is_stopping = False
         self._result: ProofResult | None = None
         self._run.begin()
         threading.Thread(target=self._follow, name="proof follower", daemon=True).start()
@@ -70,20 +70,20 @@ class LiveProofRun:
         with self._lock:
             planned_s, marks = self._scenario.duration_s, tuple(self._marks)
             running, queue, rate = not self._run.is_over, self._run.queue, self._scenario.workload.rate
-            if self._course is None:
+            if self._curves is None:
                 account, elapsed_s = LoadAccount(running, queue, rate, time.time()), 0.0
             else:
-                account, elapsed_s = self._course.account(queue, rate, running=running), self._course.elapsed_s
+                account, elapsed_s = self._curves.account(queue, rate, running=running), self._curves.elapsed_s
             account = with_result(
                 account,
                 self._result,
                 self._run.client_events.node_of(Role.PUBLISHING),
                 self._run.client_events.node_of(Role.CONSUMING),
             )
-            return ProofProgress(account, elapsed_s, planned_s, marks, self._doing, self._ending)
+            return ProofProgress(account, elapsed_s, planned_s, marks, self._activity, self._is_stopping)
 
     def recording(self, action: Action) -> _Recording:
-        """Somebody else does `action` inside: a load has it in its account."""
+        """An action that others do inside; a load has it in its account."""
         if isinstance(action.kind, NodeAction):
             return self._announced(action)
         if action.kind is Scaling.ADD and action.node is None:
@@ -96,13 +96,13 @@ class LiveProofRun:
             details = event.details
             if isinstance(details, LeaderDetails) and event.subject == self._run.queue:
                 self._mark(event.at, "leader", leader_text(details))
-            elif event.kind in _HELD and event.origin is Origin.BROKER:
-                self._held(event)
+            elif event.kind in _NODE_LEFT_SERVICE and event.origin is Origin.BROKER:
+                self._move_fault_mark(event)
 
     def stop(self) -> None:
         """Asks it to undo its faults, drain, and end with what it has so far; does not wait."""
         with self._lock:
-            self._ending = True
+            self._is_stopping = True
         self._run.stop()
 
     def wait(self, timeout_s: float) -> bool:
@@ -124,14 +124,14 @@ class LiveProofRun:
         self.stop()
         self.wait(_CLOSES_WITHIN_S)
 
-    def _progressed(self, progress: Progress) -> None:
+    def _note_activity(self, progress: Progress) -> None:
         with self._lock:
-            self._doing = progress.text
+            self._activity = progress.text
 
-    def _told(self, action: Action, node: str, is_undo: bool) -> None:
+    def _action_begun(self, action: Action, node: str, is_undo: bool) -> None:
         mark = self._mark(time.time(), "undo" if is_undo else "fault", visible(action.done))
         if not is_undo and mark is not None:
-            self._struck = (mark, node)
+            self._last_fault_mark = (mark, node)
         severity = Severity.PLAIN if is_undo else Severity.FAULT
         details = ActionDetails(node, action.done)
         self._hear(Event(time.time(), Origin.YOU, severity, action.event_kind, node, details))
@@ -163,22 +163,22 @@ class LiveProofRun:
 
     def _mark(self, at: float, kind: str, text: str) -> TimelineMark | None:
         with self._lock:
-            if self._course is None:
+            if self._curves is None:
                 return None
-            mark = TimelineMark(max(0.0, at - self._course.began_at), kind, text)
+            mark = TimelineMark(max(0.0, at - self._curves.began_at), kind, text)
             self._marks.append(mark)
             self._marks.sort(key=lambda mark: mark.at_s)
             return mark
 
-    def _held(self, event: Event) -> None:
+    def _move_fault_mark(self, event: Event) -> None:
         """Moves the mark of a fault from when it was asked for to where the cluster says that it held."""
         with self._lock:
-            course, struck, self._struck = self._course, self._struck, None
-            if course is None or struck is None or struck[1] != event.subject:
-                self._struck = struck
+            curves, fault_mark, self._last_fault_mark = self._curves, self._last_fault_mark, None
+            if curves is None or fault_mark is None or fault_mark[1] != event.subject:
+                self._last_fault_mark = fault_mark
                 return
-            index = self._marks.index(struck[0])
-            self._marks[index] = replace(struck[0], at_s=max(struck[0].at_s, event.at - course.began_at))
+            index = self._marks.index(fault_mark[0])
+            self._marks[index] = replace(fault_mark[0], at_s=max(fault_mark[0].at_s, event.at - curves.began_at))
 
     def _follow(self) -> None:
         while not self._run.wait(_LOOK_S):
@@ -189,9 +189,9 @@ class LiveProofRun:
         progress = self._run.progress()
         if progress is not None and progress.counts.attempted:
             with self._lock:
-                if self._course is None:
-                    self._course = LiveCurves(_SLICES_OF_LOAD if self._run.is_load else _SLICES)
-                self._course.look(progress)
+                if self._curves is None:
+                    self._curves = LiveCurves(_SLICES_OF_LOAD if self._run.is_load else _SLICES)
+                self._curves.look(progress)
         for event in self._run.client_events.take():
             self._hear(event)
 

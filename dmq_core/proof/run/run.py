@@ -152,7 +152,7 @@ class ProofRun:
         self._stopped.set()
 
     def announce(self, action: Action) -> None:
-        """Somebody else is about to do an act on a node."""
+        """Others are about to do an action on a node."""
         if self._node_faults is not None:
             self._node_faults.announce(action)
 
@@ -163,7 +163,7 @@ class ProofRun:
 
     @property
     def cluster_faults(self) -> ExternalClusterFaults | None:
-        """Where faults of the whole cluster that somebody else does are put down; None: of this run they are not."""
+        """Records faults of the whole cluster that others do; None: this run does not."""
         return self._cluster_faults
 
     def stop_without_drain(self) -> None:
@@ -215,13 +215,13 @@ class ProofRun:
 
     def _run(self) -> None:
         try:
-            self._result = self._proven()
+            self._result = self._run_and_judge()
         except BaseException as error:  # raised again by `finish`, on the caller's thread
             self._error = error
         finally:
             self._over.set()
 
-    def _proven(self) -> ProofResult:
+    def _run_and_judge(self) -> ProofResult:
         self._progress(Progress("is the cluster well?"))
         snapshot, problems = cluster_health(self._cluster, 0.0 if self._options.force else WELL_WITHIN_S)
         setup = self._setup(snapshot.rabbitmq or "")
@@ -234,7 +234,7 @@ class ProofRun:
             else:
                 self._with_cluster(setup, journal)
         trouble = "" if journal.failure is None else journal.failure.what
-        return _with_troubles(judge(read_journal(path), trouble), self.problems)
+        return _with_problems(judge(read_journal(path), trouble), self.problems)
 
     def _with_cluster(self, setup: RunSetup, journal: Journal) -> None:
         host = self._cluster.nodes()[0].endpoint.virtual_host
@@ -254,7 +254,7 @@ class ProofRun:
             leader = recorder.leader(setup.queues[0]) or ""
             with (
                 self._manager(leader) as manager,
-                # Its loss is felt by consumers then, and redeliveries are seen.
+                # On the leader's node, so that its loss shows in redeliveries.
                 self._manager(leader, first=True) if self.is_load else contextlib.nullcontext(manager) as consuming,
                 CounterReader(self._cluster, journal) as counters,
             ):
@@ -343,7 +343,7 @@ class ProofRun:
         return parallel_faults
 
     def _await_end(self, traffic: Traffic, parallel_faults: list[FaultSequence], journal: Journal) -> None:
-        """Until the time is up and every fault is undone, somebody stops it, or something goes wrong."""
+        """Waits until the time is up and every fault is undone, `stop` was called, or an error occurred."""
         began_at, most = time.monotonic(), self._options.max_bytes
         while not self._stopped.wait(_LOOK_S):
             is_full = most is not None and journal.size >= most
@@ -463,7 +463,7 @@ class ProofRun:
             self._traffic.fail(error)
 
 
-def _with_troubles(result: ProofResult, problems: Sequence[str]) -> ProofResult:
+def _with_problems(result: ProofResult, problems: Sequence[str]) -> ProofResult:
     """With something not undone or not removed there is no PASS, whatever became of the messages."""
     if not problems:
         return result

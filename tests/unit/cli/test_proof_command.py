@@ -212,7 +212,7 @@ def test_an_impatient_interrupt_does_not_end_the_wait_for_the_undoing(
         undone.append(True)
         return passed()
 
-    monkeypatch.setattr(ProofRun, "_proven", slow_to_undo)
+    monkeypatch.setattr(ProofRun, "_run_and_judge", slow_to_undo)
     timers = [threading.Timer(delay_s, _thread.interrupt_main) for delay_s in (0.2, 0.35, 0.5)]
     for timer in timers:
         timer.start()
