@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,22 +52,39 @@ def bash(script: str, environment: dict[str, str], timeout_s: float) -> subproce
     )
 
 
+def run_all(lines: Iterable[str], environment: dict[str, str]) -> None:
+    for command in lines:
+        done = bash(command, environment, 300)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.real
 @pytest.mark.docker
 @pytest.mark.xdist_group("readme")
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run_in_order(image: None, environment: dict[str, str]) -> None:
-    """On clusters of names of their own, so that nobody's `dmq` or `shop` is touched."""
+    """On clusters of names of their own, so that nobody's `dmq` or `shop` is touched.
+
+    What concerns the cluster `shop` runs beside the rest, and a load beside the block that follows it, as README says.
+    """
     own, other = (f"readme-{uuid.uuid4().hex[:6]}" for _ in range(2))
     environment = {**environment, "DMQ_CLUSTER": own}
+    blocks = [[c for c in commands(block) if not c.startswith(RUN_ELSEWHERE)] for block in SHELL_BLOCKS]
+    of_shop = [command.replace("shop", other) for block in blocks for command in block if "shop" in command]
+    assert of_shop
     try:
-        for block in SHELL_BLOCKS:
-            for command in commands(block):
-                if command.startswith(RUN_ELSEWHERE):
+        with ThreadPoolExecutor() as terminals:
+            shop = terminals.submit(run_all, of_shop, environment)
+            load: Future[None] | None = None
+            for block in blocks:
+                if any(command.startswith("dmq load ") for command in block):
+                    load = terminals.submit(run_all, block, environment)
                     continue
-                done = bash(command.replace("shop", other), environment, 300)
-                assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-                assert "Traceback" not in done.stderr
+                run_all([command for command in block if "shop" not in command], environment)
+                if load is not None:
+                    load.result()
+            shop.result()
     finally:
         for name in (own, other):
             bash(f"dmq destroy --yes --cluster {name} || test $? = 3", environment, 120)
