@@ -27,7 +27,7 @@ class Category(StrEnum):
     MOVE = "Move"
     LOOK = "Look"
     MESSAGES = "Messages"
-    NODES = "Nodes and the cluster (each asks first)"
+    NODES = "Nodes and the cluster (each asks for confirmation)"
     APP = "Console"
 
 
@@ -169,9 +169,9 @@ COMMANDS: tuple[Command, ...] = (
         priority=8,
     ),
     Command("sort", ("s",), "Sort", "Sort by the next column", _L, "sort", panes=TABLES, priority=4),
-    Command("order", ("o",), "Sort order", "Turn the sort order round", _L, panes=TABLES),
+    Command("order", ("o",), "Sort order", "Reverse the sort order", _L, panes=TABLES),
     Command("copy", ("c",), "Copy", "Copy the story, or in pane 4 the tail, to the clipboard", _L, "copy", priority=2),
-    Command("refresh", ("f5", "ctrl+r"), "Look again", "Ask the cluster now rather than at the next tick", _L),
+    Command("refresh", ("f5", "ctrl+r"), "Refresh", "Read the figures now rather than at the next tick", _L),
     Command(
         "publish",
         ("p",),
@@ -214,7 +214,7 @@ COMMANDS: tuple[Command, ...] = (
         "kill",
         ("K",),
         "Kill node",
-        "Kill the node under the cursor of pane 1, as kill -9 does",
+        "Kill the node under the cursor of pane 1, with SIGKILL",
         _N,
         "kill",
         priority=6,
@@ -225,7 +225,7 @@ COMMANDS: tuple[Command, ...] = (
         "stop",
         ("S",),
         "Stop node",
-        "Stop the node gently; its data stays",
+        "Stop the node gracefully; its data stays",
         _N,
         "stop",
         priority=5,
@@ -247,7 +247,7 @@ COMMANDS: tuple[Command, ...] = (
         "restart",
         ("R",),
         "Restart node",
-        "Stop the node gently and start it again",
+        "Stop the node gracefully and start it again",
         _N,
         "restart",
         priority=5,
@@ -397,7 +397,7 @@ def _why_node_disabled(action: NodeAction, now: Situation) -> str:
     if action in (NodeAction.KILL, NodeAction.STOP) and now.node is NodeState.STOPPED:
         return "The node is stopped already; U starts it."
     if action in (NodeAction.STOP, NodeAction.RESTART) and now.node is NodeState.PAUSED:
-        return "A frozen node cannot stop gently; unfreeze it with F or kill it with K."
+        return "A frozen node cannot stop gracefully; unfreeze it with F or kill it with K."
     if action in (NodeAction.ISOLATE, NodeAction.DRAIN):
         return _why_trouble_disabled(action, now.node)
     return ""

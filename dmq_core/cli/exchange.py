@@ -28,7 +28,7 @@ def list_exchanges(invocation: Invocation) -> None:
         invocation.out.document([_document(e, bound[e.key], snapshot) for e in snapshot.exchanges])
         return
     invocation.out.table(
-        ("VHOST", "EXCHANGE", "TYPE", ">BOUND", ">IN/s", ">OUT/s"),
+        ("VHOST", "EXCHANGE", "TYPE", ">BINDINGS", ">IN/s", ">OUT/s"),
         [
             (
                 visible(e.vhost),

@@ -86,7 +86,18 @@ def age_of(snapshot: ClusterSnapshot, now: float) -> float | None:
 
 def nodes_table(out: Output, snapshot: ClusterSnapshot) -> None:
     """Writes the nodes as a table."""
-    headers = ("NODE", "STATE", ">LEADS", ">CONNS", ">MEMORY", ">DISK FREE", "VERSION", "AMQP", "MANAGEMENT", "ALARMS")
+    headers = (
+        "NODE",
+        "STATE",
+        ">LEADERS",
+        ">CONNS",
+        ">MEMORY",
+        ">DISK FREE",
+        "VERSION",
+        "AMQP",
+        "MANAGEMENT",
+        "ALARMS",
+    )
     out.table(headers, [_node_row(out, node) for node in snapshot.nodes])
 
 

@@ -127,5 +127,5 @@ class _Told:
         if status.problem:
             self._out.say(f"tail: {visible(status.problem)}")
             return
-        blind = f"; cannot see: {', '.join(map(visible, status.blind_spots))}" if status.blind_spots else ""
-        self._out.say(f"tail by {visible(status.method)}{blind}")
+        unseen = f"; cannot see here: {', '.join(map(visible, status.blind_spots))}" if status.blind_spots else ""
+        self._out.say(f"tail by {visible(status.method)}{unseen}")

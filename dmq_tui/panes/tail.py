@@ -124,7 +124,7 @@ class TailPane(FilteredPane):
             self.set_title(self.filter.title)
             return
         status = self._status
-        blind = ", ".join(visible(b) for b in status.blind_spots) if status else ""
+        unseen = ", ".join(visible(b) for b in status.blind_spots) if status else ""
         dropped = self._overflow + (status.dropped if status else 0)
         self.set_title(
             describe_source(self._source),
@@ -132,7 +132,7 @@ class TailPane(FilteredPane):
             visible(status.method) if status else "",
             f"{count(dropped)} dropped" if dropped else "",
             self.filter.title,
-            f"blind to: {blind}" if blind else "",
+            f"cannot see here: {unseen}" if unseen else "",
         )
 
 

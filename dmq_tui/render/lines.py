@@ -111,7 +111,7 @@ def node_brief(node: NodeView, *, chosen: bool) -> Line:
         Cell("›" if chosen else " ", Tone.ACCENT),
         Cell(fit(visible(node.name), 12), Tone.STRONG),
         state_cell(node.state, 14),
-        Cell(f"leads {leads:>5}  "),
+        Cell(f"leaders {leads:>4} "),
         Cell(f"conns {connections:>4}  "),
         Cell(f"mem {size(figures.memory_bytes if figures else None):>7}", Tone.QUIET),
     ]
@@ -212,20 +212,32 @@ def load_lines(account: LoadAccount, width: int, height: int, faults: Sequence[f
     return (*charts, (), *_load_columns(account))
 
 
-def keys(now: Situation, width: int) -> tuple[tuple[Command, Line], ...]:
-    """The footer: keys that work here, in table order; where room is short those of the lowest priority go."""
-    wanted = footer_commands(now)
-    kept: set[str] = set()
-    used = 1
-    for command in sorted(wanted, key=lambda c: -c.priority):
-        length = cell_len(command.key) + 1 + len(label_of(command, now)) + 2
-        if used + length > width:
-            break
-        kept.add(command.id)
-        used += length
-    return tuple(
-        (c, (Cell(c.key, Tone.ACCENT), Cell(f" {label_of(c, now)}  ", Tone.QUIET))) for c in wanted if c.id in kept
-    )
+def keys(now: Situation, widths: Sequence[int]) -> tuple[tuple[tuple[Command, Line], ...], ...]:
+    """The footer's lines of those `widths`: keys that work here, in table order.
+
+    Where room is short those of the lowest priority go.
+    """
+    parts = [(c, (Cell(c.key, Tone.ACCENT), Cell(f" {label_of(c, now)}  ", Tone.QUIET))) for c in footer_commands(now)]
+    while (laid := _in_lines(parts, widths)) is None:
+        parts.remove(min(reversed(parts), key=lambda part: part[0].priority))
+    return laid
+
+
+def _in_lines(
+    parts: Sequence[tuple[Command, Line]], widths: Sequence[int]
+) -> tuple[tuple[tuple[Command, Line], ...], ...] | None:
+    """`parts` on lines of those widths; None where there is no room for all."""
+    lines: list[list[tuple[Command, Line]]] = [[] for _ in widths]
+    at, used = 0, 0
+    for part in parts:
+        width = width_of(part[1])
+        while at < len(widths) and used + width > widths[at]:
+            at, used = at + 1, 0
+        if at == len(widths):
+            return None
+        lines[at].append(part)
+        used += width
+    return tuple(map(tuple, lines))
 
 
 def _nodes_up(snapshot: ClusterSnapshot) -> Line:
@@ -237,10 +249,11 @@ def _nodes_up(snapshot: ClusterSnapshot) -> Line:
 def _header_ends(snapshot: ClusterSnapshot, now: float) -> tuple[Line, ...]:
     old = snapshot.age_s(MANAGEMENT, now)
     late = bool(lateness(snapshot, now))
-    asks = f"asks {visible(snapshot.asks)}" if snapshot.asks else "asks nobody"
-    said = Cell(f"{asks} · {age(old)}{'' if old is None else ' ago'}", Tone.WARN if late else Tone.QUIET)
-    short = Cell(f"{age(old)}", Tone.WARN if late else Tone.QUIET)
-    return ((said, Cell(" ")), (short, Cell(" ")))
+    tone = Tone.WARN if late else Tone.QUIET
+    if old is None:
+        return ((Cell("no figures yet", tone), Cell(" ")),)
+    via = f"via {visible(snapshot.asks)}, " if snapshot.asks else ""
+    return ((Cell(f"{via}{age(old)} old", tone), Cell(" ")), (Cell(age(old), tone), Cell(" ")))
 
 
 def _trouble(number: int, tone: Tone) -> Cell:

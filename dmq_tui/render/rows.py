@@ -244,8 +244,8 @@ def _members_value(row: QueueRow) -> float | None:
 NODE_COLUMNS: tuple[Column[NodeView], ...] = (
     Column("node", "NODE", 6, 0, lambda n: Cell(visible(n.name), Tone.STRONG), lambda n: n.name, flex=True),
     Column("state", "STATE", 13, 1, _state_cell, lambda n: n.state.value),
-    Column("leads", "LEADS", 6, 2, lambda n: _number(n.leads), lambda n: n.leads, right=True),
-    Column("follows", "FOLLOWS", 8, 6, lambda n: _number(n.follows), lambda n: n.follows, right=True),
+    Column("leads", "LEADERS", 7, 2, lambda n: _number(n.leads), lambda n: n.leads, right=True),
+    Column("follows", "FOLLOWERS", 9, 6, lambda n: _number(n.follows), lambda n: n.follows, right=True),
     Column("connections", "CONNS", 6, 3, lambda n: _number(n.connections), lambda n: n.connections, right=True),
     Column("memory", "MEMORY", 7, 4, _memory_cell, _memory, right=True),
     Column("history", "", 8, 8, _memory_history, _memory),
@@ -264,7 +264,7 @@ EXCHANGE_COLUMNS: tuple[Column[ExchangeRow], ...] = (
         flex=True,
     ),
     Column("type", "TYPE", 8, 1, lambda r: Cell(visible(r.figures.type)), lambda r: r.figures.type),
-    Column("bound", "BOUND", 6, 3, lambda r: _number(r.bound), lambda r: r.bound, right=True),
+    Column("bound", "BINDINGS", 8, 3, lambda r: _number(r.bound), lambda r: r.bound, right=True),
     Column(
         "in", "IN/s", 7, 2, lambda r: _rate(r.figures.publish_in_rate), lambda r: r.figures.publish_in_rate, right=True
     ),

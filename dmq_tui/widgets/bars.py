@@ -108,22 +108,26 @@ class LoadLine(Painted):
 
 
 class KeyLine(Painted):
-    """The last line: what an act is doing, then the keys that work here."""
+    """The last lines: what an action is doing, then the keys that work here.
+
+    Not Textual's footer, which shows one line in the order of the bindings: where room is short this one keeps what
+    matters most, and a label says what its key would do to the node under the cursor.
+    """
 
     situation: Situation | None = None
     status: Line = ()
 
     def lines(self, width: int) -> Sequence[Line]:
-        """Status and keys on one line."""
-        line = list(self._status())
-        for _, cells in self._keys(width):
-            line += cells
-        return (tuple(line),)
+        """Status and keys, on as many lines as the widget has."""
+        found = [tuple(cell for _, cells in line for cell in cells) for line in self._keys(width)]
+        first, *others = found or [()]
+        return ((*self._status(), *first), *((Cell(" "), *line) for line in others))
 
     def on_click(self, event: Click) -> None:
         """A click on a key does what the key does."""
-        left = width_of(self._status())
-        for command, cells in self._keys(self.size.width):
+        lines = self._keys(self.size.width)
+        left = 1 if event.y else width_of(self._status())
+        for command, cells in lines[event.y] if event.y < len(lines) else ():
             left += width_of(cells)
             if event.x < left:
                 self.post_message(CommandClicked(command.id))
@@ -132,5 +136,8 @@ class KeyLine(Painted):
     def _status(self) -> Line:
         return (Cell(" "), *self.status, Cell("  ")) if self.status else (Cell(" "),)
 
-    def _keys(self, width: int) -> Sequence[tuple[Command, Line]]:
-        return keys(self.situation, width - width_of(self._status())) if self.situation is not None else ()
+    def _keys(self, width: int) -> Sequence[Sequence[tuple[Command, Line]]]:
+        if self.situation is None:
+            return ()
+        others = [width - 1] * (max(1, self.size.height) - 1)
+        return keys(self.situation, [width - width_of(self._status()), *others])

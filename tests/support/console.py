@@ -65,7 +65,7 @@ class Console:
         return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
     def footer(self) -> str:
-        return text_of(self.main.key_line.lines(self.main.size.width)[0])
+        return "\n".join(text_of(line) for line in self.main.key_line.lines(self.main.size.width))
 
     def header(self) -> str:
         return text_of(self.main.header.lines(self.main.size.width)[0])

@@ -45,7 +45,7 @@ async def test_the_first_screen_tells_whether_the_cluster_is_whole() -> None:
     async with console() as it:
         assert "3/3 nodes" in it.header()
         assert "quorum OK, can lose 1 node" in it.header()
-        assert "asks rmq1" in it.header()
+        assert "via rmq1" in it.header()
         assert it.shown() == list(PaneId)
 
 
@@ -238,7 +238,7 @@ async def test_a_tail_of_the_chosen_exchange_shows_what_passes_and_names_its_bli
         it.session.publish(order())
         it.session.settle()
         await it.until(lambda: len(it.main.tail.messages) == 1, "the message")
-        await it.until(lambda: "blind to: default exchange" in it.main.tail.title_text, "the blind spots")
+        await it.until(lambda: "cannot see here: default exchange" in it.main.tail.title_text, "the blind spots")
         assert it.main.tail.title_text.startswith("4 Tail · orders # · tap")
         assert "order.eu.1" in it.screen_text()
         await it.press("4", "enter")
@@ -357,10 +357,10 @@ async def test_ages_go_on_while_no_snapshot_comes() -> None:
 
 async def test_the_end_of_the_node_that_is_asked_is_survived() -> None:
     async with console() as it:
-        assert "asks rmq1" in it.header()
+        assert "via rmq1" in it.header()
         it.session.perform(Action(NodeAction.KILL, "rmq1"))
         await it.advance(2)
-        assert "asks rmq2" in it.header()
+        assert "via rmq2" in it.header()
 
 
 async def test_hostile_names_are_shown_as_they_are_and_do_no_harm() -> None:

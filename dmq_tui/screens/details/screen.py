@@ -179,7 +179,7 @@ class DetailsScreen(Screen[None]):
         if self.page_title == "Log":
             lines = self._log
         elif self._last_good is None:
-            lines = [words("Nothing is known of it yet.", Tone.QUIET)]
+            lines = [words("No details here yet.", Tone.QUIET)]
         else:
             width = max(20, self.query_one("#scroll").size.width - 2)
             lines = pages.page(self.page_title, self._subject, self._last_good, self._samples, width)

@@ -153,6 +153,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
             box.display = any(child.display for child in box.children)
         self.query_one("#body").display = not small and (not single or self.pane is not PaneId.LOAD)
         self.header.display = self.key_line.display = not small
+        self.key_line.styles.height = 2 if single else 1
         self.brief.display = single and not self.maximised and self.pane is not PaneId.NODES
         self.load_line.display = single and self.pane is not PaneId.LOAD
         self.tabs.display, self.tabs.current = single, self.pane

@@ -173,6 +173,8 @@ def _block(
     last = next((v for v in reversed(values) if v is not None), None)
     now = f"{rate(last):>6}/s" if live and last is not None else ""
     labels = {0: f" {title}"}
+    if height > 2:
+        labels[1] = f" top {rate(top)}/s"
     if now:
         labels[height - 1] = f" {title[:5]}{now}" if height == 1 else f" {now}"
     return tuple(

@@ -395,4 +395,4 @@ def _target_options(snapshot: ClusterSnapshot | None) -> list[tuple[str, str]]:
 
 
 def _duration_words(duration_s: float | None) -> str:
-    return "as the fault needs" if duration_s is None else f"{duration_s:g} s"
+    return "auto" if duration_s is None else f"{duration_s:g} s"

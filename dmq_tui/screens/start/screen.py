@@ -102,7 +102,7 @@ class StartScreen(Screen[Session]):
         Binding("s", "start", "Start"),
         Binding("i", "install", "Install"),
         Binding("a", "attach", "Attach"),
-        Binding("r", "look", "Look again"),
+        Binding("r", "look", "Refresh"),
         Binding("q,ctrl+q", "leave", "Quit", priority=True),
         Binding("down,right", "app.focus_next", show=False),
         Binding("up,left", "app.focus_previous", show=False),
@@ -142,7 +142,7 @@ class StartScreen(Screen[Session]):
                 yield Button("", id="start", compact=True)
                 yield Button("", id="install", compact=True)
                 yield Button(_way("a", "Attach to a cluster that runs already: how"), id="attach", compact=True)
-                yield Button(_way("r", "Look again"), id="look", compact=True)
+                yield Button(_way("r", "Refresh"), id="look", compact=True)
                 yield Button(_way("q", "Quit"), id="leave", compact=True)
             yield Prose(id="progress")
             yield Prose(id="trouble")
