@@ -101,7 +101,7 @@ class ConfirmScreen(ModalScreen[bool]):
     def on_mount(self) -> None:
         """Starts on Cancel and keeps the impact true from now on."""
         self.query_one("#dialog").border_title = Content(f"{visible(self._question.title)}?")
-        same = (Cell("the same by command: ", Tone.QUIET), Cell(self._question.command))
+        same = (Cell("CLI equivalent: ", Tone.QUIET), Cell(self._question.command))
         self.query_one("#command", Prose).show([same] if self._question.command else [])
         self.query_one("#cancel", Button).focus()
         self._look()

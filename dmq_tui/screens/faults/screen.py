@@ -216,7 +216,7 @@ class FaultsScreen(ModalScreen[Action | UndoAll | None]):
         lines.append((Cell(undo, Tone.ACCENT), Cell(visible(item.expected)), Cell(f" {takes}.", Tone.QUIET)))
         if item.action is not None:
             command = on_cluster(item.action.command, self._session.cluster.name)
-            lines.append((Cell("the same by command: ", Tone.QUIET), Cell(visible(command))))
+            lines.append((Cell("CLI equivalent: ", Tone.QUIET), Cell(visible(command))))
         return lines
 
 

@@ -72,7 +72,7 @@ def impact_lines(form: ProofForm, snapshot: ClusterSnapshot | None) -> list[Line
         words(visible(told.text), Tone.PLAIN if told.margin is None else _TONES[told.margin])
         for told in sentences_of(impact)
     ]
-    same = (Cell("the same by command: ", Tone.QUIET), Cell(form.command(snapshot)))
+    same = (Cell("CLI equivalent: ", Tone.QUIET), Cell(form.command(snapshot)))
     return [*lines, (), same]
 
 
