@@ -82,7 +82,7 @@ async def test_the_footer_offers_to_undo_a_kill_and_u_does_it() -> None:
         assert "u undo: Start rmq2" in it.footer()
         await it.press("u")
         await it.until(lambda: it.session.broker.nodes["rmq2"].state is NodeState.RUNNING, "rmq2 to run")
-        await it.until(lambda: any("rmq2 serves again" in t for t in it.story()), "the end of the start")
+        await it.until(lambda: any("rmq2 started" in t for t in it.story()), "the end of the start")
         assert it.main.actions.undo is None
 
 
@@ -302,10 +302,10 @@ async def test_the_load_goes_on_and_off_and_leaves_its_account() -> None:
 async def test_a_node_is_cut_off_and_connected_again_with_one_key() -> None:
     async with console() as it:
         await it.press("1", "I", "y")
-        await it.until(lambda: "rmq1 cut off from its peers" in it.footer(), "the cut")
+        await it.until(lambda: "rmq1 isolated" in it.footer(), "the cut")
         assert "u rejoins it" in it.footer()
         await it.press("I", "y")
-        await it.until(lambda: "rmq1 is with its peers again" in it.footer(), "the end of the cut")
+        await it.until(lambda: "rmq1 back with its peers" in it.footer(), "the end of the cut")
         assert {n.state for n in it.session.cluster.nodes()} == {NodeState.RUNNING}
 
 
