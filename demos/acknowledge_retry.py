@@ -64,10 +64,10 @@ class RetryDemo(DemoContext):
             self.orders_inbox.handle(message, headers)
             return True
 
-        consumer = DirectConsumer(self.orders, self.manager)
+        consumer = DirectConsumer(self.manager, self.orders)
         consumer.declare_queue()
         with DirectProducer(self.manager) as producer:
-            producer.publish(self.orders, "a book").wait(10)
+            producer.publish(self.orders, "a book").result(10)
         with consumer.start_consuming(handle):
             self.orders_inbox.wait_for(1, 10)
 
@@ -85,11 +85,11 @@ class RetryDemo(DemoContext):
             raise SystemExit("the consumer ends while it holds the message")
 
         with DirectProducer(self.manager) as producer:
-            producer.publish(self.orders, "a lamp").wait(10)
-        consumer = DirectConsumer(self.orders, self.manager).start_consuming(crash)
+            producer.publish(self.orders, "a lamp").result(10)
+        consumer = DirectConsumer(self.manager, self.orders).start_consuming(crash)
         with contextlib.suppress(MessagingError):
             consumer.wait(10)
-        with DirectConsumer(self.orders, self.manager).start_consuming(self.orders_inbox.handle):
+        with DirectConsumer(self.manager, self.orders).start_consuming(self.orders_inbox.handle):
             self.orders_inbox.wait_for(1, 10)
 
     def was_redelivered(self) -> CheckResult:
@@ -105,8 +105,8 @@ class RetryDemo(DemoContext):
             return True
 
         with DirectProducer(self.manager) as producer:
-            producer.publish(self.orders, "a book without a title").wait(10)
-        with DirectConsumer(self.orders, self.manager).start_consuming(reject_it):
+            producer.publish(self.orders, "a book without a title").result(10)
+        with DirectConsumer(self.manager, self.orders).start_consuming(reject_it):
             self.orders_inbox.wait_for(1, 10)
 
     def was_dead_lettered(self) -> CheckResult:
@@ -115,7 +115,7 @@ class RetryDemo(DemoContext):
         return CheckResult(passed, f"dead letters: {dead} more; {self.ready(self.orders)} wait in orders")
 
     def retry(self) -> None:
-        consumer = DirectConsumer(self.payments, self.manager, retry=Retry(delays=(0.2, 0.5, 1.0), mode="ladder"))
+        consumer = DirectConsumer(self.manager, self.payments, retry=Retry(delays=(0.2, 0.5, 1.0), mode="ladder"))
         consumer.declare_queue()
 
         def pay(message: object, headers: MessageHeaders) -> bool:
@@ -134,7 +134,7 @@ class RetryDemo(DemoContext):
         return CheckResult(passed, f"delivered {len(gaps) + 1} times, after {told} s; {self.ready(self.payments)} wait")
 
     def fail_every_attempt(self) -> None:
-        consumer = DirectConsumer(self.payments, self.manager, retry=Retry(delays=(0.2, 0.5, 1.0), mode="ladder"))
+        consumer = DirectConsumer(self.manager, self.payments, retry=Retry(delays=(0.2, 0.5, 1.0), mode="ladder"))
         consumer.declare_queue()
 
         def pay(message: object, headers: MessageHeaders) -> bool:
@@ -163,10 +163,10 @@ class RetryDemo(DemoContext):
     def replay(self) -> None:
         def again(message: object, headers: MessageHeaders) -> bool:
             queue, properties = str(headers["x-dmq-queue"]), headers.delivery.properties
-            return producer.publish(queue, headers.delivery.body, properties).wait(10).outcome == "confirmed"
+            return producer.publish(queue, headers.delivery.body, properties).result(10).outcome == "confirmed"
 
-        consumer = DirectConsumer(self.payments, self.manager)
-        from_parked = DirectConsumer(self.parked, self.manager)
+        consumer = DirectConsumer(self.manager, self.payments)
+        from_parked = DirectConsumer(self.manager, self.parked)
         with (
             DirectProducer(self.manager) as producer,
             consumer.start_consuming(self.bank.handle),
@@ -186,7 +186,7 @@ class RetryDemo(DemoContext):
         """Publishes one more message that is not handled."""
         with DirectProducer(self.manager) as producer:
             for queue in (self.orders, self.payments):
-                producer.publish(queue, "not handled").wait(10)
+                producer.publish(queue, "not handled").result(10)
 
 
 DEMO = Demo(
@@ -304,7 +304,7 @@ from dmq_core.messaging import DirectConsumer, DirectProducer, Retry
 
 with BrokerConnectionManager() as manager:
     manager.register_broker(1, "localhost", 5672)
-    consumer = DirectConsumer("payments", manager, retry=Retry(delays=(0.2, 0.5, 1.0)))
+    consumer = DirectConsumer(manager, "payments", retry=Retry(delays=(0.2, 0.5, 1.0)))
     consumer.declare_queue()
 
     def pay(message, headers):
@@ -316,7 +316,7 @@ with BrokerConnectionManager() as manager:
 
     consumer.start_consuming(pay)
     with DirectProducer(manager) as producer:
-        print(producer.publish("payments", "pay for the lamp").wait().outcome)
+        print(producer.publish("payments", "pay for the lamp").result().outcome)
     consumer.wait(10)
 """,
     to_try="Let a handler always return False, without a Retry. How often does it get the message, and where does the "

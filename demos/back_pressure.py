@@ -53,7 +53,7 @@ class BackPressureDemo(DemoContext):
         self.may_finish.clear()
         self.nacked = 0
         self.ready_before = max(0, self.ready(self.orders))
-        self.pending = [handle for handle in self.handles if handle.settlement is None]
+        self.pending = [handle for handle in self.handles if not handle.done()]
 
     # State.
 
@@ -103,7 +103,7 @@ class BackPressureDemo(DemoContext):
             self.publishers = [DirectProducer(self.publisher_connections) for _ in self.running]
         self.clear()
         for publisher, order in zip(itertools.cycle(self.publishers), ORDERS, strict=False):
-            publisher.publish(self.orders, order).wait(self.patience_s)
+            publisher.publish(self.orders, order).result(self.patience_s)
 
     def clear(self) -> None:
         """Makes the queue empty."""
@@ -178,7 +178,7 @@ class BackPressureDemo(DemoContext):
         self.wait_until(lambda: not self.blocked)
 
     def consume_all(self) -> None:
-        with DirectConsumer(self.orders, self.manager).start_consuming(self.consumed.handle):
+        with DirectConsumer(self.manager, self.orders).start_consuming(self.consumed.handle):
             self.consumed.wait_for(self.ready_before, 10)
 
     def consumer_goes_on(self) -> CheckResult:
@@ -196,8 +196,8 @@ class BackPressureDemo(DemoContext):
     def keeps_up_to_its_limit(self) -> CheckResult:
         most = int(self.answer)
         last = self.handles[-20:]
-        waiting = sum(handle.settlement is None for handle in last)
-        unsent = sum(handle.settlement is not None and handle.settlement.outcome == "not_sent" for handle in last)
+        waiting = sum(not handle.done() for handle in last)
+        unsent = sum(handle.done() and handle.result().outcome == "not_sent" for handle in last)
         arrived = self.ready(self.orders) - self.ready_before
         text = f"{waiting} are kept by the publisher, {unsent} were not sent, {arrived} reached the queue"
         return CheckResult((waiting, unsent, arrived) == (most, 20 - most, 0), text)
@@ -208,8 +208,8 @@ class BackPressureDemo(DemoContext):
     def nothing_was_lost(self) -> CheckResult:
         wanted = self.ready_before + len(self.pending)
         passed = self.wait_until(lambda: self.ready(self.orders) == wanted and not self.blocked)
-        settlements = [handle.settlement for handle in self.pending]
-        confirmed = [one for one in settlements if one is not None and one.outcome == "confirmed"]
+        results = [handle.result() for handle in self.pending if handle.done()]
+        confirmed = [one for one in results if one.outcome == "confirmed"]
         longest = max((one.seconds or 0.0 for one in confirmed), default=0.0)
         text = f"{len(confirmed)} of {len(self.pending)} kept messages are confirmed, after {longest:.1f} s at most"
         got = f"the queue got {self.ready(self.orders) - self.ready_before}; {self.blocked_text}"
@@ -220,8 +220,8 @@ class BackPressureDemo(DemoContext):
         self.manager.declare(Queue(self.limited, "classic", arguments=limit))
         with DirectProducer(self.manager) as producer:
             handles = {order: producer.publish(self.limited, order) for order in ORDERS}
-            rejected = [order for order, handle in handles.items() if handle.wait(10).outcome == "nacked"]
-            with DirectConsumer(self.limited, self.manager).start_consuming(self.consumed.handle):
+            rejected = [order for order, handle in handles.items() if handle.result(10).outcome == "nacked"]
+            with DirectConsumer(self.manager, self.limited).start_consuming(self.consumed.handle):
                 self.wait_until(lambda: self.ready(self.limited) == 0)
                 producer.publish_many(self.limited, rejected)
                 self.consumed.wait_for(10)
@@ -241,14 +241,14 @@ class BackPressureDemo(DemoContext):
 
     def publish_again(self) -> None:
         with DirectProducer(self.manager) as producer:
-            producer.publish(self.limited, "order 1").wait(self.patience_s)
+            producer.publish(self.limited, "order 1").result(self.patience_s)
 
     def consume_slowly(self) -> None:
         def handle_slowly(message: object, headers: MessageHeaders) -> bool:
             self.may_finish.wait(LONGEST_ORDER_S)
             return self.consumed.handle(message, headers)
 
-        self.slow_consumer = DirectConsumer(self.orders, self.manager, prefetch=int(self.answer))
+        self.slow_consumer = DirectConsumer(self.manager, self.orders, prefetch=int(self.answer))
         self.slow_consumer.start_consuming(handle_slowly)
 
     def consumer_holds_its_prefetch(self) -> CheckResult:
@@ -394,7 +394,7 @@ with BrokerConnectionManager() as manager:
     with DirectProducer(manager, limits=ProducerLimits(messages=100, capacity_timeout_s=30)) as producer:
         for number in range(1, 1001):
             handle = producer.publish("orders", f"order {number}")
-            if handle.settlement is not None and handle.settlement.outcome == "not_sent":
+            if handle.done() and handle.result().outcome == "not_sent":
                 print("no room for order", number, "within 30 s")
                 break
 """,

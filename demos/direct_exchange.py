@@ -40,7 +40,7 @@ class DirectDemo(ExchangeContext):
     def publish_paid(self) -> None:
         with DirectProducer(self.manager, self.shop) as producer:
             handle = producer.publish("paid", "order 1 is paid")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def both_got_one(self) -> CheckResult:
         return self.got("billing", "audit")
@@ -48,7 +48,7 @@ class DirectDemo(ExchangeContext):
     def publish_cancelled(self) -> None:
         with DirectProducer(self.manager, self.shop) as producer:
             handle = producer.publish("cancelled", "order 2 is cancelled")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def only_audit_got_one(self) -> CheckResult:
         return self.got("audit")
@@ -56,7 +56,7 @@ class DirectDemo(ExchangeContext):
     def publish_own(self) -> None:
         with DirectProducer(self.manager, self.shop) as producer:
             handle = producer.publish(self.answer, "your own message")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def was_routed_by_its_key(self) -> CheckResult:
         names = {"paid": ("billing", "audit"), "cancelled": ("audit",)}.get(self.answer, ())
@@ -66,7 +66,7 @@ class DirectDemo(ExchangeContext):
 
     def consume(self) -> None:
         self.inbox.clear()
-        consumer = DirectConsumer(self.billing, self.manager)
+        consumer = DirectConsumer(self.manager, self.billing)
         consumer.start_consuming(self.inbox.handle)
         self.inbox.wait_for(self.before["billing"], 10)
         consumer.stop_consuming()
@@ -164,7 +164,7 @@ from dmq_core.messaging import DirectConsumer, DirectProducer
 
 with BrokerConnectionManager() as manager:
     manager.register_broker(1, "localhost", 5672)
-    consumer = DirectConsumer("billing", manager, exchange_name="shop", routing_keys="paid")
+    consumer = DirectConsumer(manager, "billing", exchange_name="shop", routing_keys="paid")
     consumer.declare_queue()
 
     def handle(message, headers):
@@ -174,7 +174,7 @@ with BrokerConnectionManager() as manager:
 
     consumer.start_consuming(handle)
     with DirectProducer(manager, "shop") as producer:
-        print(producer.publish("paid", "order 1 is paid").wait().outcome)
+        print(producer.publish("paid", "order 1 is paid").result().outcome)
     consumer.wait(10)
 """,
     to_try="Bind a third queue with 'cancelled' (step 1 shows how) and publish again: which queue gets what?",

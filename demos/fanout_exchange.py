@@ -26,7 +26,7 @@ class FanoutDemo(DemoContext):
         self.on_close(self.close_consumers)
 
     def listener(self) -> FanoutConsumer:
-        return FanoutConsumer(self.news, connection_manager=self.manager)
+        return FanoutConsumer(self.manager, self.news)
 
     def before_step(self) -> None:
         self.kept_before = self.ready(self.archive)
@@ -82,9 +82,9 @@ class FanoutDemo(DemoContext):
         return CheckResult(kept >= 0, f"the archive holds {kept} messages")
 
     def start_listeners(self) -> None:
-        self.radio = FanoutConsumer(self.news, connection_manager=self.manager)
+        self.radio = FanoutConsumer(self.manager, self.news)
         self.radio.start_consuming(self.by_radio.handle)
-        self.phone = FanoutConsumer(self.news, connection_manager=self.manager)
+        self.phone = FanoutConsumer(self.manager, self.news)
         self.phone.start_consuming(self.by_phone.handle)
 
     def each_has_a_queue(self) -> CheckResult:
@@ -96,7 +96,7 @@ class FanoutDemo(DemoContext):
     def publish_news(self) -> None:
         with FanoutProducer(self.manager, self.news) as producer:
             handle = producer.publish("It rains.")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def all_received_one(self) -> CheckResult:
         wanted = tuple(before + 1 for before in self.received_before)
@@ -104,12 +104,12 @@ class FanoutDemo(DemoContext):
         return CheckResult(passed, self.received_text())
 
     def start_late(self) -> None:
-        self.latecomer = FanoutConsumer(self.news, connection_manager=self.manager)
+        self.latecomer = FanoutConsumer(self.manager, self.news)
         self.latecomer.start_consuming(self.by_latecomer.handle)
         self.wait_until(lambda: self.latecomer.status.consuming)
         with FanoutProducer(self.manager, self.news) as producer:
             handle = producer.publish("It snows.")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def latecomer_received_the_last_only(self) -> CheckResult:
         arrived = self.by_latecomer.wait_for(1, self.patience_s)
@@ -123,7 +123,7 @@ class FanoutDemo(DemoContext):
         self.manager.declare(Binding(self.news, self.archive, self.answer))
         with FanoutProducer(self.manager, self.news) as producer:
             handle = producer.publish("News without a key.")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def archive_got_one_copy(self) -> CheckResult:
         passed = self.archive_got_one() and self.outcome == "confirmed"
@@ -133,7 +133,7 @@ class FanoutDemo(DemoContext):
         self.phone.stop_consuming()
         with FanoutProducer(self.manager, self.news) as producer:
             handle = producer.publish("The sun is out.")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def phone_missed_it(self) -> CheckResult:
         wanted = (self.received_before[0] + 1, self.received_before[1])
@@ -144,7 +144,7 @@ class FanoutDemo(DemoContext):
         )
 
     def consume_archive(self) -> None:
-        consumer = DirectConsumer(self.archive, self.manager)
+        consumer = DirectConsumer(self.manager, self.archive)
         consumer.start_consuming(self.from_archive.handle)
         self.from_archive.wait_for(self.kept_before, 10)
         consumer.stop_consuming()
@@ -283,7 +283,7 @@ from dmq_core.messaging import FanoutConsumer, FanoutProducer
 
 with BrokerConnectionManager() as manager:
     manager.register_broker(1, "localhost", 5672)
-    consumer = FanoutConsumer("news", "archive", manager)
+    consumer = FanoutConsumer(manager, "news", "archive")
     consumer.declare_queue()
 
     def handle(message, headers):
@@ -293,7 +293,7 @@ with BrokerConnectionManager() as manager:
 
     consumer.start_consuming(handle)
     with FanoutProducer(manager, "news") as producer:
-        print(producer.publish("It rains.").wait().outcome)
+        print(producer.publish("It rains.").result().outcome)
     consumer.wait(10)
 """,
     to_try="Delete the archive with 'dmq queue delete' and stop all consumers. What becomes of the next message?",

@@ -53,7 +53,7 @@ class HeadersDemo(ExchangeContext):
     def publish_daily_pdf(self) -> None:
         with HeadersProducer(self.manager, self.reports) as producer:
             handle = producer.publish({"format": "pdf", "kind": "daily"}, "all is well")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def both_and_either_got_one(self) -> CheckResult:
         return self.got("both", "either")
@@ -61,7 +61,7 @@ class HeadersDemo(ExchangeContext):
     def publish_without_kind(self) -> None:
         with HeadersProducer(self.manager, self.reports) as producer:
             handle = producer.publish({"format": "pdf"}, "no kind header")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def only_either_got_one(self) -> CheckResult:
         return self.got("either")
@@ -70,8 +70,8 @@ class HeadersDemo(ExchangeContext):
         with HeadersProducer(self.manager, self.reports) as producer:
             number = producer.publish({"year": 2026}, "the year is a number")
             text = producer.publish({"year": "2026"}, "the year is a string")
-            self.outcome = number.wait(10).outcome
-            self.outcome_of_text = text.wait(10).outcome
+            self.outcome = number.result(10).outcome
+            self.outcome_of_text = text.result(10).outcome
 
     def only_the_number_matches(self) -> CheckResult:
         seen = self.got("recent")
@@ -81,7 +81,7 @@ class HeadersDemo(ExchangeContext):
     def publish_signed(self) -> None:
         with HeadersProducer(self.manager, self.reports) as producer:
             handle = producer.publish({"author": "Ada"}, "signed by Ada")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def only_signed_got_one(self) -> CheckResult:
         return self.got("signed")
@@ -89,7 +89,7 @@ class HeadersDemo(ExchangeContext):
     def publish_own(self) -> None:
         with HeadersProducer(self.manager, self.reports) as producer:
             handle = producer.publish({"kind": self.kind, "format": self.format}, "your own report")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def was_routed_by_its_headers(self) -> CheckResult:
         matches = (self.kind == "daily") + (self.format == "pdf")
@@ -197,7 +197,7 @@ from dmq_core.messaging import HeadersConsumer, HeadersProducer
 
 with BrokerConnectionManager() as manager:
     manager.register_broker(1, "localhost", 5672)
-    consumer = HeadersConsumer("reports", {"format": "pdf", "kind": "daily"}, "any", "either", manager)
+    consumer = HeadersConsumer(manager, "reports", {"format": "pdf", "kind": "daily"}, "any", "either")
     consumer.declare_queue()
 
     def handle(message, headers):
@@ -207,7 +207,7 @@ with BrokerConnectionManager() as manager:
 
     consumer.start_consuming(handle)
     with HeadersProducer(manager, "reports") as producer:
-        print(producer.publish({"format": "pdf"}, "all is well").wait().outcome)
+        print(producer.publish({"format": "pdf"}, "all is well").result().outcome)
     consumer.wait(10)
 """,
     to_try="Bind a queue with the number 1 and publish a header with the value true. Is that the same to RabbitMQ?",

@@ -53,7 +53,7 @@ class LoadBalancingDemo(DemoContext):
         """Starts two consumers with that prefetch."""
         self.close_consumers()
         for name in ("fast", "slow"):
-            worker = DirectConsumer(self.jobs, self.manager, prefetch=prefetch)
+            worker = DirectConsumer(self.manager, self.jobs, prefetch=prefetch)
             self.workers.append(worker.start_consuming(self.handler_of(name)))
             self.wait_consuming(worker)
 
@@ -129,7 +129,7 @@ class LoadBalancingDemo(DemoContext):
     def consume_side_by_side(self) -> None:
         self.manager.declare(Queue(self.jobs, "quorum"))
         for name in ("fast", "slow"):
-            worker = DirectConsumer(self.jobs, self.manager)
+            worker = DirectConsumer(self.manager, self.jobs)
             self.workers.append(worker.start_consuming(self.handler_of(name)))
             self.wait_consuming(worker)
         self.publish_ten()
@@ -181,7 +181,7 @@ class LoadBalancingDemo(DemoContext):
         self.producer_connections = self.client("producers", Policy(self.answer))
         for queue in self.queues:
             producer = DirectProducer(self.producer_connections)
-            producer.publish(queue, "a job").wait(10)
+            producer.publish(queue, "a job").result(10)
 
     def clients_are_spread(self) -> CheckResult:
         policy, nodes = Policy(self.answer), {node.name for node in self.running}
@@ -306,7 +306,7 @@ with BrokerConnectionManager(Policy.LEAST_CONNECTIONS) as manager:
     done, finished = [], Event()
 
     def worker(name):
-        consumer = DirectConsumer("jobs", manager, prefetch=1)
+        consumer = DirectConsumer(manager, "jobs", prefetch=1)
         consumer.declare_queue()
 
         def handle(message, headers):

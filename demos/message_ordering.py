@@ -67,7 +67,7 @@ class OrderingDemo(DemoContext):
         return Focus(queue=self.accounts)
 
     def one_by_one(self) -> None:
-        consumer = DirectConsumer(self.changes, self.manager)
+        consumer = DirectConsumer(self.manager, self.changes)
         consumer.declare_queue()
         with DirectProducer(self.manager) as producer:
             producer.publish_many(self.changes, ("open", "pay in", "pay out", "close"))
@@ -85,14 +85,14 @@ class OrderingDemo(DemoContext):
 
         with DirectProducer(self.manager) as producer:
             producer.publish_many(self.changes, ("open", "pay in", "pay out", "close"))
-        with DirectConsumer(self.changes, self.manager, concurrency=4).start_consuming(handle):
+        with DirectConsumer(self.manager, self.changes, concurrency=4).start_consuming(handle):
             self.handled.wait_for(4)
 
     def slow_change_was_last(self) -> CheckResult:
         return self.first_was_last(self.changes)
 
     def retry(self) -> None:
-        consumer = DirectConsumer(self.retried, self.manager, retry=Retry(delays=(0.2,), mode="ladder"))
+        consumer = DirectConsumer(self.manager, self.retried, retry=Retry(delays=(0.2,), mode="ladder"))
         consumer.declare_queue()
 
         def handle(message: object, headers: MessageHeaders) -> bool:
@@ -109,7 +109,7 @@ class OrderingDemo(DemoContext):
         return self.first_was_last(self.retried)
 
     def keep_strict_order(self) -> None:
-        consumer = DirectConsumer(self.strict, self.manager, order="strict")
+        consumer = DirectConsumer(self.manager, self.strict, order="strict")
         consumer.declare_queue(delivery_limit=2)
 
         def handle(message: object, headers: MessageHeaders) -> bool:
@@ -126,7 +126,7 @@ class OrderingDemo(DemoContext):
         return self.exactly(self.strict, (*CHANGES[:place], self.answer, *CHANGES[place:]))
 
     def dead_letter_in_order(self) -> None:
-        consumer = DirectConsumer(self.strict, self.manager, order="strict")
+        consumer = DirectConsumer(self.manager, self.strict, order="strict")
         consumer.declare_queue(delivery_limit=2)
 
         def handle(message: object, headers: MessageHeaders) -> bool:
@@ -145,7 +145,7 @@ class OrderingDemo(DemoContext):
         return CheckResult(seen.passed and passed, f"{seen.text}; dead letters: {more} more")
 
     def keep_order_by_account(self) -> None:
-        consumer = DirectConsumer(self.accounts, self.manager, order="key", key="account", concurrency=4)
+        consumer = DirectConsumer(self.manager, self.accounts, order="key", key="account", concurrency=4)
         consumer.declare_queue()
 
         def handle(message: object, headers: MessageHeaders) -> bool:
@@ -170,7 +170,7 @@ class OrderingDemo(DemoContext):
     def open_again(self) -> None:
         """Makes the first change again, after all others."""
         count = len(self.handled.received)
-        consumer = DirectConsumer(self.changes, self.manager)
+        consumer = DirectConsumer(self.manager, self.changes)
         with consumer.start_consuming(self.handled.handle), DirectProducer(self.manager) as producer:
             producer.publish(self.changes, "open")
             self.handled.wait_for(count + 1, 10)
@@ -287,7 +287,7 @@ from dmq_core.messaging import DirectConsumer, DirectProducer
 
 with BrokerConnectionManager() as manager:
     manager.register_broker(1, "localhost", 5672)
-    consumer = DirectConsumer("accounts", manager, order="key", key="account", concurrency=4)
+    consumer = DirectConsumer(manager, "accounts", order="key", key="account", concurrency=4)
     consumer.declare_queue()
 
     def handle(message, headers):

@@ -87,7 +87,7 @@ class PersistenceDemo(DemoContext):
             for queue in (self.classic, self.quorum):
                 handles = [producer.publish(queue, message) for message in PERSISTENT]
                 handles += [producer.publish(queue, message, {"delivery_mode": 1}) for message in TRANSIENT]
-                self.outcomes += [handle.wait(10).outcome for handle in handles]
+                self.outcomes += [handle.result(10).outcome for handle in handles]
 
     def all_is_confirmed(self) -> CheckResult:
         passed = self.wait_until(lambda: self.waiting == (6, 6))
@@ -109,7 +109,7 @@ class PersistenceDemo(DemoContext):
 
     def read(self) -> None:
         for queue, inbox, kept in ((self.classic, self.from_classic, 3), (self.quorum, self.from_quorum, 6)):
-            consumer = DirectConsumer(queue, self.manager)
+            consumer = DirectConsumer(self.manager, queue)
             consumer.start_consuming(inbox.handle)
             inbox.wait_for(kept, 10)
             consumer.stop_consuming()
@@ -214,7 +214,7 @@ with BrokerConnectionManager() as manager:
     with DirectProducer(manager) as producer:
         kept = producer.publish("letters", "Dear Ada, ...")
         lost = producer.publish("prices", "12.50", {"delivery_mode": 1})
-        print(kept.wait().outcome, lost.wait().outcome)
+        print(kept.result().outcome, lost.result().outcome)
 """,
     to_try="Run the code, then 'dmq stop' and 'dmq start'. What does 'dmq queue list' show for letters and prices?",
     takes_s=60,

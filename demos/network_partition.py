@@ -175,7 +175,7 @@ class PartitionDemo(DemoContext):
         )
 
     def read_all(self) -> None:
-        with DirectConsumer(self.messages, self.clients[self.node]).start_consuming(self.read.handle):
+        with DirectConsumer(self.clients[self.node], self.messages).start_consuming(self.read.handle):
             self.wait_until(lambda: self.confirmed <= set(self.read.messages) and self.ready(self.messages) == 0)
 
     def nothing_confirmed_is_lost(self) -> CheckResult:
@@ -188,7 +188,7 @@ class PartitionDemo(DemoContext):
 
 def handle_is(outcome: str, handle: PublishFuture) -> bool:
     """Whether a message ended as `outcome`."""
-    return handle.settlement is not None and handle.settlement.outcome == outcome
+    return handle.done() and handle.result().outcome == outcome
 
 
 def all_are(outcome: str, handles: Sequence[PublishFuture]) -> bool:
@@ -198,9 +198,9 @@ def all_are(outcome: str, handles: Sequence[PublishFuture]) -> bool:
 
 def counted(handles: Sequence[PublishFuture]) -> str:
     """How many messages ended how, and how long the slowest took."""
-    outcomes = [str(one.settlement.outcome) for one in handles if one.settlement is not None]
+    outcomes = [str(one.result().outcome) for one in handles if one.done()]
     words = [f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys(outcomes)]
-    longest = max((one.settlement.seconds or 0.0 for one in handles if one.settlement is not None), default=0.0)
+    longest = max((one.result().seconds or 0.0 for one in handles if one.done()), default=0.0)
     return f"{', '.join(words) or 'no outcome'} within {longest:.2f} s"
 
 
@@ -314,7 +314,7 @@ with BrokerConnectionManager() as one, BrokerConnectionManager() as all_three:
         with DirectProducer(manager, limits=limits) as producer:
             handle = producer.publish("messages", "a message")
             producer.close(10)
-            print(name, handle.settlement.outcome)
+            print(name, handle.result().outcome)
 """,
     to_try="Run the code, then 'dmq node isolate rmq1', and run it again. Which of the two gets a confirm, and how "
     "long does it take? 'dmq node rejoin rmq1' ends it.",

@@ -89,7 +89,7 @@ class FailoverDemo(TrafficContext):
 
     def start_traffic(self) -> None:
         self.manager.declare(Queue(self.queue, "quorum"))
-        self.consumer = DirectConsumer(self.queue, self.clients, prefetch=PREFETCH)
+        self.consumer = DirectConsumer(self.clients, self.queue, prefetch=PREFETCH)
         self.consumer.start_consuming(self.read)
         self.start_sending()
 
@@ -240,7 +240,7 @@ with BrokerConnectionManager() as manager:
     for number, port in enumerate((5672, 5673, 5674), start=1):
         manager.register_broker(number, "localhost", port)
     manager.listen(lambda event: print(event.role, event.status.state, event.broker))
-    consumer = DirectConsumer("messages", manager, deduplicate=10_000)
+    consumer = DirectConsumer(manager, "messages", deduplicate=10_000)
     consumer.declare_queue()
     came = set()
 
@@ -255,7 +255,7 @@ with BrokerConnectionManager() as manager:
             handles.append(producer.publish("messages", f"message {number}"))
             sleep(0.01)
         producer.flush(30)
-        confirmed = {one.body.decode() for one in handles if one.settlement.outcome == "confirmed"}
+        confirmed = {one.body.decode() for one in handles if one.result().outcome == "confirmed"}
         for _ in range(100):
             if confirmed <= came:
                 break

@@ -74,7 +74,7 @@ class ConfirmsDemo(DemoContext):
         self.manager.declare(Queue(self.messages, "quorum"))
         with DirectProducer(self.manager) as producer:
             handle = producer.publish(self.messages, "a message")
-            self.outcomes = (handle.wait(10).outcome,)
+            self.outcomes = (handle.result(10).outcome,)
 
     def was_confirmed(self) -> CheckResult:
         return CheckResult(self.got(1) and self.outcomes == ("confirmed",), f"{self.outcomes_text}; {self.more}")
@@ -83,7 +83,7 @@ class ConfirmsDemo(DemoContext):
         with DirectProducer(self.manager) as producer:
             asked = producer.publish(self.nowhere, "mandatory")
             unasked = producer.publish(self.nowhere, "not mandatory", mandatory=False)
-            self.outcomes = (asked.wait(10).outcome, unasked.wait(10).outcome)
+            self.outcomes = (asked.result(10).outcome, unasked.result(10).outcome)
 
     def one_was_returned(self) -> CheckResult:
         passed = self.outcomes == ("returned", "confirmed") and self.depth(self.nowhere) is None
@@ -101,7 +101,7 @@ class ConfirmsDemo(DemoContext):
         self.manager.declare(Queue(self.limited, "classic", arguments=limit))
         with DirectProducer(self.manager) as producer:
             handles = producer.publish_many(self.limited, ["a message"] * int(self.answer))
-            self.outcomes = tuple(handle.wait(10).outcome for handle in handles)
+            self.outcomes = tuple(handle.result(10).outcome for handle in handles)
 
     def above_the_limit_was_nacked(self) -> CheckResult:
         count = int(self.answer)
@@ -114,7 +114,7 @@ class ConfirmsDemo(DemoContext):
         with DirectProducer(self.link.manager) as producer:
             with self.losing_confirms():
                 handle = producer.publish(self.messages, "confirm lost")
-            self.outcomes = (handle.wait(10).outcome,)
+            self.outcomes = (handle.result(10).outcome,)
 
     def is_unknown_and_in_the_queue(self) -> CheckResult:
         return CheckResult(self.got(1) and self.outcomes == ("unknown",), f"{self.outcomes_text}; {self.more}")
@@ -123,7 +123,7 @@ class ConfirmsDemo(DemoContext):
         with DirectProducer(self.link.manager, limits=ProducerLimits(republish=True)) as producer:
             with self.losing_confirms():
                 handle = producer.publish(self.messages, "sent twice")
-            settlement = handle.wait(10)
+            settlement = handle.result(10)
         self.outcomes, self.sends = (settlement.outcome,), settlement.sends
 
     def is_there_twice(self) -> CheckResult:
@@ -136,7 +136,7 @@ class ConfirmsDemo(DemoContext):
             self.republish()
 
     def consume_once(self) -> None:
-        consumer = DirectConsumer(self.messages, self.manager, deduplicate=1000)
+        consumer = DirectConsumer(self.manager, self.messages, deduplicate=1000)
         with consumer.start_consuming(self.handled.handle):
             self.wait_until(lambda: consumer.stats.acked + consumer.stats.duplicates == self.before)
         self.copies = consumer.stats.duplicates
@@ -154,7 +154,7 @@ class ConfirmsDemo(DemoContext):
 
     def add_one(self) -> None:
         with DirectProducer(self.manager) as producer:
-            producer.publish(self.messages, "one more").wait(10)
+            producer.publish(self.messages, "one more").result(10)
 
     def repair(self) -> None:
         """Deletes the queue that should not exist and empties the other."""
@@ -279,12 +279,12 @@ from dmq_core.messaging import DirectConsumer, DirectProducer, ProducerLimits
 
 with BrokerConnectionManager() as manager:
     manager.register_broker(1, "localhost", 5672)
-    DirectConsumer("messages", manager).declare_queue()
+    DirectConsumer(manager, "messages").declare_queue()
     with DirectProducer(manager, limits=ProducerLimits(republish=True)) as producer:
         handles = producer.publish_many("messages", [f"message {number}" for number in range(1000)])
         handles.append(producer.publish("nowhere", "a message for no queue"))
         for handle in handles:
-            settlement = handle.wait()
+            settlement = handle.result()
             if settlement.outcome != "confirmed":
                 print(handle.body, settlement.outcome, settlement.reason)
 """,

@@ -48,7 +48,7 @@ class UpgradeDemo(TrafficContext):
 
     def start_traffic(self) -> None:
         self.manager.declare(Queue(self.queue, "quorum"))
-        self.consumer = DirectConsumer(self.queue, self.clients)
+        self.consumer = DirectConsumer(self.clients, self.queue)
         self.consumer.start_consuming(self.arrived.handle)
         self.start_sending()
 
@@ -208,7 +208,7 @@ with BrokerConnectionManager() as manager:
         manager.register_broker(number, "localhost", port)
     manager.listen(lambda event: print(event.role, event.status.state, event.broker))
     arrived, all_arrived = set(), Event()
-    consumer = DirectConsumer("messages", manager, deduplicate=10_000)
+    consumer = DirectConsumer(manager, "messages", deduplicate=10_000)
     consumer.declare_queue()
 
     def handle(message, headers):
@@ -222,7 +222,7 @@ with BrokerConnectionManager() as manager:
         handles = producer.publish_many("messages", [f"message {number}" for number in range(2000)])
         producer.flush(60)
         all_arrived.wait(60)
-        confirmed = sum(handle.settlement.outcome == "confirmed" for handle in handles)
+        confirmed = sum(handle.result().outcome == "confirmed" for handle in handles)
         print(confirmed, "confirmed,", len(arrived), "arrived")
 """,
     to_try="Run 'dmq load' in one terminal and 'dmq fault do rolling-restart' in another. How long is the longest gap, "

@@ -51,7 +51,7 @@ class SingleActiveDemo(DemoContext):
 
     def subscribe(self, name: str) -> None:
         """Starts a consumer, behind those that consume already."""
-        consumer = DirectConsumer(self.bookings, self.connections[name], order="strict")
+        consumer = DirectConsumer(self.connections[name], self.bookings, order="strict")
         consumer.declare_queue(dead_letter=False)
         consumer.start_consuming(self.handler_of(name))
         self.wait_consuming(consumer)
@@ -126,7 +126,7 @@ class SingleActiveDemo(DemoContext):
 
     def subscribe_three(self) -> None:
         for name in ("Ann", "Ben", "Cid"):
-            consumer = DirectConsumer(self.bookings, self.connections[name], order="strict")
+            consumer = DirectConsumer(self.connections[name], self.bookings, order="strict")
             consumer.declare_queue(dead_letter=False)
             consumer.start_consuming(self.handler_of(name))
             self.wait_consuming(consumer)
@@ -271,7 +271,7 @@ with BrokerConnectionManager() as manager:
     handled = []
 
     def start(name, bookings):
-        consumer = DirectConsumer("bookings", manager, order="strict")
+        consumer = DirectConsumer(manager, "bookings", order="strict")
         consumer.declare_queue()
 
         def handle(message, headers):

@@ -30,7 +30,7 @@ class StreamDemo(DemoContext):
 
     def consume_from(self, inbox: Inbox, offset: int | str, most: int) -> None:
         """Consumes so many messages from an offset on, and stops."""
-        consumer = DirectConsumer(self.visits, self.manager)
+        consumer = DirectConsumer(self.manager, self.visits)
 
         def handle(message: object, headers: MessageHeaders) -> bool:
             if len(inbox.received) + 1 >= most:
@@ -59,7 +59,7 @@ class StreamDemo(DemoContext):
         return Focus(queue=self.visits)
 
     def append(self) -> None:
-        stream = DirectConsumer(self.visits, self.manager)
+        stream = DirectConsumer(self.manager, self.visits)
         stream.declare_queue(queue_type="stream", dead_letter=False)
         with DirectProducer(self.manager) as producer:
             for page in PAGES:
@@ -75,7 +75,7 @@ class StreamDemo(DemoContext):
 
     def read_twice(self) -> None:
         for reader in (self.anna, self.otto):
-            consumer = DirectConsumer(self.visits, self.manager)
+            consumer = DirectConsumer(self.manager, self.visits)
             consumer.start_consuming(reader.handle, offset="first")
             reader.wait_for(len(self.written), 10)
             consumer.stop_consuming()
@@ -89,7 +89,7 @@ class StreamDemo(DemoContext):
         return CheckResult(passed, f"Anna read {len(both[0])}, Otto read {len(both[1])}; {kept}")
 
     def read_from_offset(self) -> None:
-        consumer = DirectConsumer(self.visits, self.manager)
+        consumer = DirectConsumer(self.manager, self.visits)
         consumer.start_consuming(self.anna.handle, offset=int(self.answer))
         self.anna.wait_for(len(self.written) - int(self.answer), 10)
         consumer.stop_consuming()
@@ -104,9 +104,9 @@ class StreamDemo(DemoContext):
         return CheckResult(passed and offsets == list(range(first, len(self.written))), arrived)
 
     def read_at_two_places(self) -> None:
-        clerk = DirectConsumer(self.visits, self.manager)
+        clerk = DirectConsumer(self.manager, self.visits)
         clerk.start_consuming(self.report.handle, offset="first")
-        guard = DirectConsumer(self.visits, self.manager)
+        guard = DirectConsumer(self.manager, self.visits)
         guard.start_consuming(self.alarm.handle, offset="next")
         self.wait_consuming(guard)
         with DirectProducer(self.manager) as producer:
@@ -237,7 +237,7 @@ from dmq_core.messaging import DirectConsumer, DirectProducer
 
 with BrokerConnectionManager() as manager:
     manager.register_broker(1, "localhost", 5672)
-    consumer = DirectConsumer("visits", manager)
+    consumer = DirectConsumer(manager, "visits")
     consumer.declare_queue(queue_type="stream", arguments={"x-max-age": "7D"})
     with DirectProducer(manager) as producer:
         for page in ("home", "books", "thanks"):

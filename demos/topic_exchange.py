@@ -40,7 +40,7 @@ class TopicDemo(ExchangeContext):
     def publish_in_europe(self) -> None:
         with TopicProducer(self.manager, self.sensors) as producer:
             handle = producer.publish("heat.eu.berlin", "21 degrees")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def europe_and_everything_got_one(self) -> CheckResult:
         return self.got("europe", "everything")
@@ -48,7 +48,7 @@ class TopicDemo(ExchangeContext):
     def publish_alarm(self) -> None:
         with TopicProducer(self.manager, self.sensors) as producer:
             handle = producer.publish("smoke.eu.oslo.alarm", "smoke!")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def all_got_one(self) -> CheckResult:
         return self.got(*self.queues)
@@ -56,7 +56,7 @@ class TopicDemo(ExchangeContext):
     def publish_own(self) -> None:
         with TopicProducer(self.manager, self.sensors) as producer:
             handle = producer.publish(self.answer, "your own message")
-            self.outcome = handle.wait(10).outcome
+            self.outcome = handle.result(10).outcome
 
     def was_routed_by_its_words(self) -> CheckResult:
         words = self.answer.split(".")
@@ -137,7 +137,7 @@ from dmq_core.messaging import TopicConsumer, TopicProducer
 
 with BrokerConnectionManager() as manager:
     manager.register_broker(1, "localhost", 5672)
-    consumer = TopicConsumer("sensors", ["*.eu.#", "#.alarm"], "europe-or-alarms", manager)
+    consumer = TopicConsumer(manager, "sensors", ["*.eu.#", "#.alarm"], "europe-or-alarms")
     consumer.declare_queue()
 
     def handle(message, headers):
@@ -147,7 +147,7 @@ with BrokerConnectionManager() as manager:
 
     consumer.start_consuming(handle)
     with TopicProducer(manager, "sensors") as producer:
-        print(producer.publish("heat.eu.berlin", "21 degrees").wait().outcome)
+        print(producer.publish("heat.eu.berlin", "21 degrees").result().outcome)
     consumer.wait(10)
 """,
     to_try="Which pattern matches only alarms of Europe? Bind a queue with it and publish both of the keys above.",

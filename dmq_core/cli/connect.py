@@ -105,12 +105,12 @@ def open_session(settings: Settings) -> Iterator[Session]:
 
 
 @contextmanager
-def open_producer(settings: Settings, on_settled: Callable[[PublishFuture], None]) -> Iterator[Publisher]:
+def open_producer(settings: Settings, on_done: Callable[[PublishFuture], None]) -> Iterator[Publisher]:
     """A producer connected to the cluster; `NotReachableError` or `AccessDeniedError` if that takes over 10 s."""
     from dmq_core.messaging.publishing.publisher import Publisher
 
     with open_connection(settings, "dmq publish") as connection:
-        producer = Publisher(connection, on_settled=on_settled)
+        producer = Publisher(connection, on_done=on_done)
         try:
             yield producer
         finally:

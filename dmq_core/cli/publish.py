@@ -104,15 +104,13 @@ class _Tally:
         self._lock = threading.Lock()
 
     def settled(self, handle: PublishFuture) -> None:
-        settlement = handle.settlement
-        if settlement is None:
-            return
+        result = handle.result()
         with self._lock:
-            self._last = settlement
+            self._last = result
             self._ended = time.monotonic()
-            self._outcomes[settlement.outcome] += 1
-            if settlement.outcome is not Outcome.CONFIRMED:
-                self._reasons[settlement.outcome, settlement.reason] += 1
+            self._outcomes[result.outcome] += 1
+            if result.outcome is not Outcome.CONFIRMED:
+                self._reasons[result.outcome, result.reason] += 1
 
     def count(self, outcome: Outcome) -> int:
         with self._lock:

@@ -241,7 +241,7 @@ class DemoContext:
         """Consumes what is ready in a queue."""
         waiting, inbox = self.ready(queue), Inbox()
         if waiting > 0:
-            with DirectConsumer(queue, self.manager).start_consuming(inbox.handle):
+            with DirectConsumer(self.manager, queue).start_consuming(inbox.handle):
                 # A queue with nothing ready may yet get back what is in the consumer's hands.
                 self.wait_until(lambda: len(inbox.messages) >= waiting)
 

@@ -17,8 +17,8 @@ class Outcome(StrEnum):
     CONFIRMED the broker took responsibility; NACKED it refused; RETURNED no queue wanted it; UNKNOWN bytes may have
     left and no answer came; NOT_SENT provably nothing left.
 
-    >>> settlement = DirectProducer(manager).publish_and_wait("nobody-listens-here", "Hello World!")
-    >>> settlement.outcome is Outcome.RETURNED
+    >>> result = DirectProducer(manager).publish_and_wait("nobody-listens-here", "Hello World!")
+    >>> result.outcome is Outcome.RETURNED
     True
     """
 
@@ -79,8 +79,8 @@ class PublishResult:
 
     `sends` counts how often it was put on the wire.
 
-    >>> settlement = DirectProducer(manager).publish_and_wait("nobody-listens-here", "Hello World!")
-    >>> print(settlement.outcome, settlement.reason, settlement.sends)
+    >>> result = DirectProducer(manager).publish_and_wait("nobody-listens-here", "Hello World!")
+    >>> print(result.outcome, result.reason, result.sends)
     returned NO_ROUTE (312) 1
     """
 

@@ -213,7 +213,7 @@ def test_a_message_whose_ack_is_lost_is_unknown_though_the_broker_has_it(link: L
     producer = Publisher(connection)
     handles = [producer.publish(to(queue, b"%d" % n)) for n in range(50)]
     producer.flush(10)
-    assert Counter(h.wait(0).outcome for h in handles) == {Outcome.UNKNOWN: 50}
+    assert Counter(h.result(0).outcome for h in handles) == {Outcome.UNKNOWN: 50}
     assert link.proxy.counts.dropped > 0
     assert (queue_depth(connect(link.healthy), queue, 10) or pytest.fail("gone")).ready == 50
     link.proxy.heal()
@@ -247,7 +247,7 @@ def test_resets_in_full_flow_settle_every_message_once_and_lose_none_that_was_co
     def note(handle: PublishFuture) -> None:
         settled[handle] += 1
 
-    producer = Publisher(connect(), ProducerLimits(window=200), on_settled=note)
+    producer = Publisher(connect(), ProducerLimits(window=200), on_done=note)
     handles: list[PublishFuture] = []
     stop = threading.Event()
 
@@ -268,12 +268,12 @@ def test_resets_in_full_flow_settle_every_message_once_and_lose_none_that_was_co
     producer.flush(60)
     assert set(settled) == set(handles)
     assert set(settled.values()) == {1}
-    outcomes = Counter(h.wait(0).outcome for h in handles)
+    outcomes = Counter(h.result(0).outcome for h in handles)
     assert set(outcomes) == {Outcome.CONFIRMED, Outcome.UNKNOWN}
     assert outcomes[Outcome.UNKNOWN] <= 4 * 200, "at most a window for each reset"
     collector = Collector()
     Subscription(connect(link.healthy), queue, collector)
-    confirmed = {h.message.body for h in handles if h.wait(0).outcome is Outcome.CONFIRMED}
+    confirmed = {h.message.body for h in handles if h.result(0).outcome is Outcome.CONFIRMED}
     await_until(lambda: confirmed <= set(collector.bodies), 60, "everything that was confirmed is delivered")
     assert set(collector.bodies.values()) == {1}, "nothing was sent twice"
 

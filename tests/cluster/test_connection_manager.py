@@ -120,7 +120,7 @@ def test_moving_under_traffic_leaves_no_outcome_unknown_and_has_nothing_handled_
     taken: list[str] = []
     handles: list[PublishFuture] = []
     with manage(docker_cluster) as manager:
-        consumer = DirectConsumer(name, manager)
+        consumer = DirectConsumer(manager, name)
         consumer.declare_queue(dead_letter=False)
         consumer.start_consuming(lambda message, _headers: taken.append(str(message)) is None)
         producer = DirectProducer(connection_manager=manager)
@@ -140,7 +140,7 @@ def test_moving_under_traffic_leaves_no_outcome_unknown_and_has_nothing_handled_
         publishing.join(10)
         producer.flush(20)
         await_until(lambda: len(taken) >= len(handles), 20, "all are taken")
-        assert Counter(h.wait(0).outcome for h in handles) == {Outcome.CONFIRMED: len(handles)}
+        assert Counter(h.result(0).outcome for h in handles) == {Outcome.CONFIRMED: len(handles)}
         assert sorted(taken, key=int) == [f"{number}" for number in range(len(handles))]
         consumer.close()
         delete_queue(manager.publishing(), name)

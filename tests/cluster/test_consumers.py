@@ -107,7 +107,7 @@ def test_twenty_five_failures_end_in_the_dead_letter_queue_with_the_right_count(
     real_cluster: Cluster, manager_of: Make, name: str
 ) -> None:
     hand = Hand(lambda message, _time: message == "poison")
-    consumer = DirectConsumer(name, manager_of(real_cluster))
+    consumer = DirectConsumer(manager_of(real_cluster), name)
     consumer.declare_queue(delivery_limit=24)
     consumer.start_consuming(hand)
     send(real_cluster, name, b"poison", b"good")
@@ -122,7 +122,7 @@ def test_twenty_five_failures_end_in_the_dead_letter_queue_with_the_right_count(
 
 def test_an_undecodable_message_is_kept_byte_by_byte(real_cluster: Cluster, manager_of: Make, name: str) -> None:
     hand = Hand()
-    consumer = DirectConsumer(name, manager_of(real_cluster), on_error=silent)
+    consumer = DirectConsumer(manager_of(real_cluster), name, on_error=silent)
     consumer.declare_queue()
     consumer.start_consuming(hand)
     send(real_cluster, name, b"\xff\x00\xfe", b"good")
@@ -147,7 +147,7 @@ def test_stopping_in_the_middle_gives_back_what_was_not_handled(
             opened.wait(20)
         return True
 
-    consumer = DirectConsumer(name, manager_of(real_cluster), prefetch=50)
+    consumer = DirectConsumer(manager_of(real_cluster), name, prefetch=50)
     consumer.declare_queue()
     send(real_cluster, name, *(b"%d" % n for n in range(100)))
     consumer.start_consuming(handle)
@@ -180,7 +180,7 @@ def test_order_holds_while_the_leader_is_killed(
 
     manager = manager_of(docker_cluster)
     consumer = DirectConsumer(
-        name, manager, order=order, concurrency=1 if order == "strict" else 4, key=_key(order, keys)
+        manager, name, order=order, concurrency=1 if order == "strict" else 4, key=_key(order, keys)
     )
     consumer.declare_queue()
     consumer.start_consuming(handle)
@@ -223,7 +223,7 @@ def test_a_deleted_queue_is_declared_bound_and_consumed_again(
 ) -> None:
     hand = Hand()
     manager = manager_of(docker_cluster)
-    consumer = TopicConsumer(name, "a.#", name, manager)
+    consumer = TopicConsumer(manager, name, "a.#", name)
     consumer.start_consuming(hand)
     await_until(lambda: consumer.status.consuming, 20, "it consumes")
     clean(docker_cluster, name)
@@ -255,7 +255,7 @@ def test_a_handler_that_takes_longer_than_two_heartbeats_costs_no_connection(
         return True
 
     manager = manager_of(docker_cluster)
-    consumer = DirectConsumer(name, manager)
+    consumer = DirectConsumer(manager, name)
     consumer.declare_queue()
     consumer.start_consuming(slow)
     send(docker_cluster, name, b"slow")
@@ -278,7 +278,7 @@ def test_a_consumer_alone_leaves_a_node_that_was_cut_off_and_receives_elsewhere(
         ch.queue_declare(name, durable=True, arguments=arguments)
     hand = Hand()
     manager = manager_of(real_cluster)
-    with DirectConsumer(name, manager).start_consuming(hand):
+    with DirectConsumer(manager, name).start_consuming(hand):
         send(real_cluster, name, b"before")
         await_until(lambda: hand.got == ["before"], 10, "the first message comes")
         time.sleep(ASKED_AFTER_S)

@@ -121,7 +121,7 @@ def test_a_thousand_messages_are_confirmed_and_come_once_each(opened: Open, queu
     producer = Publisher(opened())
     handles = [producer.publish(OutgoingMessage(queue, "work.x", b"%d" % n)) for n in range(1000)]
     producer.flush(60)
-    assert Counter(h.wait(0).outcome for h in handles) == {Outcome.CONFIRMED: 1000}
+    assert Counter(h.result(0).outcome for h in handles) == {Outcome.CONFIRMED: 1000}
     await_until(lambda: len(collector.bodies) == 1000, 30, "all have come")
     assert [d.body for d in collector.deliveries] == [b"%d" % n for n in range(1000)]
     consumer.stop()
@@ -138,7 +138,7 @@ def test_routable_and_unroutable_messages_are_told_apart_though_interleaved(open
     ]
     producer.flush(60)
     expected = [Outcome.CONFIRMED if n % 3 else Outcome.RETURNED for n in range(600)]
-    assert [h.wait(0).outcome for h in handles] == expected
+    assert [h.result(0).outcome for h in handles] == expected
 
 
 def test_a_message_for_a_missing_exchange_fails_alone(opened: Open, queue: str) -> None:
@@ -148,9 +148,9 @@ def test_a_message_for_a_missing_exchange_fails_alone(opened: Open, queue: str) 
     bad = producer.publish(OutgoingMessage("no.such", "work.x", b""))
     later = [producer.publish(OutgoingMessage(queue, "work.x", b"")) for _ in range(20)]
     producer.flush(30)
-    assert bad.wait(0).outcome is Outcome.NACKED
-    assert "no exchange 'no.such'" in bad.wait(0).reason
-    assert {h.wait(0).outcome for h in good + later} == {Outcome.CONFIRMED}
+    assert bad.result(0).outcome is Outcome.NACKED
+    assert "no exchange 'no.such'" in bad.result(0).reason
+    assert {h.result(0).outcome for h in good + later} == {Outcome.CONFIRMED}
 
 
 def test_a_body_of_eight_megabytes_comes_back_whole(opened: Open, queue: str) -> None:
@@ -227,8 +227,8 @@ def test_publisher_and_consumer_leave_a_node_that_is_gone_and_lose_nothing(
         publisher.join(40)
         docker_cluster.act(undo, "rmq2")
     producer.flush(60)
-    acknowledged = {h.message.body for h in handles if h.wait(0).outcome is Outcome.CONFIRMED}
-    assert {h.wait(0).outcome for h in handles} <= {Outcome.CONFIRMED, Outcome.UNKNOWN}
+    acknowledged = {h.message.body for h in handles if h.result(0).outcome is Outcome.CONFIRMED}
+    assert {h.result(0).outcome for h in handles} <= {Outcome.CONFIRMED, Outcome.UNKNOWN}
     await_until(lambda: acknowledged <= set(collector.bodies), 60, "everything that was confirmed is delivered")
     assert ConnectionState.RECOVERING in [s.state for s in states]
     assert out.status.epoch >= 2

@@ -36,7 +36,7 @@ REFUSED_WITHOUT_LEADER = {Backend.DOCKER: (), Backend.LOCAL: (Outcome.NACKED,)}
 def flows_again(handles: list[PublishFuture], deadline: float) -> bool:
     """Whether one of the latest messages is confirmed; fails if that is not so by then."""
     assert time.monotonic() < deadline, "nothing is confirmed any more"
-    return any(h.settlement is not None and h.settlement.outcome is Outcome.CONFIRMED for h in handles[-500:])
+    return any(h.done() and h.result().outcome is Outcome.CONFIRMED for h in handles[-500:])
 
 
 def ready(manager: BrokerConnectionManager, queue: str) -> int:
@@ -76,7 +76,7 @@ def test_ten_thousand_interleaved_messages_with_and_without_a_route_are_told_apa
     with DirectProducer(connection_manager=manager) as producer:
         handles = [producer.publish(queue if i % 2 else f"{queue}.nobody", f"{i}") for i in range(10_000)]
         producer.flush(60)
-        outcomes = [handle.wait(0).outcome for handle in handles]
+        outcomes = [handle.result(0).outcome for handle in handles]
     assert outcomes[1::2] == [Outcome.CONFIRMED] * 5000
     assert outcomes[::2] == [Outcome.RETURNED] * 5000
     depth = queue_depth(manager.publishing(), queue)
@@ -162,11 +162,11 @@ def test_an_alarm_blocks_publishers_and_its_end_releases_them_with_nothing_lost(
             waiting = [producer.publish(queue, "waiting") for _ in range(100)]
             with pytest.raises(OperationTimeoutError):
                 producer.flush(0.5)
-            assert all(handle.settlement is None for handle in waiting)
+            assert all(not handle.done() for handle in waiting)
         finally:
             watermark("0.6")
         producer.flush(30)
-        assert {h.wait(0).outcome for h in handles + waiting} == {Outcome.CONFIRMED}
+        assert {h.result(0).outcome for h in handles + waiting} == {Outcome.CONFIRMED}
         assert manager.state is ConnectionState.OPEN
 
 
@@ -203,9 +203,9 @@ def test_what_was_confirmed_under_load_is_there_after_its_node_is_gone(
                 threading.Event().wait(0.02)
         producer.flush(30)
         acting.join(60)
-    outcomes = Counter(handle.wait(0).outcome for handle in handles)
+    outcomes = Counter(handle.result(0).outcome for handle in handles)
     assert set(outcomes) <= {Outcome.CONFIRMED, Outcome.UNKNOWN, *REFUSED_WITHOUT_LEADER[real_cluster.backend]}
-    confirmed = {handle.body.decode() for handle in handles if handle.wait(0).outcome is Outcome.CONFIRMED}
+    confirmed = {handle.body.decode() for handle in handles if handle.result(0).outcome is Outcome.CONFIRMED}
     real_cluster.start()
     await_until(lambda: ready(manager, queue) >= len(confirmed), 60, "everything that was confirmed is counted")
     there = set(drain(real_cluster.nodes()[1].endpoint, queue, ready(manager, queue)))
@@ -223,5 +223,5 @@ def test_with_republish_nothing_stays_unknown_when_the_node_is_killed(
         real_cluster.act(NodeAction.KILL, "rmq1")
         handles += [producer.publish(queue, f"{i}") for i in range(2000, 2500)]
         producer.flush(30)
-        outcomes = {handle.wait(0).outcome for handle in handles}
+        outcomes = {handle.result(0).outcome for handle in handles}
         assert outcomes <= {Outcome.CONFIRMED, *REFUSED_WITHOUT_LEADER[real_cluster.backend]}

@@ -123,7 +123,7 @@ def test_a_message_that_always_fails_comes_as_often_as_agreed_ever_later_and_is_
     manager, handler = manager_of(real_cluster), Failing()
     retry = Retry((STEP_S, 2 * STEP_S, 3 * STEP_S), mode=mode)
     order = "strict" if mode == "in place" else "none"
-    consumer = DirectConsumer(work, manager, retry=retry, order=order)
+    consumer = DirectConsumer(manager, work, retry=retry, order=order)
     consumer.declare_queue(queue_type="quorum")
     consumer.start_consuming(handler)
     send(manager, work, b"\xff\x00 bytes", properties=PROPERTIES)
@@ -158,7 +158,7 @@ def test_a_queue_that_was_there_without_the_arguments_is_served_by_the_ladder(
 ) -> None:
     publish(docker_cluster.nodes()[0].endpoint, work, ["old"], "classic")
     manager, handler = manager_of(docker_cluster), Failing()
-    consumer = DirectConsumer(work, manager, retry=Retry((STEP_S, 2 * STEP_S)))
+    consumer = DirectConsumer(manager, work, retry=Retry((STEP_S, 2 * STEP_S)))
     consumer.declare_queue()
     consumer.start_consuming(handler)
     await_until(lambda: ready(manager, f"{work}.parked") == 1, 30, "the message is parked")
@@ -182,7 +182,7 @@ def test_while_the_parking_queue_is_full_nothing_is_acknowledged_and_nothing_spi
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
     manager.declare(Queue(f"{work}.parked", "classic", arguments=full))
     send(manager, f"{work}.parked", b"in the way", properties=PROPERTIES)
-    consumer = DirectConsumer(work, manager, retry=Retry((STEP_S,), attempts=1))
+    consumer = DirectConsumer(manager, work, retry=Retry((STEP_S,), attempts=1))
     consumer.declare_queue(queue_type="quorum")
     monkeypatch.setattr(Publisher, "send", counted)
     send(manager, work, b"refused", properties=PROPERTIES)
@@ -215,7 +215,7 @@ def test_a_node_that_is_killed_while_messages_climb_the_ladder_takes_none_with_i
             return seen[message] <= 2
 
     handler = Failing(twice)
-    consumer = DirectConsumer(work, manager, retry=Retry((STEP_S, 2 * STEP_S, 2 * STEP_S), attempts=9, mode="ladder"))
+    consumer = DirectConsumer(manager, work, retry=Retry((STEP_S, 2 * STEP_S, 2 * STEP_S), attempts=9, mode="ladder"))
     consumer.declare_queue(queue_type="quorum")
     consumer.start_consuming(handler)
     bodies = [f"m{n}" for n in range(100)]

@@ -39,7 +39,7 @@ def test_all_of_a_stream_is_handled_in_order_though_the_consumers_node_dies(
         for node in real_cluster.nodes():
             at, user = node.endpoint, real_cluster.credentials
             manager.register_broker(node.name, at.host, at.amqp_port, username=user.username, password=user.password)
-        consumer = DirectConsumer(STREAM, manager, concurrency=concurrency)
+        consumer = DirectConsumer(manager, STREAM, concurrency=concurrency)
         consumer.declare_queue(queue_type="stream")
         consumer.start_consuming(handle)
         await_until(lambda: consumer.status.consuming, 20, "it consumes")
@@ -66,7 +66,7 @@ def test_all_of_a_stream_is_handled_in_order_though_the_consumers_node_dies(
             over.set()
             publishing.join(30)
         producer.flush(60)
-        sent = {str(n) for n, handle in enumerate(handles) if handle.wait(1).outcome is Outcome.CONFIRMED}
+        sent = {str(n) for n, handle in enumerate(handles) if handle.result(1).outcome is Outcome.CONFIRMED}
         await_until(lambda: sent <= {message for message, *_ in seen}, 60, "all is handled")
         consumer.close()
         delete_queue(manager.consuming(), STREAM)

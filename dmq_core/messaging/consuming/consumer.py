@@ -57,7 +57,7 @@ _LOG = logging.getLogger("dmq.messaging")
 class Order(StrEnum):
     """What a consumer promises of the order in which messages are handled: nothing, all of it, or within a key.
 
-    >>> consumer = DirectConsumer("orders", manager, order=Order.KEY, key="customer", concurrency=8)
+    >>> consumer = DirectConsumer(manager, "orders", order=Order.KEY, key="customer", concurrency=8)
     >>> consumer.declare_queue()
     """
 
@@ -73,7 +73,7 @@ class ConsumerOptions(TypedDict, total=False):
     """What every consumer can be told by keyword; see `Consumer`.
 
     >>> options: ConsumerOptions = {"prefetch": 50, "concurrency": 4, "deduplicate": 10_000}
-    >>> consumers = [DirectConsumer(name, manager, **options) for name in ("orders", "returns")]
+    >>> consumers = [DirectConsumer(manager, name, **options) for name in ("orders", "returns")]
     """
 
     auto_ack: bool
@@ -102,7 +102,7 @@ class Consumer:
 
     >>> def failures(consumer: QueueConsumer) -> int:
     ...     return consumer.stats.failed
-    >>> consumer = DirectConsumer("orders", manager, concurrency=4, deduplicate=10_000)
+    >>> consumer = DirectConsumer(manager, "orders", concurrency=4, deduplicate=10_000)
     >>> consumer.declare_queue()
     >>> with consumer.start_consuming(lambda message, headers: True):
     ...     failures(consumer)
@@ -183,9 +183,9 @@ class Consumer:
         `x-stream-max-segment-size-bytes`, the step in which it forgets. What failed is tried again in its place, before
         anything later in its order, and a copy of it is published to `<name>.dead`.
 
-        >>> consumer = DirectConsumer("orders", manager)
+        >>> consumer = DirectConsumer(manager, "orders")
         >>> consumer.declare_queue(delivery_limit=3, arguments={"x-message-ttl": 60_000})
-        >>> DirectConsumer("clicks", manager).declare_queue(queue_type="stream", arguments={"x-max-age": "7D"})
+        >>> DirectConsumer(manager, "clicks").declare_queue(queue_type="stream", arguments={"x-max-age": "7D"})
         """
         kind = queue_type or (QUORUM if durable and not exclusive and not auto_delete else "classic")
         if kind == "classic" and self._order is not Order.NONE:
@@ -223,7 +223,7 @@ class Consumer:
         ...     done.set()
         ...     return True
         >>> manager.declare(Queue("orders", "quorum"))
-        >>> with DirectConsumer("orders", manager).start_consuming(handle), DirectProducer(manager) as producer:
+        >>> with DirectConsumer(manager, "orders").start_consuming(handle), DirectProducer(manager) as producer:
         ...     _ = producer.publish("orders", {"title": "a book"})
         ...     done.wait(timeout=10)
         a book orders
@@ -272,7 +272,7 @@ class Consumer:
 
         Without `timeout_s` that may be for ever.
 
-        >>> consumer = DirectConsumer("orders", manager)
+        >>> consumer = DirectConsumer(manager, "orders")
         >>> consumer.declare_queue()
         >>> with consumer.start_consuming(lambda message, headers: True):
         ...     consumer.wait(timeout_s=0)

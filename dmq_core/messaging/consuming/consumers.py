@@ -45,8 +45,8 @@ class DirectConsumer(Consumer):
 
     def __init__(
         self,
+        connection_manager: BrokerConnectionManager,
         queue_name: str | None = None,
-        connection_manager: BrokerConnectionManager | None = None,
         *,
         exchange_name: str = "",
         routing_keys: str | Iterable[str] = (),
@@ -62,7 +62,7 @@ class DirectConsumer(Consumer):
         if not queue_name and not keys:
             raise InvalidInputError("a direct consumer needs a queue_name", "Or an exchange_name with routing_keys.")
         bindings = [PrivateBinding(exchange_name, key) for key in keys] if exchange_name else []
-        super().__init__(_given(connection_manager), queue_name, exchange_name, bindings, **options)
+        super().__init__(connection_manager, queue_name, exchange_name, bindings, **options)
 
 
 class TopicConsumer(Consumer):
@@ -74,7 +74,7 @@ class TopicConsumer(Consumer):
     ...     print(headers.delivery.routing_key, message)
     ...     done.set()
     ...     return True
-    >>> consumer = TopicConsumer("shop", ["order.#", "return.#"], "desk", manager)
+    >>> consumer = TopicConsumer(manager, "shop", ["order.#", "return.#"], "desk")
     >>> with consumer.start_consuming(handle), TopicProducer(manager, "shop") as producer:
     ...     _ = producer.publish("order.eu", "a book")
     ...     done.wait(timeout=10)
@@ -86,15 +86,15 @@ class TopicConsumer(Consumer):
 
     def __init__(
         self,
+        connection_manager: BrokerConnectionManager,
         exchange_name: str,
         binding_pattern: str | Iterable[str],
         queue_name: str | None = None,
-        connection_manager: BrokerConnectionManager | None = None,
         **options: Unpack[ConsumerOptions],
     ) -> None:
         bindings = [PrivateBinding(exchange_name, pattern) for pattern in _several(binding_pattern)]
         _check_exchange(exchange_name, bindings)
-        super().__init__(_given(connection_manager), queue_name, exchange_name, bindings, **options)
+        super().__init__(connection_manager, queue_name, exchange_name, bindings, **options)
 
 
 class FanoutConsumer(Consumer):
@@ -106,7 +106,7 @@ class FanoutConsumer(Consumer):
     ...     print(message)
     ...     done.set()
     ...     return True
-    >>> consumer = FanoutConsumer("news", "mail", manager)
+    >>> consumer = FanoutConsumer(manager, "news", "mail")
     >>> with consumer.start_consuming(handle), FanoutProducer(manager, "news") as producer:
     ...     _ = producer.publish("It rains.")
     ...     done.wait(timeout=10)
@@ -118,14 +118,14 @@ class FanoutConsumer(Consumer):
 
     def __init__(
         self,
+        connection_manager: BrokerConnectionManager,
         exchange_name: str,
         queue_name: str | None = None,
-        connection_manager: BrokerConnectionManager | None = None,
         **options: Unpack[ConsumerOptions],
     ) -> None:
         bindings = [PrivateBinding(exchange_name)]
         _check_exchange(exchange_name, bindings)
-        super().__init__(_given(connection_manager), queue_name, exchange_name, bindings, **options)
+        super().__init__(connection_manager, queue_name, exchange_name, bindings, **options)
 
 
 class HeadersConsumer(Consumer):
@@ -139,7 +139,7 @@ class HeadersConsumer(Consumer):
     ...     print(headers["kind"], message)
     ...     done.set()
     ...     return True
-    >>> consumer = HeadersConsumer("reports", {"kind": "daily"}, "all", "archive", manager)
+    >>> consumer = HeadersConsumer(manager, "reports", {"kind": "daily"}, "all", "archive")
     >>> with consumer.start_consuming(handle), HeadersProducer(manager, "reports") as producer:
     ...     _ = producer.publish({"kind": "daily"}, "All is well.")
     ...     done.wait(timeout=10)
@@ -151,18 +151,18 @@ class HeadersConsumer(Consumer):
 
     def __init__(
         self,
+        connection_manager: BrokerConnectionManager,
         exchange_name: str,
         binding_headers: Mapping[str, object],
         match: str = "all",
         queue_name: str | None = None,
-        connection_manager: BrokerConnectionManager | None = None,
         **options: Unpack[ConsumerOptions],
     ) -> None:
         if match not in ("all", "any", "all-with-x", "any-with-x"):
             raise InvalidInputError(f"match is {visible(match)!r}", "Say all, any, all-with-x or any-with-x.")
         bindings = [PrivateBinding(exchange_name, arguments={"x-match": match, **binding_headers})]
         _check_exchange(exchange_name, bindings)
-        super().__init__(_given(connection_manager), queue_name, exchange_name, bindings, **options)
+        super().__init__(connection_manager, queue_name, exchange_name, bindings, **options)
 
 
 def _several(words: str | Iterable[str]) -> tuple[str, ...]:
@@ -174,11 +174,3 @@ def _check_exchange(exchange_name: str, bindings: Sequence[PrivateBinding]) -> N
         raise InvalidInputError(
             "an exchange_name and what to bind by are needed", "Only direct has a default exchange."
         )
-
-
-def _given(connection_manager: BrokerConnectionManager | None) -> BrokerConnectionManager:
-    if connection_manager is None:
-        raise InvalidInputError(
-            "a consumer needs a connection_manager", "Make a BrokerConnectionManager and register a broker."
-        )
-    return connection_manager

@@ -39,7 +39,7 @@ class MessageHeaders(dict[str, object]):
     ...     print(message, headers["region"], headers.delivery.properties.content_type)
     ...     done.set()
     ...     return True
-    >>> consumer = DirectConsumer("orders", manager)
+    >>> consumer = DirectConsumer(manager, "orders")
     >>> consumer.declare_queue()
     >>> with consumer.start_consuming(handle), DirectProducer(manager) as producer:
     ...     _ = producer.publish("orders", "a book", {"headers": {"region": "eu"}})
@@ -68,7 +68,7 @@ def decode_message(body: bytes, properties: MessageProperties) -> object:
 def bytes_only(body: bytes, properties: MessageProperties) -> bytes:
     """The body as it came, whatever its content type says.
 
-    >>> consumer = DirectConsumer("orders", manager, decode=bytes_only)
+    >>> consumer = DirectConsumer(manager, "orders", decode=bytes_only)
     >>> bytes_only(b"{", MessageProperties(content_type="application/json"))
     b'{'
     """

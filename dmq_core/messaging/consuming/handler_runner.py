@@ -30,7 +30,7 @@ class ConsumerStats:
     `duplicates` were recognised by their id, or by their offset in a stream, and acknowledged without the handler.
     `failed` counts each attempt.
 
-    >>> consumer = DirectConsumer("orders", manager)
+    >>> consumer = DirectConsumer(manager, "orders")
     >>> consumer.stats == ConsumerStats(delivered=0, acked=0, failed=0)
     True
     """

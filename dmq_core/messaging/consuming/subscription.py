@@ -38,7 +38,7 @@ class ConsumerStatus:
 
     `code` is the broker's reply code, if it was the broker that ended it.
 
-    >>> print(DirectConsumer("orders", manager).status.problem)
+    >>> print(DirectConsumer(manager, "orders").status.problem)
     not started
     """
 

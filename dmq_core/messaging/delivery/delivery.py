@@ -53,7 +53,7 @@ class Delivery:
     ...     print(delivery.routing_key, delivery.body, delivery.attempts, delivery.reject(requeue=False))
     ...     done.set()
     ...     return True
-    >>> consumer = DirectConsumer("orders", manager)
+    >>> consumer = DirectConsumer(manager, "orders")
     >>> consumer.declare_queue()
     >>> with consumer.start_consuming(handle), DirectProducer(manager) as producer:
     ...     _ = producer.publish("orders", "a bad acks")

@@ -1,1 +1,1 @@
-"""What a producer is made of: checks before the wire, handles, confirms, epochs."""
+"""What a producer is made of: checks before the wire, futures, confirms, epochs."""

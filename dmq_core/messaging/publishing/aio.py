@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol
 from dmq_core.messaging.messages import PublishResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Self
 
     from dmq_core.messaging.publishing.publish_future import PublishFuture
@@ -29,10 +28,6 @@ class AnyProducer(Protocol[P]):
 
     def publish(self, *args: P.args, **kwargs: P.kwargs) -> PublishFuture:
         """Publishes one message."""
-        ...
-
-    def when_settled(self, handle: PublishFuture, hear: Callable[[PublishFuture], None]) -> None:
-        """Calls `hear` once `handle` has its outcome."""
         ...
 
     def flush(self, timeout_s: float = ...) -> None:
@@ -54,8 +49,8 @@ class AsyncProducer(Generic[P]):
     >>> manager.declare(Queue("orders", "quorum"))
     >>> async def main():
     ...     async with AsyncProducer(DirectProducer(manager)) as producer:
-    ...         settlements = await asyncio.gather(*(producer.publish("orders", f"book {n}") for n in range(3)))
-    ...         print(*(settlement.outcome for settlement in settlements))
+    ...         results = await asyncio.gather(*(producer.publish("orders", f"book {n}") for n in range(3)))
+    ...         print(*(result.outcome for result in results))
     >>> asyncio.run(main())
     confirmed confirmed confirmed
     """
@@ -73,17 +68,17 @@ class AsyncProducer(Generic[P]):
         outcome: asyncio.Future[PublishResult] = loop.create_future()
         async with self._turn:
             if self._producer.has_capacity:
-                handle = self._producer.publish(*args, **kwargs)
+                future = self._producer.publish(*args, **kwargs)
             else:
-                handle = await asyncio.to_thread(self._producer.publish, *args, **kwargs)
-        self._producer.when_settled(handle, lambda settled: self._hear(outcome, settled))
+                future = await asyncio.to_thread(self._producer.publish, *args, **kwargs)
+        future.add_done_callback(lambda done: self._hear(outcome, done))
         return await outcome
 
-    def _hear(self, outcome: asyncio.Future[PublishResult], handle: PublishFuture) -> None:
+    def _hear(self, outcome: asyncio.Future[PublishResult], future: PublishFuture) -> None:
         """On a thread of the producer, perhaps after the event loop has ended."""
-        if handle.settlement is None or self._loop is None:
+        if self._loop is None:
             return
-        self._settled.append((outcome, handle.settlement))
+        self._settled.append((outcome, future.result()))
         if not self._woken:
             # Confirms come in numbers, and one wake serves all that have come until it is answered.
             self._woken = True
@@ -93,9 +88,9 @@ class AsyncProducer(Generic[P]):
     def _tell(self) -> None:
         self._woken = False
         while self._settled:
-            outcome, settlement = self._settled.popleft()
+            outcome, result = self._settled.popleft()
             if not outcome.done():
-                outcome.set_result(settlement)
+                outcome.set_result(result)
 
     async def flush(self, timeout_s: float = 30.0) -> None:
         """Waits until every message has its outcome.

@@ -1,6 +1,6 @@
 """Producers for the four types of exchange, over one core; made with a `BrokerConnectionManager`.
 
-`publish` returns at once, and many messages are under way together: that is what makes it fast. Look at the handles
+`publish` returns at once, and many messages are under way together: that is what makes it fast. Look at the futures
 later, or wait for all of them with `flush`.
 """
 
@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from dmq_core.errors import InvalidInputError
-from dmq_core.messaging.messages import PublishResult
+from dmq_core.messaging.messages import MessageProperties, PublishResult
 from dmq_core.messaging.publishing.encoding import Message, Properties, described, encode, with_headers
 from dmq_core.messaging.publishing.publish_future import PublishFuture
 from dmq_core.messaging.publishing.publisher import ProducerLimits, Publisher
@@ -27,13 +27,13 @@ class Producer:
     """Publishes to one exchange; thread-safe. What the four types have in common.
 
     Messages are text, bytes, or plain values that go as JSON; mandatory and persistent unless the call says otherwise.
-    Each gets exactly one outcome. While no node is there they wait, within `limits`; `on_settled` hears each outcome,
+    Each gets exactly one outcome. While no node is there they wait, within `limits`; `on_done` hears each outcome,
     on a thread that it must not block. `InvalidInputError` without an `exchange_name`, unless the type has a default
     exchange.
 
-    >>> def hear(handle):
-    ...     assert handle.settlement.outcome == "returned"
-    >>> producer = FanoutProducer(manager, "news", on_settled=hear)
+    >>> def hear(future):
+    ...     assert future.result().outcome == "returned"
+    >>> producer = FanoutProducer(manager, "news", on_done=hear)
     >>> isinstance(producer, ExchangeProducer), producer.exchange_name
     (True, 'news')
     """
@@ -47,7 +47,7 @@ class Producer:
         exchange_name: str = "",
         *,
         limits: ProducerLimits | None = None,
-        on_settled: Callable[[PublishFuture], None] | None = None,
+        on_done: Callable[[PublishFuture], None] | None = None,
         cluster: str = "",
     ) -> None:
         if not exchange_name and not self.has_default:
@@ -58,10 +58,8 @@ class Producer:
         self._manager = connection_manager
         self._cluster = cluster
         self._connection = connection_manager.publishing(cluster)
-        self._on_settled = on_settled
         self._closed = False
-        self._watched: dict[PublishFuture, Callable[[PublishFuture], None]] = {}
-        self._publisher = Publisher(self._connection, limits, self._settled)
+        self._publisher = Publisher(self._connection, limits, on_done)
         if exchange_name and not exchange_name.startswith("amq."):
             self._declare_once = self._declare_exchange
         else:
@@ -102,9 +100,9 @@ class Producer:
 
         >>> manager.declare(Queue("orders", "quorum"))
         >>> with DirectProducer(manager) as producer:
-        ...     handles = [producer.publish("orders", f"book {number}") for number in range(100)]
+        ...     futures = [producer.publish("orders", f"book {number}") for number in range(100)]
         ...     producer.flush(timeout_s=10)
-        >>> {str(handle.settlement.outcome) for handle in handles}
+        >>> {str(future.result().outcome) for future in futures}
         {'confirmed'}
         """
         self._publisher.flush(timeout_s)
@@ -124,38 +122,20 @@ class Producer:
     ) -> None:
         self.close()
 
-    def when_settled(self, handle: PublishFuture, hear: Callable[[PublishFuture], None]) -> None:
-        """Calls `hear` once `handle` has its outcome: at once, or on a thread that it must not block.
-
-        >>> producer = DirectProducer(manager)
-        >>> handle = producer.publish("nobody-listens-here", "Hello World!")
-        >>> _ = handle.wait()
-        >>> producer.when_settled(handle, lambda settled: print(settled.settlement.outcome))
-        returned
-        """
-        self._watched[handle] = hear
-        if handle.settlement is not None and self._watched.pop(handle, None) is not None:
-            hear(handle)
-
     def _send(
         self, routing_key: str, message: object, properties: Properties, mandatory: bool, timeout_s: float | None
     ) -> PublishFuture:
-        self._declare_once()
         body, content_type = encode(message)
-        return self._publisher.send(
-            self.exchange_name, routing_key, body, described(properties, content_type), mandatory, timeout_s
-        )
+        return self._send_encoded(routing_key, body, described(properties, content_type), mandatory, timeout_s)
 
-    def _settle(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
-        return self._publisher.settle(handle, timeout_s)
+    def _send_encoded(
+        self, routing_key: str, body: bytes, properties: MessageProperties, mandatory: bool, timeout_s: float | None
+    ) -> PublishFuture:
+        self._declare_once()
+        return self._publisher.send(self.exchange_name, routing_key, body, properties, mandatory, timeout_s)
 
-    def _settled(self, handle: PublishFuture) -> None:
-        if self._watched:
-            hear = self._watched.pop(handle, None)
-            if hear is not None:
-                hear(handle)
-        if self._on_settled is not None:
-            self._on_settled(handle)
+    def _result(self, future: PublishFuture, timeout_s: float) -> PublishResult:
+        return self._publisher.result_or_give_up(future, timeout_s)
 
     def _declare_exchange(self) -> None:
         self._require(Exchange(self.exchange_name, self.exchange_type, adopt=True))
@@ -184,8 +164,8 @@ class _KeyedProducer(Producer):
         `MessagingError` if the producer is closed.
 
         >>> producer = DirectProducer(manager)
-        >>> handle = producer.publish("orders", {"title": "a book"}, {"message_id": "4711", "priority": 3})
-        >>> handle.body, handle.properties.content_type
+        >>> future = producer.publish("orders", {"title": "a book"}, {"message_id": "4711", "priority": 3})
+        >>> future.body, future.properties.content_type
         (b'{"title":"a book"}', 'application/json')
         """
         return self._send(routing_key, message, properties, mandatory, timeout_s)
@@ -203,7 +183,7 @@ class _KeyedProducer(Producer):
 
         One round trip per message: some hundred a second, where `publish` does tens of thousands.
         """
-        return self._settle(self.publish(routing_key, message, properties, timeout_s=timeout_s), timeout_s)
+        return self._result(self.publish(routing_key, message, properties, timeout_s=timeout_s), timeout_s)
 
 
 class DirectProducer(_KeyedProducer):
@@ -211,8 +191,8 @@ class DirectProducer(_KeyedProducer):
 
     >>> manager.declare(Queue("orders", "quorum"))
     >>> with DirectProducer(connection_manager=manager) as producer:
-    ...     handle = producer.publish(routing_key="orders", message="Hello World!")
-    ...     print(handle.wait().outcome)
+    ...     future = producer.publish(routing_key="orders", message="Hello World!")
+    ...     print(future.result().outcome)
     confirmed
     """
 
@@ -239,7 +219,7 @@ class FanoutProducer(Producer):
 
     >>> manager.declare(Exchange("news", "fanout"), Queue("mail", "quorum"), Binding("news", "mail"))
     >>> with FanoutProducer(manager, "news") as producer:
-    ...     print(producer.publish("It rains.").wait().outcome)
+    ...     print(producer.publish("It rains.").result().outcome)
     confirmed
     """
 
@@ -271,7 +251,7 @@ class FanoutProducer(Producer):
         self, message: Message, properties: Properties = None, *, timeout_s: float = 5.0
     ) -> PublishResult:
         """Publishes and waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN."""
-        return self._settle(self.publish(message, properties, timeout_s=timeout_s), timeout_s)
+        return self._result(self.publish(message, properties, timeout_s=timeout_s), timeout_s)
 
 
 class HeadersProducer(Producer):
@@ -280,7 +260,7 @@ class HeadersProducer(Producer):
     >>> daily = Binding("reports", "archive", arguments={"x-match": "all", "kind": "daily"})
     >>> manager.declare(Exchange("reports", "headers"), Queue("archive", "quorum"), daily)
     >>> with HeadersProducer(manager, "reports") as producer:
-    ...     print(producer.publish({"kind": "daily"}, b"%PDF").wait().outcome)
+    ...     print(producer.publish({"kind": "daily"}, b"%PDF").result().outcome)
     confirmed
     """
 
@@ -318,7 +298,7 @@ class HeadersProducer(Producer):
         self, headers: Mapping[str, object], message: Message, properties: Properties = None, *, timeout_s: float = 5.0
     ) -> PublishResult:
         """Publishes and waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN."""
-        return self._settle(self.publish(headers, message, properties, timeout_s=timeout_s), timeout_s)
+        return self._result(self.publish(headers, message, properties, timeout_s=timeout_s), timeout_s)
 
     def _send_with(
         self,
@@ -328,8 +308,9 @@ class HeadersProducer(Producer):
         mandatory: bool,
         timeout_s: float | None,
     ) -> PublishFuture:
-        content_type = encode(message)[1]
-        return self._send("", message, with_headers(described(properties, content_type), headers), mandatory, timeout_s)
+        body, content_type = encode(message)
+        sent = with_headers(described(properties, content_type), headers)
+        return self._send_encoded("", body, sent, mandatory, timeout_s)
 
 
 def _nothing() -> None:

@@ -67,9 +67,9 @@ class PublishChannel:
         """No queue wanted a message; its confirm follows."""
         properties = safe_properties(content.raw_properties)
         for own in (properties.message_id, properties.headers.get(ID_HEADER)):
-            handle = self._find(own.encode()) if isinstance(own, str) else None
-            if handle is not None:
-                self.returned_for[handle] = f"{visible(content.text)} ({content.code})"
+            future = self._find(own.encode()) if isinstance(own, str) else None
+            if future is not None:
+                self.returned_for[future] = f"{visible(content.text)} ({content.code})"
 
     def delivered(self, content: Content) -> None:
         """Nothing is delivered on a publishing channel."""
@@ -81,11 +81,11 @@ class PublishChannel:
 
     # What the producer asks.
 
-    def sent(self, handles: list[PublishFuture], now: float) -> None:
+    def sent(self, futures: list[PublishFuture], now: float) -> None:
         """Notes messages as on the wire."""
         if not self.window:
             self._progressed_at = now
-        self.window.add(handles, now)
+        self.window.add(futures, now)
 
     def take_answered(self, now: float) -> tuple[list[PublishFuture], list[PublishFuture]]:
         """The messages that the answers so far settle: taken on, and refused."""
@@ -125,5 +125,5 @@ class PublishChannel:
     def _find(self, own: bytes) -> PublishFuture | None:
         if own not in self._by_id:
             # Returns are rare and come in bunches, so the index is made when one comes.
-            self._by_id = {handle.own_id: handle for handle in self.window}
+            self._by_id = {future.own_id: future for future in self.window}
         return self._by_id.get(own)

@@ -9,6 +9,8 @@ from dmq_core.messaging.amqp.wire import with_id
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, PublishResult
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dmq_core.messaging.amqp.wire import MessageEncoder
 
 
@@ -23,33 +25,40 @@ class BatchOutcome:
     sends: int = 1
 
 
-class Waiting(Protocol):
-    """Who waits for outcomes."""
+class FutureOwner(Protocol):
+    """Who gives futures their results."""
 
-    def wait_for(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
-        """Waits for the outcome of `handle`; `OperationTimeoutError` leaves it open."""
+    def wait_for(self, future: PublishFuture, timeout_s: float) -> PublishResult:
+        """Waits for the result of `future`; `OperationTimeoutError` leaves it open."""
+        ...
+
+    def add_callback(self, future: PublishFuture, callback: Callable[[PublishFuture], None]) -> bool:
+        """Notes that `callback` is to be called once `future` is done; False if it is done already."""
         ...
 
 
 class PublishFuture:
-    """One published message on its way to its outcome.
+    """One published message on its way to its outcome, in the shape of Python's futures.
 
-    `frames` are its bytes for `encoder`; without a wire they are yet to be made.
+    Like these it is asked by `done`, `result` and `add_done_callback`. A message that is refused or returned is a
+    result like any other, so there is no `exception`; and what was published cannot be cancelled. `frames` are its
+    bytes as `encoder` made them; without an encoder they are yet to be made.
 
     >>> manager.declare(Queue("orders", "quorum"))
-    >>> handle = DirectProducer(manager).publish("orders", "a book")
-    >>> print(handle.wait(timeout_s=10).outcome)
+    >>> future = DirectProducer(manager).publish("orders", "a book")
+    >>> print(future.result(timeout=10).outcome)
     confirmed
-    >>> handle.settlement == handle.wait()
+    >>> future.done()
     True
     """
 
     __slots__ = (
-        "_producer",
+        "_owner",
         "body",
+        "callbacks",
         "encoder",
+        "ended",
         "exchange",
-        "fate",
         "frames",
         "mandatory",
         "own_id",
@@ -61,7 +70,7 @@ class PublishFuture:
 
     def __init__(
         self,
-        producer: Waiting,
+        owner: FutureOwner,
         exchange: str,
         routing_key: str,
         body: bytes,
@@ -69,10 +78,8 @@ class PublishFuture:
         mandatory: bool,
         own_id: bytes,
         taken_at: float,
-        encoder: MessageEncoder | None,
-        frames: bytes,
     ) -> None:
-        self._producer = producer
+        self._owner = owner
         self.exchange = exchange
         self.routing_key = routing_key
         self.body = body
@@ -80,10 +87,11 @@ class PublishFuture:
         self.mandatory = mandatory
         self.own_id = own_id
         self.taken_at = taken_at
-        self.encoder = encoder
-        self.frames = frames
         self.size = len(body)
-        self.fate: BatchOutcome | None = None
+        self.encoder: MessageEncoder | None = None
+        self.frames = b""
+        self.ended: BatchOutcome | None = None
+        self.callbacks: list[Callable[[PublishFuture], None]] | None = None
 
     @property
     def message(self) -> OutgoingMessage:
@@ -100,23 +108,33 @@ class PublishFuture:
         """The properties as they are sent, our id included."""
         return with_id(self.properties, self.id)
 
-    @property
-    def settlement(self) -> PublishResult | None:
-        """How it ended; None while that is open."""
-        fate = self.fate
-        if fate is None:
-            return None
-        return PublishResult(fate.outcome, fate.endpoint, fate.at - self.taken_at, fate.reason, fate.sends)
+    def done(self) -> bool:
+        """Whether `result` has something to give at once."""
+        return self.ended is not None
 
-    def wait(self, timeout_s: float = 30.0) -> PublishResult:
-        """Waits for the outcome, up to `timeout_s` seconds.
+    def result(self, timeout: float = 30.0) -> PublishResult:
+        """How it ended; waits for that up to `timeout` seconds.
 
-        Raises `OperationTimeoutError` leaves it open, so that one may wait again.
+        `OperationTimeoutError`, which is a `TimeoutError`, leaves it open, so that one may ask again.
         """
-        return self._producer.wait_for(self, timeout_s)
+        ended = self.ended
+        if ended is None:
+            return self._owner.wait_for(self, timeout)
+        return PublishResult(ended.outcome, ended.endpoint, ended.at - self.taken_at, ended.reason, ended.sends)
+
+    def add_done_callback(self, callback: Callable[[PublishFuture], None]) -> None:
+        """Calls `callback` with this future once it is done: at once, or on a thread that it must not block.
+
+        >>> future = DirectProducer(manager).publish("nobody-listens-here", "Hello World!")
+        >>> _ = future.result()
+        >>> future.add_done_callback(lambda done: print(done.result().outcome))
+        returned
+        """
+        if not self._owner.add_callback(self, callback):
+            callback(self)
 
     def encode(self, encoder: MessageEncoder) -> None:
-        """Makes the frames for `encoder`; `InvalidInputError` if it cannot be sent there."""
+        """Makes the frames with `encoder`; `InvalidInputError` if it cannot be sent there."""
         self.frames = encoder.encode(
             self.exchange, self.routing_key, self.body, self.properties, self.mandatory, self.own_id
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sys
 import threading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PERSISTENT", "ProducerLimits", "Publisher"]
 PERSISTENT = MessageProperties()
+_LOG = logging.getLogger("dmq.messaging")
 BATCH_BYTES = 1 << 20
 LARGE_BYTES = 64 << 10
 ROOM_STRIDE = 50
@@ -83,19 +85,20 @@ class Publisher:
     """Publishes over a `Connection`, across reconnects; thread-safe.
 
     Messages are mandatory and persistent unless they say otherwise, and none is sent twice unless `limits` say so.
-    `on_settled` hears each outcome, on the I/O thread or that of `close`; it must not block.
+    `on_done` hears each outcome, on the I/O thread or that of `close`; it must not block.
     """
 
     def __init__(
         self,
         connection: Connection,
         limits: ProducerLimits | None = None,
-        on_settled: Callable[[PublishFuture], None] | None = None,
+        on_done: Callable[[PublishFuture], None] | None = None,
     ) -> None:
         self._connection = connection
         self._now = connection.now
         self._limits = limits or ProducerLimits()
-        self._on_settled = on_settled
+        self._on_done = on_done
+        self._has_callbacks = False
         self._fork_generation = fork_guard.generation
         # One lock for everything below; `_wait_marks` are the numbers of outstanding messages that somebody waits for.
         self._lock = threading.RLock()
@@ -165,12 +168,10 @@ class Publisher:
         own = own_id(self._prefix, next(self._numbers))
         encoder = self._encoder
         frames = encoder.encode(exchange, routing_key, b"" if large else body, properties, mandatory, own)
-        handle = PublishFuture(
-            self, exchange, routing_key, body, properties, mandatory, own, self._now(), encoder, frames
-        )
-        if large:
-            handle.forget_frames()
-        size = handle.size
+        future = PublishFuture(self, exchange, routing_key, body, properties, mandatory, own, self._now())
+        if not large:
+            future.frames, future.encoder = frames, encoder
+        size = future.size
         refusal = ""
         # The I/O thread empties the outbox whenever it can, so only what comes into an empty one wakes it.
         wake = False
@@ -181,42 +182,52 @@ class Publisher:
                 self._messages += 1
                 self._bytes += size
                 wake = not self._outbox
-                self._outbox.append(handle)
+                self._outbox.append(future)
         if wake:
             self._connection.call(self._drain)
         elif refusal:
-            handle.fate = BatchOutcome(Outcome.NOT_SENT, None, self._now(), refusal, sends=0)
-            self._tell([handle])
-        return handle
+            future.ended = BatchOutcome(Outcome.NOT_SENT, None, self._now(), refusal, sends=0)
+            self._tell([future])
+        return future
 
     def publish_and_wait(self, message: OutgoingMessage, timeout_s: float = 5.0) -> PublishResult:
         """Publishes and waits; without an answer in time the outcome is NOT_SENT if nothing left, else UNKNOWN."""
         deadline = time.monotonic() + timeout_s
-        handle = self.publish(message, timeout_s)
-        return self.settle(handle, max(0.0, deadline - time.monotonic()))
+        future = self.publish(message, timeout_s)
+        return self.result_or_give_up(future, max(0.0, deadline - time.monotonic()))
 
-    def settle(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
+    def result_or_give_up(self, future: PublishFuture, timeout_s: float) -> PublishResult:
         """Waits for the outcome; without one in time it is NOT_SENT if nothing left, else UNKNOWN, for good."""
         try:
-            return self.wait_for(handle, timeout_s)
+            return self.wait_for(future, timeout_s)
         except OperationTimeoutError:
-            return self._given_up(handle, timeout_s)
+            return self._given_up(future, timeout_s)
 
-    def wait_for(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
-        """Waits for the outcome of `handle`; `OperationTimeoutError` leaves it open."""
-        if handle.fate is None:
+    def wait_for(self, future: PublishFuture, timeout_s: float) -> PublishResult:
+        """Waits for the outcome of `future`; `OperationTimeoutError` leaves it open."""
+        if future.ended is None:
             self._may_wait()
             with self._lock:
-                self._await(lambda: handle.fate is not None, timeout_s, _ANY_CHANGE)
-        settlement = handle.settlement
-        if settlement is None:
+                self._await(lambda: future.ended is not None, timeout_s, _ANY_CHANGE)
+        if future.ended is None:
             raise OperationTimeoutError(
                 f"no outcome within {timeout_s:g} s", "The message may still be confirmed; wait again."
             )
-        return settlement
+        return future.result()
+
+    def add_callback(self, future: PublishFuture, callback: Callable[[PublishFuture], None]) -> bool:
+        """Notes that `callback` is to be called once `future` is done; False if it is done already."""
+        with self._lock:
+            if future.ended is not None:
+                return False
+            self._has_callbacks = True
+            if future.callbacks is None:
+                future.callbacks = []
+            future.callbacks.append(callback)
+            return True
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Waits until every message has its outcome, of which `on_settled` was told.
+        """Waits until every message has its outcome, of which `on_done` was told.
 
         Raises `OperationTimeoutError` if some have none.
         """
@@ -228,8 +239,8 @@ class Publisher:
                     f"{self._messages} messages have no outcome after {timeout_s:g} s",
                     "Look at the connection's status.",
                 )
-        if self._on_settled is not None:
-            # Whoever waits is woken first; the listener hears in the same turn of the I/O thread.
+        if self._on_done is not None or self._has_callbacks:
+            # Whoever waits is woken first; listeners hear in the same turn of the I/O thread.
             told = threading.Event()
             if self._connection.call(told.set):
                 told.wait(max(0.0, deadline - time.monotonic()))
@@ -363,25 +374,25 @@ class Publisher:
         finally:
             self._wait_marks.remove(mark)
 
-    def _given_up(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
+    def _given_up(self, future: PublishFuture, timeout_s: float) -> PublishResult:
         with self._lock:
-            if handle.fate is None:
-                waits = handle in self._outbox
+            if future.ended is None:
+                waits = future in self._outbox
                 if waits:
-                    self._outbox.remove(handle)
-                    self._release([handle])
-                sends = self._sent_before.pop(handle, 0) if waits else self._sent_before.get(handle, 0) + 1
+                    self._outbox.remove(future)
+                    self._release([future])
+                sends = self._sent_before.pop(future, 0) if waits else self._sent_before.get(future, 0) + 1
                 reason = self._connection.status.problem or "no node took it"
                 if sends:
                     reason = f"no answer within {timeout_s:g} s"
                 outcome = Outcome.UNKNOWN if sends else Outcome.NOT_SENT
-                handle.fate = BatchOutcome(outcome, None, self._now(), reason, sends)
+                future.ended = BatchOutcome(outcome, None, self._now(), reason, sends)
                 self._change.notify_all()
-                ended = [handle]
+                ended = [future]
             else:
                 ended = []
         self._tell(ended)
-        return self.wait_for(handle, timeout_s)
+        return self.wait_for(future, timeout_s)
 
     # Sending and settling, on the I/O thread.
 
@@ -405,16 +416,16 @@ class Publisher:
             ):
                 return
             batch = self._next_batch(self._limits.window - len(publish_channel.window))
-            stale = [handle for handle in batch if handle.encoder is not publish_channel.encoder]
+            stale = [future for future in batch if future.encoder is not publish_channel.encoder]
             if stale:
                 batch, refused = self._encode_again(batch, publish_channel.encoder)
             publish_channel.sent(batch, self._now())
             more = bool(self._outbox) and len(publish_channel.window) < self._limits.window
         if batch:
             publish_channel.channel.publish(batch)
-        for handle in stale:
-            if handle.size > LARGE_BYTES:
-                handle.forget_frames()
+        for future in stale:
+            if future.size > LARGE_BYTES:
+                future.forget_frames()
         self._tell(refused)
         if more:
             self._connection.call(self._drain)
@@ -428,9 +439,9 @@ class Publisher:
         batch = []
         size = 0
         while outbox and len(batch) < room and size < BATCH_BYTES:
-            handle = outbox.popleft()
-            size += handle.size
-            batch.append(handle)
+            future = outbox.popleft()
+            size += future.size
+            batch.append(future)
         return batch
 
     def _encode_again(
@@ -439,14 +450,14 @@ class Publisher:
         """The batch in frames for `encoder`, and what cannot be sent there and ended."""
         good: list[PublishFuture] = []
         refused: list[PublishFuture] = []
-        for handle in batch:
+        for future in batch:
             try:
-                if handle.encoder is not encoder:
-                    handle.encode(encoder)
-                good.append(handle)
+                if future.encoder is not encoder:
+                    future.encode(encoder)
+                good.append(future)
             except InvalidInputError as error:
-                outcome = Outcome.UNKNOWN if handle in self._sent_before else Outcome.NOT_SENT
-                refused += self._end([handle], BatchOutcome(outcome, None, self._now(), error.what, sends=0))
+                outcome = Outcome.UNKNOWN if future in self._sent_before else Outcome.NOT_SENT
+                refused += self._end([future], BatchOutcome(outcome, None, self._now(), error.what, sends=0))
         return good, refused
 
     def _answered(self, publish_channel: PublishChannel) -> None:
@@ -487,20 +498,20 @@ class Publisher:
             publish_channel.channel.close()
 
     def _end_returned(
-        self, publish_channel: PublishChannel, handles: list[PublishFuture], now: float
+        self, publish_channel: PublishChannel, futures: list[PublishFuture], now: float
     ) -> tuple[list[PublishFuture], list[PublishFuture]]:
         """Of messages that leave the wire those that no return came for, and the others, which end as RETURNED."""
         if not publish_channel.returned_for:
-            return handles, []
+            return futures, []
         ended: list[PublishFuture] = []
-        for handle in handles:
-            if handle in publish_channel.returned_for:
+        for future in futures:
+            if future in publish_channel.returned_for:
                 ended += self._end(
-                    [handle],
-                    BatchOutcome(Outcome.RETURNED, publish_channel.where, now, publish_channel.returned_for[handle]),
+                    [future],
+                    BatchOutcome(Outcome.RETURNED, publish_channel.where, now, publish_channel.returned_for[future]),
                 )
-        rest = [handle for handle in handles if handle not in publish_channel.returned_for]
-        publish_channel.returned_for = {h: why for h, why in publish_channel.returned_for.items() if h.fate is None}
+        rest = [future for future in futures if future not in publish_channel.returned_for]
+        publish_channel.returned_for = {h: why for h, why in publish_channel.returned_for.items() if h.ended is None}
         return rest, ended
 
     def _settle_lost(self, publish_channel: PublishChannel, reason: CloseReason) -> None:
@@ -509,17 +520,17 @@ class Publisher:
         with self._lock:
             lost, ended = self._end_returned(publish_channel, publish_channel.window.abandon(), now)
             unknown = BatchOutcome(Outcome.UNKNOWN, publish_channel.where, now, reason.text)
-            self._end([handle for handle in lost if handle.fate is not None], unknown)
-            rest = [handle for handle in lost if handle.fate is None]
-            culprit = next((i for i, handle in enumerate(rest) if _is_to_blame(handle, reason)), len(rest))
+            self._end([future for future in lost if future.ended is not None], unknown)
+            rest = [future for future in lost if future.ended is None]
+            culprit = next((i for i, future in enumerate(rest) if _is_to_blame(future, reason)), len(rest))
             unsure, later = rest[:culprit], rest[culprit:]
-            blamed = [handle for handle in later if _is_to_blame(handle, reason)]
+            blamed = [future for future in later if _is_to_blame(future, reason)]
             ended += self._end(blamed, BatchOutcome(Outcome.NACKED, publish_channel.where, now, reason.text))
             # After a channel error the broker takes nothing more from that channel, so these cannot have arrived.
-            again = [handle for handle in later if handle.fate is None]
+            again = [future for future in later if future.ended is None]
             if self._limits.republish:
-                for handle in unsure:
-                    self._sent_before[handle] = self._sent_before.get(handle, 0) + 1
+                for future in unsure:
+                    self._sent_before[future] = self._sent_before.get(future, 0) + 1
                 again = unsure + again
             else:
                 ended += self._end(unsure, unknown)
@@ -551,44 +562,56 @@ class Publisher:
         waiting = list(self._outbox)
         self._outbox.clear()
         now = self._now()
-        sent = [handle for handle in waiting if handle in self._sent_before]
-        unsent = [handle for handle in waiting if handle not in self._sent_before]
+        sent = [future for future in waiting if future in self._sent_before]
+        unsent = [future for future in waiting if future not in self._sent_before]
         return self._end(sent, BatchOutcome(Outcome.UNKNOWN, where, now, why, sends=0)) + self._end(
             unsent, BatchOutcome(Outcome.NOT_SENT, None, now, why, sends=0)
         )
 
-    def _end(self, handles: list[PublishFuture], fate: BatchOutcome) -> list[PublishFuture]:
+    def _end(self, futures: list[PublishFuture], outcome: BatchOutcome) -> list[PublishFuture]:
         """Settles messages that leave the producer, and gives those that had no outcome; the lock is held."""
-        self._release(handles)
-        ended: list[PublishFuture] = []
-        for handle in handles:
-            handle.frames = b""
-            if handle.fate is None:
-                handle.fate = fate
-                ended.append(handle)
+        self._release(futures)
+        newly_ended: list[PublishFuture] = []
+        for future in futures:
+            future.frames = b""
+            if future.ended is None:
+                future.ended = outcome
+                newly_ended.append(future)
         if self._sent_before:
-            for handle in handles:
-                before = self._sent_before.pop(handle, 0)
-                if before and handle.fate is fate:
-                    handle.fate = replace(fate, sends=fate.sends + before)
-        return ended
+            for future in futures:
+                before = self._sent_before.pop(future, 0)
+                if before and future.ended is outcome:
+                    future.ended = replace(outcome, sends=outcome.sends + before)
+        return newly_ended
 
-    def _release(self, handles: list[PublishFuture]) -> None:
-        self._messages -= len(handles)
-        self._bytes -= sum([handle.size for handle in handles])
+    def _release(self, futures: list[PublishFuture]) -> None:
+        self._messages -= len(futures)
+        self._bytes -= sum([future.size for future in futures])
         if self._wait_marks and self._messages <= max(self._wait_marks):
             self._change.notify_all()
 
     def _tell(self, ended: list[PublishFuture]) -> None:
-        if self._on_settled is not None:
-            for handle in ended:
-                self._on_settled(handle)
+        if self._on_done is None and not self._has_callbacks:
+            return
+        for future in ended:
+            callbacks, future.callbacks = future.callbacks, None
+            for callback in callbacks or ():
+                _call(callback, future)
+            if self._on_done is not None:
+                self._on_done(future)
 
 
-def _is_to_blame(handle: PublishFuture, reason: CloseReason) -> bool:
+def _call(callback: Callable[[PublishFuture], None], future: PublishFuture) -> None:
+    try:
+        callback(future)
+    except Exception:  # as with Python's futures: one callback's failure is logged, and the others are called
+        _LOG.exception("a callback of a published message failed")
+
+
+def _is_to_blame(future: PublishFuture, reason: CloseReason) -> bool:
     """Whether the broker closed the channel because of this very message."""
     if reason.code not in (403, 404, 406):
         return False
     if reason.code == 406:
-        return f"message size {handle.size} is larger" in reason.text
-    return f"exchange '{visible(handle.exchange)}'" in reason.text
+        return f"message size {future.size} is larger" in reason.text
+    return f"exchange '{visible(future.exchange)}'" in reason.text

@@ -51,7 +51,7 @@ class Retry:
     ...     if "x-dmq-attempts" in headers:
     ...         done.set()
     ...     return done.is_set()
-    >>> consumer = DirectConsumer("orders", manager, retry=Retry(delays=(0.1, 0.5)))
+    >>> consumer = DirectConsumer(manager, "orders", retry=Retry(delays=(0.1, 0.5)))
     >>> consumer.declare_queue()
     >>> with consumer.start_consuming(handle), DirectProducer(manager) as producer:
     ...     _ = producer.publish("orders", "a book")

@@ -38,7 +38,7 @@ class FailurePath(Protocol):
     ...     def failed(self, delivery, why):
     ...         delivery.reject(requeue=False)
     >>> path: FailurePath = Bury()
-    >>> consumer = DirectConsumer("orders", manager, retry=path)
+    >>> consumer = DirectConsumer(manager, "orders", retry=path)
     >>> consumer.declare_queue()
     """
 

@@ -44,7 +44,7 @@ class ForwardPublisher(Protocol):
         """Takes a message on without waiting."""
         ...
 
-    def settle(self, handle: PublishFuture, timeout_s: float) -> PublishResult:
+    def result_or_give_up(self, future: PublishFuture, timeout_s: float) -> PublishResult:
         """Gives up on a message that has no outcome in time."""
         ...
 
@@ -110,10 +110,10 @@ class Forwarder:
         """Does what is due; the seconds until there may be more to do, at most `LOOK_S`."""
         while self._settled:
             self._end(self._settled.popleft())
-        for handle, forward in tuple(self._under_way.items()):
+        for future, forward in tuple(self._under_way.items()):
             if not forward.delivery.is_current:
                 # The broker delivers it again: a copy that has not left by now had better not leave at all.
-                self._producer.settle(handle, 0.0)
+                self._producer.result_or_give_up(future, 0.0)
         now = self._now()
         if self._stuck and not self._under_way and now - self._renewed_at >= RENEW_PAUSE_S:
             self._renew(now)
@@ -129,8 +129,8 @@ class Forwarder:
         """Closes the producer; what is under way stays unanswered."""
         self._producer.close(0.0)
 
-    def _tell(self, handle: PublishFuture) -> None:
-        self._settled.append(handle)
+    def _tell(self, future: PublishFuture) -> None:
+        self._settled.append(future)
         self._wake()
 
     def _renew(self, now: float) -> None:
@@ -146,7 +146,7 @@ class Forwarder:
             return
         forward.tries += 1
         try:
-            handle = self._producer.send("", forward.target, delivery.body, forward.properties, True, 0.0)
+            future = self._producer.send("", forward.target, delivery.body, forward.properties, True, 0.0)
         except InvalidInputError as error:
             # It never will be sendable; the queue's own limit gives it up, and a stream has it still.
             _LOG.error("a message of %s cannot be handed on: %s", visible(delivery.queue), visible(error.what))
@@ -155,19 +155,19 @@ class Forwarder:
         except DmqError as error:
             self._again(forward, error.what)
         else:
-            self._under_way[handle] = forward
+            self._under_way[future] = forward
 
-    def _end(self, handle: PublishFuture) -> None:
-        forward = self._under_way.pop(handle, None)
-        settlement = handle.settlement
-        if forward is None or settlement is None:
+    def _end(self, future: PublishFuture) -> None:
+        forward = self._under_way.pop(future, None)
+        if forward is None:
             return
-        if settlement.outcome is Outcome.CONFIRMED:
+        result = future.result()
+        if result.outcome is Outcome.CONFIRMED:
             forward.delivery.ack()
             self._over(forward)
         else:
-            self._stuck |= settlement.outcome is Outcome.NACKED and forward.tries >= STUBBORN_TRIES
-            self._again(forward, f"{settlement.outcome}: {settlement.reason}")
+            self._stuck |= result.outcome is Outcome.NACKED and forward.tries >= STUBBORN_TRIES
+            self._again(forward, f"{result.outcome}: {result.reason}")
 
     def _over(self, forward: Forward) -> None:
         self._left.discard(forward)

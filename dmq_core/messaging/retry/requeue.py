@@ -41,9 +41,9 @@ class Requeue:
     ...     print(message, "failed", consumer.stats.failed, "times")
     ...     done.set()
     ...     return True
-    >>> consumer = DirectConsumer("orders", manager, retry=Requeue(limit=2))
+    >>> consumer = DirectConsumer(manager, "orders", retry=Requeue(limit=2))
     >>> consumer.declare_queue()
-    >>> dead = DirectConsumer("orders.dead", manager)
+    >>> dead = DirectConsumer(manager, "orders.dead")
     >>> with consumer.start_consuming(lambda message, headers: False), dead.start_consuming(bury):
     ...     _ = DirectProducer(manager).publish("orders", "a bad book")
     ...     done.wait(timeout=10)

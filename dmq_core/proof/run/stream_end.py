@@ -159,4 +159,4 @@ class StreamEnd:
             self._marks.note((node.name, stream), delivery.properties.message_id, delivery.offset)
             return True
 
-        self._open.enter_context(DirectConsumer(stream, manager).start_consuming(take, offset=offset))
+        self._open.enter_context(DirectConsumer(manager, stream).start_consuming(take, offset=offset))

@@ -156,14 +156,14 @@ class Traffic:
         Raises `OperationTimeoutError` in 20 s.
         """
         for number, queue in enumerate(self._setup.read_by):
-            consumer = DirectConsumer(queue, self._consuming, concurrency=self._handlers())
+            consumer = DirectConsumer(self._consuming, queue, concurrency=self._handlers())
             self._consumers.append(consumer)
             offset = FIRST if self._setup.reads_streams else None
             consumer.start_consuming(self._wrap_handler(self._handler(number, queue)), offset=offset)
         limits = ProducerLimits(messages=self._most)
         make = _PRODUCERS[self._workload.exchange_type]
         for _ in range(self._workload.publishers):
-            producer = make(self._manager, self._setup.exchange, limits=limits, on_settled=self._settled)
+            producer = make(self._manager, self._setup.exchange, limits=limits, on_done=self._settled)
             producer.declare_exchange(auto_delete=True)
             self._producers.append(producer)
         for key in range(len(self._setup.keys)):
@@ -194,7 +194,7 @@ class Traffic:
         """Publishes the message `mark` behind all others; whether it was confirmed within ten seconds."""
         make = _PRODUCERS[self._workload.exchange_type]
         with contextlib.suppress(DmqError), make(self._manager, self._setup.exchange) as producer:
-            return self._put(producer, mark, 0, b"").wait(MARKED_WITHIN_S).outcome is Outcome.CONFIRMED
+            return self._put(producer, mark, 0, b"").result(MARKED_WITHIN_S).outcome is Outcome.CONFIRMED
         return False
 
     def stop_consuming(self) -> None:
@@ -257,7 +257,7 @@ class Traffic:
         while time.monotonic() < deadline and not self._no_more.wait(TICK_S):
             handle = self._put(producer, f"{self._setup.run}-{_PROBE}", key, b"")
             try:
-                if handle.wait(ROUTES_WITHIN_S).outcome is Outcome.CONFIRMED:
+                if handle.result(ROUTES_WITHIN_S).outcome is Outcome.CONFIRMED:
                     return
             except OperationTimeoutError:
                 break
@@ -267,17 +267,17 @@ class Traffic:
 
     def _settled(self, handle: PublishFuture) -> None:
         number = number_of(self._setup.run, handle.properties.message_id)
-        settlement = handle.settlement
-        if number is None or settlement is None:
+        if number is None:
             return
-        self._journal.append_outcome(number, settlement.outcome, settlement.sends, settlement.reason)
+        result = handle.result()
+        self._journal.append_outcome(number, result.outcome, result.sends, result.reason)
         with self._lock:
-            self._account.settled(number, settlement.outcome)
-            if settlement.outcome is Outcome.CONFIRMED:
+            self._account.settled(number, result.outcome)
+            if result.outcome is Outcome.CONFIRMED:
                 longest_s = self._confirm_gap.longest_s
                 gap_s = self._confirm_gap.arrived(time.monotonic(), more=self._account.outstanding > 0)
                 self._client_events.confirmed(gap_s, gap_s > longest_s)
-            elif settlement.outcome is Outcome.UNKNOWN:
+            elif result.outcome is Outcome.UNKNOWN:
                 self._client_events.unknown()
 
     # Receiving.

@@ -26,7 +26,7 @@ def publish(connection: Connection, task: Task) -> None:
     handles = [producer.send("", queue, body) for _ in range(task.count)]
     producer.flush(LIMIT_S)
     meter.tell()
-    assert all(handle.wait(0).outcome is Outcome.CONFIRMED for handle in handles)
+    assert all(handle.result(0).outcome is Outcome.CONFIRMED for handle in handles)
 
 
 def latency(connection: Connection, task: Task) -> None:
@@ -35,7 +35,7 @@ def latency(connection: Connection, task: Task) -> None:
     waits: list[float] = []
 
     def settled(handle: PublishFuture) -> None:
-        assert handle.wait(0).outcome is Outcome.CONFIRMED
+        assert handle.result(0).outcome is Outcome.CONFIRMED
         waits.append(time.perf_counter() - due[struct.unpack_from(">I", handle.body)[0]])
 
     producer = Publisher(connection, on_publish_ended=settled)

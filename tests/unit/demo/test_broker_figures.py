@@ -60,7 +60,7 @@ def test_the_scene_tells_who_is_active_who_leads_and_who_is_where(context: DemoC
     jobs = context.unique_name("jobs")
     context.manager.declare(Queue(jobs, "quorum", arguments={"x-single-active-consumer": True}))
     for name in ("Ann", "Ben"):
-        consumer = DirectConsumer(jobs, context.client(name, Policy.LEAST_CONNECTIONS))
+        consumer = DirectConsumer(context.client(name, Policy.LEAST_CONNECTIONS), jobs)
         context.on_close(consumer.close)
         consumer.start_consuming(Inbox().handle)
         assert context.wait_consuming(consumer)
@@ -101,4 +101,4 @@ def test_an_alarm_blocks_publishers_until_it_is_over(stage: MemoryDemoEnvironmen
         handle = producer.publish(jobs, "a job")
         assert context.wait_until(lambda: context.manager.state is ConnectionState.BLOCKED)
         stage.cluster.inject(Fault(FaultKind.CLEAR_DISK_ALARM, "rmq2"))
-        assert handle.wait(10).outcome == "confirmed"
+        assert handle.result(10).outcome == "confirmed"

@@ -80,7 +80,7 @@ def publish(
 
 
 def outcome(handle: PublishFuture) -> Outcome | None:
-    return None if handle.settlement is None else handle.settlement.outcome
+    return None if not handle.done() else handle.result().outcome
 
 
 # Time.

@@ -39,7 +39,7 @@ class Shop:
     fails: Callable[[Delivery], bool] = lambda _delivery: False
 
     def consumer(self, **options: object) -> DirectConsumer:
-        made = DirectConsumer("s", self.manager, **options)  # type: ignore[arg-type]  # the tests give what fits
+        made = DirectConsumer(self.manager, "s", **options)  # type: ignore[arg-type]  # the tests give what fits
         made.declare_queue(queue_type="stream", delivery_limit=2)
         return made
 
@@ -199,7 +199,7 @@ def test_what_its_handler_returns_by_itself_is_bounded_too(shop: Shop) -> None:
 
 def test_without_a_queue_for_the_dead_it_is_passed_over_and_told(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     shop.fails = lambda delivery: delivery.body == b"bad"
-    consumer = DirectConsumer("s", shop.manager)
+    consumer = DirectConsumer(shop.manager, "s")
     consumer.declare_queue(queue_type="stream", delivery_limit=1, dead_letter=False)
     with consumer.start_consuming(shop.handle):
         shop.broker.settle()
@@ -266,7 +266,7 @@ def test_auto_ack_passes_over_what_fails(shop: Shop) -> None:
 
 
 def test_an_exchange_fills_a_stream_as_any_queue(shop: Shop) -> None:
-    consumer = TopicConsumer("shop", "order.#", "orders", shop.manager)
+    consumer = TopicConsumer(shop.manager, "shop", "order.#", "orders")
     with consumer.start_consuming(shop.handle, "first"):
         TopicProducer(shop.manager, "shop").publish_and_wait("order.eu", "a book")
         assert shop.messages(1) == ["a book"]
@@ -276,7 +276,7 @@ def test_an_exchange_fills_a_stream_as_any_queue(shop: Shop) -> None:
 def test_a_stream_that_somebody_else_declared_is_read_by_its_offset(shop: Shop) -> None:
     shop.manager.declare(Queue("s", "stream"))
     shop.publish(*"01")
-    with DirectConsumer("s", shop.manager, retry=Requeue(limit=0)).start_consuming(shop.handle, "first"):
+    with DirectConsumer(shop.manager, "s", retry=Requeue(limit=0)).start_consuming(shop.handle, "first"):
         assert shop.messages(2) == ["0", "1"]
 
 
@@ -299,15 +299,15 @@ def test_a_stream_that_somebody_else_declared_is_read_by_its_offset(shop: Shop) 
 )
 def test_what_a_stream_does_not_take_is_refused_before(shop: Shop, wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidInputError):
-        DirectConsumer("s", shop.manager).declare_queue(queue_type="stream", **wrong)  # type: ignore[arg-type]
+        DirectConsumer(shop.manager, "s").declare_queue(queue_type="stream", **wrong)  # type: ignore[arg-type]
 
 
 def test_an_offset_is_for_a_stream(shop: Shop) -> None:
-    quorum = DirectConsumer("q", shop.manager)
+    quorum = DirectConsumer(shop.manager, "q")
     quorum.declare_queue()
     with pytest.raises(InvalidInputError, match="an offset is for a stream, and 'q' is a quorum queue"):
         quorum.start_consuming(shop.handle, "first")
-    private = TopicConsumer("shop", "#", connection_manager=shop.manager)
+    private = TopicConsumer(shop.manager, "shop", "#")
     with pytest.raises(InvalidInputError, match="a private queue is none"):
         private.start_consuming(shop.handle, "first")
     with pytest.raises(InvalidInputError, match="cannot be read from 'begin'"):

@@ -57,7 +57,7 @@ class Rig:
         return self.kept(DirectConsumer(queue_name=queue, connection_manager=self.manager, **options))
 
     def topic(self, exchange: str, pattern: str | list[str], queue: str | None = None) -> TopicConsumer:
-        return self.kept(TopicConsumer(exchange, pattern, queue, self.manager))
+        return self.kept(TopicConsumer(self.manager, exchange, pattern, queue))
 
     def kept(self, consumer: Kind) -> Kind:
         self._consumers.append(consumer)
@@ -502,10 +502,10 @@ def test_topic_fanout_and_headers_consumers_declare_what_they_need(rig: Rig) -> 
     hands = {name: Hand() for name in ("topic", "private", "fanout", "headers")}
     rig.topic("t", ["order.*", "bill.#"], "tq").start_consuming(hands["topic"])
     rig.topic("t", "order.new").start_consuming(hands["private"])
-    rig.kept(FanoutConsumer("f", connection_manager=rig.manager)).start_consuming(hands["fanout"])
-    rig.kept(
-        HeadersConsumer("h", {"kind": "book", "new": True}, "any", "hq", connection_manager=rig.manager)
-    ).start_consuming(hands["headers"])
+    rig.kept(FanoutConsumer(rig.manager, "f")).start_consuming(hands["fanout"])
+    rig.kept(HeadersConsumer(rig.manager, "h", {"kind": "book", "new": True}, "any", "hq")).start_consuming(
+        hands["headers"]
+    )
     rig.broker.settle()
     rig.publish(b"1", exchange="t", to="order.new")
     rig.publish(b"2", exchange="t", to="bill.a.b")

@@ -108,12 +108,12 @@ class AnyLife(RuleBasedStateMachine):
     def lose_right_after_an_answer(self, tag: int) -> None:
         """The answer and the close come in one read, whose end is told only after the close."""
         channel, before = self.channel, len(self.settled)
-        open_ones = [handle for handle in channel.published if handle.settlement is None]
+        open_ones = [handle for handle in channel.published if not handle.done()]
         channel.sink.acked(tag, False)
         self.lose(channel_only=True)
         channel.sink.read_ended()
         if 0 < tag <= len(channel.published) and channel.published[tag - 1] in open_ones:
-            assert channel.published[tag - 1].settlement.outcome in (Outcome.CONFIRMED, Outcome.RETURNED)
+            assert channel.published[tag - 1].result().outcome in (Outcome.CONFIRMED, Outcome.RETURNED)
             assert len(self.settled) > before
 
     @precondition(lambda self: self.old)
@@ -142,9 +142,9 @@ class AnyLife(RuleBasedStateMachine):
     @rule(index=st.integers(0, 40))
     def give_up_waiting(self, index: int) -> None:
         handle = self.handles[index % len(self.handles)]
-        had = handle.settlement
-        settlement = self.producer.settle(handle, 0.0)
-        assert settlement == had or had is None
+        had = handle.result() if handle.done() else None
+        result = self.producer.result_or_give_up(handle, 0.0)
+        assert result == had or had is None
 
     @precondition(lambda self: self.channel is not None)
     @rule()
@@ -168,7 +168,7 @@ class AnyLife(RuleBasedStateMachine):
         if self.connection is None:
             return
         assert len(self.settled) == len({id(h) for h in self.settled})
-        assert {id(h) for h in self.settled} == {id(h) for h in self.handles if h.settlement is not None}
+        assert {id(h) for h in self.settled} == {id(h) for h in self.handles if h.done()}
         assert 0 <= self.producer.outstanding <= 30
 
     @invariant()
@@ -179,16 +179,16 @@ class AnyLife(RuleBasedStateMachine):
         sent = Counter(handle for channel in channels for handle in channel.published)
         assert self.republish or all(times == 1 for times in sent.values())
         for handle in self.settled:
-            settlement = handle.settlement
-            assert (settlement.sends == 0) == (settlement.outcome is Outcome.NOT_SENT)
-            assert handle not in sent or settlement.outcome is not Outcome.NOT_SENT
+            result = handle.result()
+            assert (result.sends == 0) == (result.outcome is Outcome.NOT_SENT)
+            assert handle not in sent or result.outcome is not Outcome.NOT_SENT
 
     def teardown(self) -> None:
         if self.connection is None:
             return
         if not self.closed:
             self.connection.end()
-        assert all(h.settlement is not None for h in self.handles)
+        assert all(h.done() for h in self.handles)
         assert self.producer.outstanding == 0
         assert self.producer._bytes == 0
         assert self.producer._sent_before == {}
@@ -207,8 +207,8 @@ def test_what_waits_without_a_node_is_not_sent_and_what_was_on_the_wire_is_unkno
     waiting = producer.publish(message())
     connection.turn()
     connection.end()
-    assert on_the_wire.wait(0).outcome is Outcome.UNKNOWN
-    assert waiting.wait(0).outcome is Outcome.NOT_SENT
+    assert on_the_wire.result(0).outcome is Outcome.UNKNOWN
+    assert waiting.result(0).outcome is Outcome.NOT_SENT
 
 
 def test_what_waits_is_sent_once_a_node_is_back_and_what_was_unknown_is_not_sent_again() -> None:
@@ -221,7 +221,7 @@ def test_what_waits_is_sent_once_a_node_is_back_and_what_was_unknown_is_not_sent
     channel = connection.open()
     assert [h.routing_key for h in channel.published] == ["second"]
     channel.confirm(1)
-    assert later.wait(0).outcome is Outcome.CONFIRMED
+    assert later.result(0).outcome is Outcome.CONFIRMED
 
 
 def test_a_returned_message_is_told_from_its_neighbours_though_they_share_an_id() -> None:
@@ -233,8 +233,8 @@ def test_a_returned_message_is_told_from_its_neighbours_though_they_share_an_id(
     connection.turn()
     send_back(channel, 1)
     channel.confirm(3, multiple=True)
-    assert [t.wait(0).outcome for t in twins] == [Outcome.CONFIRMED, Outcome.RETURNED, Outcome.CONFIRMED]
-    assert "NO_ROUTE" in twins[1].wait(0).reason
+    assert [t.result(0).outcome for t in twins] == [Outcome.CONFIRMED, Outcome.RETURNED, Outcome.CONFIRMED]
+    assert "NO_ROUTE" in twins[1].result(0).reason
     first, second = (handle.sent_properties for handle in channel.published[1:])
     assert first.message_id == second.message_id == "same"
     assert first.headers[ID_HEADER] != second.headers[ID_HEADER]
@@ -249,9 +249,9 @@ def test_a_message_for_an_exchange_that_is_missing_fails_alone() -> None:
     connection.lose(CloseReason(RecoveryAction.RECOVER, "NOT_FOUND - no exchange 'gone' in vhost '/'", 404))
     channel = connection.open()
     channel.confirm(1)
-    assert before.wait(0).outcome is Outcome.CONFIRMED
-    assert bad.wait(0).outcome is Outcome.NACKED
-    assert after.wait(0).outcome is Outcome.CONFIRMED, "the broker never looked at it, so it was sent again"
+    assert before.result(0).outcome is Outcome.CONFIRMED
+    assert bad.result(0).outcome is Outcome.NACKED
+    assert after.result(0).outcome is Outcome.CONFIRMED, "the broker never looked at it, so it was sent again"
     assert len(channel.published) == 1
 
 
@@ -261,10 +261,10 @@ def test_a_message_that_does_not_fit_the_frames_of_the_next_node_takes_no_tag_fr
     good = producer.publish(message())
     channel = connection.open(frame_limit=4088)
     channel.confirm(1)
-    assert bad.wait(0).outcome is Outcome.NOT_SENT
-    assert "4088 bytes" not in bad.wait(0).reason
-    assert "the properties and headers take" in bad.wait(0).reason
-    assert good.wait(0).outcome is Outcome.CONFIRMED
+    assert bad.result(0).outcome is Outcome.NOT_SENT
+    assert "4088 bytes" not in bad.result(0).reason
+    assert "the properties and headers take" in bad.result(0).reason
+    assert good.result(0).outcome is Outcome.CONFIRMED
 
 
 def test_bad_input_is_raised_and_leaves_nothing_behind() -> None:
@@ -287,15 +287,15 @@ def test_while_the_broker_blocks_messages_wait_where_they_have_not_left() -> Non
     connection.user.flow_changed(False)
     assert len(channel.published) == 1
     channel.confirm(1)
-    assert handle.wait(0).outcome is Outcome.CONFIRMED
+    assert handle.result(0).outcome is Outcome.CONFIRMED
 
 
 @pytest.mark.parametrize(("limit", "bodies"), [({"messages": 3}, [b""] * 4), ({"body_bytes": 10}, [b"12345"] * 3)])
 def test_without_room_in_time_a_message_is_not_sent(limit: dict[str, int], bodies: list[bytes]) -> None:
     _, producer, settled = made(capacity_timeout_s=0.01, **limit)
     handles = [producer.publish(message(body=body)) for body in bodies]
-    assert [h.settlement is not None for h in handles] == [False] * (len(bodies) - 1) + [True]
-    assert handles[-1].wait(0).outcome is Outcome.NOT_SENT
+    assert [h.done() for h in handles] == [False] * (len(bodies) - 1) + [True]
+    assert handles[-1].result(0).outcome is Outcome.NOT_SENT
     assert settled == handles[-1:]
 
 
@@ -304,8 +304,8 @@ def test_one_message_larger_than_the_bound_goes_alone_rather_than_never() -> Non
     connection.open()
     handle = producer.publish(message(body=b"x" * 100))
     connection.turn()
-    assert handle.settlement is None
-    assert producer.publish(message(body=b"y")).wait(0).outcome is Outcome.NOT_SENT
+    assert not handle.done()
+    assert producer.publish(message(body=b"y")).result(0).outcome is Outcome.NOT_SENT
 
 
 def test_a_publish_that_waits_for_room_goes_on_when_a_confirm_makes_some() -> None:
@@ -341,7 +341,7 @@ def test_waiting_without_an_answer_gives_not_sent_or_unknown_and_a_late_confirm_
     threading.Timer(0.05, connection.turn).start()
     assert producer.publish_and_wait(message(), 0.5).outcome is Outcome.UNKNOWN
     channel.confirm(1)
-    assert [h.wait(0).outcome for h in settled] == [Outcome.NOT_SENT, Outcome.UNKNOWN]
+    assert [h.result(0).outcome for h in settled] == [Outcome.NOT_SENT, Outcome.UNKNOWN]
     assert producer.outstanding == 0
 
 
@@ -349,10 +349,10 @@ def test_a_handle_without_outcome_times_out_and_stays_open() -> None:
     connection, producer, _ = made()
     handle = producer.publish(message())
     with pytest.raises(OperationTimeoutError):
-        handle.wait(0.01)
+        handle.result(0.01)
     channel = connection.open()
     channel.confirm(1)
-    assert handle.wait(0).outcome is Outcome.CONFIRMED
+    assert handle.result(0).outcome is Outcome.CONFIRMED
 
 
 def test_after_the_end_nothing_is_taken_on() -> None:
@@ -368,9 +368,9 @@ def test_a_callback_cannot_wait_for_its_own_thread() -> None:
     connection, producer, _ = made(messages=1)
     handle = producer.publish(message())
     connection.on_io_thread = True
-    assert producer.publish(message()).wait(0).outcome is Outcome.NOT_SENT, "it must not wait for room either"
+    assert producer.publish(message()).result(0).outcome is Outcome.NOT_SENT, "it must not wait for room either"
     with pytest.raises(MessagingError, match="cannot wait"):
-        handle.wait(1)
+        handle.result(1)
     with pytest.raises(MessagingError, match="cannot wait"):
         producer.flush(1)
 
@@ -437,7 +437,7 @@ def test_a_process_that_was_stopped_itself_does_not_blame_the_node() -> None:
     assert producer.overdue(clock.at) == ""
     assert channel.is_open
     channel.confirm(1)
-    assert handle.wait(0).outcome is Outcome.CONFIRMED
+    assert handle.result(0).outcome is Outcome.CONFIRMED
 
 
 def test_a_node_that_still_takes_bytes_is_not_frozen() -> None:
@@ -461,18 +461,18 @@ def test_a_confirm_that_never_comes_costs_the_channel_and_leaves_its_messages_un
         if channel.is_open:
             channel.confirm(2 + quarter)
     assert not channel.is_open
-    assert handles[0].wait(0).outcome is Outcome.UNKNOWN
-    assert "no confirm within 5 s" in handles[0].wait(0).reason
-    assert {h.wait(0).outcome for h in handles[1:20]} == {Outcome.CONFIRMED}
-    assert {h.wait(0).outcome for h in handles[30:]} == {Outcome.UNKNOWN}
+    assert handles[0].result(0).outcome is Outcome.UNKNOWN
+    assert "no confirm within 5 s" in handles[0].result(0).reason
+    assert {h.result(0).outcome for h in handles[1:20]} == {Outcome.CONFIRMED}
+    assert {h.result(0).outcome for h in handles[30:]} == {Outcome.UNKNOWN}
     channel.confirm(40, multiple=True)
-    assert handles[0].wait(0).outcome is Outcome.UNKNOWN, "a confirm that comes after all changes nothing"
+    assert handles[0].result(0).outcome is Outcome.UNKNOWN, "a confirm that comes after all changes nothing"
     later = producer.publish(message())
     connection.turn()
     assert later not in channel.published
     connection.lose()
     connection.open().confirm(1)
-    assert later.wait(0).outcome is Outcome.CONFIRMED
+    assert later.result(0).outcome is Outcome.CONFIRMED
 
 
 def refuse(channel: FakeChannel, tag: int) -> None:
@@ -498,7 +498,7 @@ def test_a_channel_that_goes_on_refusing_is_changed_for_a_fresh_one_and_nothing_
     assert not channel.is_open
     connection.lose()
     connection.open().confirm(1)
-    assert [h.wait(0).outcome for h in (*handles, later)] == [Outcome.NACKED] * 3 + [Outcome.CONFIRMED] * 2
+    assert [h.result(0).outcome for h in (*handles, later)] == [Outcome.NACKED] * 3 + [Outcome.CONFIRMED] * 2
 
 
 def test_a_full_queue_costs_a_channel_only_now_and_then() -> None:
@@ -530,14 +530,14 @@ def test_sent_again_a_message_keeps_its_id_and_its_place_before_newer_ones() -> 
     connection.turn()
     first_channel.confirm(1)
     connection.lose()
-    assert second.settlement is None
+    assert not second.done()
     newer = producer.publish(message("c"))
     channel = connection.open(number=5)
     assert [h.routing_key for h in channel.published] == ["b", "c"]
     assert channel.published[0].sent_properties == first_channel.published[1].sent_properties
     channel.confirm(2, multiple=True)
-    assert [h.wait(0).outcome for h in (first, second, newer)] == [Outcome.CONFIRMED] * 3
-    assert [h.wait(0).sends for h in (first, second, newer)] == [1, 2, 1]
+    assert [h.result(0).outcome for h in (first, second, newer)] == [Outcome.CONFIRMED] * 3
+    assert [h.result(0).sends for h in (first, second, newer)] == [1, 2, 1]
     assert settled == [first, second, newer]
 
 
@@ -549,32 +549,32 @@ def test_at_close_what_may_have_arrived_earlier_is_unknown_and_the_rest_not_sent
     connection.lose()
     unsent = producer.publish(message())
     producer.close(0.01)
-    assert (sent.wait(0).outcome, sent.wait(0).sends) == (Outcome.UNKNOWN, 1)
-    assert (unsent.wait(0).outcome, unsent.wait(0).sends) == (Outcome.NOT_SENT, 0)
+    assert (sent.result(0).outcome, sent.result(0).sends) == (Outcome.UNKNOWN, 1)
+    assert (unsent.result(0).outcome, unsent.result(0).sends) == (Outcome.NOT_SENT, 0)
 
 
 def test_who_asks_to_fail_at_once_waits_for_no_node() -> None:
     connection, producer, settled = made(while_recovering="fail")
     connection.status = replace(connection.status, problem="")
     early = producer.publish(message())
-    assert early.settlement is None, "the first attempt may still succeed"
+    assert not early.done(), "the first attempt may still succeed"
     channel = connection.open()
     assert channel.published == [early]
     connection.user.flow_changed(True)
     waiting = producer.publish(message())
     connection.status = replace(connection.status, state=ConnectionState.RECOVERING, problem="it was killed")
     connection.lose()
-    assert early.wait(0).outcome is Outcome.UNKNOWN
-    assert waiting.wait(0).outcome is Outcome.NOT_SENT
+    assert early.result(0).outcome is Outcome.UNKNOWN
+    assert waiting.result(0).outcome is Outcome.NOT_SENT
     at_once = producer.publish(message())
-    assert at_once.wait(0).outcome is Outcome.NOT_SENT
-    assert "it was killed" in at_once.wait(0).reason
+    assert at_once.result(0).outcome is Outcome.NOT_SENT
+    assert "it was killed" in at_once.result(0).reason
     connection.status = replace(connection.status, state=ConnectionState.OPEN, problem="")
     channel = connection.open()
     good = producer.publish(message())
     connection.turn()
     channel.confirm(1)
-    assert good.wait(0).outcome is Outcome.CONFIRMED
+    assert good.result(0).outcome is Outcome.CONFIRMED
     assert settled == [early, waiting, at_once, good]
 
 
@@ -599,7 +599,7 @@ def test_a_returned_message_is_returned_even_if_its_confirm_is_lost() -> None:
     connection.turn()
     send_back(channel, 0)
     connection.lose()
-    assert handle.wait(0).outcome is Outcome.RETURNED
+    assert handle.result(0).outcome is Outcome.RETURNED
 
 
 def test_a_large_body_is_held_once_before_and_after_it_is_on_the_wire() -> None:
@@ -643,7 +643,7 @@ def test_after_a_fork_a_producer_and_its_connection_refuse_what_they_are_asked()
         said = answers.read().splitlines()
     made_elsewhere = "the connection 'made before' was made in another process"
     assert said == ["the producer was made in another process", *[made_elsewhere] * 3]
-    assert producer.publish(message()).settlement is None, "the parent goes on"
+    assert not producer.publish(message()).done(), "the parent goes on"
 
 
 def _refusal(call: Callable[[], object]) -> str:

@@ -53,7 +53,7 @@ def test_many_go_in_order_and_a_bad_one_fails_alone(manager: BrokerConnectionMan
         with pytest.raises(InvalidInputError):
             producer.publish("q", object())  # type: ignore[arg-type]  # what no type checker lets through
         producer.flush(10)
-    assert [h.wait(0).outcome for h in handles] == [Outcome.CONFIRMED] * 3
+    assert [h.result(0).outcome for h in handles] == [Outcome.CONFIRMED] * 3
     with pytest.raises(MessagingError, match="closed"):
         producer.publish("q", "late")
 

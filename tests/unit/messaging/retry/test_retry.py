@@ -55,23 +55,30 @@ class FakeDelivery:
 
 
 @dataclass(eq=False)
-class FakeHandle:
+class FakeFuture:
     target: str
     properties: MessageProperties
-    settlement: PublishResult | None = None
+    ended: PublishResult | None = None
+
+    def done(self) -> bool:
+        return self.ended is not None
+
+    def result(self) -> PublishResult:
+        assert self.ended is not None
+        return self.ended
 
 
 class FakeProducer:
     """Takes copies, or fails to, and lets a test say how each ends."""
 
     def __init__(self) -> None:
-        self.handles: list[FakeHandle] = []
+        self.handles: list[FakeFuture] = []
         self.error: DmqError | None = None
         self.tell: Any = None
         self.opened = 0
 
     def open(self, tell: Any) -> Any:
-        assert all(handle.settlement is not None for handle in self.handles)
+        assert all(handle.done() for handle in self.handles)
         self.tell = tell
         self.opened += 1
         return self
@@ -86,17 +93,17 @@ class FakeProducer:
         if self.error is not None:
             raise self.error
         plain_headers(properties.headers)
-        self.handles.append(FakeHandle(key, properties))
+        self.handles.append(FakeFuture(key, properties))
         return self.handles[-1]
 
-    def settle(self, handle: Any, _timeout_s: float) -> PublishResult:
+    def result_or_give_up(self, handle: Any, _timeout_s: float) -> PublishResult:
         return self.end(handle, Outcome.NOT_SENT)
 
-    def end(self, handle: FakeHandle, outcome: Outcome) -> PublishResult:
-        if handle.settlement is None:
-            handle.settlement = PublishResult(outcome, reason="as the test says")
+    def end(self, handle: FakeFuture, outcome: Outcome) -> PublishResult:
+        if not handle.done():
+            handle.ended = PublishResult(outcome, reason="as the test says")
             self.tell(handle)
-        return handle.settlement
+        return handle.result()
 
 
 class Stage:
@@ -307,7 +314,7 @@ def test_a_copy_that_is_not_taken_is_tried_again_but_not_hotly(outcome: Outcome)
     stage, delivery = Stage(), FakeDelivery()
     stage.take(delivery)
     while stage.now < 60:
-        if stage.producer.handles[-1].settlement is None:
+        if not stage.producer.handles[-1].done():
             stage.end(outcome)
         stage.pass_time(0.05)
     assert 12 <= len(stage.producer.handles) <= 35, "0.1 s doubling up to 5 s, half of it by chance"
@@ -322,7 +329,7 @@ def test_a_stale_delivery_is_let_go_and_its_copy_held_back() -> None:
     forward = stage.take(delivery)
     delivery.is_current = False
     stage.pass_time(2 * LOOK_S)
-    assert stage.producer.handles[0].settlement == PublishResult(Outcome.NOT_SENT, reason="as the test says")
+    assert stage.producer.handles[0].result() == PublishResult(Outcome.NOT_SENT, reason="as the test says")
     stage.pass_time(10)
     assert (len(stage.producer.handles), delivery.answer, stage.forwarder.left) == (1, None, 0)
     assert forward.over.is_set()
@@ -342,7 +349,7 @@ def test_a_channel_that_refuses_stubbornly_is_left_for_a_fresh_one_but_not_at_ea
     stage = Stage()
     stage.take(FakeDelivery())
     while stage.now < 60:
-        if stage.producer.handles[-1].settlement is None:
+        if not stage.producer.handles[-1].done():
             stage.end(Outcome.NACKED)
         stage.pass_time(0.05)
     assert 10 <= stage.producer.opened <= len(stage.producer.handles) - 1
@@ -378,7 +385,7 @@ def test_whatever_happens_exactly_the_confirmed_are_acknowledged(fates: list[lis
                 stage.forwarder.turn()
                 assert delivery.answer is None
             stage.pass_time(LONGEST_PAUSE_S)
-        if stage.producer.handles[-1].settlement is None and delivery.is_current:
+        if not stage.producer.handles[-1].done() and delivery.is_current:
             stage.end(Outcome.CONFIRMED)
             assert delivery.answer is Answer.ACK
         else:
