@@ -18,17 +18,24 @@ from typing import TYPE_CHECKING, Final
 from dmq_core.cluster.protocol import NodeInfo
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import DmqError, InvalidInputError, MessagingError
-from dmq_core.messaging.connection.broker import Broker, BrokerId, broker_of
+from dmq_core.messaging.connection.broker import Broker, BrokerId, credentials_of, endpoint_of
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.load_balancing import Policy
 from dmq_core.messaging.connection.pool import Lease, Pool, Role
-from dmq_core.messaging.connection.states import FINAL_STATES, LIVE_STATES, ConnectionState, ConnectionStatus
+from dmq_core.messaging.connection.states import (
+    FINAL_STATES,
+    LIVE_STATES,
+    ConnectionHooks,
+    ConnectionState,
+    ConnectionStatus,
+)
 from dmq_core.messaging.connection.topology_commands import declare
 from dmq_core.messaging.topology.lint import Explanation, LintSeverity, explain, in_order, judge
 from dmq_core.messaging.topology.model import Entity, Queue
 from dmq_core.messaging.transport.amqp import AMQP
 from dmq_core.messaging.transport.protocol import Network
 from dmq_core.text import visible
+from dmq_core.urls import parse_url
 from dmq_core.versions import Version, parse_version
 
 if TYPE_CHECKING:
@@ -139,17 +146,9 @@ class BrokerConnectionManager:
         >>> print(broker.endpoint.amqp_url, broker.endpoint.virtual_host, broker.credentials.username)
         amqps://mq3.example.org:5671 orders shop
         """
-        broker = broker_of(
-            broker_id,
-            host,
-            port,
-            url=url,
-            username=username,
-            password=password,
-            virtual_host=virtual_host,
-            tls=tls,
-            cluster=cluster,
-        )
+        parsed = None if url is None else parse_url(url)
+        endpoint = endpoint_of(host, port, parsed, virtual_host, tls)
+        broker = Broker(broker_id, endpoint, credentials_of(username, password, parsed), cluster)
         with self._lock:
             self._refuse_if_unusable()
             known = self._find(broker_id)
@@ -425,19 +424,20 @@ class BrokerConnectionManager:
     def _opened(self, name: str, cluster: Pool, role: Role) -> Lease:
         title = f"{self.name} {role} {next(self._numbers[role])}"
         lease = Lease(role, name, title)
+        moves = self._policy.evens_out
         lease.connection = Connection(
             cluster.endpoints,
             {broker.endpoint: broker.credentials for broker in cluster.brokers},
             title,
-            prefer=lambda: self._places(cluster, lease),
-            on_change=lambda status: self._changed(lease, status),
+            ConnectionHooks(
+                prefer=lambda: self._places(cluster, lease),
+                on_change=lambda status: self._changed(lease, status),
+                rebalance_target=(lambda here: self._rebalance_target(cluster, lease, here)) if moves else None,
+                on_leave=lambda endpoint, why: self._left(cluster, lease, endpoint, why),
+            ),
             setup=cluster.registry,
             penalties=cluster.penalties,
             network=self._network,
-            rebalance_target=(lambda here: self._rebalance_target(cluster, lease, here))
-            if self._policy.evens_out
-            else None,
-            on_leave=lambda endpoint, why: self._left(cluster, lease, endpoint, why),
         )
         cluster.leases = cluster.usable()
         cluster.leases.append(lease)

@@ -127,10 +127,10 @@ def open_consumer(
     offset: Offset | None = None,
 ) -> Iterator[Subscription]:
     """A consumer that receives from `queue`, a stream if there is an `offset`; a typed error says why it does not."""
-    from dmq_core.messaging.consuming.subscription import Subscription
+    from dmq_core.messaging.consuming.subscription import Subscription, SubscriptionOptions
 
     with open_connection(settings, "dmq consume") as connection:
-        consumer = Subscription(connection, queue, handler, prefetch=prefetch, offset=offset)
+        consumer = Subscription(connection, queue, handler, SubscriptionOptions(prefetch=prefetch, offset=offset))
         try:
             consumer.wait_consuming(OPEN_LIMIT_S)
             yield consumer

@@ -160,18 +160,20 @@ class _Listener:
 
     def _connect(self) -> None:
         from dmq_core.messaging.connection.connection import Connection
+        from dmq_core.messaging.connection.states import ConnectionHooks
 
-        self._connection = Connection(self._endpoints, self._credentials, CONNECTION_NAME, prefer=self._prefer)
+        hooks = ConnectionHooks(prefer=self._prefer)
+        self._connection = Connection(self._endpoints, self._credentials, CONNECTION_NAME, hooks)
         for feed in _FEEDS:
             self._listen(self._connection, feed)
 
     def _listen(self, connection: Connection, feed: _Feed) -> None:
-        from dmq_core.messaging.consuming.subscription import Subscription
+        from dmq_core.messaging.consuming.subscription import Subscription, SubscriptionOptions
         from dmq_core.messaging.topology.model import PrivateBinding, PrivateQueue
 
         queue = PrivateQueue(feed.queue_prefix, tuple(PrivateBinding(feed.exchange, key) for key in feed.keys))
         handler = self._hear_log if feed.source == LOG_SOURCE else self._hear_event
-        self._consumers[feed.source] = Subscription(connection, queue, handler, prefetch=_PREFETCH)
+        self._consumers[feed.source] = Subscription(connection, queue, handler, SubscriptionOptions(prefetch=_PREFETCH))
 
     def _prefer(self) -> tuple[NodeEndpoint, ...]:
         return self._preferred

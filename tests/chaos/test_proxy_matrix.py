@@ -19,7 +19,7 @@ from dmq_core.cluster.protocol import Backend, Cluster, NodeAction
 from dmq_core.endpoints import NodeEndpoint
 from dmq_core.errors import DmqError
 from dmq_core.messaging.connection.connection import Connection
-from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.connection.states import ConnectionHooks, ConnectionState, ConnectionStatus
 from dmq_core.messaging.connection.topology_commands import declare, delete_queue, queue_depth
 from dmq_core.messaging.consuming.subscription import Subscription
 from dmq_core.messaging.delivery.delivery import Delivery
@@ -66,7 +66,12 @@ def connect(link: Link) -> Iterator[Open]:
     def make(*endpoints: NodeEndpoint, on_change: Callable[[ConnectionStatus], None] | None = None) -> Connection:
         places = endpoints or (link.proxy.endpoint,)
         made.append(
-            Connection(places, dict.fromkeys(places, link.cluster.credentials), "dmq test", on_change=on_change)
+            Connection(
+                places,
+                dict.fromkeys(places, link.cluster.credentials),
+                "dmq test",
+                ConnectionHooks(on_change=on_change),
+            )
         )
         return made[-1]
 

@@ -21,9 +21,9 @@ from dmq_core.cluster.protocol import Cluster, NodeAction
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDeniedError, MessagingError, NotReachableError
 from dmq_core.messaging.connection.connection import Connection
-from dmq_core.messaging.connection.states import ConnectionState, ConnectionStatus
+from dmq_core.messaging.connection.states import ConnectionHooks, ConnectionState, ConnectionStatus
 from dmq_core.messaging.connection.topology_commands import declare, delete_queue, queue_depth
-from dmq_core.messaging.consuming.subscription import Subscription
+from dmq_core.messaging.consuming.subscription import Subscription, SubscriptionOptions
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.publishing.publisher import Publisher
@@ -49,7 +49,14 @@ def opened(docker_cluster: Cluster) -> Iterator[Open]:
     def make(
         first: str = "rmq1", on_change: Callable[[ConnectionStatus], None] | None = None, name: str = "dmq test"
     ) -> Connection:
-        made.append(Connection(endpoints(docker_cluster, first), docker_cluster.credentials, name, on_change=on_change))
+        made.append(
+            Connection(
+                endpoints(docker_cluster, first),
+                docker_cluster.credentials,
+                name,
+                ConnectionHooks(on_change=on_change),
+            )
+        )
         made[-1].wait_open(20)
         return made[-1]
 
@@ -312,7 +319,11 @@ def test_a_queue_that_is_deleted_is_declared_and_consumed_again(opened: Open) ->
     name = f"test.{secrets.token_hex(4)}"
     collector, changes = Collector(), []
     consumer = Subscription(
-        opened(), name, collector, declare=(Queue(name, "quorum"),), on_change=lambda s: changes.append(s.consuming)
+        opened(),
+        name,
+        collector,
+        SubscriptionOptions(declare=(Queue(name, "quorum"),)),
+        on_change=lambda s: changes.append(s.consuming),
     )
     consumer.wait_consuming(20)
     delete_queue(opened("rmq2"), name)

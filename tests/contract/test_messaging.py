@@ -18,7 +18,7 @@ from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import AccessDeniedError, DmqError, MessagingError
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.topology_commands import declare, delete_exchange, delete_queue, queue_depth
-from dmq_core.messaging.consuming.subscription import Subscription
+from dmq_core.messaging.consuming.subscription import Subscription, SubscriptionOptions
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.delivery.stream_offset import OFFSET, Offset
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage
@@ -188,7 +188,9 @@ class Hand:
         self.rig = rig
         self.came: list[Delivery] = []
         self._taken = 0
-        self.consumer = Subscription(connection or rig.main, queue, self._note, prefetch=prefetch, offset=offset)
+        self.consumer = Subscription(
+            connection or rig.main, queue, self._note, SubscriptionOptions(prefetch=prefetch, offset=offset)
+        )
         self.consumer.wait_consuming(20)
 
     def _note(self, deliveries: tuple[Delivery, ...]) -> None:
@@ -516,7 +518,7 @@ def test_a_single_active_consumer_has_all_until_it_leaves(rig: Rig, kind: str) -
 def test_a_classic_queue_tolerates_no_other_consumer_beside_an_exclusive_one(rig: Rig) -> None:
     queue = rig.queue("q", "classic")
     Hand(rig, queue)
-    second = Subscription(rig.main, queue, lambda _: None, exclusive=True)
+    second = Subscription(rig.main, queue, lambda _: None, SubscriptionOptions(exclusive=True))
     rig.place.await_until(lambda: "in exclusive use" in second.status.problem, "the second is refused")
     assert not second.status.consuming
     second.stop()
@@ -525,7 +527,7 @@ def test_a_classic_queue_tolerates_no_other_consumer_beside_an_exclusive_one(rig
 def test_a_quorum_queue_pays_no_heed_to_a_consumer_that_wants_it_alone(rig: Rig) -> None:
     queue = rig.queue("q")
     Hand(rig, queue)
-    second = Subscription(rig.main, queue, lambda _: None, exclusive=True)
+    second = Subscription(rig.main, queue, lambda _: None, SubscriptionOptions(exclusive=True))
     assert second.wait_consuming(20).consuming
     second.stop()
 
@@ -535,7 +537,11 @@ def test_a_consumer_whose_queue_is_deleted_is_told_and_subscribes_again(rig: Rig
     rig.declare(spec)
     changes: list[bool] = []
     consumer = Subscription(
-        rig.main, spec.name, lambda _: None, declare=(spec,), on_change=lambda s: changes.append(s.consuming)
+        rig.main,
+        spec.name,
+        lambda _: None,
+        SubscriptionOptions(declare=(spec,)),
+        on_change=lambda s: changes.append(s.consuming),
     )
     consumer.wait_consuming(20)
     delete_queue(rig.main, spec.name, timeout_s=20)
@@ -600,7 +606,7 @@ def test_a_stream_that_was_deleted_and_declared_again_is_read_from_its_beginning
 
 
 def test_only_a_stream_has_places_to_begin_at(rig: Rig) -> None:
-    consumer = Subscription(rig.main, rig.queue("q"), lambda _: None, offset="first")
+    consumer = Subscription(rig.main, rig.queue("q"), lambda _: None, SubscriptionOptions(offset="first"))
     rig.place.await_until(lambda: "invalid arg 'x-stream-offset'" in consumer.status.problem, "it is refused")
     consumer.stop()
 

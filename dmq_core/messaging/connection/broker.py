@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from dmq_core.endpoints import Credentials, NodeEndpoint, TlsSettings
 from dmq_core.errors import InvalidInputError
 from dmq_core.text import visible
-from dmq_core.urls import BrokerUrl, parse_url
+from dmq_core.urls import BrokerUrl
 
 BrokerId = int | str
 
@@ -27,27 +27,12 @@ class Broker:
     cluster: str = ""
 
 
-def broker_of(
-    broker_id: BrokerId,
-    host: str | None,
-    port: int | None,
-    *,
-    url: str | None,
-    username: str | None,
-    password: str | None,
-    virtual_host: str | None,
-    tls: TlsSettings | None,
-    cluster: str,
-) -> Broker:
-    """The broker at `host` and `port` or `url`, as guest/guest unless a user is given.
-
-    Raises `InvalidInputError` if that is none.
-    """
-    said = None if url is None else parse_url(url)
-    endpoint = _endpoint(host, port, tls) if said is None else _endpoint_of(said, tls)
-    if virtual_host is not None:
-        endpoint = replace(endpoint, virtual_host=virtual_host)
-    return Broker(broker_id, endpoint, _credentials(username, password, said), cluster)
+def endpoint_of(
+    host: str | None, port: int | None, url: BrokerUrl | None, virtual_host: str | None, tls: TlsSettings | None
+) -> NodeEndpoint:
+    """Where a broker is, by `host` and `port` or by `url`; `InvalidInputError` if that is nowhere."""
+    endpoint = _endpoint(host, port, tls) if url is None else _endpoint_of(url, tls)
+    return endpoint if virtual_host is None else replace(endpoint, virtual_host=virtual_host)
 
 
 def _endpoint(host: str | None, port: int | None, tls: TlsSettings | None) -> NodeEndpoint:
@@ -63,17 +48,18 @@ def _endpoint(host: str | None, port: int | None, tls: TlsSettings | None) -> No
     return NodeEndpoint(host, number, None, tls)
 
 
-def _endpoint_of(said: BrokerUrl, tls: TlsSettings | None) -> NodeEndpoint:
-    if not said.scheme.is_amqp:
+def _endpoint_of(url: BrokerUrl, tls: TlsSettings | None) -> NodeEndpoint:
+    if not url.scheme.is_amqp:
         raise InvalidInputError(
             "messages go over AMQP, and the URL is that of a management API", "Give amqp:// or amqps://."
         )
-    secured = tls or (TlsSettings() if said.scheme.secured else None)
-    return NodeEndpoint(said.host, said.port, None, secured, said.virtual_host or "/")
+    secured = tls or (TlsSettings() if url.scheme.secured else None)
+    return NodeEndpoint(url.host, url.port, None, secured, url.virtual_host or "/")
 
 
-def _credentials(username: str | None, password: str | None, said: BrokerUrl | None) -> Credentials:
-    if username is None and password is None and said is not None and said.username is not None:
-        return Credentials(said.username, said.password or "")
+def credentials_of(username: str | None, password: str | None, url: BrokerUrl | None) -> Credentials:
+    """As whom a broker is asked: the user that is given, else the one in the URL, else guest."""
+    if username is None and password is None and url is not None and url.username is not None:
+        return Credentials(url.username, url.password or "")
     usual = Credentials()
     return Credentials(username or usual.username, usual.password if password is None else password)

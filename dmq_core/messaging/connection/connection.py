@@ -15,7 +15,9 @@ from dmq_core.messaging.connection.endpoint_selection import EndpointSelector
 from dmq_core.messaging.connection.states import (
     FINAL_STATES,
     LIVE_STATES,
+    NO_HOOKS,
     ChannelUser,
+    ConnectionHooks,
     ConnectionState,
     ConnectionStatus,
     TopologySetup,
@@ -29,14 +31,10 @@ CLOSE_LIMIT_S = 4.0
 class Connection:
     """A recovering AMQP connection named `name` to one of `endpoints`; methods may be called from any thread.
 
-    It starts with its first user or `start`. `prefer` may reorder the endpoints at each attempt; it is called on the
-    I/O thread and must not block. Listeners hear each change of status there, in order. A node from which nothing is
-    heard for about two seconds though it was asked is left for another. Whenever it opens, `setup` runs before
-    users get their channels. `penalties` may be shared with other connections, see `EndpointSelector`.
-    `rebalance_target` is asked every few seconds, on the I/O thread, whether the connection should move to another
-    endpoint. `on_leave` hears there of an endpoint that is left because it is silent, does not confirm, or no longer
-    reaches a queue, and why. `network` is what it connects through (None: AMQP over TCP); `now` tells its monotonic
-    seconds, by which everything about the broker is timed, and `wall` its epoch seconds.
+    It starts with its first user or `start`. A node from which nothing is heard for about two seconds though it was
+    asked is left for another. Whenever it opens, `setup` runs before users get their channels. `penalties` may be
+    shared with other connections, see `EndpointSelector`. `network` is what it connects through (None: AMQP over TCP);
+    `now` tells its monotonic seconds, by which everything about the broker is timed, and `wall` its epoch seconds.
     """
 
     def __init__(
@@ -44,30 +42,25 @@ class Connection:
         endpoints: Sequence[NodeEndpoint],
         credentials: Credentials | Mapping[NodeEndpoint, Credentials],
         name: str,
-        prefer: Callable[[], Sequence[NodeEndpoint]] | None = None,
-        on_change: Callable[[ConnectionStatus], None] | None = None,
+        hooks: ConnectionHooks = NO_HOOKS,
         setup: TopologySetup | None = None,
         penalties: dict[NodeEndpoint, float] | None = None,
         network: Network | None = None,
-        rebalance_target: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
-        on_leave: Callable[[NodeEndpoint, str], None] | None = None,
     ) -> None:
         self.name = name
         self._fork_generation = fork_guard.generation
-        self._rebalance_target = rebalance_target
-        self._on_leave = on_leave
+        self._hooks = hooks
         self._network = network or AMQP
         self.now = self._network.now
         self.wall = self._network.wall
         self._credentials = (
             dict.fromkeys(endpoints, credentials) if isinstance(credentials, Credentials) else dict(credentials)
         )
-        self._selector = EndpointSelector(endpoints, prefer, penalties=penalties)
+        self._selector = EndpointSelector(endpoints, hooks.prefer, penalties=penalties)
         self._setup = setup
         self._changed = threading.Condition()
         self._status = ConnectionStatus(ConnectionState.NEW, self._network.wall())
         self._error: DmqError | None = None
-        self._on_change = on_change
         self._thread: threading.Thread | None = None
         self._closing = False
         self._io: ConnectionLoop | None = None
@@ -179,8 +172,7 @@ class Connection:
                     self._publish,
                     self._network,
                     self._setup,
-                    self._rebalance_target,
-                    self._on_leave,
+                    self._hooks,
                 )
                 self._thread = threading.Thread(target=self._io.run, name=f"amqp {self.name}", daemon=True)
                 self._thread.start()
@@ -191,8 +183,8 @@ class Connection:
             self._status = status
             self._error = error
             self._changed.notify_all()
-        if self._on_change is not None:
-            self._on_change(status)
+        if self._hooks.on_change is not None:
+            self._hooks.on_change(status)
 
     def _not_open(self, timeout_s: float) -> DmqError:
         problem = self._status.problem

@@ -13,8 +13,10 @@ from dmq_core.messaging.connection.liveness import LivenessAction, LivenessMonit
 from dmq_core.messaging.connection.partition_detector import PartitionDetector
 from dmq_core.messaging.connection.states import (
     LIVE_STATES,
+    NO_HOOKS,
     AwaitsMessages,
     ChannelUser,
+    ConnectionHooks,
     ConnectionState,
     ConnectionStatus,
     HasWorkers,
@@ -73,8 +75,7 @@ class ConnectionLoop:
         publish: Callable[[ConnectionStatus, DmqError | None], None],
         network: Network,
         setup: TopologySetup | None = None,
-        rebalance_target: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None,
-        on_leave: Callable[[NodeEndpoint, str], None] | None = None,
+        hooks: ConnectionHooks = NO_HOOKS,
     ) -> None:
         self._network = network
         self._now = network.now
@@ -90,9 +91,8 @@ class ConnectionLoop:
         self._link: Link | None = None
         self._events: _LinkEvents | None = None
         self._move: _Move | None = None
-        self._rebalance_target = rebalance_target
+        self._hooks = hooks
         self._rebalance_at = 0.0
-        self._on_leave = on_leave
         self._ping_channel: Channel | None = None
         self._liveness = LivenessMonitor()
         self._partition = PartitionDetector()
@@ -318,10 +318,14 @@ class ConnectionLoop:
         return tuple(attachment.user for attachment in self._attachments if isinstance(attachment.user, Pausable))
 
     def _rebalance(self, link: Link, now: float) -> None:
-        if self._rebalance_target is None or now < self._rebalance_at or self._status.state is not ConnectionState.OPEN:
+        if (
+            self._hooks.rebalance_target is None
+            or now < self._rebalance_at
+            or self._status.state is not ConnectionState.OPEN
+        ):
             return
         self._rebalance_at = now + random.uniform(*REBALANCE_EVERY_S)
-        if self._move is None and (endpoint := self._rebalance_target(link.endpoint)) is not None:
+        if self._move is None and (endpoint := self._hooks.rebalance_target(link.endpoint)) is not None:
             self.move(endpoint)
 
     def _gives_up(self, reason: CloseReason) -> bool:
@@ -437,8 +441,8 @@ class ConnectionLoop:
         if why := self._why_leave(self._link, now, late):
             endpoint = self._link.endpoint
             self.leave(endpoint, why)
-            if self._on_leave is not None:
-                self._on_leave(endpoint, why)
+            if self._hooks.on_leave is not None:
+                self._hooks.on_leave(endpoint, why)
         else:
             self._rebalance(self._link, now)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -60,6 +60,24 @@ class ConnectionStatus:
     problem: str = ""
     broker_version: str = ""
     reason: CloseReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionHooks:
+    """What whoever keeps a connection decides and hears: all on the I/O thread, which it must not block.
+
+    `prefer` may reorder the endpoints at each attempt. `on_change` hears each status, in order. `rebalance_target` is
+    asked every few seconds whether the connection should move to another endpoint. `on_leave` hears of an endpoint that
+    is left because it is silent, does not confirm, or no longer reaches a queue, and why.
+    """
+
+    prefer: Callable[[], Sequence[NodeEndpoint]] | None = None
+    on_change: Callable[[ConnectionStatus], None] | None = None
+    rebalance_target: Callable[[NodeEndpoint], NodeEndpoint | None] | None = None
+    on_leave: Callable[[NodeEndpoint, str], None] | None = None
+
+
+NO_HOOKS = ConnectionHooks()
 
 
 class TopologySetup(Protocol):

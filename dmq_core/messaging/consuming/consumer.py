@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Final, TypedDict
@@ -17,13 +17,14 @@ from dmq_core.messaging.consuming.decoding import Decode, DecodingError, Message
 from dmq_core.messaging.consuming.handler_runner import (
     ConsumerStats,
     Handler,
+    HandlerOptions,
     HandlerRunner,
     OnError,
     RecentIds,
     StatsCounter,
     Task,
 )
-from dmq_core.messaging.consuming.subscription import CANCELLED, ConsumerStatus, Subscription
+from dmq_core.messaging.consuming.subscription import CANCELLED, ConsumerStatus, Subscription, SubscriptionOptions
 from dmq_core.messaging.consuming.workers import NO_KEY, InlineWorker, KeyedQueues, WorkerPool
 from dmq_core.messaging.delivery.delivery import Delivery, returns_counted
 from dmq_core.messaging.delivery.stream_offset import Offset, checked_offset
@@ -44,7 +45,7 @@ from dmq_core.messaging.topology.queue_arguments import delivery_limit as limit_
 from dmq_core.text import visible
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Self, Unpack
 
     from dmq_core.connection_manager import BrokerConnectionManager
     from dmq_core.versions import Version
@@ -88,6 +89,26 @@ class ConsumerOptions(TypedDict, total=False):
     cluster: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    auto_ack: bool = False
+    prefetch: int = PREFETCH
+    concurrency: int = 1
+    order: str = Order.NONE
+    key: Key | None = None
+    retry: FailurePath | None = None
+    decode: Decode = decode_message
+    deduplicate: int = 0
+    on_error: OnError | None = None
+    cluster: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.prefetch <= 65535:
+            raise InvalidInputError(f"a prefetch of {self.prefetch} makes no sense", "Give a number from 1 to 65535.")
+        if self.deduplicate < 0:
+            raise InvalidInputError(f"remembering {self.deduplicate} ids makes no sense", "Give 0 or more.")
+
+
 class Consumer:
     """Receives from one queue and gives each message to a handler; what the four types have in common.
 
@@ -117,37 +138,16 @@ class Consumer:
         queue_name: str | None,
         exchange_name: str,
         bindings: Sequence[PrivateBinding],
-        *,
-        auto_ack: bool = False,
-        prefetch: int = PREFETCH,
-        concurrency: int = 1,
-        order: str = Order.NONE,
-        key: Key | None = None,
-        retry: FailurePath | None = None,
-        decode: Decode = decode_message,
-        deduplicate: int = 0,
-        on_error: OnError | None = None,
-        cluster: str = "",
+        **options: Unpack[ConsumerOptions],
     ) -> None:
         self.queue_name = queue_name
         self.exchange_name = exchange_name
         self._manager = connection_manager
         self._bindings = tuple(bindings)
-        self._auto_ack = auto_ack
-        self._prefetch = prefetch
-        self._concurrency = concurrency
-        self._order = _checked_order(order, queue_name, concurrency, key, retry)
-        self._key = key
-        self._retry = retry
-        self._decode = decode
-        self._recent = RecentIds(deduplicate) if deduplicate else None
-        self._on_error = on_error
-        self._cluster = cluster
-        if not 1 <= prefetch <= 65535:
-            raise InvalidInputError(f"a prefetch of {prefetch} makes no sense", "Give a number from 1 to 65535.")
-        if deduplicate < 0:
-            raise InvalidInputError(f"remembering {deduplicate} ids makes no sense", "Give 0 or more.")
-        self._path: FailurePath = retry or Requeue(dead_letter=False)
+        self._options = checked = _Options(**options)
+        self._order = _checked_order(checked, queue_name)
+        self._recent = RecentIds(checked.deduplicate) if checked.deduplicate else None
+        self._path: FailurePath = checked.retry or Requeue(dead_letter=False)
         self._offset: Offset | None = None
         self._queue: Queue | None = None
         self._limit: int | None = None
@@ -194,7 +194,7 @@ class Consumer:
             raise InvalidInputError(f"a {kind} queue cannot be exclusive", "Leave that out, or take a classic queue.")
         asked = (durable, queue_type, arguments, delivery_limit, dead_letter, exclusive, auto_delete)
         takes_any = asked == (True, None, None, DELIVERY_LIMIT, True, False, False) and self._order is Order.NONE
-        if self._retry is None:
+        if self._options.retry is None:
             self._path = Requeue(delivery_limit, dead_letter)
         own = dict(arguments or {})
         if self._order is not Order.NONE and kind != STREAM:
@@ -234,36 +234,36 @@ class Consumer:
         _check_handler(handler)
         self._offset = self._checked_offset(offset)
         self._declare_the_rest()
-        runner = HandlerRunner(
-            handler,
-            self._path,
-            self._decode,
-            self._counter,
-            self._handler_ended,
-            auto_ack=self._auto_ack,
+        options = HandlerOptions(
+            decode=self._options.decode,
+            auto_ack=self._options.auto_ack,
             dead_letters=self._queue is not None and "x-dead-letter-exchange" in self._queue.arguments,
             limit=self._limit,
             recent=self._recent,
-            on_error=self._on_error,
-            goes_on=lambda: not self._stopping,
+            on_error=self._options.on_error,
+        )
+        runner = HandlerRunner(
+            handler, self._path, options, self._counter, self._handler_ended, lambda: not self._stopping
         )
         source = self._source()
         name = source if isinstance(source, str) else source.prefix
         self._path.bind(self._manager, name)
         self._workers = self._workers_for(visible(name), runner)
-        self._connection = self._manager.consuming(self._cluster)
+        self._connection = self._manager.consuming(self._options.cluster)
         with self._lock:
             self._subscription = Subscription(
                 self._connection,
                 source,
                 self._take,
-                prefetch=self._prefetch,
-                declare=self._own_entities(),
-                offset=self._offset,
+                SubscriptionOptions(
+                    prefetch=self._options.prefetch,
+                    declare=self._own_entities(),
+                    offset=self._offset,
+                    keeps_place=self._order is not Order.NONE,
+                ),
                 on_change=self._changed,
                 on_end=self._ended,
                 busy=self._is_busy,
-                keeps_place=self._order is not Order.NONE,
             )
         return self
 
@@ -334,9 +334,11 @@ class Consumer:
         return self._counter.stats()
 
     def _workers_for(self, name: str, runner: HandlerRunner) -> WorkerPool[Task] | InlineWorker[Task]:
-        if self._concurrency == 1 and self._order is Order.NONE:
+        if self._options.concurrency == 1 and self._order is Order.NONE:
             return InlineWorker(_is_gone, runner.handle)
-        return WorkerPool(name, self._concurrency, KeyedQueues(_comes_again, _is_gone), runner.handle, self._missed)
+        return WorkerPool(
+            name, self._options.concurrency, KeyedQueues(_comes_again, _is_gone), runner.handle, self._missed
+        )
 
     # Declaring.
 
@@ -355,7 +357,7 @@ class Consumer:
         return checked_offset(offset)
 
     def _declare(self, queue: Queue, takes_any: bool) -> None:
-        version = self._manager.broker_version(self._cluster)
+        version = self._manager.broker_version(self._options.cluster)
         if queue.type == STREAM:
             self._take_stream()
         plan = self._path.prepare(queue, version)
@@ -365,7 +367,7 @@ class Consumer:
                 f"without a delivery limit {visible(queue.name)!r} does not keep its order", "Set one."
             )
         if queue.exclusive:
-            self._manager.declare(*plan.entities, cluster=self._cluster)
+            self._manager.declare(*plan.entities, cluster=self._options.cluster)
         else:
             queue, plan = self._declared_or_taken(queue, plan, takes_any, version)
         self._queue = queue
@@ -376,35 +378,37 @@ class Consumer:
         self, queue: Queue, plan: FailurePlan, takes_any: bool, version: Version
     ) -> tuple[Queue, FailurePlan]:
         try:
-            self._manager.declare(*plan.entities, queue, cluster=self._cluster)
+            self._manager.declare(*plan.entities, queue, cluster=self._options.cluster)
         except MessagingError as error:
             if not takes_any or "inequivalent" not in error.what:
                 raise
             # What it does with failed messages is its own affair, and not known here.
             taken = Queue(queue.name, queue.type, arguments=queue.arguments, adopt=True)
             _LOG.info("the queue is taken as it is: %s", visible(error.what))
-            if self._retry is None:
+            if self._options.retry is None:
                 self._path = Requeue(dead_letter=False)
             # Without the arguments that were planned, the path may need something else beside the queue.
             plan = self._path.prepare(taken, version)
-            self._manager.declare(*plan.entities, taken, cluster=self._cluster)
+            self._manager.declare(*plan.entities, taken, cluster=self._options.cluster)
             return Queue(queue.name), plan
         return queue, plan
 
     def _take_stream(self) -> None:
         if isinstance(self._path, Requeue):
-            self._path = self._path.in_stream(self._cluster)
+            self._path = self._path.in_stream(self._options.cluster)
 
     def _declare_the_rest(self) -> None:
         if self.queue_name and self._queue is None:
             kind = None if self._offset is None else STREAM
             if self.exchange_name or (self._order is not Order.NONE and kind is None):
                 self.declare_queue(queue_type=kind)
-            elif self._retry is not None:
+            elif self._options.retry is not None:
                 if kind == STREAM:
                     self._take_stream()
-                plan = self._path.prepare(Queue(self.queue_name, kind), self._manager.broker_version(self._cluster))
-                self._manager.declare(*plan.entities, cluster=self._cluster)
+                plan = self._path.prepare(
+                    Queue(self.queue_name, kind), self._manager.broker_version(self._options.cluster)
+                )
+                self._manager.declare(*plan.entities, cluster=self._options.cluster)
                 self._declared = plan.entities
         rest: list[Entity] = []
         if self.exchange_name and not self.exchange_name.startswith("amq."):
@@ -412,7 +416,7 @@ class Consumer:
         if self._queue is not None and not self._queue.exclusive:
             rest += self._queue_bindings()
         if rest:
-            self._manager.declare(*rest, cluster=self._cluster)
+            self._manager.declare(*rest, cluster=self._options.cluster)
             self._declared += tuple(rest)
 
     def _queue_bindings(self) -> list[Binding]:
@@ -429,7 +433,7 @@ class Consumer:
 
     def _restore(self) -> None:
         try:
-            self._manager.declare(*self._declared, cluster=self._cluster)
+            self._manager.declare(*self._declared, cluster=self._options.cluster)
         except DmqError as error:
             _LOG.warning("not declared again: %s", visible(error.what))
         finally:
@@ -463,12 +467,12 @@ class Consumer:
         return task, key
 
     def _key_of(self, task: Task) -> Hashable:
-        if self._key is None:
+        if self._options.key is None:
             return task.delivery.routing_key
-        if isinstance(self._key, str):
-            value = headers_of(task.delivery).get(self._key)
+        if isinstance(self._options.key, str):
+            value = headers_of(task.delivery).get(self._options.key)
             return value if isinstance(value, Hashable) else repr(value)
-        return self._key(task.message(self._decode), headers_of(task.delivery))
+        return self._options.key(task.message(self._options.decode), headers_of(task.delivery))
 
     def _is_busy(self) -> bool:
         return self._workers is not None and self._workers.is_busy
@@ -525,15 +529,14 @@ class Consumer:
         self._over.set()
 
 
-def _checked_order(
-    order: str, queue_name: str | None, concurrency: int, key: Key | None, retry: FailurePath | None
-) -> Order:
+def _checked_order(options: _Options, queue_name: str | None) -> Order:
+    order, concurrency = options.order, options.concurrency
     if order not in list(Order):
         raise InvalidInputError(f"there is no order {visible(order)!r}", "Say none, strict or key.")
     checked = Order(order)
     if concurrency < 1 or (checked is Order.STRICT and concurrency > 1):
         raise InvalidInputError(f"{checked} order with a concurrency of {concurrency} makes no sense", "Leave it at 1.")
-    if key is not None and checked is not Order.KEY:
+    if options.key is not None and checked is not Order.KEY:
         raise InvalidInputError("a key is for order='key' only", "Take it out, or ask for that order.")
     if checked is Order.NONE:
         return checked
@@ -541,7 +544,7 @@ def _checked_order(
         raise InvalidInputError(
             "a private queue does not outlive its connection, nor does its order", "Give a queue_name."
         )
-    if retry is not None and not retry.keeps_order:
+    if options.retry is not None and not options.retry.keeps_order:
         raise InvalidInputError("this way of trying again lets later messages pass", "Take another, or order='none'.")
     return checked
 

@@ -102,39 +102,43 @@ class Task:
         return self._message
 
 
+@dataclass(frozen=True, slots=True)
+class HandlerOptions:
+    """How a handler is given its messages.
+
+    `dead_letters`: the queue is known to keep what is rejected. `limit`: after how many counted returns the queue gives
+    a message up (None: unknown, or never). `recent` remembers what was handled well (None: nothing does).
+    """
+
+    decode: Decode
+    auto_ack: bool
+    dead_letters: bool
+    limit: int | None
+    recent: RecentIds | None
+    on_error: OnError | None
+
+
 class HandlerRunner:
     """Gives a handler its message and answers for it: True acknowledges, anything else fails and goes to `path`.
 
-    `dead_letters`: the queue is known to keep what is rejected. `limit`: after how many counted returns the queue
-    gives a message up (None: unknown, or never). `ended` hears of an exception by which the handler ends it all.
-    What is returned to a stream is tried again at once, by the same thread, while `goes_on`.
+    `ended` hears of an exception by which the handler ends it all. What is returned to a stream is tried again at once,
+    by the same thread, while `goes_on`.
     """
 
     def __init__(
         self,
         handler: Handler,
         path: FailurePath,
-        decode: Decode,
+        options: HandlerOptions,
         counter: StatsCounter,
         ended: Callable[[BaseException], None],
-        *,
-        auto_ack: bool,
-        dead_letters: bool,
-        limit: int | None,
-        recent: RecentIds | None,
-        on_error: OnError | None,
         goes_on: Callable[[], bool] = lambda: True,
     ) -> None:
         self._handler = handler
         self._path = path
-        self._decode = decode
+        self._options = options
         self._count = counter.add
         self._ended = ended
-        self._auto_ack = auto_ack
-        self._dead_letters = dead_letters
-        self._limit = limit
-        self._recent = recent
-        self._on_error = on_error
         self._goes_on = goes_on
         self._warned = False
 
@@ -152,16 +156,16 @@ class HandlerRunner:
             self._acked(delivery, "duplicates")
             return True
         try:
-            message = task.message(self._decode)
+            message = task.message(self._options.decode)
         except DecodingError as error:
             self._undecodable(delivery, error)
             return self._is_over(delivery)
-        recent = self._recent
+        recent = self._options.recent
         if recent is not None and delivery.properties.message_id in recent:
             self._acked(delivery, "duplicates")
             return True
         # At most once: what is acknowledged in vain is delivered again, and must not be handled now.
-        if self._auto_ack and not self._acked(delivery):
+        if self._options.auto_ack and not self._acked(delivery):
             return True
         problem = task.problem or self._call(message, headers_of(delivery))
         if problem is None:
@@ -175,7 +179,7 @@ class HandlerRunner:
             return self._is_over(delivery)
         if recent is not None:
             recent.add(delivery.properties.message_id)
-        if not self._auto_ack:
+        if not self._options.auto_ack:
             self._acked(delivery)
         return True
 
@@ -209,14 +213,14 @@ class HandlerRunner:
     def _undecodable(self, delivery: Delivery, error: DecodingError) -> None:
         self._count("undecodable")
         self._tell(error, delivery)
-        if not self._dead_letters:
+        if not self._options.dead_letters:
             self._hand_over(delivery, str(error))
         elif not delivery.reject():
             self._count("stale")
 
     def _failed(self, delivery: Delivery, why: str) -> None:
         self._count("failed")
-        if not self._auto_ack:
+        if not self._options.auto_ack:
             self._hand_over(delivery, why)
 
     def _hand_over(self, delivery: Delivery, why: str) -> None:
@@ -232,13 +236,13 @@ class HandlerRunner:
     def _is_over(self, delivery: Delivery) -> bool:
         if delivery.answer not in (Answer.REJECT_REQUEUE, Answer.REQUEUE):
             return True
-        return self._limit is not None and returns_counted(delivery) >= self._limit
+        return self._options.limit is not None and returns_counted(delivery) >= self._options.limit
 
     def _tell(self, error: Exception, delivery: Delivery) -> None:
-        if self._on_error is None:
+        if self._options.on_error is None:
             _LOG.warning("a message of %r failed: %s", visible(delivery.queue), visible(repr(error)), exc_info=error)
             return
         try:
-            self._on_error(error, delivery)
+            self._options.on_error(error, delivery)
         except Exception:  # the listener is the user's; it must not stop the work
             _LOG.exception("the on_error of %r failed", visible(delivery.queue))

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dmq_core.errors import DmqError, MessagingError, OperationTimeoutError
@@ -49,17 +49,35 @@ class ConsumerStatus:
     code: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SubscriptionOptions:
+    """How a subscription receives.
+
+    `prefetch` bounds what is unanswered. `declare` is declared before each consume. `offset` says where to begin in a
+    stream (None: it is no stream); on each later channel it goes on behind what was settled, and in a stream that was
+    deleted and declared anew at its beginning. With `keeps_place` its queue goes to the next consumer only once what it
+    holds is back there, in its order.
+    """
+
+    prefetch: int = 200
+    declare: tuple[Entity, ...] = ()
+    exclusive: bool = False
+    arguments: Arguments = field(default_factory=lambda: NO_ARGUMENTS)
+    offset: Offset | None = None
+    keeps_place: bool = False
+
+
+_DEFAULTS = SubscriptionOptions()
+
+
 class Subscription:
     """Receives from a queue over a `Connection`, across reconnects, broker cancels and redeclarations.
 
     `queue` is a name, or a `PrivateQueue` that is declared anew on each node that the connection comes to. `handler`
-    gets what has come since it last returned, oldest first, on a thread of the consumer's own; it answers each
-    delivery, now or later. If it raises, what it left unanswered of that batch is rejected and requeued. `declare` is
-    declared before each consume. `prefetch` bounds what is unanswered. `offset` says where to begin in a stream (None:
-    it is no stream); on each later channel it goes on behind what was settled, and in a stream that was deleted and
-    declared anew at its beginning. `on_change` hears each status, on the I/O thread; `on_end` once why it is over;
-    `busy` tells whether threads of the handler's own are still at work. With `keeps_place` its queue goes to the next
-    consumer only once what it holds is back there, in its order.
+    gets what has come since it last returned, oldest first, on a thread of the subscription's own; it answers each
+    delivery, now or later. If it raises, what it left unanswered of that batch is rejected and requeued. `on_change`
+    hears each status, on the I/O thread; `on_end` once why it is over; `busy` tells whether threads of the handler's
+    own are still at work.
     """
 
     def __init__(
@@ -67,30 +85,21 @@ class Subscription:
         connection: Connection,
         queue: str | PrivateQueue,
         handler: Callable[[tuple[Delivery, ...]], None],
+        options: SubscriptionOptions = _DEFAULTS,
         *,
-        prefetch: int = 200,
-        declare: tuple[Entity, ...] = (),
-        exclusive: bool = False,
-        arguments: Arguments = NO_ARGUMENTS,
-        offset: Offset | None = None,
         on_change: Callable[[ConsumerStatus], None] | None = None,
         on_end: Callable[[DmqError], None] | None = None,
         busy: Callable[[], bool] = lambda: False,
-        keeps_place: bool = False,
     ) -> None:
         self._connection = connection
         self._wall = connection.wall
         self._queue = queue
         self._handler = handler
-        self._prefetch = prefetch
-        self._declare = declare
-        self._exclusive = exclusive
-        self._arguments = arguments
-        self._position = None if offset is None else StreamPosition(offset)
+        self._options = options
+        self._position = None if options.offset is None else StreamPosition(options.offset)
         self._on_change = on_change
         self._on_end = on_end
         self._handler_busy = busy
-        self._keeps_place = keeps_place
         self._changed = threading.Condition()
         name = queue if isinstance(queue, str) else queue.prefix
         self._status = ConsumerStatus(False, name)
@@ -130,7 +139,7 @@ class Subscription:
         with self._changed:
             self._stopping = True
         # Whoever is cancelled is followed by the next consumer at once, while it still holds earlier messages.
-        if not self._keeps_place:
+        if not self._options.keeps_place:
             self._connection.call(lambda: self._cancel(self._notify))
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -169,11 +178,13 @@ class Subscription:
         if self._stopping:
             return
         # With few allowed unanswered, the broker waits for every ack.
-        consumer_channel = ConsumerChannel(channel, endpoint, self._wake, max(1, min(FLUSH_AT, self._prefetch // 4)))
+        consumer_channel = ConsumerChannel(
+            channel, endpoint, self._wake, max(1, min(FLUSH_AT, self._options.prefetch // 4))
+        )
         self._channel = consumer_channel
         self._heard_at = self._connection.now()
         channel.listen(_DeliverySink(self, consumer_channel))
-        channel.prefetch(self._prefetch, lambda: self._subscribe(consumer_channel))
+        channel.prefetch(self._options.prefetch, lambda: self._subscribe(consumer_channel))
 
     def channel_lost(self, reason: CloseReason) -> None:
         """The connection took the channel away: what it brought is stale."""
@@ -216,9 +227,9 @@ class Subscription:
     def is_bound(self) -> bool:
         """Whether its queue ends with the connection."""
         return (
-            self._exclusive
+            self._options.exclusive
             or not isinstance(self._queue, str)
-            or any(isinstance(entity, Queue) and entity.exclusive for entity in self._declare)
+            or any(isinstance(entity, Queue) and entity.exclusive for entity in self._options.declare)
         )
 
     def pause(self) -> None:
@@ -244,14 +255,14 @@ class Subscription:
 
     @property
     def _is_pausable(self) -> bool:
-        return not self._stopping and not self._keeps_place
+        return not self._stopping and not self._options.keeps_place
 
     def is_idle(self) -> bool:
         """Whether everything that came was answered, and the answers were sent."""
         consumer_channel = self._channel
         if consumer_channel is None:
             return True
-        silent_since = self._heard_at if self._keeps_place else consumer_channel.silent_since
+        silent_since = self._heard_at if self._options.keeps_place else consumer_channel.silent_since
         is_silent = silent_since is not None and self._connection.now() - silent_since > SILENT_S
         return is_silent and not self.busy() and consumer_channel.owes_nothing
 
@@ -266,11 +277,11 @@ class Subscription:
 
     def _subscribe(self, consumer_channel: ConsumerChannel) -> None:
         if isinstance(self._queue, str):
-            entities = self._declare
+            entities = self._options.declare
             consumer_channel.queue = self._queue
         else:
             queue, bindings = self._queue.entities()
-            entities = (*self._declare, queue, *bindings)
+            entities = (*self._options.declare, queue, *bindings)
             consumer_channel.queue = queue.name
         self._declare_next(consumer_channel, list(entities))
 
@@ -286,8 +297,10 @@ class Subscription:
         asked_at = self._wall()
         consumer_channel.consumer_tag = consumer_channel.channel.consume(
             consumer_channel.queue,
-            self._exclusive,
-            self._arguments if self._position is None else {**self._arguments, OFFSET: self._position.start},
+            self._options.exclusive,
+            self._options.arguments
+            if self._position is None
+            else {**self._options.arguments, OFFSET: self._position.start},
             lambda: self._subscribed(consumer_channel, asked_at),
             lambda: self._cancelled(consumer_channel, number),
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dmq_core.errors import DmqError
 from dmq_core.messaging.connection.topology_commands import queue_depth
-from dmq_core.messaging.consuming.subscription import Subscription
+from dmq_core.messaging.consuming.subscription import Subscription, SubscriptionOptions
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.tap.plan import cut, plan_tap, untraced
@@ -66,7 +66,7 @@ class Tap:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._hand_out, name="tap", daemon=True)
         queue = PrivateQueue("dmq.tap", self._plan.bindings, QUEUE_LENGTH)
-        self._consumer = Subscription(connection, queue, self._take, prefetch=1000)
+        self._consumer = Subscription(connection, queue, self._take, SubscriptionOptions(prefetch=1000))
         self._thread.start()
 
     def status(self) -> TailStatus:

@@ -13,6 +13,7 @@ from dmq_core.management.models import EntityKey
 from dmq_core.messaging.amqp.frames import safe_properties
 from dmq_core.messaging.amqp.tables import encoded_table
 from dmq_core.messaging.connection.connection import Connection
+from dmq_core.messaging.connection.states import ConnectionHooks
 from dmq_core.messaging.messages import SeenMessage
 from dmq_core.messaging.topology.model import Queue, QueueDepth
 from dmq_core.messaging.transport.close_reason import CloseReason, RecoveryAction
@@ -116,7 +117,11 @@ class MemoryBroker:
         amqp://127.0.0.1:5672
         """
         connection = Connection(
-            endpoints or self.endpoints, self.credentials, name, on_change=on_change, network=self.network
+            endpoints or self.endpoints,
+            self.credentials,
+            name,
+            ConnectionHooks(on_change=on_change),
+            network=self.network,
         )
         self._connections.append(connection)
         return connection

@@ -8,7 +8,7 @@ import time
 
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.messaging.connection.connection import Connection
-from dmq_core.messaging.consuming.subscription import Subscription
+from dmq_core.messaging.consuming.subscription import Subscription, SubscriptionOptions
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import Outcome
 from dmq_core.messaging.publishing.publish_future import PublishFuture
@@ -70,7 +70,7 @@ def consume(connection: Connection, task: Task) -> None:
             done.set()
 
     meter = Meter(task.count)
-    consumer = Subscription(connection, task.queue, handle, prefetch=PREFETCH)
+    consumer = Subscription(connection, task.queue, handle, SubscriptionOptions(prefetch=PREFETCH))
     if not done.wait(LIMIT_S):
         raise TimeoutError(f"{left} messages did not come")
     meter.tell()

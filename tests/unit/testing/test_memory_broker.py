@@ -19,7 +19,7 @@ from dmq_core.messaging.amqp.wire import MessageEncoder, own_id
 from dmq_core.messaging.connection.connection import Connection
 from dmq_core.messaging.connection.states import ConnectionState
 from dmq_core.messaging.connection.topology_commands import declare, queue_depth
-from dmq_core.messaging.consuming.subscription import Subscription
+from dmq_core.messaging.consuming.subscription import Subscription, SubscriptionOptions
 from dmq_core.messaging.delivery.delivery import Delivery
 from dmq_core.messaging.messages import MessageProperties, Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.publishing.producers import DirectProducer
@@ -53,7 +53,11 @@ class Hand:
         self.ack = ack
         self.changes: list[bool] = []
         self.consumer = Subscription(
-            connection, queue, self._note, declare=declare, on_change=lambda s: self.changes.append(s.consuming)
+            connection,
+            queue,
+            self._note,
+            SubscriptionOptions(declare=declare),
+            on_change=lambda s: self.changes.append(s.consuming),
         )
 
     def _note(self, deliveries: tuple[Delivery, ...]) -> None:
