@@ -121,7 +121,7 @@ class Consumer:
     handled well are remembered, and such a message is acknowledged unseen. `on_error(error, delivery)` hears what
     handler and decoder raise; without it, that is logged. `InvalidInputError` for what makes no sense.
 
-    >>> def failures(consumer: QueueConsumer) -> int:
+    >>> def failures(consumer: Consumer) -> int:
     ...     return consumer.stats.failed
     >>> consumer = DirectConsumer(manager, "orders", concurrency=4, deduplicate=10_000)
     >>> consumer.declare_queue()

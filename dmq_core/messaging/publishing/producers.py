@@ -34,7 +34,7 @@ class Producer:
     >>> def hear(future):
     ...     assert future.result().outcome == "returned"
     >>> producer = FanoutProducer(manager, "news", on_done=hear)
-    >>> isinstance(producer, ExchangeProducer), producer.exchange_name
+    >>> isinstance(producer, Producer), producer.exchange_name
     (True, 'news')
     """
 
