@@ -221,6 +221,8 @@ class ConnectionLoop:
             self._lost(events.endpoint, reason)
 
     def _lost(self, endpoint: NodeEndpoint, reason: CloseReason) -> None:
+        # Users lose their channels before the next attempt is planned: by then each has settled or put back what was
+        # under way, so nothing of the old link is mistaken for something of the new one.
         if self._move is not None and self._move.arrived:
             self._selector.penalize(endpoint, self._now())
             self._switch(self._move, reason)
@@ -342,6 +344,7 @@ class ConnectionLoop:
         if self._link is None or not self._ready or attachment.token is not None or attachment not in self._attachments:
             return
         endpoint = self._link.endpoint
+        # A channel that was asked for may open after its link or its user is gone; the token tells it is not wanted.
         attachment.token = token = object()
 
         def opened(channel: Channel) -> None:

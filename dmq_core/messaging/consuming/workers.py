@@ -35,6 +35,9 @@ class KeyedQueues(Generic[T]):
     An item that failed and that the broker will deliver again keeps its queue closed until it is there.
     `again(new, old)` tells whether `new` is that very item; `gone(item)` whether the broker has taken it away, to
     deliver it anew with everything behind it.
+
+    Why a key stays closed: a failed message goes back to the broker, which delivers it again at the front of its queue,
+    but what is behind it has been prefetched and waits here already. To hand that out now would let it overtake.
     """
 
     def __init__(self, again: Callable[[T, T], bool], gone: Callable[[T], bool]) -> None:

@@ -199,7 +199,12 @@ class Delivery:
 
 @dataclass(slots=True)
 class ConsumerChannel:
-    """One channel's life. Answers are noted under a lock and sent by the I/O thread."""
+    """One channel's life. Answers are noted under a lock and sent by the I/O thread.
+
+    Delivery tags mean something on the channel that brought them only, and every channel counts them from 1. An answer
+    that comes after a reconnect would acknowledge somebody else's message, so each delivery keeps the channel that it
+    came on, and answers into the void once that has ended.
+    """
 
     channel: Channel
     endpoint: NodeEndpoint

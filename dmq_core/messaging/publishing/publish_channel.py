@@ -26,6 +26,9 @@ WORN_OUT_S = 1.0
 class PublishChannel:
     """Hears the answers on one channel; those of an earlier channel find their own window, which is empty by then.
 
+    The broker numbers what is published on a channel from 1 and confirms by that number, so a window belongs to one
+    channel: after a reconnect the same numbers are other messages.
+
     `answered` is called once a read has brought answers. Everything runs on the I/O thread.
     """
 

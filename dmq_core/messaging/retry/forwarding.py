@@ -78,7 +78,8 @@ class Forwarder:
     """Hands messages on over producers that `opens` makes, each until its copy is confirmed or its delivery is stale.
 
     Whoever drives it calls `turn`, and `close` in the end, always from the same thread; the rest may be called from
-    any.
+    any. The original stays unanswered until its copy is confirmed: to acknowledge first would lose the message with
+    this process, and in this order the worst is that it comes twice.
     """
 
     def __init__(self, opens: OpenPublisher, now: Callable[[], float], wake: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmq_core.errors import DmqError, MessagingError
-from dmq_core.messaging.consuming.subscription import FLUSH_AT, Subscription
+from dmq_core.messaging.consuming.subscription import FLUSH_AT, Subscription, SubscriptionOptions
 from dmq_core.messaging.delivery.delivery import Answer, Delivery
 from dmq_core.messaging.topology.model import Binding, PrivateBinding, PrivateQueue, Queue
 
@@ -50,9 +50,12 @@ class Hand:
             raise RuntimeError("the user's code is wrong")
 
 
-def made(queue: str | PrivateQueue = "q", **options: Any) -> tuple[FakeConnection, Subscription, Hand]:
+def made(
+    queue: str | PrivateQueue = "q", on_change: Any = None, **options: Any
+) -> tuple[FakeConnection, Subscription, Hand]:
     connection, hand = FakeConnection(), Hand()
-    return connection, Subscription(connection, queue, hand, **options), hand  # type: ignore[arg-type]  # a double
+    double: Any = connection
+    return connection, Subscription(double, queue, hand, SubscriptionOptions(**options), on_change=on_change), hand
 
 
 def fire(channel: FakeChannel) -> None:
@@ -165,7 +168,9 @@ def test_a_handler_that_fails_gives_back_what_it_did_not_answer_and_is_called_ag
 
 def test_a_cancel_by_the_broker_is_answered_by_declaring_and_subscribing_again() -> None:
     statuses: list[bool] = []
-    connection, consumer, _ = made(declare=(Queue("q"),), on_change=lambda s: statuses.append(s.consuming))
+    connection, consumer, _ = made(
+        SubscriptionOptions(declare=(Queue("q"),)), on_change=lambda s: statuses.append(s.consuming)
+    )
     channel = connection.open()
     assert channel.cancelled is not None
     channel.cancelled()
