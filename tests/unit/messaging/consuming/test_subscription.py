@@ -168,9 +168,7 @@ def test_a_handler_that_fails_gives_back_what_it_did_not_answer_and_is_called_ag
 
 def test_a_cancel_by_the_broker_is_answered_by_declaring_and_subscribing_again() -> None:
     statuses: list[bool] = []
-    connection, consumer, _ = made(
-        SubscriptionOptions(declare=(Queue("q"),)), on_change=lambda s: statuses.append(s.consuming)
-    )
+    connection, consumer, _ = made(declare=(Queue("q"),), on_change=lambda s: statuses.append(s.consuming))
     channel = connection.open()
     assert channel.cancelled is not None
     channel.cancelled()
