@@ -197,7 +197,7 @@ class BackPressureDemo(DemoContext):
         most = int(self.answer)
         last = self.handles[-20:]
         waiting = sum(not handle.done() for handle in last)
-        unsent = sum(handle.done() and handle.result().outcome == "not_sent" for handle in last)
+        unsent = sum(handle.done() and handle.result(0).outcome == "not_sent" for handle in last)
         arrived = self.ready(self.orders) - self.ready_before
         text = f"{waiting} are kept by the publisher, {unsent} were not sent, {arrived} reached the queue"
         return CheckResult((waiting, unsent, arrived) == (most, 20 - most, 0), text)
@@ -208,7 +208,7 @@ class BackPressureDemo(DemoContext):
     def nothing_was_lost(self) -> CheckResult:
         wanted = self.ready_before + len(self.pending)
         passed = self.wait_until(lambda: self.ready(self.orders) == wanted and not self.blocked)
-        results = [handle.result() for handle in self.pending if handle.done()]
+        results = [handle.result(0) for handle in self.pending if handle.done()]
         confirmed = [one for one in results if one.outcome == "confirmed"]
         longest = max((one.seconds or 0.0 for one in confirmed), default=0.0)
         text = f"{len(confirmed)} of {len(self.pending)} kept messages are confirmed, after {longest:.1f} s at most"

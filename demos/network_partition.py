@@ -188,7 +188,7 @@ class PartitionDemo(DemoContext):
 
 def handle_is(outcome: str, handle: PublishFuture) -> bool:
     """Whether a message ended as `outcome`."""
-    return handle.done() and handle.result().outcome == outcome
+    return handle.done() and handle.result(0).outcome == outcome
 
 
 def all_are(outcome: str, handles: Sequence[PublishFuture]) -> bool:
@@ -198,9 +198,9 @@ def all_are(outcome: str, handles: Sequence[PublishFuture]) -> bool:
 
 def counted(handles: Sequence[PublishFuture]) -> str:
     """How many messages ended how, and how long the slowest took."""
-    outcomes = [str(one.result().outcome) for one in handles if one.done()]
+    outcomes = [str(one.result(0).outcome) for one in handles if one.done()]
     words = [f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys(outcomes)]
-    longest = max((one.result().seconds or 0.0 for one in handles if one.done()), default=0.0)
+    longest = max((one.result(0).seconds or 0.0 for one in handles if one.done()), default=0.0)
     return f"{', '.join(words) or 'no outcome'} within {longest:.2f} s"
 
 

@@ -123,7 +123,7 @@ class _Bench:
     def _publish(self, producer: DirectProducer, count: int) -> None:
         handles = [producer.publish(self._queue, self._body) for _ in range(count)]
         producer.flush(LIMIT_S)
-        failed = next((h.result() for h in handles if h.done() and h.result().outcome != Outcome.CONFIRMED), None)
+        failed = next((h.result(0) for h in handles if h.done() and h.result(0).outcome != Outcome.CONFIRMED), None)
         if failed is not None:
             raise MessagingError(f"a message was not confirmed but {failed.outcome}: {failed.reason}")
 

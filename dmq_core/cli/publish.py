@@ -104,7 +104,7 @@ class _Tally:
         self._lock = threading.Lock()
 
     def settled(self, handle: PublishFuture) -> None:
-        result = handle.result()
+        result = handle.result(0)
         with self._lock:
             self._last = result
             self._ended = time.monotonic()

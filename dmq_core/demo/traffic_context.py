@@ -104,7 +104,7 @@ class TrafficContext(DemoContext, ABC):
     @property
     def longest_s(self) -> float:
         """How long a message of this step waited for its confirm at most, in seconds."""
-        results = [one.result() for one in self.sent[self.before :] if one.done()]
+        results = [one.result(0) for one in self.sent[self.before :] if one.done()]
         return max((one.seconds or 0.0 for one in results), default=0.0)
 
     @property
@@ -183,11 +183,11 @@ class TrafficContext(DemoContext, ABC):
     @property
     def confirmed(self) -> set[str]:
         """The bodies of all messages that the broker confirmed."""
-        return {one.body.decode() for one in self.sent if one.done() and one.result().outcome is Outcome.CONFIRMED}
+        return {one.body.decode() for one in self.sent if one.done() and one.result(0).outcome is Outcome.CONFIRMED}
 
     def nothing_was_lost(self) -> CheckResult:
         """Whether all that was confirmed arrived, and the queue is empty."""
-        outcomes = Counter("open" if not one.done() else str(one.result().outcome) for one in self.sent)
+        outcomes = Counter("open" if not one.done() else str(one.result(0).outcome) for one in self.sent)
         told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common())
         confirmed, arrived_texts = self.confirmed, self.arrived_texts
         missing, again = len(confirmed - arrived_texts), len(self.arrived.messages) - len(arrived_texts)

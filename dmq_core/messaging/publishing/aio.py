@@ -78,7 +78,7 @@ class AsyncProducer(Generic[P]):
         """On a thread of the producer, perhaps after the event loop has ended."""
         if self._loop is None:
             return
-        self._settled.append((outcome, future.result()))
+        self._settled.append((outcome, future.result(0)))
         if not self._woken:
             # Confirms come in numbers, and one wake serves all that have come until it is answered.
             self._woken = True

@@ -213,7 +213,7 @@ class Publisher:
             raise OperationTimeoutError(
                 f"no outcome within {timeout_s:g} s", "The message may still be confirmed; wait again."
             )
-        return future.result()
+        return future.result(0)
 
     def add_callback(self, future: PublishFuture, callback: Callable[[PublishFuture], None]) -> bool:
         """Notes that `callback` is to be called once `future` is done; False if it is done already."""

@@ -162,7 +162,7 @@ class Forwarder:
         forward = self._under_way.pop(future, None)
         if forward is None:
             return
-        result = future.result()
+        result = future.result(0)
         if result.outcome is Outcome.CONFIRMED:
             forward.delivery.ack()
             self._over(forward)

@@ -269,7 +269,7 @@ class Traffic:
         number = number_of(self._setup.run, handle.properties.message_id)
         if number is None:
             return
-        result = handle.result()
+        result = handle.result(0)
         self._journal.append_outcome(number, result.outcome, result.sends, result.reason)
         with self._lock:
             self._account.settled(number, result.outcome)
