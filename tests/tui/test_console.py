@@ -303,7 +303,7 @@ async def test_a_node_is_cut_off_and_connected_again_with_one_key() -> None:
     async with console() as it:
         await it.press("1", "I", "y")
         await it.until(lambda: "rmq1 isolated" in it.footer(), "the cut")
-        assert "u rejoins it" in it.footer()
+        assert "u undo: Rejoin rmq1" in it.footer()
         await it.press("I", "y")
         await it.until(lambda: "rmq1 back with its peers" in it.footer(), "the end of the cut")
         assert {n.state for n in it.session.cluster.nodes()} == {NodeState.RUNNING}
