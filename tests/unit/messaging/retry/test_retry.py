@@ -63,7 +63,7 @@ class FakeFuture:
     def done(self) -> bool:
         return self.ended is not None
 
-    def result(self) -> PublishResult:
+    def result(self, _timeout: float = 0.0) -> PublishResult:
         assert self.ended is not None
         return self.ended
 
