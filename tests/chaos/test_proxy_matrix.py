@@ -305,11 +305,11 @@ def test_a_consumer_leaves_a_frozen_node_within_three_seconds(link: Link, connec
     assert consumer.wait_consuming(10).endpoint == third
     assert connection.wait_open(10) == third
     frozen_at = time.time()
-    link.cluster.fault(NodeAction.PAUSE, "rmq3")
+    link.cluster.act(NodeAction.PAUSE, "rmq3")
     try:
         await_until(lambda: connection.status.endpoint not in (None, third), 10, "it is elsewhere")
     finally:
-        link.cluster.fault(NodeAction.UNPAUSE, "rmq3")
+        link.cluster.act(NodeAction.UNPAUSE, "rmq3")
     assert connection.status.at - frozen_at < FAILOVER_S
 
 

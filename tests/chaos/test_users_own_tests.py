@@ -41,8 +41,8 @@ class Shop:
         self.shipped = set()
         self.all_shipped = threading.Event()
         manager.declare(Queue("orders", "quorum"), timeout_s=30)
-        self.producer = Producer(manager.publishing())
-        self.consumer = Consumer(manager.consuming(), "orders", self.ship)
+        self.producer = Publisher(manager.publishing())
+        self.consumer = Subscription(manager.consuming(), "orders", self.ship)
         self.consumer.wait_consuming(30)
 
     def ship(self, deliveries):
@@ -88,7 +88,7 @@ def test_a_proxied_link_can_be_broken(dmq_cluster):
     connection.wait_open(20)
     proxy.refuse()
     proxy.reset()
-    outcome = Producer(connection).publish_and_wait(OutgoingMessage("", "orders", b""), 2).outcome
+    outcome = Publisher(connection).publish_and_wait(OutgoingMessage("", "orders", b""), 2).outcome
     assert outcome in (Outcome.NOT_SENT, Outcome.UNKNOWN)
     with pytest.raises(DmqError):
         connection.wait_open(1)

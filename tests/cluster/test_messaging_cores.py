@@ -400,9 +400,9 @@ def open_things():
 
 def cycle(port):
     connection = Connection([NodeEndpoint("127.0.0.1", port, None)], Credentials(), "dmq test")
-    producer = Producer(connection)
+    producer = Publisher(connection)
     feed = PrivateQueue("test.leak", (PrivateBinding("amq.topic", "#"),))
-    consumer = Consumer(connection, feed, lambda deliveries: [d.ack() for d in deliveries])
+    consumer = Subscription(connection, feed, lambda deliveries: [d.ack() for d in deliveries])
     consumer.wait_consuming(20)
     assert producer.publish_and_wait(OutgoingMessage("amq.topic", "k", b""), 20).outcome == "confirmed"
     close(connection)
