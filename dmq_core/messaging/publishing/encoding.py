@@ -40,12 +40,13 @@ def encode(message: object) -> tuple[bytes, str]:
     if isinstance(message, bytearray | memoryview):
         return bytes(message), BINARY
     try:
-        return _utf8(json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)), JSON
+        text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         kind = type(message).__name__
         raise InvalidInputError(
             f"a message of type {kind} is no JSON: {error}", "Send text, bytes, or plain values."
         ) from error
+    return _utf8(text), JSON
 
 
 def described(properties: Properties | object, content_type: str) -> MessageProperties:

@@ -73,3 +73,13 @@ def test_properties_that_make_no_sense_are_named(properties: object) -> None:
 
 def test_headers_that_are_added_win() -> None:
     assert with_headers(MessageProperties(headers={"a": 1, "b": 1}), {"b": 2}).headers == {"a": 1, "b": 2}
+
+
+def test_half_a_surrogate_is_named_as_such_in_text_and_inside_json() -> None:
+    """The refusal is a `ValueError` itself, and must not be taken for one of the JSON encoder."""
+    reasons = []
+    for message in ("\ud800", {"name": "\ud800"}):
+        with pytest.raises(InvalidInputError) as caught:
+            encode(message)
+        reasons.append(caught.value.what)
+    assert reasons[0] == reasons[1]
