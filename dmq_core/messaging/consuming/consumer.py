@@ -140,6 +140,11 @@ class Consumer:
         bindings: Sequence[PrivateBinding],
         **options: Unpack[ConsumerOptions],
     ) -> None:
+        if isinstance(connection_manager, str):
+            # What would go wrong later is far from its cause.
+            raise InvalidInputError(
+                "a consumer's first argument is its connection manager", "Say DirectConsumer(manager, 'orders')."
+            )
         self.queue_name = queue_name
         self.exchange_name = exchange_name
         self._manager = connection_manager

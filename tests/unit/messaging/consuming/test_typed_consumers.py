@@ -762,3 +762,8 @@ def test_a_handler_that_would_fail_with_every_message_is_refused_before_it_costs
     assert newest.bodies("q") == [b"kept"]
     consumer.start_consuming(lambda *_: True)
     newest.until(lambda: consumer.stats.acked == 1)
+
+
+def test_a_queue_name_where_the_connection_manager_belongs_is_refused_at_once(newest: Rig) -> None:
+    with pytest.raises(InvalidInputError, match="first argument is its connection manager"):
+        DirectConsumer("orders", newest.manager)  # type: ignore[arg-type]
