@@ -92,10 +92,8 @@ def scenario_of(name: str, target: str, duration_s: float | None = None) -> Scen
     fault = PROOF_FAULTS[name]
     use = PROOF_USES[fault]
     lasts_s, undo_s = duration_s or use.lasts_s, use.undo_s
-    if undo_s is None:
-        return Scenario(name, use.title, (ScenarioStep(_BEGINS_S, fault, ""),), lasts_s)
     begin_s = _BEGINS_S
-    if duration_s is not None:
+    if duration_s is not None and undo_s is not None:
         begin_s, undo_s = min(_BEGINS_S, duration_s / 4), max(min(undo_s, duration_s * 0.6), duration_s / 2)
     if not use.targeted:
         return Scenario(name, use.title, (ScenarioStep(begin_s, fault, "", undo_s),), lasts_s)
@@ -117,7 +115,7 @@ def built_in_scenarios() -> dict[str, Scenario]:
 def find_scenario(name_or_file: str) -> Scenario:
     """The built-in scenario of that name, or the one in that TOML file.
 
-    Raises `InvalidInputError` says what is wrong, and where.
+    `InvalidInputError` says what is wrong, and where.
     """
     known = built_in_scenarios()
     if name_or_file in known:

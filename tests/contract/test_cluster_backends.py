@@ -272,6 +272,16 @@ def test_an_alarm_blocks_publishers_on_every_node_until_it_is_undone(real_cluste
     connection.close()
 
 
+def test_connections_of_a_node_are_closed_with_a_reason_and_those_of_others_stay(real_cluster: Cluster) -> None:
+    closed, other = connect(node(real_cluster, "rmq2").endpoint), connect(node(real_cluster, "rmq1").endpoint)
+    assert real_cluster.inject(Fault(FaultKind.CLOSE_CONNECTIONS, "rmq2")) is None
+    with pytest.raises(pika.exceptions.ConnectionClosedByBroker, match="closed by dmq"):
+        closed.process_data_events(5)
+    other.process_data_events(0)
+    other.close()
+    connect(node(real_cluster, "rmq2").endpoint).close()
+
+
 def test_a_leader_moves_to_the_node_that_is_named_and_back(real_cluster: Cluster) -> None:
     queue = 'it\'s "q" \N{SNOWMAN}'
     publish(node(real_cluster, "rmq1").endpoint, queue, ["kept"])

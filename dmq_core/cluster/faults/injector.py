@@ -51,6 +51,8 @@ _MOVE = (
 )
 
 
+# The reason is what clients are told.
+_CLOSE = '[rabbit_networking:close_connection(C, "closed by dmq") || C <- rabbit_networking:local_connections()], done.'
 _ALARM_OF = {"memory": FaultKind.MEMORY_ALARM, "disk": FaultKind.DISK_ALARM}
 # In these a node evaluates what it is given; one that is isolated has no links that could be mended.
 _AWAKE = frozenset({NodeState.RUNNING, NodeState.STARTING, NodeState.DRAINING, NodeState.UNREACHABLE})
@@ -83,6 +85,8 @@ class FaultWorks:
             self._slow(fault)
         elif fault.kind is FaultKind.MEND_LINK:
             self._mend(fault, progress)
+        elif fault.kind is FaultKind.CLOSE_CONNECTIONS:
+            self._eval(self._running(fault.node), _CLOSE, fault)
         elif fault.kind is FaultKind.REBALANCE:
             self._run(self._any_running(), "rabbitmq-queues", ("rebalance", "quorum"), fault.kind.limit_s)
         else:

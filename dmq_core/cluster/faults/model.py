@@ -19,6 +19,7 @@ class FaultKind(StrEnum):
     MOVE_LEADER = "move-leader"
     REBALANCE = "rebalance"
     ROLLING_RESTART = "rolling-restart"
+    CLOSE_CONNECTIONS = "close-connections"
 
     @property
     def limit_s(self) -> float:

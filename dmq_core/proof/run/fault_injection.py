@@ -21,7 +21,7 @@ from dmq_core.majority import is_majority
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.proof.journal.records import FaultStage
 from dmq_core.proof.run.cluster_recorder import ClusterRecorder, monotonic_of
-from dmq_core.proof.run.queue_checks import leader_of
+from dmq_core.proof.run.queue_checks import all_connected_since, leader_of
 from dmq_core.proof.run.targets import action_for
 from dmq_core.proof.scenario import ROLES, ScenarioStep
 from dmq_core.settings.settings import on_cluster
@@ -249,7 +249,8 @@ class FaultInjector:
         if fault.action.spec.state is not None:
             began, at, text = self._change(fault, fault.action.spec.state, asked_at)
         else:
-            began, text = at, self._evidence_for(fault)
+            began = self._began(fault, asked_at, at) if fault.action.spec.at_once else at
+            text = self._evidence_for(fault, asked_at)
         self._journal.append_fault(FaultStage.BEGAN, str(fault.action.kind), fault.node, at=began)
         self._journal.append_fault(FaultStage.HOLDS, str(fault.action.kind), fault.node, text, at)
         return at
@@ -265,9 +266,12 @@ class FaultInjector:
             text = f"{backend} shows it as {now}" if now is state else ""
         return self._began(fault, asked_at, at), at, text
 
-    def _evidence_for(self, fault: _Injection) -> str:
+    def _evidence_for(self, fault: _Injection, asked_at: float) -> str:
         """What the cluster itself says of a fault that holds; empty: nothing."""
         match fault.action.kind:
+            case FaultKind.CLOSE_CONNECTIONS:
+                closed = all_connected_since(self._cluster, fault.node, asked_at)
+                return f"no connection of {fault.node} is older, as the management API tells" if closed else ""
             case FaultKind.MOVE_LEADER:
                 elected = self._recorder.await_leader(self._queue, fault.node, _ELECTS_WITHIN_S)
                 return f"the log of {fault.node} told that it was elected" if elected else ""

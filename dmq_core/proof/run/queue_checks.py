@@ -74,6 +74,21 @@ def leader_of(cluster: Cluster, queue: str, virtual_host: str) -> str:
     )
 
 
+def all_connected_since(cluster: Cluster, node: str, at: float) -> bool:
+    """Whether every connection of `node` was opened after the epoch second `at`; asked for up to 15 s."""
+    view = ClusterView.of(cluster)
+    client = view.management(_ASK_S)
+    deadline = time.monotonic() + LEADER_WITHIN_S
+    with contextlib.closing(client):
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OperationTimeoutError):
+                opened = [c.connected_at_ms for c in client.connections() if c.node == view.names.long(node)]
+                if all(ms is not None and ms >= at * 1000 for ms in opened):
+                    return True
+            time.sleep(_LOOK_S)
+    return False
+
+
 class DepthProbe:
     """Depths of `queues` as each node that runs tells them; one connection to each, opened when it is made."""
 
