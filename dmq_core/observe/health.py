@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dmq_core.cluster.protocol import Backend, NodeState
-from dmq_core.majority import Margin, margin_left
+from dmq_core.majority import Margin, is_majority, margin_left
 from dmq_core.observe.events import Severity
 from dmq_core.observe.snapshot import ClusterSnapshot, QueueView
 from dmq_core.settings.settings import on_cluster
@@ -113,7 +113,7 @@ def _partitions(snapshot: ClusterSnapshot) -> Iterator[Finding]:
 def _queues(snapshot: ClusterSnapshot) -> Iterator[Finding]:
     headless = [q for q in snapshot.queues if q.members and not q.online]
     thin = [q for q in snapshot.queues if q.online and len(q.online) < len(q.members)]
-    lost = [q for q in thin if 2 * len(q.online) <= len(q.members)]
+    lost = [q for q in thin if not is_majority(len(q.online), len(q.members))]
     for queues, kind, severity, text in (
         ([*headless, *lost], "queue_unavailable", Severity.BAD, "without a majority of members: no messages in or out"),
         ([q for q in thin if q not in lost], "member_offline", Severity.NOTICE, "with a member offline"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.cluster.view import NodeNames
 from dmq_core.endpoints import NodeEndpoint
+from dmq_core.majority import is_majority
 from dmq_core.management.models import Alarm, NodeFigures, QueueFigures
 from dmq_core.observe.snapshot import ClusterSnapshot, NodeView, QueueView, SourceStatus, Totals
 from dmq_core.observe.state import BACKEND_EVENTS, EVENT_SOURCE, LOG_SOURCE, MANAGEMENT, ClusterState
@@ -127,7 +128,7 @@ def _state(node: NodeInfo, figure: NodeFigures | None, state: ClusterState) -> N
 def _seen_by_majority(state: ClusterState) -> bool:
     """Whether the node that was asked sees more than half of the nodes: a cut off one calls all others dead."""
     nodes = state.figures.nodes if state.figures else ()
-    return 2 * sum(n.running for n in nodes) > len(nodes)
+    return is_majority(sum(n.running for n in nodes), len(nodes))
 
 
 def _queues(state: ClusterState, names: _Names) -> tuple[QueueView, ...]:

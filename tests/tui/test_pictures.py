@@ -15,7 +15,7 @@ from dmq_core.testing import FakeSession, hostile
 from dmq_tui.app import DmqApp
 from dmq_tui.render.themes import DARK, LIGHT
 from dmq_tui.screens.main.screen import MainScreen
-from dmq_tui.screens.proof.screen import ProofScreen, RunPhase
+from dmq_tui.screens.proof.screen import ProofPhase, ProofScreen
 
 Compare = Callable[..., bool]
 
@@ -97,9 +97,9 @@ def test_a_proof_run_that_passed_on_a_wide_dark_screen(snap_compare: Compare) ->
         await pilot.press("r")
         await pilot.pause()
         await pilot.press("y")
-        await until(pilot, lambda: screen.phase is RunPhase.RUNNING and screen._proof is not None, "the run goes on")
+        await until(pilot, lambda: screen.phase is ProofPhase.RUNNING and screen._proof is not None, "the run goes on")
         session.advance(18)
-        await until(pilot, lambda: screen.phase is RunPhase.OVER, "the verdict")
+        await until(pilot, lambda: screen.phase is ProofPhase.OVER, "the verdict")
         main = pilot.app.screen_stack[0]
         assert isinstance(main, MainScreen)
         await seeing_now(pilot, main, session)

@@ -15,6 +15,7 @@ from dmq_core.cluster.node_log import boot_failure_reason
 from dmq_core.cluster.readiness import amqp_answers, management_answers, partitioned, running_nodes, side_by_side
 from dmq_core.endpoints import Credentials
 from dmq_core.errors import AccessDeniedError, ClusterError, NodeBootError, OperationTimeoutError
+from dmq_core.majority import is_majority
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.versions import Version, parse_version
 
@@ -197,11 +198,11 @@ class NodeWaiter:
             self._engine.run_in(self._definition.container(node), ["rabbitmqctl", "-q", command], USER)
 
     def _late(self, nodes: list[str]) -> OperationTimeoutError:
-        down = len(self._definition.nodes) - len(self._up()[0])
+        total, up = len(self._definition.nodes), len(self._up()[0])
         names = ", ".join(nodes) or self._definition.cluster
-        if down > len(self._definition.nodes) // 2:
+        if not is_majority(up, total):
             return OperationTimeoutError(
-                f"{names} cannot serve: {down} of {len(self._definition.nodes)} nodes are down",
+                f"{names} cannot serve: {total - up} of {total} nodes are down",
                 "Start the others too; a majority is needed.",
             )
         if self._engine.remote:

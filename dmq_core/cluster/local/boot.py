@@ -18,6 +18,7 @@ from dmq_core.cluster.local.status import LocalStatus
 from dmq_core.cluster.protocol import NodeInfo, NodeState
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import ClusterError, NodeBootError, OperationTimeoutError
+from dmq_core.majority import is_majority
 from dmq_core.progress import Progress, ProgressListener
 from dmq_core.state_directory import locked
 from dmq_core.versions import Version
@@ -191,7 +192,7 @@ class LocalBoot:
         """Whether the nodes that run and are neither frozen nor cut off are more than half."""
         absent = (NodeState.STOPPED, NodeState.PAUSED, NodeState.ISOLATED)
         infos = self._status.infos(state)
-        return 2 * sum(info.state not in absent for info in infos) > len(infos)
+        return is_majority(sum(info.state not in absent for info in infos), len(infos))
 
     def _revive(self, state: LocalState, nodes: list[str], progress: ProgressListener) -> None:
         for place in local_node.places(self._folder, state):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dmq_core.cluster.node_config import node_names
 from dmq_core.endpoints import Credentials, NodeEndpoint
 from dmq_core.errors import InvalidInputError
+from dmq_core.majority import is_majority
 from dmq_core.management.models import EntityKey
 from dmq_core.messaging.amqp.frames import safe_properties
 from dmq_core.messaging.amqp.tables import encoded_table
@@ -316,7 +317,7 @@ class MemoryBroker:
 
     def when_quorate(self, action: Callable[[], None]) -> None:
         """Does `action` now, or once most nodes serve."""
-        if 2 * len(self._serving()) > len(self._nodes):
+        if is_majority(len(self._serving()), len(self._nodes)):
             action()
         else:
             self._postponed.append(action)
@@ -326,7 +327,7 @@ class MemoryBroker:
         if queue.leader is None or not self._nodes[queue.leader].serves:
             return False
         serving = sum(self._nodes[member].serves for member in queue.members)
-        return 2 * serving > len(queue.members)
+        return is_majority(serving, len(queue.members))
 
     def is_lost(self, queue: MemoryQueue) -> bool:
         """Whether the one node that holds the queue is down."""
@@ -433,7 +434,7 @@ class MemoryBroker:
         for queue in self._queues():
             if queue.is_replicated and queue.leader is None:
                 candidates = [member for member in queue.members if self._nodes[member].serves]
-                if 2 * len(candidates) > len(queue.members):
+                if is_majority(len(candidates), len(queue.members)):
                     queue.leader = candidates[0]
         self._carry_on()
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from dmq_core.cluster.node_config import NODE_NAME_PREFIX
 from dmq_core.cluster.protocol import Backend, NodeState
 from dmq_core.endpoints import NodeEndpoint
+from dmq_core.majority import is_majority
 from dmq_core.management.models import BindingFigures, EntityKey, ExchangeFigures, QueueFigures
 from dmq_core.messaging.messages import Outcome, OutgoingMessage, SeenMessage
 from dmq_core.messaging.topology.routing import Topology, route
@@ -335,7 +336,7 @@ class SimBroker:
         return tuple(m for m in queue.members if self.nodes[m].serves)
 
     def _quorate(self, queue: SimQueue) -> bool:
-        return 2 * len(self.online(queue)) > len(queue.members)
+        return is_majority(len(self.online(queue)), len(queue.members))
 
     def _elect(self) -> None:
         for queue in self.queues.values():

@@ -64,7 +64,7 @@ _ENDING = Impact(
 )
 
 
-class RunPhase(Enum):
+class ProofPhase(Enum):
     """What the screen is at."""
 
     IDLE = auto()
@@ -72,7 +72,7 @@ class RunPhase(Enum):
     OVER = auto()
 
 
-_IDLE, _RUNNING, _OVER = (frozenset({phase}) for phase in RunPhase)
+_IDLE, _RUNNING, _OVER = (frozenset({phase}) for phase in ProofPhase)
 _PHASES = {
     "begin": _IDLE,
     "begin_again": _OVER,
@@ -115,7 +115,7 @@ class ProofScreen(Screen[None]):
     ]
 
     # What it is at decides which of the keys work.
-    phase: reactive[RunPhase] = reactive(RunPhase.IDLE, bindings=True)
+    phase: reactive[ProofPhase] = reactive(ProofPhase.IDLE, bindings=True)
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class ProofScreen(Screen[None]):
         try:
             guard(self._session.cluster, form.title, read_only=self._session.read_only)
         except DmqError as error:
-            self.phase, self._error, self._report = RunPhase.IDLE, error, None
+            self.phase, self._error, self._report = ProofPhase.IDLE, error, None
             self._show()
             return
         nodes = [value for value, _ in _target_options(self._snapshot())][len(TARGET_WORDS) :]
@@ -218,7 +218,7 @@ class ProofScreen(Screen[None]):
 
     def action_change(self) -> None:
         """Goes back from a verdict to the form."""
-        self.phase, self._report, self._progress = RunPhase.IDLE, None, None
+        self.phase, self._report, self._progress = ProofPhase.IDLE, None, None
         self._show()
         self.query_one("#fault").focus()
 
@@ -244,8 +244,8 @@ class ProofScreen(Screen[None]):
         """Says what the new choice means."""
         event.stop()
         self._error = None
-        if self.phase is RunPhase.OVER:
-            self.phase, self._report, self._progress = RunPhase.IDLE, None, None
+        if self.phase is ProofPhase.OVER:
+            self.phase, self._report, self._progress = ProofPhase.IDLE, None, None
         self._show()
 
     # -- what the thread says -----------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class ProofScreen(Screen[None]):
             return
         self._keep(None)
         self._proof, self._report, self._error = None, event.report, event.error
-        self.phase = RunPhase.OVER if event.report is not None else RunPhase.IDLE
+        self.phase = ProofPhase.OVER if event.report is not None else ProofPhase.IDLE
         self._show()
         # So that the arrow keys scroll a long reason, where there is little room.
         self.query_one("#say" if event.report is not None else "#fault").focus()
@@ -273,7 +273,7 @@ class ProofScreen(Screen[None]):
     def _begin(self, form: ProofForm, *, allow_majority_loss: bool) -> None:
         self._epoch += 1
         epoch, self._asked = self._epoch, form
-        self.phase, self._progress, self._report, self._error = RunPhase.RUNNING, None, None, None
+        self.phase, self._progress, self._report, self._error = ProofPhase.RUNNING, None, None, None
         self._show()
 
         def run() -> Message:
@@ -323,11 +323,11 @@ class ProofScreen(Screen[None]):
         means = [words(use.hint, Tone.QUIET)]
         means += [words(target_words(form.fault, form.target), Tone.QUIET)] if use.targeted else []
         self.query_one("#means", Prose).show(means)
-        self.query_one("#form").disabled = self.phase is RunPhase.RUNNING
+        self.query_one("#form").disabled = self.phase is ProofPhase.RUNNING
 
     def _show_nodes(self, snapshot: ClusterSnapshot | None) -> None:
         leader = None
-        if self.phase is RunPhase.RUNNING and snapshot is not None and self._progress is not None:
+        if self.phase is ProofPhase.RUNNING and snapshot is not None and self._progress is not None:
             view = snapshot.queue(EntityKey("/", self._progress.account.queue))
             leader = None if view is None else view.leader
         box = self.query_one("#nodes", LinesView)
@@ -340,16 +340,16 @@ class ProofScreen(Screen[None]):
 
     def _show_words(self, snapshot: ClusterSnapshot | None) -> None:
         box, verdict, why = self.query_one("#say"), self.query_one("#verdict", Prose), self.query_one("#why", Prose)
-        title = self._asked.title if self.phase is not RunPhase.IDLE else "What will happen"
+        title = self._asked.title if self.phase is not ProofPhase.IDLE else "What will happen"
         box.border_title = Content(visible(title))
         of = self._report.result.verdict if self._report is not None else None
         for known in Verdict:
             box.set_class(of is known, f"-{known.lower()}")
-        box.set_class(self.phase is RunPhase.RUNNING, "-running")
+        box.set_class(self.phase is ProofPhase.RUNNING, "-running")
         if self._report is not None:
             verdict.show([proof_lines.verdict_line(self._report.result)])
             why.show(proof_lines.verdict_lines(self._report))
-        elif self.phase is RunPhase.RUNNING:
+        elif self.phase is ProofPhase.RUNNING:
             verdict.show([progress_line(self._progress, self._asked)])
             why.show([doing_line(self._progress)])
         else:
@@ -374,7 +374,7 @@ class ProofScreen(Screen[None]):
     def _lay_out(self) -> None:
         single = layout_for(self.size.width, self.size.height, maximised=False) is not Layout.WIDE
         self.set_class(single, "-single")
-        idle, over = self.phase is RunPhase.IDLE, self.phase is RunPhase.OVER
+        idle, over = self.phase is ProofPhase.IDLE, self.phase is ProofPhase.OVER
         shown: dict[str, bool] = {
             "#form": idle or not single,
             "#nodes": not single or not over,

@@ -20,7 +20,7 @@ from dmq_core.testing import HOSTILE_NAMES, FakeSession, hostile
 from dmq_tui.app import end_proof
 from dmq_tui.screens.proof.form import TARGET_WORDS, ProofForm
 from dmq_tui.screens.proof.lines import chart
-from dmq_tui.screens.proof.screen import ProofScreen, RunPhase
+from dmq_tui.screens.proof.screen import ProofPhase, ProofScreen
 from dmq_tui.widgets.prose import text_of
 
 SIZES = [WIDE, NARROW]
@@ -86,7 +86,7 @@ async def test_it_asks_first_names_the_impact_and_starts_on_cancel() -> None:
         assert "dmq proof run --fault kill --target leader" in asked
         await pilot.press("enter")
         await pilot.pause()
-        assert the_screen(stage).phase is RunPhase.IDLE
+        assert the_screen(stage).phase is ProofPhase.IDLE
         assert "prove" not in session.script.calls
 
 
@@ -147,13 +147,13 @@ async def test_leaving_in_the_middle_asks_and_undoes_the_fault_first() -> None:
         assert "Every fault is undone first" in await shown(stage, pilot, "End the run?")
         await pilot.press("escape")
         await pilot.pause()
-        assert the_screen(stage).phase is RunPhase.RUNNING
+        assert the_screen(stage).phase is ProofPhase.RUNNING
         await pilot.press("escape")
         await pilot.pause()
         await pilot.press("y")
         await shown(stage, pilot, "ending: faults are undone first")
         await advance(session, pilot, 5)
-        await until(pilot, lambda: the_screen(stage).phase is RunPhase.OVER, "the verdict")
+        await until(pilot, lambda: the_screen(stage).phase is ProofPhase.OVER, "the verdict")
         assert {n.state for n in session.cluster.nodes()} == {NodeState.RUNNING}
         await pilot.press("escape")
         await pilot.pause()
