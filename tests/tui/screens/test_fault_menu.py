@@ -43,6 +43,7 @@ def test_it_offers_every_fault_for_the_node_and_queue_in_the_cores_words(session
         "Move leader of orders to rmq3",
         "Rebalance",
         "Rolling restart",
+        "Close connections of rmq3",
         "Add a node",
         "Remove rmq3",
     ]

@@ -247,7 +247,7 @@ async def test_what_a_fault_has_no_use_for_cannot_be_chosen() -> None:
     stage = proving(session)
     async with stage.run_test(size=NARROW) as pilot:
         await pilot.pause()
-        await pilot.press(*["down"] * 4, "right", *["up"] * 4, *["left"] * 5)
+        await pilot.press(*["down"] * 4, "right", *["up"] * 4, *["left"] * 6)
         await pilot.pause()
         assert the_screen(stage).form == ProofForm(FaultKind.MOVE_LEADER, "leader", queue_type="quorum")
         assert "away from the node that leads it" in stage.everything()

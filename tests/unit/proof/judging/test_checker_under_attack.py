@@ -510,6 +510,7 @@ def test_faults_that_leave_nothing_behind_need_no_undo() -> None:
         FaultKind.ROLLING_RESTART,
         FaultKind.MOVE_LEADER,
         FaultKind.REBALANCE,
+        FaultKind.CLOSE_CONNECTIONS,
     }
     assert undo_command("start", "rmq2") == ""
 
