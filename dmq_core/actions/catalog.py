@@ -110,7 +110,7 @@ _SPECS: Final = (
         "Kill {node}",
         "killed",
         "New leaders within a second; unacknowledged messages come again.",
-        help="Kill the node at once, as kill -9 does.",
+        help="Kill the node at once (SIGKILL).",
         undo=NodeAction.START,
         state=NodeState.STOPPED,
         destructive=True,
@@ -119,7 +119,7 @@ _SPECS: Final = (
         needs=_NODE,
         proof=ProofUse(
             "Kill {}, start it again",
-            "as kill -9 does, then start it again",
+            "SIGKILL, then restart",
             "{who} was killed at once (SIGKILL)",
             16.0,
             8.0,

@@ -162,9 +162,9 @@ def _member(queue: QueueView, member: str, snapshot: ClusterSnapshot) -> Line:
 
 def _margin(left: int) -> Line:
     if left > 0:
-        return words(f"It keeps taking messages with {left} member{'' if left == 1 else 's'} less.")
+        return words(f"survives the loss of {left} member{'' if left == 1 else 's'}")
     if left == 0:
-        return (Cell("▲ ", Tone.WARN), Cell("It keeps taking messages, but stops if one more member goes.", Tone.WARN))
+        return (Cell("▲ ", Tone.WARN), Cell("does not survive the loss of another member", Tone.WARN))
     return (
         Cell("✗ ", Tone.BAD),
         Cell("It has no majority: it takes and gives no messages until members return.", Tone.BAD),
