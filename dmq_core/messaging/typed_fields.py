@@ -54,7 +54,7 @@ def type_name(value: object) -> str:
 def parse_headers(lines: Iterable[str]) -> Headers:
     """The headers in `name=value` lines; empty lines count for nothing.
 
-    Raises `InvalidInputError` names the line that is wrong.
+    `InvalidInputError` names the line that is wrong.
     """
     headers: dict[str, object] = {}
     for line in lines:

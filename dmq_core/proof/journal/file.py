@@ -208,7 +208,7 @@ class Journal:
         self._append(line_of(DepthRecord(*self._clocks(), node, queue, ready, unacked)))
 
     def append_health(self, running: Sequence[str], problems: Sequence[str] = ()) -> None:
-        """Which nodes run, and what ails the cluster; before the load begins and in the end."""
+        """Which nodes run, and what is wrong with the cluster; before the load begins and at the end."""
         self._append(line_of(HealthRecord(*self._clocks(), tuple(running), tuple(problems))))
 
     def append_phase(self, phase: RunPhase, text: str = "") -> None:

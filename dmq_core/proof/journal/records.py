@@ -252,7 +252,7 @@ class DepthRecord:
 
 @dataclass(frozen=True, slots=True)
 class HealthRecord:
-    """Which nodes run, and what ails the cluster, in whole sentences."""
+    """Which nodes run, and what is wrong with the cluster, in whole sentences."""
 
     at: float
     wall: float

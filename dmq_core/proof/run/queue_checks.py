@@ -37,7 +37,7 @@ _NOT_OURS: Final = frozenset({"queue_unavailable"})
 
 
 def cluster_health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple[ClusterSnapshot, tuple[str, ...]]:
-    """The cluster, and what ails it in whole sentences; what mends itself within `patience_s` is not told."""
+    """The cluster, and what is wrong with it in whole sentences; what mends itself within `patience_s` is not told."""
     deadline = time.monotonic() + patience_s
     while True:
         snapshot = snapshot_once(cluster)
@@ -48,7 +48,7 @@ def cluster_health(cluster: Cluster, patience_s: float = WELL_WITHIN_S) -> tuple
 
 
 def problems_of(snapshot: ClusterSnapshot) -> tuple[str, ...]:
-    """What ails a cluster, as far as a run on it is concerned, in whole sentences."""
+    """What is wrong with a cluster, as far as a run on it is concerned, in whole sentences."""
     return tuple(f.text for f in findings(snapshot) if f.severity is Severity.BAD and f.kind not in _NOT_OURS)
 
 
